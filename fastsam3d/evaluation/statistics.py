@@ -1,0 +1,60 @@
+"""Means and paired confidence intervals over objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean of paired differences with its confidence limits; count pairs were finite."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def to_list(self) -> list[float]:
+        """[low, high], for JSON."""
+        return [self.low, self.high]
+
+
+def paired_interval(values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval for the mean of values - baseline, object by object.
+
+    Pairs that are not finite are left out. With one pair the limits are infinite, with none everything is NaN.
+    """
+    difference = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
+    difference = difference[np.isfinite(difference)]
+    count = len(difference)
+    if count == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    mean = float(difference.mean())
+    if count == 1:
+        return Interval(mean, float("-inf"), float("inf"), 1)
+    half = float(stats.t.ppf((1 + confidence) / 2, count - 1) * difference.std(ddof=1) / count**0.5)
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def ratio_interval(
+    baseline: Sequence[float], values: Sequence[float], confidence: float = 0.95, draws: int = 2000
+) -> tuple[float, float]:
+    """Bootstrap percentile interval of sum(baseline) / sum(values) over paired objects (seeded, so repeatable)."""
+    baseline, values = np.asarray(baseline, dtype=float), np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float("-inf"), float("inf")
+    chosen = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    ratios = baseline[chosen].sum(1) / values[chosen].sum(1)
+    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def finite_mean(values: Sequence[float]) -> float:
+    """Mean of the finite values; NaN without any."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")
