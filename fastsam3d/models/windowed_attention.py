@@ -1,0 +1,98 @@
+"""Windowed self-attention on voxels and the transformer trunk of the latent decoders."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastsam3d.models.layers import FeedForward, LayerNorm32, sinusoidal_position_embedding
+from fastsam3d.models.sparse_tensor import SparseIndex, SparseTensor
+
+
+class WindowedSelfAttention(nn.Module):
+    """Multi-head self-attention inside windows of voxels, without normalisation of queries and keys.
+
+    Windows of similar size are padded to one batch, so the work grows with the number of voxels, not with its square.
+    """
+
+    def __init__(self, channels: int, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.heads, self.window, self.shift = heads, window, shift
+        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.to_out = nn.Linear(channels, channels)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        qkv = self.to_qkv(x.feats)
+        windows = x.index.windows(self.window, self.shift)
+        outputs = []
+        for rows, valid in windows.buckets:
+            q, k, v = qkv[rows].unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            mask = None if valid is None else valid[:, None, None, :]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+            outputs.append(out.flatten(0, 1) if valid is None else out[valid])
+        joined = torch.cat(outputs).index_select(0, windows.restore)
+        return x.replace(self.to_out(joined))
+
+
+class WindowedTransformerBlock(nn.Module):
+    """Pre-norm transformer block on voxels with windowed attention."""
+
+    def __init__(self, channels: int, heads: int, window: int, shift: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm32(channels, affine=False)
+        self.norm2 = LayerNorm32(channels, affine=False)
+        self.attn = WindowedSelfAttention(channels, heads, window, shift)
+        self.mlp = FeedForward(channels, mlp_ratio)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        x = x.replace(x.feats + self.attn(x.replace(self.norm1(x.feats))).feats)
+        return x.replace(x.feats + self.mlp(self.norm2(x.feats)))
+
+
+class SparseTransformerTrunk(nn.Module):
+    """Common part of the latent decoders (SAM 3D Objects architecture, section 8).
+
+    Args:
+        in_channels: channels per voxel of the input.
+        model_channels: width.
+        num_blocks: blocks; odd ones see windows shifted by half a window.
+        num_heads: attention heads.
+        window: side of the attention windows in voxels.
+        dtype: type of the blocks; the input layer stays in fp32.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        model_channels: int,
+        num_blocks: int,
+        num_heads: int,
+        window: int = 8,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.model_channels = model_channels
+        self.input_layer = nn.Linear(in_channels, model_channels)
+        self.blocks = nn.ModuleList(
+            WindowedTransformerBlock(model_channels, num_heads, window, window // 2 * (i % 2))
+            for i in range(num_blocks)
+        )
+        self.set_dtype(dtype)
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Converts the blocks' matrices."""
+        self.dtype = dtype
+        self.blocks.to(dtype)
+
+    def make_index(self, coords: Tensor) -> SparseIndex:
+        """Index tables of a voxel set; replace it on the instance to share tables."""
+        return SparseIndex(coords)
+
+    def run_trunk(self, feats: Tensor, coords: Tensor) -> SparseTensor:
+        """`feats [N, C_in]`, `coords [N, 4]` -> features `[N, model_channels]` in the blocks' type."""
+        position = sinusoidal_position_embedding(coords[:, 1:], self.model_channels)
+        h = SparseTensor((self.input_layer(feats) + position).to(self.dtype), self.make_index(coords))
+        for block in self.blocks:
+            h = block(h)
+        return h
