@@ -1,8 +1,8 @@
 """Shape metrics between surfaces: chamfer distance, F-score, normal consistency, surface occupancy.
 
 The protocol is that of the SAM 3D Objects evaluation (prediction and ground truth normalised separately to
-[-1, 1], points drawn uniformly over the surface), without the ICP alignment, because the frame is known here, and
-with 30,000 instead of 1,000,000 points.
+[-1, 1], points drawn uniformly over the surface), without the ICP alignment, because the frame is known here,
+and with 30,000 instead of 1,000,000 points.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from fastsam3d.errors import UserError
 SURFACE_POINTS = 30_000
 THRESHOLDS = (0.05, 0.02, 0.01)
 EMPTY_DISTANCE = 3**0.5
-"""Chamfer distance given to an empty surface: half the diagonal of the [-1, 1] cube, a very bad value that averages."""
+"""Chamfer distance of an empty surface: half the diagonal of the [-1, 1] cube, very bad but finite."""
 
 
 @dataclass(frozen=True)
 class Surface:
     """Points spread uniformly over a surface.
 
-    points: [P, 3]; normals: [P, 3] of unit length; low, high: [3] corners of the bounding box of the surface itself
-    (a little larger than that of the points). Everything in the frame of the object.
+    points: [P, 3]; normals: [P, 3] of unit length; low, high: [3] corners of the bounding box of the surface
+    itself (a little larger than that of the points). Everything in the frame of the object.
     """
 
     points: np.ndarray
@@ -43,13 +43,16 @@ class Surface:
         return Surface(self.points * factor, self.normals, self.low * factor, self.high * factor)
 
     def normalised(self) -> Surface:
-        """The surface with the centre of its box at the origin and the longest side of the box from -1 to 1."""
+        """The surface with the centre of its box at the origin and its longest side from -1 to 1."""
         if self.empty:
             return self
         centre = (self.low + self.high) / 2
         half = max(float((self.high - self.low).max()) / 2, 1e-9)
         return Surface(
-            (self.points - centre) / half, self.normals, (self.low - centre) / half, (self.high - centre) / half
+            (self.points - centre) / half,
+            self.normals,
+            (self.low - centre) / half,
+            (self.high - centre) / half,
         )
 
 
@@ -102,12 +105,13 @@ def compare_surfaces(
 ) -> dict[str, float]:
     """Chamfer distances, F-scores in percent and normal consistency of two surfaces.
 
-    normalise: "separately" maps each surface's own bounding box to [-1, 1] (longest side; the published protocol,
-    forgiving a wrong size or place in the frame); "none" takes the points as they are.
+    normalise: "separately" maps each surface's own bounding box to [-1, 1] (longest side; the published
+    protocol, forgiving a wrong size or place in the frame); "none" takes the points as they are.
 
-    Returns "cd" (mean of the two directed mean nearest distances), "cd_squared" (the same of squared distances),
-    "f1_005" ... (percent; share of points closer than the threshold, harmonic mean of both directions) and
-    "normal_consistency" (mean absolute cosine between the normals of nearest points, 1 = equal).
+    Returns "cd" (mean of the two directed mean nearest distances), "cd_squared" (the same of squared
+    distances), "f1_005" ... (percent; share of points closer than the threshold, harmonic mean of both
+    directions) and "normal_consistency" (mean absolute cosine between the normals of nearest points, 1 =
+    equal).
     """
     if normalise not in ("separately", "none"):
         raise UserError(f"normalise={normalise!r} is unknown: use 'separately' or 'none'")
@@ -139,10 +143,10 @@ def compare_surfaces(
 
 
 def surface_occupancy(points: np.ndarray, resolution: int = 64) -> np.ndarray:
-    """Cells of a resolution^3 grid over [-1, 1]^3 that hold at least one of the points; points outside are dropped."""
+    """Cells of a resolution^3 grid over [-1, 1]^3 that hold at least one of the points."""
     occupied = np.zeros((resolution,) * 3, dtype=bool)
     points = points[(np.abs(points) <= 1).all(1)]
-    # A point on the upper face of the cube, where every normalised surface has some, belongs to the last cell.
+    # A point on the upper face of the cube belongs to the last cell.
     index = np.minimum((points + 1) * (resolution / 2), resolution - 1).astype(np.int64)
     occupied[tuple(index.T)] = True
     return occupied
@@ -157,8 +161,8 @@ def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
 def surface_viou(prediction: Surface, reference: Surface, resolution: int = 64) -> float:
     """IoU of the 64^3 occupancies of two separately normalised point sets: the published definition of vIoU.
 
-    It compares shells one cell thick, so it is far lower than the IoU of solids for shapes that look equal, and it
-    depends on the number of points.
+    It compares shells one cell thick, so it is far lower than the IoU of solids for shapes that look equal,
+    and it depends on the number of points.
     """
     if prediction.empty or reference.empty:
         return float(prediction.empty and reference.empty)

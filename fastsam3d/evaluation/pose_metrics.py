@@ -1,4 +1,4 @@
-"""Pose metrics: boxes in the camera frame, rotation with symmetries folded, translation, scale, layout distance.
+"""Pose metrics: boxes in the camera frame, errors of rotation, translation and scale, layout distance.
 
 A pose maps object points to the camera frame as row vectors, p_cam = (p_obj * scale) @ R + translation with
 R = quaternion_to_matrix(rotation) and rotation = (w, x, y, z), the convention of SAM 3D Objects.
@@ -42,21 +42,23 @@ def box_iou_3d(points_a: np.ndarray, points_b: np.ndarray) -> float:
     low_a, high_a, low_b, high_b = points_a.min(0), points_a.max(0), points_b.min(0), points_b.max(0)
     shared = float(np.maximum(np.minimum(high_a, high_b) - np.maximum(low_a, low_b), 0).prod())
     union = float((high_a - low_a).prod() + (high_b - low_b).prod()) - shared
-    return shared / union if union > 0 else float(np.array_equal(low_a, low_b) and np.array_equal(high_a, high_b))
+    return shared / union if union > 0 else 0.0
 
 
 def rotation_angle(matrix: np.ndarray) -> float:
     """Angle in degrees, 0 to 180, of a rotation matrix."""
     # atan2 of both parts, because arccos of the trace alone loses all digits near 0 and 180 degrees.
-    sine = np.linalg.norm([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
+    sine = np.linalg.norm(
+        [matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]]
+    )
     return float(np.degrees(np.arctan2(sine, np.trace(matrix) - 1)))
 
 
 def symmetry_folds(symmetry: Any) -> int:
     """Number of rotations about z that map an object onto itself; 0 stands for all of them.
 
-    "none" and "mirror" give 1 (a mirror image is no rotation, it leaves no freedom in the pose), "continuous_z" 0,
-    "4-fold", "fold_4" or the number 4 give 4.
+    "none" and "mirror" give 1 (a mirror image is no rotation, it leaves no freedom in the pose),
+    "continuous_z" 0, "4-fold", "fold_4" or the number 4 give 4.
     """
     if symmetry is None or symmetry in ("none", "mirror", ""):
         return 1
@@ -66,12 +68,15 @@ def symmetry_folds(symmetry: Any) -> int:
         found = re.search(r"\d+", symmetry)
         symmetry = int(found.group()) if found else -1
     if not isinstance(symmetry, int) or symmetry < 1:
-        raise UserError(f"symmetry {symmetry!r} is unknown: use none, mirror, continuous_z or the number of folds")
+        raise UserError(
+            f"symmetry {symmetry!r} is unknown: use none, mirror, continuous_z or the number of folds"
+        )
     return symmetry
 
 
 def rotation_error(predicted: Any, reference: Any, symmetry: Any = "none") -> float:
-    """Degrees between two quaternions (w, x, y, z), the smallest over the rotations that leave the object unchanged.
+    """Degrees between two quaternions (w, x, y, z), the smallest over the rotations that leave the object
+    unchanged.
 
     symmetry: see `symmetry_folds`; the axis is the object's z.
     """
@@ -91,9 +96,9 @@ def rotation_error(predicted: Any, reference: Any, symmetry: Any = "none") -> fl
 def compare_poses(predicted: Any, reference: Any, symmetry: Any = "none") -> dict[str, float]:
     """Errors of a pose against the true one.
 
-    "rotation_error_deg": degrees with symmetries folded; "translation_error": distance of the origins of the object
-    divided by the true scale (so 1 is one side of the object's cube); "scale_error": mean absolute natural logarithm
-    of the ratio of scales.
+    "rotation_error_deg": degrees with symmetries folded; "translation_error": distance of the origins of the
+    object divided by the true scale (so 1 is one side of the object's cube); "scale_error": mean absolute
+    natural logarithm of the ratio of scales.
     """
     true_scale = np.abs(as_array(reference.scale).reshape(-1))
     ratio = np.maximum(np.abs(as_array(predicted.scale).reshape(-1)), 1e-12) / np.maximum(true_scale, 1e-12)
@@ -106,15 +111,17 @@ def compare_poses(predicted: Any, reference: Any, symmetry: Any = "none") -> dic
 
 
 def layout_distance(pose: Any, reference: Any, low: Any, high: Any) -> float:
-    """How far a layout moved from the reference run's: one number for rotation, translation and scale together.
+    """How far a layout moved from the reference run's: one number for rotation, translation and scale
+    together.
 
-    The eight corners of the reference run's box (low, high: [3], object frame) are put into the camera frame by both
-    poses; the distance is the root mean square of their displacements, divided by the diagonal of the box as the
-    reference pose puts it. 0 is the same layout; 0.1 is a tenth of the object's diagonal.
+    The eight corners of the reference run's box (low, high: [3], object frame) are put into the camera frame
+    by both poses; the distance is the root mean square of their displacements, divided by the diagonal of the
+    box as the reference pose puts it. 0 is the same layout; 0.1 is a tenth of the object's diagonal.
     """
     bounds = np.stack([as_array(low).reshape(3), as_array(high).reshape(3)])
     corners = np.array([[bounds[i, 0], bounds[j, 1], bounds[k, 2]] for i, j, k in product((0, 1), repeat=3)])
     here, there = apply_pose(corners, pose), apply_pose(corners, reference)
-    # Corners 0 and 7 are opposite; the object's scale may differ by axis, so the diagonal is measured after posing.
+    # Corners 0 and 7 are opposite; the object's scale may differ by axis, so the diagonal is measured after
+    # posing.
     diagonal = float(np.linalg.norm(there[7] - there[0]))
     return float(np.sqrt(((here - there) ** 2).sum(1).mean()) / max(diagonal, 1e-12))

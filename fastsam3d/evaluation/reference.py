@@ -1,7 +1,9 @@
-"""Ground truth of procedural objects: surface points and solid voxels taken from the signed distance function.
+"""Ground truth of procedural objects: surface points and solid voxels taken from the signed distance
+function.
 
-Marching tetrahedra on a 128^3 grid spread the points evenly over the surface; Newton steps along the gradient of the
-signed distance then put each point on the true surface, so that edges cut off by the grid are whole again.
+Marching tetrahedra on a 128^3 grid spread the points evenly over the surface; Newton steps along the gradient
+of the signed distance then put each point on the true surface, so that edges cut off by the grid are whole
+again.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from fastsam3d.evaluation.voxelize import RESOLUTION, voxel_centres
 
 SignedDistance = Callable[[np.ndarray], Any]
 
-# The eight corners of a cube numbered x + 2 y + 4 z, and its six tetrahedra around the diagonal from 0 to 7: faces of
-# neighbouring cubes are divided alike, so the surface has no cracks.
+# The eight corners of a cube numbered x + 2 y + 4 z, and its six tetrahedra around the diagonal from 0 to 7:
+# faces of neighbouring cubes are divided alike, so the surface has no cracks.
 _CORNERS = np.array([[i & 1, (i >> 1) & 1, (i >> 2) & 1] for i in range(8)])
 _TETRAHEDRA = np.array([[0, 1, 3, 7], [0, 3, 2, 7], [0, 2, 6, 7], [0, 6, 4, 7], [0, 4, 5, 7], [0, 5, 1, 7]])
 
@@ -27,8 +29,8 @@ _TETRAHEDRA = np.array([[0, 1, 3, 7], [0, 3, 2, 7], [0, 2, 6, 7], [0, 6, 4, 7], 
 class Reference:
     """The true shape of one object in its own frame.
 
-    surface: points on it; solid: [R, R, R] bool, the sign of the distance at the voxel centres; symmetry: as the
-    object declares it; family: its family's name.
+    surface: points on it; solid: [R, R, R] bool, the sign of the distance at the voxel centres; symmetry: as
+    the object declares it; family: its family's name.
     """
 
     surface: Surface
@@ -64,7 +66,8 @@ def gradient(distance: SignedDistance, points: np.ndarray, step: float = 1e-3) -
 def project_to_surface(
     distance: SignedDistance, points: np.ndarray, steps: int = 3, reach: float = 0.02
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move points to the zero of the signed distance by Newton steps; returns points and unit normals, both [P, 3].
+    """Move points to the zero of the signed distance by Newton steps; returns points and unit normals, both
+    [P, 3].
 
     No point goes further than `reach`: where the gradient is useless (inside a crease) the point stays near.
     """
@@ -82,10 +85,11 @@ def project_to_surface(
 def marching_tetrahedra(
     distance: SignedDistance, resolution: int = 128, block: int = 4
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles of the zero surface in [-0.5, 0.5]^3, wound outwards: vertices [V, 3] and faces [F, 3] (not welded).
+    """Triangles of the zero surface in [-0.5, 0.5]^3, wound outwards: vertices [V, 3] and faces [F, 3] (not
+    welded).
 
-    Blocks of block^3 cubes whose centre lies further from the surface than twice their half diagonal are left out: the
-    factor two allows for combinations of primitives whose value is not exactly a distance.
+    Blocks of block^3 cubes whose centre lies further from the surface than twice their half diagonal are left
+    out: the factor two allows for combinations of primitives whose value is not exactly a distance.
     """
     cells = resolution // block
     line = (np.arange(cells) + 0.5) / cells - 0.5

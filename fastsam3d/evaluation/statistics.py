@@ -26,7 +26,8 @@ class Interval:
 def paired_interval(values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Interval:
     """Student's t interval for the mean of values - baseline, object by object.
 
-    Pairs that are not finite are left out. With one pair the limits are infinite, with none everything is NaN.
+    Pairs that are not finite are left out. With one pair the limits are infinite, with none everything is
+    NaN.
     """
     difference = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     difference = difference[np.isfinite(difference)]
@@ -43,7 +44,8 @@ def paired_interval(values: Sequence[float], baseline: Sequence[float], confiden
 def ratio_interval(
     baseline: Sequence[float], values: Sequence[float], confidence: float = 0.95, draws: int = 2000
 ) -> tuple[float, float]:
-    """Bootstrap percentile interval of sum(baseline) / sum(values) over paired objects (seeded, so repeatable)."""
+    """Bootstrap percentile interval of sum(baseline) / sum(values) over paired objects (seeded, so
+    repeatable)."""
     baseline, values = np.asarray(baseline, dtype=float), np.asarray(values, dtype=float)
     if len(values) < 2:
         return float("-inf"), float("inf")

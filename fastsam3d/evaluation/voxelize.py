@@ -1,10 +1,10 @@
 """Solids from triangle meshes by signed ray crossings.
 
-A ray runs through the centres of every column of voxels; each face that it meets changes the winding number by the
-sign of the face's orientation, and voxels of positive winding number are solid. Overlapping closed components thus
-unite and cavities stay empty, both of which plain parity gets wrong or right only by luck. The rays are cast along all
-three axes and vote; a ray that leaves the mesh with a winding number other than zero has passed a hole in the surface
-and does not vote.
+A ray runs through the centres of every column of voxels; each face that it meets changes the winding number
+by the sign of the face's orientation, and voxels of positive winding number are solid. Overlapping closed
+components thus unite and cavities stay empty, both of which plain parity gets wrong or right only by luck.
+The rays are cast along all three axes and vote; a ray that leaves the mesh with a winding number other than
+zero has passed a hole in the surface and does not vote.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def mesh_viou(a: tuple[Any, Any], b: tuple[Any, Any], resolution: int = RESOLUTI
 
 
 def _winding_numbers(triangles: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Winding number of every voxel centre along rays in +z, and which rays end at zero as those of closed meshes do.
+    """Winding number of every voxel centre along rays in +z, and which rays end at zero as those of closed
+    meshes do.
 
     triangles: [F, 3, 3] in grid units. Returns [R, R, R] int32 and [R, R] bool.
     """
@@ -75,7 +76,9 @@ def _winding_numbers(triangles: np.ndarray, resolution: int) -> tuple[np.ndarray
     height = np.einsum("fi,fi->f", weights, corner[hit, :, 2]) / np.where(total == 0, 1, total)
     # A face seen edge-on has no area; any height between its corners is as good as another.
     height = np.clip(height, corner[hit, :, 2].min(1), corner[hit, :, 2].max(1))
-    first = np.clip(np.floor(height) + 1, 0, resolution).astype(np.int64)  # first centre strictly above the crossing
+    first = np.clip(np.floor(height) + 1, 0, resolution).astype(
+        np.int64
+    )  # first centre strictly above the crossing
     x, y = columns[hit].astype(np.int64).T
     change = np.zeros((resolution, resolution, resolution + 1), dtype=np.int32)
     # Orientation +1 is a face that looks up: going up one leaves the solid there.
@@ -92,15 +95,18 @@ def _covered_columns(triangles: np.ndarray, resolution: int) -> tuple[np.ndarray
     count = extent.prod(1)
     face = np.repeat(np.arange(len(triangles)), count)
     place = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
-    columns = low[face] + np.stack([place // np.maximum(extent[face, 1], 1), place % np.maximum(extent[face, 1], 1)], 1)
+    columns = low[face] + np.stack(
+        [place // np.maximum(extent[face, 1], 1), place % np.maximum(extent[face, 1], 1)], 1
+    )
     return face, columns.astype(np.float64)
 
 
 def _side_of_edge(start: np.ndarray, end: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """On which side (+1 left, -1 right) of the directed edge each point lies, and twice the signed area.
 
-    The edge is evaluated from its smaller to its larger end whatever its direction, so the two faces that share it
-    round alike, and a point exactly on it is moved symbolically by (e, e^2): a ray never meets two neighbours or none.
+    The edge is evaluated from its smaller to its larger end whatever its direction, so the two faces that
+    share it round alike, and a point exactly on it is moved symbolically by (e, e^2): a ray never meets two
+    neighbours or none.
     """
     swap = (start[:, 0] > end[:, 0]) | ((start[:, 0] == end[:, 0]) & (start[:, 1] > end[:, 1]))
     a, b = np.where(swap[:, None], end, start), np.where(swap[:, None], start, end)

@@ -27,7 +27,8 @@ def product(a, b):
 
 
 def test_row_vectors_are_scaled_rotated_and_shifted_in_this_order():
-    # The standard matrix of a quarter turn about z is [[0, -1, 0], [1, 0, 0], [0, 0, 1]]; rows of it serve row vectors.
+    # The standard matrix of a quarter turn about z is [[0, -1, 0], [1, 0, 0], [0, 0, 1]]; rows of it serve
+    # row vectors.
     pose = Pose(tuple(quaternion((0, 0, 1), 90)), (10, 20, 30), (2, 1, 1))
     assert apply_pose([[1, 0, 0], [0, 1, 0]], pose) == pytest.approx(np.array([[10, 18, 30], [11, 20, 30]]))
 
@@ -35,7 +36,9 @@ def test_row_vectors_are_scaled_rotated_and_shifted_in_this_order():
 @pytest.mark.parametrize("degrees", [0, 1e-4, 15, 90, 179.5, 180])
 def test_rotation_error_is_the_angle_between(degrees):
     start = quaternion((1, 2, 3), 40)
-    assert rotation_error(product(start, quaternion((3, -1, 2), degrees)), start) == pytest.approx(degrees, abs=1e-6)
+    assert rotation_error(product(start, quaternion((3, -1, 2), degrees)), start) == pytest.approx(
+        degrees, abs=1e-6
+    )
 
 
 def test_symmetries_are_folded_about_the_object_axis():
@@ -73,10 +76,12 @@ def test_layout_distance_of_a_shift_a_growth_and_a_turn():
     low, high, reference = (-0.5, -0.5, -0.5), (0.5, 0.5, 0.5), Pose(scale=(2, 2, 2))
     diagonal = 2 * 3**0.5
     assert layout_distance(reference, reference, low, high) == 0
-    assert layout_distance(Pose(translation=(0, 0, 1), scale=(2, 2, 2)), reference, low, high) == pytest.approx(
-        1 / diagonal
-    )
-    assert layout_distance(Pose(scale=(3, 3, 3)), reference, low, high) == pytest.approx(0.25)  # corners 3/2 of theirs
+    assert layout_distance(
+        Pose(translation=(0, 0, 1), scale=(2, 2, 2)), reference, low, high
+    ) == pytest.approx(1 / diagonal)
+    assert layout_distance(Pose(scale=(3, 3, 3)), reference, low, high) == pytest.approx(
+        0.25
+    )  # corners 3/2 of theirs
     half_turn = Pose(tuple(quaternion((0, 0, 1), 180)), scale=(2, 2, 2))
     # Each corner moves to the opposite one of its square: sqrt(8).
     assert layout_distance(half_turn, reference, low, high) == pytest.approx(8**0.5 / diagonal)
@@ -84,4 +89,6 @@ def test_layout_distance_of_a_shift_a_growth_and_a_turn():
 
 def test_quaternion_of_any_length_gives_a_rotation():
     matrix = quaternion_to_matrix(quaternion((1, 2, 3), 40) * 7)
-    assert matrix @ matrix.T == pytest.approx(np.eye(3), abs=1e-12) and np.linalg.det(matrix) == pytest.approx(1)
+    assert matrix @ matrix.T == pytest.approx(np.eye(3), abs=1e-12) and np.linalg.det(
+        matrix
+    ) == pytest.approx(1)

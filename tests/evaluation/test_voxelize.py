@@ -19,7 +19,8 @@ def test_box_fills_exactly_the_voxels_whose_centres_it_holds():
 
 
 def test_faces_and_edges_that_pass_through_voxel_centres_are_met_once():
-    # Centres of an 8-grid lie at odd sixteenths: every edge, diagonal and face of this box runs through centres.
+    # Centres of an 8-grid lie at odd sixteenths: every edge, diagonal and face of this box runs through
+    # centres.
     solid = voxelize_mesh(*box_mesh((-5 / 16,) * 3, (5 / 16,) * 3), 8)
     assert solid[2:6, 2:6, 2:6].all()  # strictly inside
     assert not solid[:1].any() and not solid[:, :, 7:].any()  # strictly outside

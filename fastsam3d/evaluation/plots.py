@@ -1,0 +1,200 @@
+"""Pictures of measurements: Pareto front, gallery of reconstructions, loss curves.
+
+matplotlib is imported when a picture is drawn, not before; where it is missing the error says how to get it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastsam3d.errors import UserError
+from fastsam3d.evaluation.metrics import as_array
+from fastsam3d.evaluation.pose_metrics import quaternion_to_matrix
+from fastsam3d.pipeline.files import write_atomically
+
+INK, GRID, MUTED, ACCENT = "#1b1f24", "#d9dee3", "#6a737d", "#0b6bcb"
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("plots need matplotlib: install it, or the extra fastsam3d[evaluation]") from None
+    # A figure of its own canvas: pyplot would keep global state and may want a display.
+    figure = Figure(figsize=(width, height), dpi=144, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | Path) -> Path:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return write_atomically(path, buffer.getvalue())
+
+
+def _style(axes: Any) -> None:
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, length=0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRID)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other beats, by first coordinate; in both larger is better."""
+    best, front = -np.inf, []
+    for index in sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1])):
+        if points[index][1] > best:
+            best = points[index][1]
+            front.append(index)
+    return front[::-1]
+
+
+def pareto(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Speed-up against fidelity, F1 and 3D-IoU, one panel each; rows as in bench.json.
+
+    The line joins the methods that no other beats in both; the band in the first panel is the fidelity that
+    another seed has, the scale of what does not matter.
+    """
+    figure = _figure(13, 4.4)
+    timed = [row for row in rows if row.get("timed", True)]
+    noise = next((row for row in rows if row["method"] == "other_seed"), None)
+    panels = (
+        ("fidelity_viou", "fidelity to off (vIoU)"),
+        ("f1_005", "F1@0.05 against truth (%)"),
+        ("iou_3d", "3D-IoU against truth"),
+    )
+    for axes, (column, label) in zip(figure.subplots(1, len(panels)), panels):
+        _style(axes)
+        drawn = [row for row in timed if row.get(column) is not None and np.isfinite(row[column])]
+        spots = [(row["speedup"], row[column]) for row in drawn]
+        front = pareto_front(spots)
+        axes.plot(
+            *zip(*(spots[i] for i in front)) if front else ((), ()), color=ACCENT, linewidth=1.2, alpha=0.6
+        )
+        for index, row in enumerate(drawn):
+            control = row["method"] in ("off", "fewer_steps")
+            axes.scatter(*spots[index], s=46, color=MUTED if control else ACCENT, zorder=3)
+            axes.annotate(
+                row["method"], spots[index], xytext=(6, 6), textcoords="offset points", fontsize=9, color=INK
+            )
+        if column == "fidelity_viou" and noise is not None and noise.get(column) is not None:
+            axes.axhline(noise[column], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+            axes.annotate(
+                "another seed", (1, noise[column]), xycoords=("axes fraction", "data"), xytext=(0, 4),
+                textcoords="offset points", fontsize=8, color=MUTED, ha="right",
+            )  # fmt: skip
+        axes.set_xlabel("speed-up over off (×)", color=INK)
+        axes.set_ylabel(label, color=INK)
+        axes.margins(0.18)
+    return _save(figure, path)
+
+
+def stage_bars(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Seconds of every stage as one stacked bar a method."""
+    figure = _figure(9, 0.5 * len(rows) + 1.8)
+    axes = figure.subplots()
+    _style(axes)
+    stages = list(dict.fromkeys(stage for row in rows for stage in row["stage_seconds"]))
+    shades = [
+        "#0b3a66",
+        "#0b6bcb",
+        "#62a8ea",
+        "#b9d7f5",
+        "#8a5a00",
+        "#e09f1f",
+        "#f3cf85",
+        "#6a737d",
+        "#b4bcc4",
+    ]
+    left = np.zeros(len(rows))
+    for index, stage in enumerate(stages):
+        width = np.array([row["stage_seconds"].get(stage) or 0.0 for row in rows])
+        colour = shades[index % len(shades)]
+        axes.barh(
+            range(len(rows)), width, left=left, color=colour, label=stage.replace("_", " "), height=0.65
+        )
+        left += width
+    axes.set_yticks(range(len(rows)), [row["method"] for row in rows], color=INK)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds per object", color=INK)
+    axes.legend(fontsize=8, frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.28))
+    return _save(figure, path)
+
+
+def gallery(
+    views: Sequence[Any], reconstructions: Sequence[Any], path: str | Path, *, columns: int = 4
+) -> Path:
+    """Inputs beside their meshes, `columns` pairs a line.
+
+    views: objects with `.image` (uint8 [H, W, 3]), `.mask` and optionally `.object.family` and `.pose`, in
+    which case the mesh is seen from the side of the camera; reconstructions: what `Pipeline.run` returned for
+    them.
+    """
+    from fastsam3d.pipeline.preview import render_mesh
+
+    lines = -(-len(views) // columns)
+    figure = _figure(3.2 * columns, 1.75 * lines)
+    grid = figure.subplots(lines, 2 * columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for index, (view, reconstruction) in enumerate(zip(views, reconstructions)):
+        line, column = divmod(index, columns)
+        left, right = grid[line, 2 * column], grid[line, 2 * column + 1]
+        left.imshow(view.image)
+        left.set_title(
+            getattr(getattr(view, "object", None), "family", ""), fontsize=8, color=INK, loc="left"
+        )
+        mesh, pose = reconstruction.mesh, getattr(view, "pose", None)
+        angles = (30.0, 20.0) if pose is None else camera_angles(pose)
+        right.imshow(np.asarray(render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, *angles)))
+    return _save(figure, path)
+
+
+def camera_angles(pose: Any) -> tuple[float, float]:
+    """Azimuth and elevation (degrees, as in `preview.view_rotation`) of the camera that sees `pose`."""
+    towards = -as_array(pose.translation).reshape(3) @ quaternion_to_matrix(pose.rotation).T
+    x, y, z = towards / max(float(np.linalg.norm(towards)), 1e-12)
+    return float(np.degrees(np.arctan2(x, -y))), float(np.degrees(np.arcsin(np.clip(z, -1, 1))))
+
+
+def loss_curves(
+    log: str | Path, path: str | Path, *, columns: Sequence[str] | None = None, smooth: int = 50
+) -> Path:
+    """Losses of a training log: JSON lines with "step" and numbers, where a line cut off is skipped.
+
+    columns: names to draw; by default all whose name contains "loss". smooth: steps of the running mean.
+    """
+    records = []
+    for line in Path(log).read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    if columns is None:
+        columns = sorted({name for record in records for name in record if "loss" in name})
+    figure = _figure(8, 4.5)
+    axes = figure.subplots()
+    _style(axes)
+    for name in columns:
+        pairs = [(record["step"], record[name]) for record in records if "step" in record and name in record]
+        if not pairs:
+            continue
+        steps, values = np.asarray(pairs, dtype=float).T
+        width = max(1, min(smooth, len(values) // 10))
+        mean = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], mean, linewidth=1.4, label=name)
+    axes.set_yscale("log")
+    axes.set_xlabel("step", color=INK)
+    axes.set_ylabel("loss", color=INK)
+    axes.legend(frameon=False, fontsize=9)
+    return _save(figure, path)
