@@ -1,0 +1,1 @@
+"""Procedural objects, views and scenes: data for training and evaluation without any download."""

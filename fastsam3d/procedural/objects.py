@@ -1,0 +1,102 @@
+"""Deterministic procedural objects: a family, a seed and a small table of primitives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from . import families_furniture as furniture
+from . import families_things as things
+from . import families_vehicles as vehicles
+from .builder import Parts
+from .primitives import CompiledTable
+
+_FAMILIES = {
+    "chair": (furniture.chair, "mirror"), "table": (furniture.table, "twofold_z"), "shelf": (furniture.shelf, "none"),
+    "bed": (furniture.bed, "mirror"), "sofa": (furniture.sofa, "mirror"), "lamp": (furniture.lamp, "continuous_z"),
+    "mug": (things.mug, "mirror"), "bottle": (things.bottle, "continuous_z"), "vase": (things.vase, "mirror"),
+    "hammer": (things.hammer, "mirror"), "wrench": (things.wrench, "twofold_z"), "robot": (things.robot, "mirror"),
+    "snowman": (things.snowman, "mirror"), "tree": (things.tree, "continuous_z"), "cactus": (things.cactus, "mirror"),
+    "mushroom": (things.mushroom, "continuous_z"), "car": (vehicles.car, "mirror"), "truck": (vehicles.truck, "mirror"),
+    "airplane": (vehicles.airplane, "mirror"), "rocket": (vehicles.rocket, "mirror"), "house": (vehicles.house, "none"),
+    "lighthouse": (vehicles.lighthouse, "mirror"),
+}
+FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
+HELD_OUT_SEED = 1_000_000_000
+"""Seeds from here on are for evaluation; training uses smaller ones."""
+
+
+@dataclass
+class ProceduralObject:
+    """An object in its canonical frame: z up, front -y, longest half extent 0.475 around the origin.
+
+    Attributes:
+        family: one of `FAMILIES`.
+        seed: the seed that made it.
+        table: float32 `[K, 17]`, see `fastsam3d.procedural.primitives`.
+    """
+
+    family: str
+    seed: int
+    table: np.ndarray
+
+    @cached_property
+    def compiled(self) -> CompiledTable:
+        """The table as tensors for fast evaluation."""
+        return CompiledTable.from_table(self.table)
+
+    @cached_property
+    def symmetry(self) -> str:
+        """Pose ambiguity: "none", "mirror" (x reflection, no rotation), "twofold_z" or "continuous_z"."""
+        kind = _FAMILIES[self.family][1]
+        if kind != "mirror" and not _axial(self.table) and kind == "continuous_z":
+            return "mirror"
+        return kind
+
+    def sdf(self, points: Tensor) -> Tensor:
+        """Signed distance `[...]` of points `[..., 3]` in the object frame (1 = side of the voxel grid)."""
+        return self.compiled.sdf(points.reshape(-1, 3).float()).reshape(points.shape[:-1])
+
+    def color(self, points: Tensor) -> Tensor:
+        """Colour `[..., 3]` in 0..1 of the part nearest to points `[..., 3]`."""
+        return self.compiled.color(points.reshape(-1, 3).float()).reshape(points.shape)
+
+
+def _axial(table: np.ndarray) -> bool:
+    """Whether every primitive is a body of revolution around the z axis through the origin."""
+    on_axis = np.abs(table[:, 1:3]).max() < 1e-4 and np.abs(table[:, 5:8]).max() < 1e-4
+    boxes = (table[:, 0] == 0).any()
+    ellipsoids = table[table[:, 0] == 2]
+    round_ = len(ellipsoids) == 0 or np.abs(ellipsoids[:, 8] - ellipsoids[:, 9]).max() < 1e-4
+    return bool(on_axis and not boxes and round_)
+
+
+def make_object(seed: int, family: str | None = None) -> ProceduralObject:
+    """Make the object of a seed; the same arguments give the same table on every machine.
+
+    Args:
+        seed: non-negative integer; `HELD_OUT_SEED` and above are reserved for evaluation.
+        family: one of `FAMILIES`; by default drawn from the seed.
+
+    Raises:
+        UserError: unknown family.
+    """
+    rng = np.random.default_rng([20_26, seed])
+    drawn = FAMILIES[int(rng.integers(len(FAMILIES)))]
+    family = drawn if family is None else family
+    if family not in _FAMILIES:
+        raise UserError(f"procedural object: unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+    parts = Parts()
+    _FAMILIES[family][0](parts, rng)
+    return ProceduralObject(family, seed, parts.table())
+
+
+def voxel_centers(resolution: int) -> Tensor:
+    """Voxel centres `[R^3, 3]`, index order x, y, z: `(i + 0.5) / R - 0.5`."""
+    axis = (torch.arange(resolution) + 0.5) / resolution - 0.5
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
