@@ -16,6 +16,9 @@ from fastsam3d.errors import UserError
 from fastsam3d.evaluation.metrics import as_array
 
 
+FOLD_NAMES = {"twofold_z": 2, "threefold_z": 3, "fourfold_z": 4, "fivefold_z": 5, "sixfold_z": 6}
+
+
 def quaternion_to_matrix(quaternion: Any) -> np.ndarray:
     """Rotation matrix [3, 3] of a quaternion (w, x, y, z), which need not have unit length."""
     quaternion = as_array(quaternion).reshape(4)
@@ -58,13 +61,15 @@ def symmetry_folds(symmetry: Any) -> int:
     """Number of rotations about z that map an object onto itself; 0 stands for all of them.
 
     "none" and "mirror" give 1 (a mirror image is no rotation, it leaves no freedom in the pose),
-    "continuous_z" 0, "4-fold", "fold_4" or the number 4 give 4.
+    "continuous_z" 0, "fourfold_z", "4-fold" or the number 4 give 4.
     """
     if symmetry is None or symmetry in ("none", "mirror", ""):
         return 1
     if isinstance(symmetry, str):
         if symmetry.startswith("continuous"):
             return 0
+        if symmetry in FOLD_NAMES:
+            return FOLD_NAMES[symmetry]
         found = re.search(r"\d+", symmetry)
         symmetry = int(found.group()) if found else -1
     if not isinstance(symmetry, int) or symmetry < 1:
@@ -75,8 +80,7 @@ def symmetry_folds(symmetry: Any) -> int:
 
 
 def rotation_error(predicted: Any, reference: Any, symmetry: Any = "none") -> float:
-    """Degrees between two quaternions (w, x, y, z), the smallest over the rotations that leave the object
-    unchanged.
+    """Degrees between two quaternions (w, x, y, z), the least over the object's own symmetries.
 
     symmetry: see `symmetry_folds`; the axis is the object's z.
     """
@@ -111,8 +115,7 @@ def compare_poses(predicted: Any, reference: Any, symmetry: Any = "none") -> dic
 
 
 def layout_distance(pose: Any, reference: Any, low: Any, high: Any) -> float:
-    """How far a layout moved from the reference run's: one number for rotation, translation and scale
-    together.
+    """How far a layout moved from the reference run's, rotation, translation and scale in one number.
 
     The eight corners of the reference run's box (low, high: [3], object frame) are put into the camera frame
     by both poses; the distance is the root mean square of their displacements, divided by the diagonal of the

@@ -1,5 +1,4 @@
-"""Ground truth of procedural objects: surface points and solid voxels taken from the signed distance
-function.
+"""Ground truth of procedural objects: surface points and solid voxels from their signed distance.
 
 Marching tetrahedra on a 128^3 grid spread the points evenly over the surface; Newton steps along the gradient
 of the signed distance then put each point on the true surface, so that edges cut off by the grid are whole
@@ -17,7 +16,8 @@ import numpy as np
 from fastsam3d.evaluation.metrics import SURFACE_POINTS, Surface, as_array, sample_surface
 from fastsam3d.evaluation.voxelize import RESOLUTION, voxel_centres
 
-SignedDistance = Callable[[np.ndarray], Any]
+SignedDistance = Callable[[np.ndarray], np.ndarray]
+CHUNK = 100_000
 
 # The eight corners of a cube numbered x + 2 y + 4 z, and its six tetrahedra around the diagonal from 0 to 7:
 # faces of neighbouring cubes are divided alike, so the surface has no cracks.
@@ -40,40 +40,56 @@ class Reference:
 
 
 def reference_shape(shape: Any, *, points: int = SURFACE_POINTS, resolution: int = RESOLUTION) -> Reference:
-    """The reference of an object with `.sdf(points [..., 3]) -> [...]` in the cube [-0.5, 0.5]^3.
+    """The reference of an object with `.sdf(points [P, 3]) -> [P]` (tensors) in the cube [-0.5, 0.5]^3.
 
     Points are the same at every call: they are drawn from a generator seeded with the object's own seed.
     """
     generator = np.random.default_rng(abs(int(getattr(shape, "seed", 0))))
-    vertices, faces = marching_tetrahedra(shape.sdf)
+    distance = distance_of(shape)
+    vertices, faces = marching_tetrahedra(distance)
     drawn = sample_surface(vertices, faces, points, generator)
     if drawn.empty:
         surface = drawn
     else:
-        on_surface, normals = project_to_surface(shape.sdf, drawn.points)
+        on_surface, normals = project_to_surface(distance, drawn.points)
         surface = Surface(on_surface, normals, on_surface.min(0), on_surface.max(0))
-    solid = as_array(shape.sdf(voxel_centres(resolution))) < 0
+    solid = distance(voxel_centres(resolution)) < 0
     return Reference(surface, solid, getattr(shape, "symmetry", "none"), getattr(shape, "family", ""))
+
+
+def distance_of(shape: Any) -> SignedDistance:
+    """The signed distance of an object as a function of arrays: points [..., 3] -> [...] float64."""
+    import torch
+
+    def distance(points: np.ndarray) -> np.ndarray:
+        flat = np.ascontiguousarray(points, dtype=np.float32).reshape(-1, 3)
+        # In chunks, because the distances to all primitives of an object are held at once.
+        parts = [
+            as_array(shape.sdf(torch.from_numpy(flat[start : start + CHUNK])))
+            for start in range(0, len(flat), CHUNK)
+        ]
+        return np.concatenate(parts).reshape(points.shape[:-1])
+
+    return distance
 
 
 def gradient(distance: SignedDistance, points: np.ndarray, step: float = 1e-3) -> np.ndarray:
     """Central differences of the signed distance at points [P, 3]: [P, 3]."""
     offsets = np.concatenate([np.eye(3), -np.eye(3)]) * step
-    values = as_array(distance((points[None] + offsets[:, None]).astype(np.float32)))
+    values = distance(points[None] + offsets[:, None])
     return ((values[:3] - values[3:]) / (2 * step)).T
 
 
 def project_to_surface(
     distance: SignedDistance, points: np.ndarray, steps: int = 3, reach: float = 0.02
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move points to the zero of the signed distance by Newton steps; returns points and unit normals, both
-    [P, 3].
+    """Move points to the zero of the signed distance by Newton steps; returns points and normals [P, 3].
 
     No point goes further than `reach`: where the gradient is useless (inside a crease) the point stays near.
     """
     start, points = points, points.copy()
     for _ in range(steps):
-        value, slope = as_array(distance(points.astype(np.float32))), gradient(distance, points)
+        value, slope = distance(points), gradient(distance, points)
         points -= slope * (value / np.maximum((slope**2).sum(1), 0.25))[:, None]
         shift = points - start
         length = np.linalg.norm(shift, axis=1, keepdims=True)
@@ -85,16 +101,15 @@ def project_to_surface(
 def marching_tetrahedra(
     distance: SignedDistance, resolution: int = 128, block: int = 4
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles of the zero surface in [-0.5, 0.5]^3, wound outwards: vertices [V, 3] and faces [F, 3] (not
-    welded).
+    """Triangles, not welded, of the zero surface, wound outwards: vertices [V, 3] and faces [F, 3].
 
     Blocks of block^3 cubes whose centre lies further from the surface than twice their half diagonal are left
     out: the factor two allows for combinations of primitives whose value is not exactly a distance.
     """
     cells = resolution // block
     line = (np.arange(cells) + 0.5) / cells - 0.5
-    centres = np.stack(np.meshgrid(line, line, line, indexing="ij"), -1).astype(np.float32)
-    near = np.abs(as_array(distance(centres))) < 3**0.5 * block / resolution
+    centres = np.stack(np.meshgrid(line, line, line, indexing="ij"), -1)
+    near = np.abs(distance(centres)) < 3**0.5 * block / resolution
     if not near.any():
         return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64)
     cube_corner = _grid(block, 3)
@@ -104,7 +119,7 @@ def marching_tetrahedra(
         needed[tuple((cubes + corner).T)] = True
     place = np.argwhere(needed)
     values = np.zeros(needed.shape)
-    values[needed] = as_array(distance((place / resolution - 0.5).astype(np.float32)))
+    values[needed] = distance(place / resolution - 0.5)
     corner_values = np.stack([values[tuple((cubes + corner).T)] for corner in _CORNERS], axis=1)
     crossed = (corner_values < 0).any(1) & (corner_values >= 0).any(1)
     cubes, corner_values = cubes[crossed], corner_values[crossed]

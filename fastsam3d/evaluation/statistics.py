@@ -44,8 +44,7 @@ def paired_interval(values: Sequence[float], baseline: Sequence[float], confiden
 def ratio_interval(
     baseline: Sequence[float], values: Sequence[float], confidence: float = 0.95, draws: int = 2000
 ) -> tuple[float, float]:
-    """Bootstrap percentile interval of sum(baseline) / sum(values) over paired objects (seeded, so
-    repeatable)."""
+    """Bootstrap interval (percentiles, seeded) of sum(baseline) / sum(values) over paired objects."""
     baseline, values = np.asarray(baseline, dtype=float), np.asarray(values, dtype=float)
     if len(values) < 2:
         return float("-inf"), float("inf")

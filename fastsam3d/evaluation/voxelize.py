@@ -58,8 +58,7 @@ def mesh_viou(a: tuple[Any, Any], b: tuple[Any, Any], resolution: int = RESOLUTI
 
 
 def _winding_numbers(triangles: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Winding number of every voxel centre along rays in +z, and which rays end at zero as those of closed
-    meshes do.
+    """Winding number of every voxel centre along rays in +z, and the rays that end at zero, as they should.
 
     triangles: [F, 3, 3] in grid units. Returns [R, R, R] int32 and [R, R] bool.
     """

@@ -58,5 +58,5 @@ class Box:
         self.half = np.asarray(half)
 
     def sdf(self, points):
-        q = np.abs(points) - self.half
+        q = np.abs(np.asarray(points)) - self.half
         return np.linalg.norm(np.maximum(q, 0), axis=-1) + np.minimum(q.max(-1), 0)

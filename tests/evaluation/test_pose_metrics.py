@@ -49,7 +49,7 @@ def test_symmetries_are_folded_about_the_object_axis():
     assert rotation_error(turned, camera, "mirror") == pytest.approx(100)
     assert rotation_error(turned, camera, "continuous_z") == pytest.approx(0, abs=1e-6)
     assert rotation_error(turned, camera, "4-fold") == pytest.approx(10)
-    assert rotation_error(turned, camera, 2) == pytest.approx(80)
+    assert rotation_error(turned, camera, "twofold_z") == pytest.approx(80)
     tilted = product(quaternion((0, 0, 1), 100), product(quaternion((1, 0, 0), 25), camera))
     assert rotation_error(tilted, camera, "continuous_z") == pytest.approx(25)
     # A turn about the camera's axis is no symmetry of the object.
