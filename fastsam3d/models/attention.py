@@ -27,7 +27,13 @@ class MultiHeadRMSNorm(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention. `q [B, Tq, H, D]`, `k` and `v` `[B, Tk, H, D]` -> `[B, Tq, H * D]`."""
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if q.requires_grad and q.device.type == "cpu":
+        # The backward pass of the fused CPU kernel takes three times as long as these three operations.
+        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        out = weights.float().softmax(dim=-1).to(v.dtype) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)
 
 
@@ -58,7 +64,8 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention from tokens to condition tokens, without normalisation of queries and keys.
 
-    `x [B, T, C]`, `context [B, L, C_context]` -> `[B, T, C]`.
+    `x [B, T, C]`, `context [B or B / r, L, C_context]` -> `[B, T, C]`. With fewer contexts than samples, each
+    context serves `r` consecutive samples and its keys and values are projected once.
     """
 
     def __init__(self, channels: int, context_channels: int, heads: int) -> None:
@@ -71,6 +78,9 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q = self.to_q(x).unflatten(-1, (self.heads, -1))
         k, v = self.to_kv(context).unflatten(-1, (2, self.heads, -1)).unbind(dim=2)
+        if context.shape[0] != x.shape[0]:
+            repeats = x.shape[0] // context.shape[0]
+            k, v = k.repeat_interleave(repeats, dim=0), v.repeat_interleave(repeats, dim=0)
         return self.to_out(attend(q, k, v))
 
 

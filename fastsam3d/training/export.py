@@ -1,0 +1,137 @@
+"""Turns training runs into the weights and constants of the mini model.
+
+    python -m fastsam3d.training.export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN --output fastsam3d/mini
+
+Weights are stored in half precision under the official names; the constants that undo the standardisation of the
+latents go into `configs/model/mini.yaml`, whose other lines stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fastsam3d.config import config_directory
+from fastsam3d.training.optimization import load_checkpoint
+
+GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
+EMBEDDER_PREFIX = "_base_models.condition_embedder."
+
+
+def part(state: Mapping[str, Tensor], prefix: str, renamed: str = "") -> dict[str, Tensor]:
+    """Entries under `prefix`, with that prefix replaced."""
+    return {renamed + k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+
+def half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous fp16 copies.
+
+    Raises:
+        ValueError: a value does not fit into half precision.
+    """
+    result = {}
+    for name, value in state.items():
+        result[name] = value.detach().cpu().half().contiguous() if value.is_floating_point() else value.contiguous()
+        if not torch.isfinite(result[name]).all():
+            raise ValueError(f"{name} has values that half precision cannot hold")
+    return result
+
+
+def generator_state(averaged: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A generator's file: network and condition embedder under the official prefixes."""
+    return {
+        **part(averaged, "generator.", GENERATOR_PREFIX),
+        **part(averaged, "condition_embedder.", EMBEDDER_PREFIX),
+    }
+
+
+def scaled_decoder(state: Mapping[str, Tensor], shape_scale: Tensor) -> dict[str, Tensor]:
+    """The sparse-structure decoder for latents of unit size: the scale goes into its first convolution."""
+    decoder = part(state, "decoder.")
+    decoder["input_layer.weight"] = decoder["input_layer.weight"] * shape_scale.view(1, -1, 1, 1, 1)
+    return decoder
+
+
+def replace_line(text: str, key: str, value: Any) -> str:
+    """Replaces the value of the one line `key: ...` of a YAML text, keeping indentation and comment.
+
+    Raises:
+        ValueError: there is not exactly one such line.
+    """
+    pattern = re.compile(rf"^(\s*){re.escape(key)}:[^#\n]*?(\s*#.*)?$", re.MULTILINE)
+    rendered = f"[{', '.join(f'{v:.6g}' for v in value)}]" if isinstance(value, list) else f"{value:.6g}"
+    text, count = pattern.subn(lambda m: f"{m[1]}{key}: {rendered}{m[2] or ''}", text)
+    if count != 1:
+        raise ValueError(f"expected one line {key!r}, found {count}")
+    return text
+
+
+def pose_constants(constants: Mapping[str, Any]) -> dict[str, Any]:
+    """Lines of the model's `pose` section from the standardisation of a training run."""
+    names = {
+        "rotation": "6drotation_normalized",
+        "translation": "translation",
+        "scale": "scale",
+        "translation_scale": "translation_scale",
+    }
+    lines: dict[str, Any] = {}
+    for line, latent in names.items():
+        for kind in ("mean", "std"):
+            values = constants[f"pose_{kind}"][latent].tolist()
+            single = line in ("scale", "translation_scale")
+            lines[f"{line}_{kind}"] = sum(values) / len(values) if single else values
+    return lines
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Writes whatever the named runs hold."""
+    output = Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    path = Path(config_directory()) / "model" / "mini.yaml"
+    text = path.read_text(encoding="utf-8")
+    if arguments.ss_flow:
+        flow = _checkpoint(arguments.ss_flow)
+        save_file(half(generator_state(flow["average"])), output / "ss_generator.safetensors")
+        for key, value in pose_constants(flow["constants"]).items():
+            text = replace_line(text, key, value)
+        vae = _checkpoint(arguments.ss_vae)
+        decoder = scaled_decoder(vae["model"], flow["constants"]["shape_scale"])
+        save_file(half(decoder), output / "ss_decoder.safetensors")
+    if arguments.slat_vae:
+        vae = _checkpoint(arguments.slat_vae)
+        save_file(half(part(vae["average"], "decoder.")), output / "slat_decoder_mesh.safetensors")
+        text = replace_line(text, "slat_mean", vae["latent_mean"].tolist())
+        text = replace_line(text, "slat_std", vae["latent_std"].tolist())
+    if arguments.slat_flow:
+        flow = _checkpoint(arguments.slat_flow)
+        save_file(half(generator_state(flow["average"])), output / "slat_generator.safetensors")
+    path.write_text(text, encoding="utf-8")
+    total = sum(file.stat().st_size for file in output.glob("*.safetensors"))
+    print(f"{output}: {total / 2**20:.1f} MiB of weights")
+
+
+def _checkpoint(run: str) -> dict[str, Any]:
+    state = load_checkpoint(Path(run) / "checkpoint.pt")
+    if state is None:
+        raise SystemExit(f"{run} has no checkpoint.pt")
+    return state
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("ss-vae", "ss-flow", "slat-vae", "slat-flow"):
+        parser.add_argument(f"--{name}", default=None, help="run folder")
+    parser.add_argument("--output", default="fastsam3d/mini")
+    export(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Trains the sparse-structure generator and its condition embedder on the latents of a trained encoder.
+
+    python -m fastsam3d.training.sparse_structure_flow --data DIR --vae RUN/checkpoint.pt --output RUN --minutes 90
+
+Flow matching: `x_t = (1 - t) noise + t data`, target velocity `data - noise`, mean squared error, shape and layout
+weighted alike; the condition is zeroed for a tenth of the images, which trains the unconditional pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fastsam3d.config import config_directory
+from fastsam3d.models.build import build_condition_embedder
+from fastsam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE, SparseStructureGenerator
+from fastsam3d.training.dataset import ProceduralDataset, build_condition_batch
+from fastsam3d.training.optimization import (
+    Average,
+    Budget,
+    LossLog,
+    OptimizerGroup,
+    cosine_factor,
+    load_checkpoint,
+    mean_square,
+    save_checkpoint,
+)
+from fastsam3d.training.sparse_structure_vae import SparseStructureEncoder, encode_latents
+
+POSE_TARGETS = {
+    "6drotation_normalized": "rotation6d",
+    "translation": "translation",
+    "scale": "scale",
+    "translation_scale": "translation_scale",
+}
+"""Name of the dataset's target behind each layout latent."""
+
+
+class SparseStructureStage(nn.Module):
+    """Condition embedder and generator, trained together."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.condition_embedder = build_condition_embedder(config.ss_condition_embedder)
+        self.generator = SparseStructureGenerator(**asdict(config.ss_generator))
+        initialise(self)
+
+    def forward(self, state: dict[str, Tensor], time: Tensor, inputs: dict[str, Tensor], keep: Tensor) -> Any:
+        condition = self.condition_embedder(**inputs) * keep[:, None, None]
+        return self.generator(state, 1000 * time, condition)
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier weights, zero time modulation and zero output layers: every block begins as the identity."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+            if "adaLN_modulation" in name or name.endswith("out_layer"):
+                nn.init.zeros_(child.weight)
+
+
+def sample_times(count: int, generator: torch.Generator) -> Tensor:
+    """Training times in 0..1: four fifths logit-normal around 0.31, one fifth uniform."""
+    normal = torch.sigmoid(torch.randn(count, generator=generator) - 0.8)
+    uniform = torch.rand(count, generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < 0.2, uniform, normal)
+
+
+class SparseStructureTargets:
+    """Standardised latents of every training object, with the constants that undo the standardisation.
+
+    Shape latents are divided by their root mean square per channel (folded into the decoder on export, so no
+    shift); layout latents are standardised per component (the model's pose constants).
+    """
+
+    def __init__(self, dataset: ProceduralDataset, encoder: SparseStructureEncoder, patch: int) -> None:
+        sdf = dataset.sdf_bytes()
+        parts, mirrored = [], []
+        for start in tqdm(range(0, len(sdf), 512), desc="encoding"):
+            values = dataset.to_sdf(sdf[start : start + 512])
+            parts.append(encode_latents(encoder, values, patch).half())
+            mirrored.append(encode_latents(encoder, values.flip(1), patch).half())
+        self.latents = torch.stack([torch.cat(parts), torch.cat(mirrored)])  # [2, N, T, C]
+        per_channel = self.latents[0, :4096].float().unflatten(-1, (-1, patch**3))
+        self.shape_scale = per_channel.square().mean(dim=(0, 1, 3)).sqrt()  # [latent channels]
+        self.token_scale = self.shape_scale.repeat_interleave(patch**3)
+        self.pose_mean: dict[str, Tensor] = {}
+        self.pose_std: dict[str, Tensor] = {}
+
+    def fit_pose(self, batches: list[dict[str, Tensor]]) -> None:
+        """Means and standard deviations of the layout latents over some batches."""
+        for latent, target in POSE_TARGETS.items():
+            values = torch.cat([batch[target] for batch in batches])
+            self.pose_mean[latent] = values.mean(dim=0)
+            self.pose_std[latent] = values.std(dim=0).clamp(min=1e-3)
+
+    def state(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Data latents `[B, T, C]` of a condition batch (object rows and mirror flags in the batch)."""
+        shape = self.latents[batch["mirrored"].long(), batch["object"]].float() / self.token_scale
+        pose = {
+            latent: ((batch[target] - self.pose_mean[latent]) / self.pose_std[latent]).unsqueeze(1)
+            for latent, target in POSE_TARGETS.items()
+        }
+        return {SHAPE: shape, **pose}
+
+    def constants(self) -> dict[str, Any]:
+        """What an export needs to undo the standardisation."""
+        return {"shape_scale": self.shape_scale, "pose_mean": self.pose_mean, "pose_std": self.pose_std}
+
+
+def flow_loss(
+    stage: nn.Module,
+    inputs: dict[str, Tensor],
+    data: dict[str, Tensor],
+    repeats: int,
+    generator: torch.Generator,
+    drop: float = 0.1,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Flow-matching loss with `repeats` independent noises and times for each image.
+
+    The condition is embedded, and its keys and values projected, once for all of an image's noises.
+    """
+    images = data[SHAPE].shape[0]
+    count = images * repeats
+    device = data[SHAPE].device
+    time = sample_times(count, generator)
+    keep = (torch.rand(images, generator=generator) >= drop).float()
+    state, target = {}, {}
+    for name in sorted(data):
+        values = data[name].repeat_interleave(repeats, dim=0)
+        noise = torch.randn(values.shape, generator=generator).to(device)
+        weight = time.to(device)[:, None, None]
+        state[name] = (1 - weight) * noise + weight * values
+        target[name] = values - noise
+    with torch.autocast(device.type, torch.bfloat16):
+        velocity = stage(state, time.to(device), inputs, keep.to(device))
+    shape = mean_square(velocity[SHAPE], target[SHAPE])
+    layout = torch.stack([mean_square(velocity[n], target[n]) for n in POSE_LATENTS[:3]]).mean()
+    auxiliary = mean_square(velocity["translation_scale"], target["translation_scale"])
+    return shape + layout + 0.1 * auxiliary, {"shape": shape, "layout": layout}
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Runs, or resumes, the training that the command line describes."""
+    config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
+    device = torch.device(arguments.device)
+    torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
+    generator = torch.Generator().manual_seed(arguments.seed)
+    encoder = SparseStructureEncoder(config.ss_decoder.latent_channels)
+    vae = load_checkpoint(Path(arguments.vae))
+    if vae is None:
+        raise SystemExit(f"no checkpoint at {arguments.vae}: train the VAE first")
+    encoder.load_state_dict({k[8:]: v for k, v in vae["model"].items() if k.startswith("encoder.")})
+    encoder.to(memory_format=torch.channels_last_3d)
+
+    dataset = ProceduralDataset(arguments.data)
+    targets = SparseStructureTargets(dataset, encoder, config.ss_decoder.patch)
+    fitting = torch.Generator().manual_seed(1)
+    targets.fit_pose([build_condition_batch(dataset, None, fitting, count=512) for _ in range(8)])
+
+    stage = SparseStructureStage(config).to(device)
+    optimizer = OptimizerGroup(
+        stage,
+        arguments.learning_rate,
+        arguments.matrix_learning_rate,
+        keep=("latent_mapping", "_embedder.mlp", "adaLN", "point_proj", "pos_emb", "idx_emb", "token"),
+    )
+    average = Average(stage, arguments.average)
+    budget = Budget(arguments.minutes, arguments.steps)
+    output = Path(arguments.output)
+    if (state := load_checkpoint(output / "checkpoint.pt")) is not None:
+        stage.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.state, average.updates = state["average"], state["step"]
+        generator.set_state(state["generator"])
+        budget.step, budget.spent_seconds = state["step"], state["seconds"]
+
+    def save() -> None:
+        save_checkpoint(
+            output / "checkpoint.pt",
+            {
+                "model": stage.state_dict(),
+                "average": average.state,
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+                "constants": targets.constants(),
+                "step": budget.step,
+                "seconds": budget.spent_seconds,
+            },
+        )
+
+    log = LossLog(output / "losses.jsonl")
+    saved, running = budget.spent_seconds, {"shape": math.nan, "layout": math.nan}
+    bar = tqdm(total=100, unit="%", desc="sparse-structure flow")
+    while budget.progress < 1:
+        batch = build_condition_batch(dataset, None, generator, count=arguments.images)
+        inputs = {n: batch[n].to(device) for n in CONDITION_INPUTS}
+        data = {n: v.to(device) for n, v in targets.state(batch).items()}
+        loss, parts = flow_loss(stage, inputs, data, arguments.noises, generator)
+        loss.backward()
+        norm = optimizer.step(cosine_factor(budget.progress))
+        average.update(stage)
+        budget.advance()
+        for name, value in parts.items():
+            old = running[name]
+            running[name] = float(value) if math.isnan(old) else 0.98 * old + 0.02 * float(value)
+        if budget.step % 20 == 0:
+            log.write(step=budget.step, seconds=budget.spent_seconds, norm=norm, **running)
+            bar.set_postfix({k: f"{v:.3f}" for k, v in running.items()} | {"step": budget.step})
+        bar.update(100 * budget.progress - bar.n)
+        if budget.spent_seconds - saved > 180:
+            saved = budget.spent_seconds
+            save()
+    save()
+    bar.close()
+
+
+CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask", "pointmap", "rgb_pointmap")
+"""Inputs of the condition embedder that a condition batch holds."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of shards made by fastsam3d.training.dataset")
+    parser.add_argument("--vae", required=True, help="checkpoint of fastsam3d.training.sparse_structure_vae")
+    parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
+    parser.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
+    parser.add_argument("--images", type=int, default=16, help="images a step")
+    parser.add_argument("--noises", type=int, default=4, help="noises and times an image")
+    parser.add_argument("--learning-rate", type=float, default=8e-4, help="AdamW's peak")
+    parser.add_argument("--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off")
+    parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    train(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()
