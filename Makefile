@@ -1,0 +1,75 @@
+# Two commands on a fresh machine: `make demo` and `make test`. `make help` lists the others.
+
+VENV ?= .venv
+EXTRAS ?= bench,dev
+# A Python of at least 3.10. Empty: the first suitable one of those below is taken.
+PYTHON ?=
+# Address of a wheel index for PyTorch alone, e.g. that of its CPU builds, which are much smaller. Empty: the usual one.
+TORCH_INDEX ?=
+OUT ?= out/demo
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format train clean
+
+help:
+	@echo "make demo       install into $(VENV) and reconstruct the bundled example into $(OUT)"
+	@echo "make test       install and run the tests"
+	@echo "make test-all   the same with the slow tests"
+	@echo "make lint       ruff and mypy"
+	@echo "make train      train the small model (hours on a CPU); ARGS='minutes=90 device=cuda'"
+	@echo "make clean      remove $(VENV), caches and out/"
+	@echo
+	@echo "PYTHON=python3.12 chooses the interpreter; TORCH_INDEX=ADDRESS the index that PyTorch comes from,"
+	@echo "for instance that of its CPU builds; ARGS='...' is passed on to the command."
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py constraints.txt
+	@set -e; \
+	if [ ! -x $(BIN)/python ]; then \
+	  found=; \
+	  for candidate in $(or $(PYTHON),$(CANDIDATES)); do \
+	    if $$candidate -c '$(SUITABLE)' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "make: no Python of at least 3.10 with the venv module among: $(or $(PYTHON),$(CANDIDATES))." >&2; \
+	    echo "make: install one (Debian and Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "make: $$($$found --version) -> $(VENV)"; \
+	  $$found -m venv $(VENV); \
+	fi
+	@test -z "$(TORCH_INDEX)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
+	  --index-url $(TORCH_INDEX) -c constraints.txt torch
+	@echo "make: installing fastsam3d[$(EXTRAS)] (PyTorch is large: minutes on a slow line)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
+	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python infer.py --output_dir $(OUT) --enable_acceleration $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+
+format: $(STAMP)
+	@$(BIN)/python -m ruff check --fix .
+
+train: $(STAMP)
+	@$(BIN)/python -m fastsam3d train $(ARGS)
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,51 @@
+"""Training-free acceleration for SAM 3D Objects, and a native pipeline that runs on any machine.
+
+    pipeline = fastsam3d.load_pipeline("mini")
+    with fastsam3d.accelerate(pipeline, "balanced") as acceleration:
+        result = pipeline.run(image, mask)
+        print(acceleration.report())
+
+`presets()` names the presets.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastsam3d.acceleration import Acceleration, accelerate
+    from fastsam3d.config import preset_names as presets
+    from fastsam3d.errors import UserError
+    from fastsam3d.pipeline.export import export
+    from fastsam3d.pipeline.loading import load_pipeline
+
+__version__ = "0.1.0"
+
+__all__ = ["Acceleration", "UserError", "__version__", "accelerate", "export", "load_pipeline", "presets"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# Public names by module and the name there. They are imported at first use: importing the package is instant and
+# needs no PyTorch.
+_LAZY = {
+    "Acceleration": ("fastsam3d.acceleration", "Acceleration"),
+    "accelerate": ("fastsam3d.acceleration", "accelerate"),
+    "UserError": ("fastsam3d.errors", "UserError"),
+    "export": ("fastsam3d.pipeline.export", "export"),
+    "load_pipeline": ("fastsam3d.pipeline.loading", "load_pipeline"),
+    "presets": ("fastsam3d.config", "preset_names"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module, attribute = _LAZY[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
