@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fastsam3d.models.sparse_tensor import SparseIndex, SparseTensor
+from fastsam3d.models.sparse_tensor import Pooling, SparseIndex, SparseTensor
 
 _BLOCK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
 
@@ -41,6 +41,36 @@ class _GatherConvolution(torch.autograd.Function):
                 total += rows.t() @ grad[begin:end]
             grad_weight = total.view_as(weight).to(weight.dtype)
         return grad_feats, grad_weight, None, None
+
+
+class _GatherSum(torch.autograd.Function):
+    """`out[i] = sum_k product[cell of table[i, k], k]`: the gathering half of a convolution on copied features."""
+
+    @staticmethod
+    def forward(ctx, product: Tensor, inverse: Tensor, table: Tensor) -> Tensor:  # noqa: ANN001
+        ctx.save_for_backward(inverse, table)
+        ctx.cells = len(product)
+        _, taps, width = product.shape
+        absent = inverse.new_full((1,), ctx.cells)
+        rows = torch.cat([inverse, absent])[table] * taps + torch.arange(taps, device=table.device)
+        rows.clamp_(max=ctx.cells * taps)
+        flat = _padded(product.flatten(0, 1))
+        out = product.new_empty(len(table), width)
+        for begin, end in _blocks(len(table), taps * width, product.device.type):
+            out[begin:end] = flat.index_select(0, rows[begin:end].flatten()).view(end - begin, taps, width).sum(1)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # noqa: ANN001, ANN205
+        inverse, table = ctx.saved_tensors
+        taps, width = table.shape[1], grad.shape[1]
+        padded = _padded(grad)
+        total = grad.new_zeros(ctx.cells, taps * width, dtype=torch.float32)
+        mirror = table.flip(1)
+        for begin, end in _blocks(len(table), taps * width, grad.device.type):
+            rows = padded.index_select(0, mirror[begin:end].flatten()).view(end - begin, -1)
+            total.index_add_(0, inverse[begin:end], rows.float())
+        return total.view(ctx.cells, taps, width).to(grad.dtype), None, None
 
 
 def _padded(feats: Tensor) -> Tensor:
@@ -137,6 +167,18 @@ class SubMConvolution(nn.Module):
                 gather_convolution(feats, weight.flatten(0, 2), table[:, columns], table[:, mirror])
             )
         out = torch.stack(outputs, dim=1).flatten(0, 1)
+        return out + self.bias.to(out.dtype)
+
+    def apply_to_copies(self, feats: Tensor, pooling: Pooling, index: SparseIndex) -> Tensor:
+        """Convolves on `index` the features `feats [T, C_in]` of its cells, copied to every voxel: `[N, C_out]`.
+
+        Each cell is multiplied with the taps once, before it is copied to its voxels.
+        """
+        dtype = _compute_dtype(feats)
+        taps = self.taps()
+        matrix = taps.permute(1, 0, 2).flatten(1).to(dtype)
+        product = (feats.to(dtype) @ matrix).unflatten(1, (taps.shape[0], taps.shape[2]))
+        out = _GatherSum.apply(product, pooling.inverse, index.neighbours())
         return out + self.bias.to(out.dtype)
 
 

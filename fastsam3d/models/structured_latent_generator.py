@@ -39,15 +39,21 @@ class SparseResBlock(nn.Module):
         if self.direction < 0:
             pooling = x.index.pooling()
             x = SparseTensor(pooling.downsample(x.feats), pooling.index)
-        elif self.direction > 0:
+        h = F.silu(self.norm1(x.feats))
+        skip = self.skip_connection(x.feats)
+        if self.direction > 0:
+            # What acts on single voxels gives the same for all voxels of a cell, so it is done before copying.
             assert target is not None
-            x = SparseTensor(target.pooling().upsample(x.feats), target)
+            pooling, index = target.pooling(), target
+            h = self.conv1.conv.apply_to_copies(h, pooling, index)
+            skip = pooling.upsample(skip)
+        else:
+            index = x.index
+            h = self.conv1.conv.apply_to(h, index)
         # The scale comes before the shift here, unlike in the transformer blocks (section 14, item 17).
-        scale, shift = self.emb_layers(t_emb).index_select(0, x.coords[:, 0].long()).chunk(2, dim=-1)
-        h = self.conv1(x.replace(F.silu(self.norm1(x.feats))))
-        h = h.replace(F.silu(self.norm2(h.feats) * (1 + scale) + shift))
-        h = self.conv2(h)
-        return h.replace(h.feats + self.skip_connection(x.feats))
+        scale, shift = self.emb_layers(t_emb).index_select(0, index.coords[:, 0].long()).chunk(2, dim=-1)
+        h = F.silu(self.norm2(h) * (1 + scale) + shift)
+        return SparseTensor(self.conv2.conv.apply_to(h, index) + skip, index)
 
 
 class StructuredLatentGenerator(nn.Module):

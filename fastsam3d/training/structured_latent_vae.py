@@ -1,0 +1,273 @@
+"""Trains the mesh decoder of the mini model, with an encoder of structured latents that exists for training only.
+
+    python -m fastsam3d.training.structured_latent_vae --output RUN --minutes 20
+    python -m fastsam3d.training.structured_latent_vae --output RUN --statistics     latents' mean and std, again
+
+The decoder's first eight channels are learned as signed distances in cubes of the surface grid, raised by one cube
+side over the grid's resolution: extraction subtracts 1 / resolution from them (SAM 3D Objects architecture, section
+8.2). Otherwise it does not depend on their scale, except that unknown corners count as one cube away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from fastsam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.models.structured_latent_decoder import MeshDecoder
+from fastsam3d.models.windowed_attention import SparseTransformerTrunk
+from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.training.optimization import (
+    Budget,
+    LossLog,
+    OptimizerGroup,
+    cosine_factor,
+    load_checkpoint,
+    save_checkpoint,
+)
+from fastsam3d.training.structured_latent_data import (
+    LATTICE,
+    VoxelSample,
+    corner_columns,
+    draw_sample,
+    object_sample,
+)
+
+logger = logging.getLogger(__name__)
+
+FEATURES = 4 * LATTICE
+KL_WEIGHT = 4e-3
+
+
+class StructuredLatentEncoder(SparseTransformerTrunk):
+    """Distances and colours at the lattice points of voxels to latents.
+
+    `features [N, 108]`, `coords [N, 4]` -> mean and log variance, each `[N, C]`.
+    """
+
+    def __init__(self, latent_channels: int, model_channels: int, num_heads: int, window: int = 8) -> None:
+        super().__init__(model_channels, model_channels, 2, num_heads, window)
+        self.embed = nn.Sequential(nn.Linear(FEATURES, model_channels), nn.GELU(approximate="tanh"))
+        self.out_norm = nn.LayerNorm(model_channels)
+        self.out_layer = nn.Linear(model_channels, 2 * latent_channels)
+
+    def forward(self, features: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.run_trunk(self.embed(features), coords)
+        mean, log_variance = self.out_layer(self.out_norm(h.feats)).float().chunk(2, dim=1)
+        return mean, (log_variance - 3).clamp(-10, 4)
+
+
+class StructuredLatentAutoencoder(nn.Module):
+    """Encoder and mesh decoder, trained together."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        sizes = config.slat_decoder_mesh
+        self.encoder = StructuredLatentEncoder(sizes.latent_channels, sizes.model_channels, sizes.num_heads)
+        self.decoder = MeshDecoder(**asdict(sizes))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.decoder.out_layer.weight.mul_(0.1)
+
+    def encode(self, sample: VoxelSample) -> Tensor:
+        """Posterior means `[N, C]`."""
+        return self.encoder(sample.encoder_features(), sample.coords)[0]
+
+
+def reconstruction_losses(output: Tensor, sample: VoxelSample, resolution: int) -> dict[str, Tensor]:
+    """Losses of decoded features.
+
+    Args:
+        output: `[8 N, 101]`, fp32.
+        sample: the object.
+        resolution: side of the surface grid.
+
+    Returns:
+        `sdf` (mean distance error in cubes, near points counting four times), `color` (L1), `normal` (L1 of the
+        0..1 code), `regular` (mean squares of corner offsets and weights), and `sign` (share of wrong signs near
+        the surface), which is not a loss.
+    """
+    columns = corner_columns().flatten().to(output.device)
+    distance = sample.lattice[:, columns].reshape(-1, 8)
+    near = sample.near[:, columns].reshape(-1, 8).float()
+    weight = 0.25 + 0.75 * near
+    predicted = output[:, :8]
+    sdf = (weight * (predicted - 1.0 / resolution - distance).abs()).sum() / weight.sum()
+    codes = torch.sigmoid(output[:, 53:101]).unflatten(1, (8, 6))
+    color = (codes[..., :3] - sample.colors[:, columns].reshape(-1, 8, 3)).abs().mean(-1)
+    normal = (codes[..., 3:] - (sample.normals[:, columns].reshape(-1, 8, 3) + 1) / 2).abs().mean(-1)
+    count = near.sum().clamp(min=1)
+    wrong = ((predicted < 1.0 / resolution) != (distance < 0)).float()
+    return {
+        "sdf": sdf,
+        "color": (near * color).sum() / count,
+        "normal": (near * normal).sum() / count,
+        "regular": output[:, 8:53].square().mean(),
+        "sign": (near * wrong).sum() / count,
+    }
+
+
+def autoencoder_loss(
+    model: StructuredLatentAutoencoder, sample: VoxelSample, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total loss of one object and its parts."""
+    mean, log_variance = model.encoder(sample.encoder_features(), sample.coords)
+    noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+    latent = mean + torch.exp(0.5 * log_variance) * noise
+    output = model.decoder(latent, sample.coords).feats.float()
+    parts = reconstruction_losses(output, sample, model.decoder.mesh_resolution)
+    parts["kl"] = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    total = parts["sdf"] + parts["color"] + 0.25 * parts["normal"] + 0.01 * parts["regular"]
+    return total + KL_WEIGHT * parts["kl"], parts
+
+
+@torch.no_grad()
+def latent_statistics(model: StructuredLatentAutoencoder, resolution: int, count: int = 128) -> dict[str, Tensor]:
+    """Mean and standard deviation per channel over the voxels of `count` training objects."""
+    rng = np.random.default_rng(12)
+    latents = [
+        model.encode(object_sample(int(rng.integers(HELD_OUT_SEED)), resolution))
+        for _ in tqdm(range(count), desc="latent statistics")
+    ]
+    values = torch.cat(latents)
+    return {"latent_mean": values.mean(0), "latent_std": values.std(0)}
+
+
+@torch.no_grad()
+def evaluate(model: StructuredLatentAutoencoder, resolution: int, count: int = 8) -> dict[str, float]:
+    """Reconstruction of held-out objects from their true voxels.
+
+    Returns means over the objects: the losses, and `f1`, the F-score in percent at 0.05 between the decoded surface
+    and that of the true distances on the same grid.
+    """
+    from fastsam3d.evaluation.metrics import compare_surfaces, sample_surface
+
+    generator = np.random.default_rng(0)
+    records: list[dict[str, float]] = []
+    for offset in range(count):
+        sample = object_sample(HELD_OUT_SEED + offset, resolution)
+        output = model.decoder(model.encode(sample), sample.coords)
+        losses = reconstruction_losses(output.feats.float(), sample, model.decoder.mesh_resolution)
+        truth = torch.zeros_like(output.feats)
+        columns = corner_columns().flatten()
+        truth[:, :8] = sample.lattice[:, columns].reshape(-1, 8) + 1.0 / model.decoder.mesh_resolution
+        surfaces = [
+            model.decoder.extract(output.replace(feats), sample.interior) for feats in (output.feats, truth)
+        ]
+        record = {k: float(v) for k, v in losses.items()}
+        points = [sample_surface(s.vertices.numpy(), s.faces.numpy(), 10000, generator) for s in surfaces]
+        scores = compare_surfaces(points[0], points[1])
+        record |= {k: float(v) for k, v in scores.items() if k.startswith("f1")}
+        records.append(record)
+    return {k: float(np.mean([r[k] for r in records])) for k in records[0]}
+
+
+def load_autoencoder(path: str | Path, config: ModelConfig) -> tuple[StructuredLatentAutoencoder, dict]:
+    """The trained autoencoder and its checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    state = load_checkpoint(Path(path))
+    if state is None:
+        raise FileNotFoundError(f"no checkpoint at {path}: train the structured-latent VAE first")
+    model = StructuredLatentAutoencoder(config)
+    model.load_state_dict(state["model"])
+    return model.eval(), state
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Runs, or resumes, the training that the command line describes."""
+    from fastsam3d.config import config_directory
+
+    config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
+    resolution = config.resolution
+    checkpoint = Path(arguments.output) / "checkpoint.pt"
+    torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
+    generator = torch.Generator().manual_seed(arguments.seed)
+    model = StructuredLatentAutoencoder(config)
+    optimizer = OptimizerGroup(
+        model,
+        arguments.learning_rate,
+        arguments.matrix_learning_rate,
+        keep=("encoder.embed", "input_layer", "out_layer"),
+    )
+    budget = Budget(arguments.minutes, arguments.steps)
+    state = load_checkpoint(checkpoint)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        budget.step, budget.spent_seconds = state["step"], state["seconds"]
+    statistics: dict[str, Tensor] = {}
+
+    def save() -> None:
+        contents = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **statistics}
+        contents |= {"generator": generator.get_state(), "step": budget.step, "seconds": budget.spent_seconds}
+        save_checkpoint(checkpoint, contents)
+
+    log = LossLog(Path(arguments.output) / "losses.jsonl")
+    saved = budget.spent_seconds
+    bar = tqdm(total=100, unit="%", desc="structured-latent VAE")
+    running: dict[str, float] = {}
+    while budget.progress < 1 and not arguments.statistics:
+        # The samples of a step depend on its number only, so that a resumed run sees new ones.
+        rng = np.random.default_rng([arguments.seed, budget.step])
+        for _ in range(arguments.batch):
+            sample = draw_sample(rng, resolution)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, parts = autoencoder_loss(model, sample, generator)
+            (loss / arguments.batch).backward()
+            for name, value in parts.items():
+                running[name] = 0.98 * running.get(name, float(value)) + 0.02 * float(value)
+        norm = optimizer.step(cosine_factor(budget.progress, warmup=0.03))
+        budget.advance()
+        if budget.step % 10 == 0:
+            log.write(step=budget.step, seconds=budget.spent_seconds, norm=norm, **running)
+            bar.set_postfix({k: f"{v:.3f}" for k, v in running.items()} | {"step": budget.step})
+        bar.update(100 * budget.progress - bar.n)
+        if budget.spent_seconds - saved > 120:
+            saved = budget.spent_seconds
+            save()
+    bar.close()
+    model.eval()
+    statistics = latent_statistics(model, resolution)
+    save()
+    results = evaluate(model, resolution)
+    log.write(step=budget.step, seconds=budget.spent_seconds, **{f"held_out_{k}": v for k, v in results.items()})
+    logger.info("held out: %s", ", ".join(f"{k} {v:.4f}" for k, v in results.items()))
+
+
+def main() -> None:
+    """Command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
+    parser.add_argument("--data", default=None, help="accepted like the other stages; objects are made on the fly")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
+    parser.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
+    parser.add_argument("--statistics", action="store_true", help="only statistics and evaluation of a finished run")
+    parser.add_argument("--batch", type=int, default=2, help="objects a step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="AdamW's peak")
+    parser.add_argument("--matrix-learning-rate", type=float, default=2e-3, help="Muon's peak; 0 switches it off")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.statistics:
+        arguments.minutes, arguments.steps = None, 1
+    train(arguments)
+
+
+if __name__ == "__main__":
+    main()
