@@ -182,7 +182,14 @@ class CompiledTable:
             return self._combine(self.distances(points))
         return torch.cat([self._combine(self.distances(block)) for block in points.split(CHUNK)])
 
+    def sdf_and_color(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed distance `[N]` and colour of the nearest union primitive `[N, 3]` at points `[N, 3]`."""
+        results = []
+        for block in points.split(CHUNK):
+            distances = self.distances(block)
+            results.append((self._combine(distances), self.colors[distances[:self.unions].argmin(0)]))
+        return torch.cat([d for d, _ in results]), torch.cat([c for _, c in results])
+
     def color(self, points: Tensor) -> Tensor:
         """Colour `[N, 3]` of the nearest union primitive at points `[N, 3]`."""
-        nearest = torch.cat([self.distances(block)[:self.unions].argmin(0) for block in points.split(CHUNK)])
-        return self.colors[nearest]
+        return self.sdf_and_color(points)[1]

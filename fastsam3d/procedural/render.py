@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .cameras import Camera
 from .shading import Light, shade
-from .tracing import TracedObject, normals, trace
+from .tracing import TracedObject, surface_properties, trace
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def render_windows(traced: TracedObject, views: list[tuple[Camera, Light, Window
     depth = trace(traced, origin, direction)
     hit = depth.isfinite()
     points = torch.addcmul(origin[hit], direction[hit], depth[hit][:, None])
-    normal, albedo = normals(traced.object, points), traced.object.compiled.color(points)
+    normal, albedo = surface_properties(traced.object, points)
     results, first, count = [], 0, size * size
     for index, (camera, light, _) in enumerate(views):
         mask = hit[index * count:(index + 1) * count]

@@ -12,6 +12,9 @@ from .objects import ProceduralObject, voxel_centers
 
 GRID = 32
 # A nearest-voxel lookup is off by at most half the voxel diagonal, because distances change by at most one per unit.
+_GRID_STEPS = 24
+_FEW = 24  # so few rays cost as much as thousands: they go straight to the next phase
+_HIT, _GRAZING = 1.5e-3, 6e-3
 _LOOKUP_ERROR = 0.5 * 3 ** 0.5 / GRID
 
 
@@ -41,13 +44,14 @@ class TracedObject:
         return (points - self.grid[near][:, None] * gradient).clamp(-0.5, 0.5).numpy()
 
 
-def trace(traced: TracedObject, origins: Tensor, directions: Tensor, steps: int = 40) -> Tensor:
+def trace(traced: TracedObject, origins: Tensor, directions: Tensor, steps: int = 16) -> Tensor:
     """Distance along each ray to the surface.
 
     Args:
         origins: `[N, 3]` ray origins in the object frame, outside the object.
         directions: `[N, 3]` unit directions.
-        steps: limit for each of the two marches (grid, then exact).
+        steps: limit of the exact march. Grazing rays that are still under way count as hits when they are within
+            `_GRAZING` of the surface.
 
     Returns:
         `[N]`, infinity where the ray misses.
@@ -61,8 +65,8 @@ def trace(traced: TracedObject, origins: Tensor, directions: Tensor, steps: int 
     depth, flat = entry[active] + 1e-4, traced.grid.reshape(-1)
     near_ids, near_depths = [], []
     start, ray, end = origins[active], directions[active], leave[active]
-    for _ in range(steps):
-        if len(active) == 0:
+    for _ in range(_GRID_STEPS):
+        if len(active) < _FEW:
             break
         position = torch.addcmul(start, ray, depth[:, None])
         cell = ((position + 0.5) * GRID).long().clamp_(0, GRID - 1)
@@ -82,21 +86,29 @@ def trace(traced: TracedObject, origins: Tensor, directions: Tensor, steps: int 
     active, depth = torch.cat(near_ids), torch.cat(near_depths)
     start, ray, end = origins[active], directions[active], leave[active]
     sdf = traced.object.compiled.sdf
-    for _ in range(steps):
+    for step in range(steps):
         if len(active) == 0:
             break
         distance = sdf(torch.addcmul(start, ray, depth[:, None]))
-        hit = distance < 1e-3
+        last = step == steps - 1 or len(active) < _FEW
+        hit = distance < (_GRAZING if last else _HIT)
         result[active[hit]] = depth[hit] + distance[hit]
+        if last:
+            break
         depth = depth + distance
         keep = ~hit & (depth < end)
         active, depth, start, ray, end = active[keep], depth[keep], start[keep], ray[keep], end[keep]
     return result
 
 
-def normals(item: ProceduralObject, points: Tensor, width: float = 4e-3) -> Tensor:
-    """Unit outward normals `[N, 3]` by tetrahedral differences of the signed distance."""
-    corners = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
-    samples = item.compiled.sdf((points[None] + width * corners[:, None]).reshape(-1, 3)).reshape(4, -1)
-    gradient = samples.t() @ corners
-    return gradient / gradient.square().sum(1, keepdim=True).sqrt().clamp_min(1e-8)
+def surface_properties(item: ProceduralObject, points: Tensor, width: float = 4e-3) -> tuple[Tensor, Tensor]:
+    """Unit outward normals and colours, each `[N, 3]`, at points `[N, 3]` on the surface.
+
+    Normals are one-sided differences of the signed distance; the evaluation at the points serves both.
+    """
+    table = item.compiled
+    corners = points[None] + width * torch.eye(3)[:, None]
+    gradient = table.sdf(corners.reshape(-1, 3)).reshape(3, -1).t()
+    distance, color = table.sdf_and_color(points)
+    gradient = gradient - distance[:, None]
+    return gradient / gradient.square().sum(1, keepdim=True).sqrt().clamp_min(1e-8), color

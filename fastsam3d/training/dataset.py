@@ -1,95 +1,132 @@
-"""Training data on disk: shards of procedural objects with their distance grid and rendered crops.
+"""Training data: generation of shards from the command line, and their loader.
 
-A shard is an uncompressed `.npz` with, for N objects and V views each:
-
-- `table` float32 `[N, 48, 17]` primitive rows (see `fastsam3d.procedural.primitives`), `parts` int16 `[N]` rows used
-- `family` int16 `[N]` index into `FAMILIES`, `seed` int64 `[N]`
-- `sdf` int8 `[N, 32, 32, 32]`, index order x, y, z: distance clipped at 0.2, times 127 / 0.2
-- `rgba` uint8 `[N, V, 64, 64, 4]` crop around the object (box factor 1.2), alpha = mask
-- `points` float16 `[N, V, 64, 64, 3]` (p_cam - t) / s, NaN off the object; relative values keep float16 exact enough
-- `window` float32 `[N, V, 3]` the crop in the full frame: left, top, size as fractions of the frame
-- `quaternion` `[N, V, 4]` wxyz, `translation` `[N, V, 3]`, `scale` `[N, V]`, `half_tangent` `[N, V]`, all float32
+    python -m fastsam3d.training.dataset --output DIR --objects 24000 --workers 2
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..procedural.cameras import quaternion_from_matrix, sample_camera
-from ..procedural.objects import FAMILIES, HELD_OUT_SEED, make_object
-from ..procedural.primitives import COLUMNS
-from ..procedural.render import crop_window, render_windows
-from ..procedural.shading import sample_light
-from ..procedural.tracing import TracedObject
+from ..procedural.objects import HELD_OUT_SEED
+from .condition_batch import build_condition_batch
+from .shards import SDF_CLIP, SHARD_SIZE, generate_shard, shard_path
 
-logger = logging.getLogger(__name__)
+__all__ = ["ProceduralDataset", "build_condition_batch", "generate"]
 
-SHARD_SIZE = 512
-CROP_SIZE = 64
-MAXIMUM_PARTS = 48
-SDF_CLIP = 0.2
+REFRESH_SECONDS = 15.0
 
 
-def object_record(seed: int, views: int) -> dict[str, np.ndarray]:
-    """All arrays of one object, named and shaped as in a shard without the first axis."""
-    item = make_object(seed)
-    traced = TracedObject.prepare(item)
-    surface = traced.surface_points()
-    rng = np.random.default_rng([7, seed])
-    requests = []
-    for _ in range(views):
-        camera = sample_camera(rng, surface)
-        requests.append((camera, sample_light(rng), crop_window(camera, surface)))
-    rgba = np.zeros((views, CROP_SIZE, CROP_SIZE, 4), np.uint8)
-    points = np.zeros((views, CROP_SIZE, CROP_SIZE, 3), np.float16)
-    for index, (rgb, mask, pointmap) in enumerate(render_windows(traced, requests, CROP_SIZE)):
-        camera = requests[index][0]
-        rgba[index, ..., :3] = (rgb * 255 + 0.5).to(torch.uint8).numpy()
-        rgba[index, ..., 3] = mask.numpy() * np.uint8(255)
-        points[index] = (pointmap.numpy() - camera.translation) / camera.scale
-    table = np.zeros((MAXIMUM_PARTS, COLUMNS), np.float32)
-    table[:len(item.table)] = item.table
-    cameras = [request[0] for request in requests]
-    windows = [request[2] for request in requests]
-    return {
-        "table": table, "parts": np.int16(len(item.table)), "family": np.int16(FAMILIES.index(item.family)),
-        "seed": np.int64(seed),
-        "sdf": (traced.grid.clamp(-SDF_CLIP, SDF_CLIP) * (127 / SDF_CLIP)).round().to(torch.int8).numpy(),
-        "rgba": rgba, "points": points,
-        "window": np.array([[w.left, w.top, w.size] for w in windows], np.float32),
-        "quaternion": np.array([quaternion_from_matrix(c.rotation) for c in cameras], np.float32),
-        "translation": np.array([c.translation for c in cameras], np.float32),
-        "scale": np.array([c.scale for c in cameras], np.float32),
-        "half_tangent": np.array([c.half_tangent for c in cameras], np.float32),
-    }
+class ProceduralDataset:
+    """Shards of one directory as one list of objects.
+
+    Shards are read when first needed and kept in memory (115 KB an object with two views). Shards that appear
+    later are found by `sample_sdf` and `refresh`; they only ever extend the list.
+
+    Args:
+        directory: where `generate` wrote.
+
+    Raises:
+        UserError: no shard there.
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        self._paths: list[Path] = []
+        self._sizes: list[int] = []
+        self._arrays: dict[tuple[int, str], Tensor] = {}
+        self._sdf = torch.empty(0, 32, 32, 32, dtype=torch.int8)
+        self.refresh()
+        if not self._paths:
+            raise UserError(f"training data: no shards in {self.directory}; make some with "
+                            f"python -m fastsam3d.training.dataset --output {self.directory}")
+        self.views = self._array(0, "scale").shape[1]
+
+    def refresh(self) -> None:
+        """Append shards that have appeared since."""
+        known = set(self._paths)
+        for path in sorted(self.directory.glob("objects_*.npz")):
+            if path not in known:
+                self._paths.append(path)
+                self._sizes.append(len(self._array(len(self._paths) - 1, "seed")))
+        self._ends = torch.tensor(self._sizes, dtype=torch.long).cumsum(0)
+        self._refreshed = time.monotonic()
+
+    def __len__(self) -> int:
+        return sum(self._sizes)
+
+    def _array(self, shard: int, name: str) -> Tensor:
+        key = (shard, name)
+        if key not in self._arrays:
+            with np.load(self._paths[shard]) as stored:
+                self._arrays[key] = torch.from_numpy(stored[name])
+        return self._arrays[key]
+
+    def array(self, name: str, indices: Tensor) -> Tensor:
+        """Stored array `name` for object rows `[B]`, see `fastsam3d.training.shards`."""
+        shards = torch.bucketize(indices, self._ends, right=True)
+        starts = self._ends - torch.tensor(self._sizes)
+        return torch.stack([self._array(shard, name)[row] for shard, row in
+                            zip(shards.tolist(), (indices - starts[shards]).tolist())])
+
+    @staticmethod
+    def to_sdf(stored: Tensor) -> Tensor:
+        """Stored int8 distances to float, grid units, clipped at 0.2."""
+        return stored.float() * (SDF_CLIP / 127)
+
+    def sdf_bytes(self) -> Tensor:
+        """Stored distances of all objects, int8 `[N, 32, 32, 32]`, index order x, y, z."""
+        if len(self._sdf) != len(self):
+            self._sdf = torch.cat([self._array(shard, "sdf") for shard in range(len(self._paths))])
+            for shard in range(len(self._paths)):  # the parts become views: no second copy in memory
+                first = int(self._ends[shard]) - self._sizes[shard]
+                self._arrays[shard, "sdf"] = self._sdf[first:first + self._sizes[shard]]
+        return self._sdf
+
+    def sample_sdf(self, count: int, generator: torch.Generator) -> Tensor:
+        """Distances `[count, 32, 32, 32]` of random objects, half of them mirrored in x."""
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            self.refresh()
+        rows = torch.randint(len(self), (count,), generator=generator)
+        sdf = self.to_sdf(self.sdf_bytes()[rows])
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        return torch.where(mirrored[:, None, None, None], sdf.flip(1), sdf)
+
+    def gather(self, indices: Tensor, view: Tensor) -> dict[str, Tensor]:
+        """One view each of object rows `[B]`, channels first, pose as matrix.
+
+        Returns:
+            `rgba` uint8 `[B, 4, 64, 64]`, `points` float16 `[B, 3, 64, 64]` relative to the pose, `window` `[B, 3]`,
+            `rotation` `[B, 3, 3]`, `translation` `[B, 3]`, `scale`, `half_tangent`, `bottom` (lowest z) `[B]`,
+            `sdf` `[B, 32, 32, 32]`.
+        """
+        rows = torch.arange(len(indices))
+        raw = {name: self.array(name, indices)[rows, view]
+               for name in ("rgba", "points", "window", "quaternion", "translation", "scale", "half_tangent")}
+        raw["rgba"] = raw["rgba"].permute(0, 3, 1, 2)
+        raw["points"] = raw["points"].permute(0, 3, 1, 2)
+        raw["rotation"] = _matrices(raw.pop("quaternion"))
+        raw["sdf"] = self.to_sdf(self.array("sdf", indices))
+        lowest = (raw["sdf"] < 0).flatten(1, 2).any(dim=1).int().argmax(dim=1)
+        raw["bottom"] = lowest / 32.0 - 0.5
+        return raw
 
 
-def generate_shard(path: Path | str, first_seed: int, count: int, views: int = 2) -> Path:
-    """Write the objects of seeds `first_seed ... first_seed + count - 1` to `path` (atomically; kept if it exists)."""
-    path = Path(path)
-    if path.exists():
-        return path
-    torch.set_num_threads(1)
-    records = [object_record(seed, views) for seed in range(first_seed, first_seed + count)]
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    with open(temporary, "wb") as stream:
-        np.savez(stream, **{name: np.stack([record[name] for record in records]) for name in records[0]})
-    os.replace(temporary, path)
-    return path
-
-
-def shard_path(directory: Path | str, first_seed: int) -> Path:
-    """Place of the shard that starts at a seed."""
-    return Path(directory) / f"objects_{first_seed:010d}.npz"
+def _matrices(quaternions: Tensor) -> Tensor:
+    w, x, y, z = quaternions.unbind(1)
+    return torch.stack([
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ], dim=1).reshape(-1, 3, 3)
 
 
 def generate(directory: Path | str, objects: int, first_seed: int = 0, views: int = 2, workers: int = 1) -> None:
