@@ -1,0 +1,1 @@
+"""The native pipeline: preprocessing, sampling, pose, decoding, scenes and export."""

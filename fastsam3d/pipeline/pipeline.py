@@ -1,0 +1,271 @@
+"""The native single-image-to-3D pipeline: two sampled stages, a pose and a decoder.
+
+Stage names, latents and the order of calls follow SAM 3D Objects (architecture, section 1), so that what
+attaches to one pipeline attaches to the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastsam3d.errors import UserError
+from fastsam3d.models.config import ModelConfig
+from fastsam3d.models.voxels import downsample_sparse_structure, split_interior
+from fastsam3d.pipeline.pose import Pose, decode_pose
+from fastsam3d.pipeline.preprocessing import ConditionInputs, prepare_condition
+from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, SparseStructure
+from fastsam3d.pipeline.timing import Progress, StageClock, recording, stage, step_reporter
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("mesh", "gaussian")
+FALLBACK_FRACTION = 1 / 64
+"""Share of the grid that is taken, highest logits first, where no voxel is occupied."""
+
+EMBEDDERS = {"sparse_structure": "ss_condition_embedder", "structured_latent": "slat_condition_embedder"}
+TIMED_EMBEDDING = {"sparse_structure": "ss_condition", "structured_latent": "slat_condition"}
+
+
+class Pipeline:
+    """Reconstructs one object of one picture.
+
+    Every stage is a method that is looked up on the instance and is pure given its arguments, so that it can
+    be replaced or called alone. Random numbers come from a generator of the run; the global state is left
+    alone.
+
+    Args:
+        models: `ss_generator`, `ss_decoder`, `slat_generator`, and `slat_decoder_mesh` and/or
+            `slat_decoder_gs`.
+        condition_embedders: `ss_condition_embedder`, `slat_condition_embedder`.
+        config: sizes and constants of the model.
+        device: where the networks are.
+        autocast: dtype of the networks' mixed precision; None runs them as they are stored.
+    """
+
+    def __init__(
+        self,
+        models: nn.ModuleDict,
+        condition_embedders: Mapping[str, nn.Module],
+        config: ModelConfig,
+        device: torch.device | str = "cpu",
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.models = models
+        self.condition_embedders = dict(condition_embedders)
+        self.config = config
+        self.device = torch.device(device)
+        self.autocast = autocast
+
+    @torch.no_grad()
+    def run(
+        self,
+        image: Any,
+        mask: Any,
+        *,
+        seed: int = 0,
+        pointmap: Any = None,
+        formats: Sequence[str] = ("mesh",),
+        progress: Progress | None = None,
+    ) -> Reconstruction:
+        """Reconstructs the masked object.
+
+        Args:
+            image: uint8 `[H, W, 3]`.
+            mask: bool `[H, W]`; numbers are split at half of their maximum.
+            seed: of this object's noise. The result depends on nothing that ran before.
+            pointmap: fp32 `[H, W, 3]` camera-space points (x left, y up, z forward), NaN where unknown.
+            formats: any of `mesh` and `gaussian`.
+            progress: see `fastsam3d.pipeline.timing.Progress`.
+
+        Raises:
+            UserError: unusable input, or a format that this model has no decoder for.
+        """
+        self._check_formats(formats)
+        with recording(StageClock(self.device, progress)) as clock:
+            with stage("preprocess"):
+                inputs = self.preprocess(image, mask, pointmap)
+            # On the CPU whatever the device is: one seed gives one object on every machine.
+            generator = torch.Generator().manual_seed(seed)
+            condition = self.embed_condition("sparse_structure", inputs)
+            structure = self.sample_sparse_structure(condition, generator)
+            pose = self.decode_pose(structure.latents, inputs)
+            if structure.downsample_factor != 1:
+                pose = Pose(pose.rotation, pose.translation, pose.scale * structure.downsample_factor)
+            condition = self.embed_condition("structured_latent", inputs)
+            feats = self.sample_slat(condition, structure, generator)
+            decoded = self.decode_slat(feats, structure, formats)
+        return Reconstruction(
+            mesh=decoded.get("mesh"),
+            gaussian=decoded.get("gaussian"),
+            pose=pose,
+            structure=structure,
+            feats=feats,
+            seed=seed,
+            stage_seconds=clock.seconds,
+        )
+
+    def preprocess(self, image: Any, mask: Any, pointmap: Any = None) -> ConditionInputs:
+        """Inputs of the condition embedders, on the pipeline's device. See `prepare_condition`."""
+        inputs = prepare_condition(
+            image, mask, pointmap, image_size=self.config.image_size, scale_over=self.config.scene_scale_over
+        )
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+    @torch.no_grad()
+    def embed_condition(
+        self, name: Literal["sparse_structure", "structured_latent"], inputs: ConditionInputs
+    ) -> Tensor:
+        """Condition tokens `[1, L, C]` of a stage."""
+        with stage(TIMED_EMBEDDING[name]), self._mixed_precision():
+            return self.condition_embedders[EMBEDDERS[name]](**inputs)
+
+    @torch.no_grad()
+    def sample_sparse_structure(self, condition: Tensor, generator: torch.Generator) -> SparseStructure:
+        """First stage: layout latents and the voxels that the surface passes through.
+
+        Args:
+            condition: tokens `[1, L, C]` of the first stage.
+            generator: CPU generator; noise is drawn latent by latent in sorted order of their names.
+
+        Raises:
+            UserError: the network's output is not finite.
+        """
+        sampler = self.models["ss_generator"]
+        with stage("sparse_structure"), self._mixed_precision():
+            shapes = sampler.reverse_fn.backbone.latent_shapes(1)
+            noise = {
+                name: torch.randn(shapes[name], generator=generator).to(self.device)
+                for name in sorted(shapes)
+            }
+            latents = sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
+        with stage("ss_decode"):
+            return self.decode_sparse_structure(latents, generator)
+
+    @torch.no_grad()
+    def decode_sparse_structure(
+        self, latents: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> SparseStructure:
+        """Sampled latents to voxels: decode, threshold, drop the inside, halve the grid if it is too full.
+
+        Args:
+            latents: of the first stage; `shape` is decoded.
+            generator: used only where a halved grid still has too many voxels, to choose among them.
+        """
+        with self._mixed_precision():
+            logits = self.models["ss_decoder"](latents["shape"]).float()
+        shell, inside = split_interior(occupied_voxels(logits), self.config.downsample_ss_dist)
+        coords, factor = downsample_sparse_structure(shell, self.config.max_voxels, generator=generator)
+        # On a halved grid the dropped voxels have no counterpart; the surface is then taken without them.
+        interior = inside if self.config.interior_is_inside and factor == 1 else inside[:0]
+        return SparseStructure(dict(latents), logits, coords, interior, factor)
+
+    def decode_pose(self, latents: Mapping[str, Tensor], inputs: ConditionInputs) -> Pose:
+        """Layout latents to a pose in the camera frame."""
+        return decode_pose(latents, inputs["pointmap_scale"], inputs["pointmap_shift"], self.config.pose)
+
+    @torch.no_grad()
+    def sample_slat(
+        self, condition: Tensor, structure: SparseStructure, generator: torch.Generator
+    ) -> Tensor:
+        """Second stage: latents at the voxels, de-normalised, `[N, 8]` fp32.
+
+        Args:
+            condition: tokens `[1, L, C]` of the second stage.
+            structure: `coords` says where; nothing else of it is used.
+            generator: CPU generator. With `noise_by_place` noise is drawn for every cell of the grid and
+                gathered, so that two runs whose voxels differ a little get the same noise where they agree.
+        """
+        sampler = self.models["slat_generator"]
+        channels = len(self.config.slat_mean)
+        with stage("structured_latent"), self._mixed_precision():
+            coords = structure.coords
+            if self.config.noise_by_place:
+                side = self.config.resolution
+                grid = torch.randn((side, side, side, channels), generator=generator)
+                x, y, z = coords[:, 1:].long().cpu().unbind(dim=1)
+                noise = grid[x, y, z]
+            else:
+                noise = torch.randn((len(coords), channels), generator=generator)
+            progress = step_reporter("structured_latent")
+            feats = sampler.sample(noise[None].to(self.device), condition, coords, progress=progress)[
+                0
+            ].float()
+            mean = torch.tensor(self.config.slat_mean, device=feats.device)
+            std = torch.tensor(self.config.slat_std, device=feats.device)
+            return feats * std + mean
+
+    @torch.no_grad()
+    def decode_slat(
+        self, feats: Tensor, structure: SparseStructure, formats: Sequence[str] = ("mesh",)
+    ) -> dict[str, Any]:
+        """Latents to a `Mesh` and/or Gaussians, by format."""
+        self._check_formats(formats)
+        decoded: dict[str, Any] = {}
+        if "mesh" in formats:
+            decoded["mesh"] = self.decode_mesh(feats, structure)
+        if "gaussian" in formats:
+            with stage("gaussian_decode"):
+                decoded["gaussian"] = self.models["slat_decoder_gs"](feats, structure.coords)[0]
+        return decoded
+
+    @torch.no_grad()
+    def decode_mesh(self, feats: Tensor, structure: SparseStructure) -> Mesh:
+        """Latents to the coloured surface in the object frame."""
+        decoder = self.models["slat_decoder_mesh"]
+        interior = structure.interior_coords if len(structure.interior_coords) else None
+        with stage("mesh_decode"):
+            output = decoder(feats, structure.coords)
+        with stage("surface"):
+            surface = decoder.extract(output, interior)
+            return Mesh(
+                vertices=surface.vertices.float().cpu().numpy(),
+                faces=surface.faces.cpu().numpy(),
+                vertex_colors=surface.attributes[:, :3].float().cpu().numpy(),
+            )
+
+    def _check_formats(self, formats: Sequence[str]) -> None:
+        for name in formats:
+            if name not in FORMATS:
+                raise UserError(f"Unknown format {name!r}; choose from {', '.join(FORMATS)}.")
+        needed = {"mesh": "slat_decoder_mesh", "gaussian": "slat_decoder_gs"}
+        for name in formats:
+            if needed[name] not in self.models:
+                raise UserError(
+                    f"The model {self.config.name!r} has no decoder for the format {name!r}; "
+                    f"leave it out, or load a model that has {needed[name]}."
+                )
+
+    def _mixed_precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+
+
+def occupied_voxels(logits: Tensor) -> Tensor:
+    """Voxels with a positive logit, int32 `[N, 4]` (batch, x, y, z) in lexicographic order.
+
+    Where there is none, the highest logits are taken and a warning is logged: an object whose occupancy is
+    unsure everywhere still shows what the network favours.
+
+    Args:
+        logits: `[1, 1, R, R, R]`.
+
+    Raises:
+        UserError: logits are not finite.
+    """
+    if not torch.isfinite(logits).all():
+        raise UserError(
+            "The sparse structure is not finite: the weights are damaged or overflow in half precision. "
+            "Load the weights again, or run in float32."
+        )
+    occupied = logits[:, 0] > 0
+    if not occupied.any():
+        count = max(1, int(logits.numel() * FALLBACK_FRACTION))
+        logger.warning("no voxel is occupied; taking the %d highest of %d logits", count, logits.numel())
+        occupied = torch.zeros_like(occupied).flatten()
+        occupied[logits.flatten().topk(count).indices] = True
+        occupied = occupied.view_as(logits[:, 0])
+    return torch.argwhere(occupied).int()

@@ -1,0 +1,136 @@
+"""Layout of an object in the camera frame: rotations, the pose decoder and its inverse.
+
+SAM 3D Objects architecture, section 9. Points are row vectors: `p_camera = (p_object * s) @ R + t`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastsam3d.models.config import PoseConfig
+
+
+def rotation_6d_to_matrix(rotation: Tensor) -> Tensor:
+    """Orthonormalises two columns and adds the third (Zhou et al., 2019). `[..., 6] -> [..., 3, 3]`."""
+    first, second = rotation[..., :3], rotation[..., 3:]
+    b1 = F.normalize(first, dim=-1)
+    b2 = F.normalize(second - (b1 * second).sum(dim=-1, keepdim=True) * b1, dim=-1)
+    return torch.stack([b1, b2, torch.linalg.cross(b1, b2)], dim=-1)
+
+
+def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
+    """First two columns. `[..., 3, 3] -> [..., 6]`; inverse of `rotation_6d_to_matrix` on rotations."""
+    return torch.cat([matrix[..., 0], matrix[..., 1]], dim=-1)
+
+
+def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
+    """Rotation matrix of a quaternion (w, x, y, z) of any length but zero. `[..., 4] -> [..., 3, 3]`.
+
+    The matrix acts on columns, `R @ v`: a quarter turn about z takes x to y.
+    """
+    w, x, y, z = F.normalize(quaternion, dim=-1).unbind(dim=-1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def matrix_to_quaternion(matrix: Tensor) -> Tensor:
+    """Unit quaternion (w, x, y, z), w >= 0, of a rotation. `[..., 3, 3] -> [..., 4]`."""
+    m = matrix
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    # Row k is the quaternion times four times its own component k. Normalising the row whose component is
+    # largest never divides by a small number.
+    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    xy, xz, yz = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
+    rows = [
+        [1 + xx + yy + zz, wx, wy, wz],
+        [wx, 1 + xx - yy - zz, xy, xz],
+        [wy, xy, 1 - xx + yy - zz, yz],
+        [wz, xz, yz, 1 - xx - yy + zz],
+    ]
+    candidates = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    largest = candidates.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)
+    index = largest[..., None, None].expand(*largest.shape, 1, 4)
+    quaternion = F.normalize(candidates.gather(-2, index).squeeze(-2), dim=-1)
+    return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where an object stands in the camera frame (x left, y up, z forward).
+
+    Attributes:
+        rotation: unit quaternion (w, x, y, z), `[4]`.
+        translation: `[3]`, in the units of the point map (of the plane's depth where there was none).
+        scale: `[3]`, camera units per object unit.
+    """
+
+    rotation: Tensor
+    translation: Tensor
+    scale: Tensor
+
+    def apply(self, points: Tensor) -> Tensor:
+        """Object points `[..., 3]` to the camera frame."""
+        return (points * self.scale) @ quaternion_to_matrix(self.rotation) + self.translation
+
+    def invert(self, points: Tensor) -> Tensor:
+        """Camera points `[..., 3]` to the object frame."""
+        return ((points - self.translation) @ quaternion_to_matrix(self.rotation).mT) / self.scale
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain lists, for JSON."""
+        return {
+            "rotation_wxyz": self.rotation.tolist(),
+            "translation": self.translation.tolist(),
+            "scale": self.scale.tolist(),
+        }
+
+
+def decode_pose(
+    latents: Mapping[str, Tensor], scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig
+) -> Pose:
+    """Layout latents to a pose (the decoder `ScaleShiftInvariant`); `translation_scale` is not used.
+
+    Args:
+        latents: `6drotation_normalized` `[1, 1, 6]`, `translation` and `scale` `[1, 1, 3]`.
+        scene_scale, scene_shift: `[1, 3]`, the moments that normalised the point map.
+        config: affine maps from latents to layout values.
+    """
+    rotation, translation, scale = (
+        latents[name].reshape(-1).float().cpu() for name in ("6drotation_normalized", "translation", "scale")
+    )
+    scene_scale, scene_shift = scene_scale.reshape(3).float().cpu(), scene_shift.reshape(3).float().cpu()
+    rotation = rotation * torch.tensor(config.rotation_std) + torch.tensor(config.rotation_mean)
+    translation = translation * torch.tensor(config.translation_std) + torch.tensor(config.translation_mean)
+    scale = (scale * config.scale_std + config.scale_mean).exp().mean().expand(3)
+    return Pose(
+        rotation=matrix_to_quaternion(rotation_6d_to_matrix(rotation)),
+        translation=translation * scene_scale + scene_shift,
+        scale=scale * scene_scale,
+    )
+
+
+def encode_pose(
+    pose: Pose, scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig
+) -> dict[str, Tensor]:
+    """Inverse of `decode_pose`: the latents that it reads, `[1, 1, 6]` and twice `[1, 1, 3]`."""
+    scene_scale, scene_shift = scene_scale.reshape(3), scene_shift.reshape(3)
+    rotation = matrix_to_rotation_6d(quaternion_to_matrix(pose.rotation))
+    values = {
+        "6drotation_normalized": (rotation - torch.tensor(config.rotation_mean))
+        / torch.tensor(config.rotation_std),
+        "translation": (
+            (pose.translation - scene_shift) / scene_scale - torch.tensor(config.translation_mean)
+        )
+        / torch.tensor(config.translation_std),
+        "scale": ((pose.scale / scene_scale).log() - config.scale_mean) / config.scale_std,
+    }
+    return {name: value.reshape(1, 1, -1) for name, value in values.items()}

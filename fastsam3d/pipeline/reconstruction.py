@@ -1,0 +1,79 @@
+"""What a run returns: voxels, surface, pose and where the time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fastsam3d.pipeline.pose import Pose
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Coloured triangle mesh in the object frame (z up, about -0.5..0.5).
+
+    Attributes:
+        vertices: fp32 `[V, 3]`.
+        faces: int64 `[F, 3]`, counter-clockwise seen from outside.
+        vertex_colors: fp32 `[V, 3]`, 0..1, encoded as the picture's pixels are (sRGB).
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    vertex_colors: np.ndarray
+
+    @property
+    def is_empty(self) -> bool:
+        """No face, so nothing to show or export."""
+        return len(self.faces) == 0
+
+
+@dataclass(frozen=True)
+class SparseStructure:
+    """Result of the first stage.
+
+    Attributes:
+        latents: sampled latents by name, fp32, `[1, T, C]` each; `shape` and the four layout latents.
+        logits: occupancy logits `[1, 1, R, R, R]`, occupied above 0.
+        coords: int32 `[N, 4]` (batch, x, y, z), the voxels that the second stage works on.
+        interior_coords: int32 `[M, 4]`, occupied voxels that were dropped and are known to lie inside.
+        downsample_factor: 2 where there were too many voxels and the grid was halved, else 1. The pose's
+            scale is multiplied by it.
+    """
+
+    latents: dict[str, Tensor]
+    logits: Tensor
+    coords: Tensor
+    interior_coords: Tensor
+    downsample_factor: int = 1
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One object.
+
+    Attributes:
+        mesh: the surface in the object frame; None unless `"mesh"` was asked for.
+        gaussian: the Gaussians in the object frame; None unless `"gaussian"` was asked for.
+        pose: from the object frame to the camera frame.
+        structure: the voxels of the first stage.
+        feats: latents of the second stage at `structure.coords`, `[N, 8]`, de-normalised.
+        seed: the seed of the noise.
+        stage_seconds: wall-clock seconds by stage, in the order in which the stages ran.
+    """
+
+    mesh: Mesh | None
+    pose: Pose
+    structure: SparseStructure
+    feats: Tensor
+    seed: int
+    gaussian: Any = None
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of all stages together."""
+        return sum(self.stage_seconds.values())
