@@ -1,0 +1,191 @@
+"""`accelerate(pipeline)`: makes a pipeline do less work, says what it skipped, and can be taken off again."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fastsam3d.config import AccelerationConfig, load_preset
+from fastsam3d.hosts import find_host
+from fastsam3d.hosts.base import EvaluationState, Host
+from fastsam3d.hosts.partial import PartialBlocks
+from fastsam3d.patching import Patches
+from fastsam3d.report import Report, StageReport, peak_memory
+from fastsam3d.session import StageSession
+from fastsam3d.techniques import REGISTRY
+from fastsam3d.techniques.base import STAGES, STRUCTURED_LATENT, AccelerationWarning, Trajectory, VoxelSet
+from fastsam3d.techniques.exact import IndexCache, condition_caches
+from fastsam3d.techniques.token_aggregation import TokenAggregation
+
+_MARK = "_fastsam3d_acceleration"
+
+
+class Acceleration:
+    """Handle of an accelerated pipeline: report, removal, and a context manager that removes at its end."""
+
+    def __init__(self, host: Host, config: AccelerationConfig) -> None:
+        self.config = config
+        self._host = host
+        self._patches = Patches()
+        self._report = self._fresh_report()
+        try:
+            self._attach()
+        except BaseException:
+            self._patches.restore()
+            raise
+
+    @property
+    def pipeline(self) -> Any:
+        """The accelerated pipeline."""
+        return self._host.pipeline
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still attached."""
+        return len(self._patches) > 0
+
+    def report(self) -> Report:
+        """What was done since the start or the last `reset_report`, as a copy."""
+        report = copy.deepcopy(self._report)
+        report.peak_memory_bytes = peak_memory(self._host.device)
+        return report
+
+    def reset_report(self) -> None:
+        """Sets all counts and seconds to zero."""
+        fresh = self._fresh_report()
+        for stage, counts in self._report.stages.items():
+            # Sessions hold on to these objects.
+            vars(counts).update(vars(fresh.stages[stage]))
+        vars(self._report).update(vars(fresh) | {"stages": self._report.stages})
+
+    def remove(self) -> None:
+        """Takes everything off: the pipeline's objects are as they were. The report stays. Idempotent."""
+        self._patches.restore()
+
+    def __enter__(self) -> Acceleration:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def _fresh_report(self) -> Report:
+        return Report(self.config.name, self.config.enabled, {stage: StageReport() for stage in STAGES})
+
+    def _attach(self) -> None:
+        host, patches, config = self._host, self._patches, self.config
+        # A deep copy of the pipeline must not believe that it is accelerated by this handle.
+        patches.set(host.pipeline, _MARK, _Mark(self))
+        for stage in STAGES:
+            state = EvaluationState()
+            session = StageSession(
+                state,
+                self._report.stages[stage],
+                self._maker("velocity", stage),
+                self._maker("evaluation", stage),
+                config["fewer_steps"].steps(stage) if config["fewer_steps"].enabled else None,
+            )
+            for cache in condition_caches(config["exact"], host.cross_attentions(stage), state):
+                patches.replace(cache.site.module, "forward", cache.wrap)
+                session.keepers.append(cache)
+            if stage == STRUCTURED_LATENT:
+                self._attach_latent(session, state)
+            host.attach_sampler(patches, stage, session)
+        aggregation = config["token_aggregation"]
+        policy = _CountedVoxels(TokenAggregation(aggregation), self._report) if aggregation.enabled else None
+        host.attach_structure(patches, policy)
+        host.attach_recorder(patches, _Recorder(self))
+
+    def _attach_latent(self, session: StageSession, state: EvaluationState) -> None:
+        if self.config["exact"].index_cache:
+            for maker in self._host.index_makers():
+                cache = IndexCache(state)
+                self._patches.replace(maker, "make_index", cache.wrap)
+                session.keepers.append(cache)
+        if self.config["token_carving"].enabled:
+            partial = PartialBlocks(self._host.latent_blocks(), state)
+            partial.attach(self._patches)
+            session.keepers.append(partial)
+
+    def _maker(self, kind: str, stage: str) -> Callable[[Trajectory], Any]:
+        """Maker of the one policy of a kind that has a say in a run of this stage."""
+        techniques = [
+            t for t in REGISTRY.values() if t.kind == kind and stage in t.stages and t.make is not None
+        ]
+
+        def make(trajectory: Trajectory) -> Any:
+            made = (t.make(self.config[t.name], trajectory) for t in techniques if t.make is not None)
+            return next((policy for policy in made if policy is not None), None)
+
+        return make
+
+
+class _Mark:
+    """Where a pipeline keeps its handle; a deep copy of the pipeline gets an empty one."""
+
+    def __init__(self, acceleration: Acceleration | None) -> None:
+        self.acceleration = acceleration
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Mark:
+        return _Mark(None)
+
+
+class _Recorder:
+    def __init__(self, acceleration: Acceleration) -> None:
+        self._acceleration = acceleration
+
+    def add_object(self, seconds: dict[str, float]) -> None:
+        self._acceleration._report.add_object(seconds)
+
+
+class _CountedVoxels:
+    """A voxel policy whose effect is counted."""
+
+    def __init__(self, policy: Any, report: Report) -> None:
+        self._policy, self._report = policy, report
+
+    def reduce(self, voxels: VoxelSet) -> Any:
+        merged = self._policy.reduce(voxels)
+        self._report.voxels_before += len(voxels.coords)
+        self._report.voxels_after += len(voxels.coords if merged is None else merged.coords)
+        return merged
+
+
+def accelerate(
+    pipeline: Any, preset: str | Path | dict[str, Any] | AccelerationConfig = "balanced", **overrides: Any
+) -> Acceleration:
+    """Accelerates a pipeline in place, without touching its class or any other instance.
+
+    Args:
+        pipeline: what `fastsam3d.load_pipeline` gives, or another pipeline that a host knows.
+        preset: `off`, `exact`, `paper`, `balanced` or `fast`; a YAML file; or settings.
+        overrides: changed settings, nested or dotted: `step_caching={"stride": 2}`, `token_carving=True`,
+            `**{"step_caching.stride": 2}`.
+
+    Returns:
+        The handle. A pipeline that is accelerated already is given the new acceleration in place of the old.
+
+    Raises:
+        UserError: an unknown pipeline, preset or key, or a value out of range.
+
+    Example:
+        >>> import fastsam3d                                                        # doctest: +SKIP
+        >>> pipeline = fastsam3d.load_pipeline("mini")                              # doctest: +SKIP
+        >>> with fastsam3d.accelerate(pipeline, "balanced") as acceleration:        # doctest: +SKIP
+        ...     result = pipeline.run(image, mask)
+        ...     print(acceleration.report())
+    """
+    # Everything that can be wrong with the settings is said before the pipeline is touched.
+    config = load_preset(preset, overrides)
+    host = find_host(pipeline)
+    previous = vars(pipeline).get(_MARK)
+    if previous is not None and previous.acceleration is not None:
+        previous.acceleration.remove()
+    for text in config.warnings():
+        warnings.warn(text, AccelerationWarning, stacklevel=2)
+    return Acceleration(host, config)

@@ -1,0 +1,21 @@
+"""Pure functions that predict a velocity from earlier ones, and plans of the steps at which to look."""
+
+from __future__ import annotations
+
+from fastsam3d.forecast.dmd import dmd_forecast
+from fastsam3d.forecast.hermite import hermite_forecast, hermite_terms
+from fastsam3d.forecast.history import History
+from fastsam3d.forecast.newton import newton_forecast
+from fastsam3d.forecast.schedule import full_steps, guidance_edges, network_evaluations, three_phases
+
+__all__ = [
+    "History",
+    "dmd_forecast",
+    "full_steps",
+    "guidance_edges",
+    "hermite_forecast",
+    "hermite_terms",
+    "network_evaluations",
+    "newton_forecast",
+    "three_phases",
+]

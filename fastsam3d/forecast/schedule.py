@@ -1,0 +1,46 @@
+"""Which steps of a sampling run compute the network. Everything follows from the run itself; nothing is a literal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+
+def guidance_edges(guided: Sequence[bool]) -> tuple[int, ...]:
+    """Steps whose guidance differs from that of the step before."""
+    return tuple(j for j in range(1, len(guided)) if guided[j] != guided[j - 1])
+
+
+def full_steps(guided: Sequence[bool], stride: int, warmup: int, edge_steps: int = 2) -> tuple[int, ...]:
+    """The plan of strided step caching.
+
+    Computed are the first `warmup` steps, then every `stride`-th after the last computed one, `edge_steps` steps
+    from each guidance edge on (the velocity jumps there, and a slope needs two values of one side), and the last.
+
+    Args:
+        guided: for every step of the run, whether guidance is on.
+        stride: distance of computed steps; 1 computes all.
+        warmup: computed steps at the start, at least 1.
+        edge_steps: computed steps from each edge on.
+
+    Returns:
+        Indices of the computed steps, ascending.
+    """
+    count = len(guided)
+    forced = {count - 1, *(e + k for e in guidance_edges(guided) for k in range(edge_steps))}
+    plan: list[int] = []
+    for j in range(count):
+        if not plan or j < warmup or j in forced or j - plan[-1] >= stride:
+            plan.append(j)
+    return tuple(plan)
+
+
+def network_evaluations(full: Iterable[int], guided: Sequence[bool]) -> int:
+    """Network evaluations of a plan: one for a step without guidance, two for one with."""
+    return sum(2 if guided[j] else 1 for j in full)
+
+
+def three_phases(steps: int) -> tuple[int, int, int]:
+    """End of the first phase, start of the last, and the anchor step, as Fast3Dcache splits a run (arXiv 2511.22533)."""
+    # Floor and ceiling of products such as 0.2 * 25 would trip over binary fractions; whole numbers do not.
+    return steps // 5, math.ceil(3 * steps / 4), max(1, steps // 5)

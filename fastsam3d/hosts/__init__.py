@@ -1,0 +1,31 @@
+"""Pipelines that can be accelerated. A host says where things are in one kind of pipeline; it knows no technique."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastsam3d.errors import UserError
+from fastsam3d.hosts.base import Host
+from fastsam3d.hosts.native import NativeHost
+
+HOSTS: tuple[type[Host], ...] = (NativeHost,)
+"""Known hosts, asked in this order."""
+
+
+def find_host(pipeline: Any) -> Host:
+    """The host of a pipeline, recognised by its attributes and never by importing its package.
+
+    Raises:
+        UserError: no host knows such a pipeline.
+    """
+    for host in HOSTS:
+        if host.recognises(pipeline):
+            return host(pipeline)
+    known = ", ".join(host.name for host in HOSTS)
+    raise UserError(
+        f"cannot accelerate a {type(pipeline).__module__}.{type(pipeline).__qualname__}: known pipelines are {known}. "
+        "Give the pipeline object itself, for instance fastsam3d.load_pipeline('mini')."
+    )
+
+
+__all__ = ["HOSTS", "Host", "find_host"]

@@ -1,0 +1,144 @@
+"""The interface between pipelines and techniques.
+
+A host answers where a pipeline draws its velocities, where its transformer blocks, cross-attentions, voxel tables and
+decoders are, in one vocabulary: time from noise (0) to data (1), velocities as dicts of modalities, sites with plain
+functions. To support another pipeline, write one subclass of `Host` and add it to `fastsam3d.hosts.HOSTS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from fastsam3d.patching import Patches
+
+CONDITIONAL = "conditional"
+UNCONDITIONAL = "unconditional"
+
+
+@dataclass
+class EvaluationState:
+    """What a stage's network is doing at the moment; written by the host, read by what is attached inside it.
+
+    Attributes:
+        running: a sampling run is in progress.
+        branch: "conditional" or "unconditional" during a network evaluation, else None.
+        condition: the condition as the pipeline handed it in, during an evaluation.
+        tokens: transformer tokens to compute `[A]`; None for all.
+    """
+
+    running: bool = False
+    branch: str | None = None
+    condition: Tensor | None = None
+    tokens: Tensor | None = None
+
+    def reset(self) -> None:
+        """Back to idle, whatever happened."""
+        self.running, self.branch, self.condition, self.tokens = False, None, None, None
+
+
+@dataclass(frozen=True)
+class CrossAttentionSite:
+    """One cross-attention module and its parts.
+
+    Attributes:
+        module: object whose `forward(x, context)` is called.
+        project_context: `context [B, L, C] -> (keys, values)`.
+        attend: `(x [B, T, C], keys, values) -> [B, T, C]`, output projection included.
+        constant: the output for a context of zeros, `[1, 1, C]`.
+    """
+
+    module: Any
+    project_context: Callable[[Tensor], tuple[Tensor, Tensor]]
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+    constant: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class BlockSite:
+    """One transformer block of the latent stage.
+
+    Attributes:
+        block: object whose `forward(h [1, T, C], ...)` is called; further arguments do not depend on the tokens.
+        attention: object whose `forward(x [1, T, C])` is self-attention.
+        project: `x -> (queries, keys, values)`, each `[1, T, ...]`.
+        attend: `(queries, keys, values) -> [1, T, C]`, output projection included.
+    """
+
+    block: Any
+    attention: Any
+    project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Session(Protocol):
+    """One stage's run, as a host sees it; see `fastsam3d.session.StageSession`."""
+
+    state: EvaluationState
+
+    def steps(
+        self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]
+    ) -> int: ...
+
+    def start(self, trajectory: Any) -> None: ...
+
+    def velocity(self, x: dict[str, Tensor], time: float, evaluate: Any) -> dict[str, Tensor]: ...
+
+    def finish(self) -> None: ...
+
+
+class Recorder(Protocol):
+    """Receives measurements of whole runs."""
+
+    def add_object(self, seconds: dict[str, float]) -> None: ...
+
+
+class Host(ABC):
+    """Where things are in one kind of pipeline.
+
+    Args:
+        pipeline: the object that is accelerated. It is changed through `Patches` only.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, pipeline: Any) -> bool:
+        """Whether `pipeline` is of this kind, by duck typing."""
+
+    @property
+    @abstractmethod
+    def device(self) -> Any:
+        """The `torch.device` of the pipeline."""
+
+    @abstractmethod
+    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
+        """Hands the runs of `stage` to `session`: step count, start, velocity of each step, end."""
+
+    @abstractmethod
+    def attach_structure(self, patches: Patches, policy: Any | None) -> None:
+        """Makes voxels and picture of the current object known; with a voxel policy, also lets it change them."""
+
+    @abstractmethod
+    def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
+        """Reports the seconds of each stage of every finished run."""
+
+    @abstractmethod
+    def cross_attentions(self, stage: str) -> list[CrossAttentionSite]:
+        """Cross-attention modules of a stage's network."""
+
+    @abstractmethod
+    def latent_blocks(self) -> list[BlockSite]:
+        """Transformer blocks of the latent stage, in order."""
+
+    @abstractmethod
+    def index_makers(self) -> list[Any]:
+        """Objects of the latent stage whose `make_index(coords)` builds voxel tables."""

@@ -1,0 +1,295 @@
+"""The native pipeline (`fastsam3d.pipeline`) as a host."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from fastsam3d.hosts.base import (
+    CONDITIONAL,
+    UNCONDITIONAL,
+    BlockSite,
+    CrossAttentionSite,
+    Host,
+    Recorder,
+    Session,
+)
+from fastsam3d.patching import Patches, temporarily
+from fastsam3d.techniques.base import (
+    LATENT,
+    SPARSE_STRUCTURE,
+    STRUCTURED_LATENT,
+    GuidedVelocity,
+    Trajectory,
+    VoxelSet,
+)
+
+GENERATORS = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
+_STAGE_METHODS = ("run", "preprocess", "sample_slat", "decode_slat")
+
+
+class NativeHost(Host):
+    """Our own pipeline: `models`, overridable stage methods, generators with `velocity` and `sample`."""
+
+    name = "fastsam3d.pipeline.Pipeline"
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__(pipeline)
+        self._logits: Tensor | None = None
+        self._picture: tuple[Tensor, Tensor] | None = None
+        # By the voxels of the structure that the pipeline passes on to the decoder, which are not the merged ones.
+        self._merged: Any = WeakTensorKeyDictionary()
+
+    @classmethod
+    def recognises(cls, pipeline: Any) -> bool:
+        models = getattr(pipeline, "models", None)
+        if models is None or not all(callable(getattr(pipeline, m, None)) for m in _STAGE_METHODS):
+            return False
+        try:
+            generators = [models[name] for name in GENERATORS.values()]
+        except (KeyError, TypeError):
+            return False
+        return all(
+            hasattr(g, "velocity") and hasattr(g, "sample") and hasattr(g, "reverse_fn") for g in generators
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.pipeline.device)
+
+    def generator(self, stage: str) -> Any:
+        """The sampler of a stage."""
+        return self.pipeline.models[GENERATORS[stage]]
+
+    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
+        generator = self.generator(stage)
+
+        def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
+            def sample(noise: Any, condition: Tensor, *extra: Any, **kwargs: Any) -> Any:
+                configured = generator.inference_steps
+                steps = session.steps(configured, self._times(generator), self._edges(generator))
+                with temporarily(generator, **({} if steps == configured else {"inference_steps": steps})):
+                    session.start(self._trajectory(generator, stage, extra))
+                    try:
+                        return original(noise, condition, *extra, **kwargs)
+                    finally:
+                        session.finish()
+
+            return sample
+
+        def stepped(original: Callable[..., Any]) -> Callable[..., Any]:
+            def velocity(x: Any, time: float, condition: Tensor, *extra: Any) -> Any:
+                if not session.state.running:
+                    return original(x, time, condition, *extra)
+                single = isinstance(x, Tensor)
+                evaluate = self._evaluate(generator, session, time, condition, extra, single)
+                result = session.velocity({LATENT: x} if single else dict(x), time, evaluate)
+                return result[LATENT] if single else result
+
+            return velocity
+
+        patches.replace(generator, "sample", sampled)
+        patches.replace(generator, "velocity", stepped)
+
+    @staticmethod
+    def _times(generator: Any) -> Callable[[int], Sequence[float]]:
+        def times(steps: int) -> Sequence[float]:
+            with temporarily(generator, inference_steps=steps):
+                return list(generator.times())
+
+        return times
+
+    @staticmethod
+    def _edges(generator: Any) -> tuple[float, ...]:
+        interval = generator.reverse_fn.interval
+        return tuple(bound / 1000.0 for bound in interval)
+
+    def _trajectory(self, generator: Any, stage: str, extra: tuple[Any, ...]) -> Trajectory:
+        times = tuple(float(t) for t in generator.times())
+        guided = tuple(bool(generator.reverse_fn.is_guided(t)) for t in times[:-1])
+        coords = extra[0] if stage == STRUCTURED_LATENT and extra else None
+        cells = None
+        # Objects of a batch do not see each other; kept keys would mix them up, so a batch has no cells to carve.
+        if coords is not None and len(coords) > 0 and int(coords[:, 0].max()) == 0:
+            makers = self.index_makers()
+            cells = makers[0].make_index(coords).pooling().inverse if makers else None
+        return Trajectory(
+            stage=stage,
+            times=times,
+            guided=guided,
+            shortcut=bool(getattr(generator, "shortcut", False)),
+            coords=coords,
+            logits=self._logits if stage == STRUCTURED_LATENT else None,
+            cells=cells,
+        )
+
+    @staticmethod
+    def _evaluate(
+        generator: Any, session: Session, time: float, condition: Tensor, extra: tuple[Any, ...], single: bool
+    ) -> Callable[..., GuidedVelocity]:
+        guidance, state = generator.reverse_fn, session.state
+
+        def named(value: Any) -> dict[str, Tensor]:
+            return {LATENT: value} if single else dict(value)
+
+        def evaluate(x: dict[str, Tensor], tokens: Tensor | None = None) -> GuidedVelocity:
+            own = x[LATENT] if single else x
+            kwargs = generator.evaluation_kwargs(own)
+            state.condition, state.tokens = condition, tokens
+            try:
+                state.branch = CONDITIONAL
+                conditional = guidance.conditional(own, time, condition, *extra, **kwargs)
+                if not guidance.is_guided(time):
+                    return GuidedVelocity(named(conditional))
+                state.branch = UNCONDITIONAL
+                unconditional = guidance.unconditional(own, time, condition, *extra, **kwargs)
+            finally:
+                state.branch, state.condition, state.tokens = None, None, None
+            return GuidedVelocity(named(conditional), named(guidance.delta(conditional, unconditional, time)))
+
+        return evaluate
+
+    def attach_structure(self, patches: Patches, policy: Any | None) -> None:
+        def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
+            def sample_slat(condition: Tensor, structure: Any, *args: Any, **kwargs: Any) -> Any:
+                voxels = self._voxels(structure)
+                merged = None if policy is None or voxels is None else policy.reduce(voxels)
+                self._merged.pop(structure.coords, None)
+                if merged is not None:
+                    changes = {"coords": merged.coords, "interior_coords": merged.interior_coords}
+                    if merged.logits is not None:
+                        changes["logits"] = merged.logits
+                    reduced = dataclasses.replace(structure, **changes)
+                    self._merged[structure.coords] = (merged, reduced)
+                    structure, voxels = reduced, self._voxels(reduced)
+                self._logits = None if voxels is None else voxels.logits
+                try:
+                    return original(condition, structure, *args, **kwargs)
+                finally:
+                    self._logits = None
+
+            return sample_slat
+
+        def decoded(original: Callable[..., Any]) -> Callable[..., Any]:
+            def decode_slat(feats: Tensor, structure: Any, *args: Any, **kwargs: Any) -> Any:
+                merged, reduced = self._merged.get(structure.coords, (None, None))
+                if merged is None or len(feats) != len(merged.coords):
+                    return original(feats, structure, *args, **kwargs)
+                result = original(feats, reduced, *args, **kwargs)
+                return {name: _to_fine(value, merged.lattice) for name, value in result.items()}
+
+            return decode_slat
+
+        def seen(original: Callable[..., Any]) -> Callable[..., Any]:
+            def preprocess(image: Any, mask: Any, *args: Any, **kwargs: Any) -> Any:
+                self._picture = (_picture(image), _mask(mask))
+                return original(image, mask, *args, **kwargs)
+
+            return preprocess
+
+        patches.replace(self.pipeline, "sample_slat", sampled)
+        if policy is not None:
+            patches.replace(self.pipeline, "decode_slat", decoded)
+            patches.replace(self.pipeline, "preprocess", seen)
+
+    def _voxels(self, structure: Any) -> VoxelSet | None:
+        # A grid that the pipeline halved itself is coarse already, and the logits do not belong to its voxels.
+        if getattr(structure, "downsample_factor", 1) != 1:
+            return None
+        image, mask = self._picture or (None, None)
+        return VoxelSet(
+            coords=structure.coords,
+            resolution=int(structure.logits.shape[-1]),
+            interior_coords=structure.interior_coords,
+            logits=structure.logits,
+            image=image,
+            mask=mask,
+        )
+
+    def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
+        def timed(original: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                result = original(*args, **kwargs)
+                recorder.add_object(dict(result.stage_seconds))
+                return result
+
+            return run
+
+        patches.replace(self.pipeline, "run", timed)
+
+    def cross_attentions(self, stage: str) -> list[CrossAttentionSite]:
+        modules: list[Any] = []
+        for block in self.generator(stage).reverse_fn.backbone.blocks:
+            attention = block.cross_attn
+            modules.extend(attention.values() if isinstance(attention, nn.ModuleDict) else [attention])
+        return [_cross_attention_site(module) for module in modules]
+
+    def latent_blocks(self) -> list[BlockSite]:
+        from fastsam3d.models.attention import attend
+
+        return [
+            BlockSite(
+                block=block,
+                attention=block.self_attn,
+                project=block.self_attn.project,
+                attend=lambda q, k, v, own=block.self_attn: own.to_out(attend(q, k, v)),
+            )
+            for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks
+        ]
+
+    def index_makers(self) -> list[Any]:
+        backbone = self.generator(STRUCTURED_LATENT).reverse_fn.backbone
+        return [backbone] if callable(getattr(backbone, "make_index", None)) else []
+
+
+def _cross_attention_site(module: Any) -> CrossAttentionSite:
+    from fastsam3d.models.attention import attend
+
+    def project_context(context: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = module.to_kv(context).unflatten(-1, (2, module.heads, -1)).unbind(dim=2)
+        return k.contiguous(), v.contiguous()
+
+    def attend_to(x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return module.to_out(attend(module.to_q(x).unflatten(-1, (module.heads, -1)), k, v))
+
+    def constant() -> Tensor:
+        bias = module.to_kv.bias
+        width = module.to_kv.out_features // 2
+        values = module.to_kv.weight.new_zeros(width) if bias is None else bias[width:]
+        return module.to_out(values[None, None])
+
+    return CrossAttentionSite(module, project_context, attend_to, constant)
+
+
+def _to_fine(value: Any, lattice: Any) -> Any:
+    """A decoded mesh or set of Gaussians, put back where and as large as it was before merging."""
+    if hasattr(value, "vertices"):
+        points = value.vertices
+        if isinstance(points, Tensor):
+            return dataclasses.replace(value, vertices=lattice.object_points_to_fine(points))
+        fine = lattice.object_points_to_fine(torch.as_tensor(points))
+        return dataclasses.replace(value, vertices=fine.numpy().astype(points.dtype))
+    if hasattr(value, "xyz"):
+        # Centres lie in the unit cube; standard deviations grow with the cells.
+        moved = dataclasses.replace(value, xyz=lattice.object_points_to_fine(value.xyz - 0.5) + 0.5)
+        return moved.with_scaling(value.get_scaling * lattice.factor)
+    return value
+
+
+def _picture(image: Any) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(np.asarray(image)))[..., :3]
+
+
+def _mask(mask: Any) -> Tensor:
+    values = np.asarray(mask)
+    if values.ndim == 3:
+        values = values[..., -1]
+    if values.dtype == bool:
+        return torch.as_tensor(np.ascontiguousarray(values))
+    return torch.as_tensor(np.ascontiguousarray(values > values.max() / 2.0))

@@ -1,0 +1,121 @@
+"""Runs a stack of transformer blocks for some of its tokens, with the others still in view.
+
+Keys and values of every block and the change of every token through the whole stack are kept from the last time each
+token was computed. A partial evaluation computes queries for the active tokens only, lets them attend to all keys,
+and gives the other tokens their kept change on top of their present input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from fastsam3d.hosts.base import BlockSite, EvaluationState
+from fastsam3d.patching import Patches
+
+Forward = Callable[..., Any]
+
+
+@dataclass
+class _Store:
+    """What is kept of one guidance branch. Keys and values `[1, T, ...]` by block; change `[1, T, C]`."""
+
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+    change: Tensor | None = None
+    input: Tensor | None = None
+    partial: bool = False
+
+
+class PartialBlocks:
+    """Partial evaluation of a stack of blocks, one store for each guidance branch.
+
+    Memory: blocks x tokens x 2 widths for each branch, for the length of a run.
+
+    Args:
+        sites: the blocks in order.
+        state: names the branch and the active tokens of the evaluation in progress.
+    """
+
+    def __init__(self, sites: Sequence[BlockSite], state: EvaluationState) -> None:
+        self.sites, self.state = list(sites), state
+        self._stores: dict[str, _Store] = {}
+
+    def attach(self, patches: Patches) -> None:
+        """Patches the blocks and their self-attentions."""
+        for index, site in enumerate(self.sites):
+            patches.replace(site.attention, "forward", self._attention(index, site))
+        patches.replace(self.sites[0].block, "forward", self._enter)
+        # A stack of one block is entered and left in the same place; the patches nest.
+        patches.replace(self.sites[-1].block, "forward", self._leave)
+
+    def start(self) -> None:
+        """Begins a run with nothing kept."""
+        self._stores.clear()
+
+    def finish(self) -> None:
+        """Releases what was kept."""
+        self._stores.clear()
+
+    def _store(self) -> _Store | None:
+        branch = self.state.branch
+        if not self.state.running or branch is None:
+            return None
+        return self._stores.setdefault(branch, _Store())
+
+    def _enter(self, original: Forward) -> Forward:
+        def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
+            store = self._store()
+            if store is None:
+                return original(h, *args, **kwargs)
+            store.input = h
+            tokens = self.state.tokens
+            # Nothing was kept yet, or the voxels are others: then all tokens are computed.
+            known = store.change is not None and store.change.shape == h.shape
+            store.partial = tokens is not None and known
+            return original(h.index_select(1, tokens) if store.partial else h, *args, **kwargs)
+
+        return forward
+
+    def _attention(self, index: int, site: BlockSite) -> Callable[[Forward], Forward]:
+        def make(original: Forward) -> Forward:
+            def forward(x: Tensor) -> Any:
+                store = self._store()
+                if store is None:
+                    return original(x)
+                queries, keys, values = site.project(x)
+                if store.partial:
+                    tokens = self.state.tokens
+                    store.keys[index].index_copy_(1, tokens, keys.to(store.keys[index].dtype))
+                    store.values[index].index_copy_(1, tokens, values.to(store.values[index].dtype))
+                else:
+                    # Values are a view of the joint projection, which would be held alive three times as large.
+                    store.keys[index], store.values[index] = keys.contiguous(), values.contiguous()
+                return site.attend(queries, store.keys[index], store.values[index])
+
+            return forward
+
+        return make
+
+    def _leave(self, original: Forward) -> Forward:
+        def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
+            out = original(h, *args, **kwargs)
+            store = self._store()
+            if store is None or store.input is None:
+                return out
+            entered, store.input = store.input, None
+            if not store.partial:
+                store.change = out - entered
+                return out
+            tokens = self.state.tokens
+            assert store.change is not None
+            assert tokens is not None
+            store.change.index_copy_(
+                1, tokens, (out - entered.index_select(1, tokens)).to(store.change.dtype)
+            )
+            return (entered + store.change).index_copy_(1, tokens, out)
+
+        return forward

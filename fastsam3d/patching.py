@@ -1,0 +1,105 @@
+"""The only file that changes objects of others: instance attributes, taken back without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_ABSENT = object()
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+
+
+class _Replacement:
+    """A function in the place of a method, stored in an instance's `__dict__`.
+
+    `copy.deepcopy` of the instance must not carry the replacement along, which is tied to the original: the copy
+    gets the method of its own class, or what the attribute was before.
+    """
+
+    def __init__(self, function: Callable[..., Any], owner: Any, name: str, before: Any) -> None:
+        self._function, self._owner, self._name, self._before = function, owner, name, before
+        self.__doc__ = getattr(function, "__doc__", None)
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self._before is not _ABSENT:
+            import copy
+
+            return copy.deepcopy(self._before, memo)
+        twin = memo.get(id(self._owner))
+        method = getattr(type(self._owner), self._name, None)
+        return types.MethodType(method, twin) if twin is not None and method is not None else self
+
+
+class Patches:
+    """A stack of changed instance attributes.
+
+    An attribute that the instance did not have itself is deleted again on `restore`, so that the class shows
+    through as before; one that it had gets its old value. Nothing is ever set on a class, hence two objects of one
+    class never influence each other.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[tuple[Any, str, Any, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._stack)
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Sets `owner.name` to `value` until `restore`.
+
+        Raises:
+            TypeError: `name` is a parameter, buffer or submodule of a `torch.nn.Module`, or `value` would become
+                one: those live outside the instance's `__dict__`.
+        """
+        for registry in _REGISTRIES:
+            if name in vars(owner).get(registry, {}):
+                raise TypeError(
+                    f"{type(owner).__name__}.{name} is registered in {registry}; patch its methods instead"
+                )
+        before = vars(owner).get(name, _ABSENT)
+        # Straight to the instance's `__dict__`: `nn.Module.__setattr__` would register modules and parameters.
+        vars(owner)[name] = value
+        self._stack.append((owner, name, before, value))
+
+    def replace(
+        self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
+        """Replaces method `name` of `owner` by `make(current method)` until `restore`."""
+        function = make(getattr(owner, name))
+        self.set(owner, name, _Replacement(function, owner, name, vars(owner).get(name, _ABSENT)))
+
+    def restore(self) -> None:
+        """Takes everything back, last change first. Does nothing the second time."""
+        while self._stack:
+            owner, name, before, value = self._stack.pop()
+            if vars(owner).get(name, _ABSENT) is not value:
+                logger.warning(
+                    "%s.%s was changed by somebody else after it was patched; it is put back all the same",
+                    type(owner).__name__,
+                    name,
+                )
+            if before is _ABSENT:
+                vars(owner).pop(name, None)
+            else:
+                vars(owner)[name] = before
+
+
+@contextlib.contextmanager
+def temporarily(owner: Any, **values: Any) -> Iterator[None]:
+    """Sets instance attributes for the length of a `with` block, also when it ends by an exception."""
+    patches = Patches()
+    try:
+        for name, value in values.items():
+            patches.set(owner, name, value)
+        yield
+    finally:
+        patches.restore()

@@ -1,0 +1,158 @@
+"""Error-bounded adaptive step caching of the latent stage (Fast-SAM3D, module 2, first half, its defects mended).
+
+While the state moves, a forecast ages. How fast follows from the network's own sensitivity, measured between the last
+two computed steps: `k = |c_a - c_b| / |x_a - x_b|`, both differences over the same pair (EasyCache). The estimated
+relative error `sum k |dx| / |c|` is kept below a threshold; the run of skipped steps has a cap, a guidance edge starts
+anew, and the last step is always computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fastsam3d.forecast import History, guidance_edges
+from fastsam3d.techniques.base import (
+    STRUCTURED_LATENT,
+    Evaluate,
+    Step,
+    Technique,
+    TechniqueConfig,
+    Trajectory,
+    Velocity,
+    is_finite_and_bounded,
+    register,
+    setting,
+)
+
+
+@dataclass(frozen=True)
+class AdaptiveCachingConfig(TechniqueConfig):
+    """Settings of adaptive caching."""
+
+    enabled: bool = setting(False, "Switches the technique.")
+    threshold: float = setting(
+        0.5,
+        "Estimated relative error at which the network runs again. Raising: faster, rougher.",
+        low=0.0,
+        high=100.0,
+    )
+    warmup: int = setting(2, "Computed steps at the start. Raising: slower, safer.", low=2, high=50)
+    max_consecutive_skips: int = setting(
+        3, "Longest run of forecast steps. Raising: faster; forecasts far ahead go astray.", low=0, high=50
+    )
+    order: int = setting(
+        1,
+        "Forecast: 0 hold, 1 linear, 2 quadratic in flow time. Raising: no cost; sharper, less stable.",
+        low=0,
+        high=2,
+    )
+    guidance_order: int = setting(1, "The same for the guidance term.", low=0, high=2)
+    edge_steps: int = setting(
+        2, "Computed steps from a guidance edge on. Raising: slower, safer.", low=1, high=10
+    )
+    safety_factor: float = setting(
+        3.0,
+        "A forecast longer than this many times the last computed velocity is computed instead. Raising: riskier.",
+        low=1.0,
+        high=100.0,
+    )
+
+
+class AdaptiveCaching:
+    """State and policy of one run."""
+
+    def __init__(self, config: AdaptiveCachingConfig, trajectory: Trajectory) -> None:
+        self.config = config
+        edges = guidance_edges(trajectory.guided)
+        self.edges = frozenset(edges)
+        self.forced = frozenset(
+            {trajectory.count - 1, *(e + k for e in edges for k in range(config.edge_steps))}
+        )
+        self.always = trajectory.shortcut
+        depth = max(config.order, config.guidance_order) + 1
+        self.conditional, self.delta = History(depth), History(depth)
+        self.last: Velocity = {}
+        self.sensitivity: float | None = None
+        self.error = 0.0
+        self.skips = 0
+        self._computed: tuple[Velocity, Velocity] | None = (
+            None  # state and conditional velocity, last computed step
+        )
+        self._previous: Velocity = {}  # state of the step before this one, computed or not
+
+    def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
+        """Velocity of one step, computed or forecast."""
+        if step.index in self.edges:
+            self._forget()
+        if self._may_skip(x, step):
+            forecast = self._forecast(step)
+            if is_finite_and_bounded(forecast, self.last, self.config.safety_factor):
+                self.skips += 1
+                self._previous = x
+                return forecast
+        return self._compute(x, step, evaluate)
+
+    def _may_skip(self, x: Velocity, step: Step) -> bool:
+        if self.sensitivity is None or self._computed is None:
+            return False
+        size = _mean_magnitude(self._computed[1])
+        self.error += self.sensitivity * _mean_distance(x, self._previous) / max(size, 1e-12)
+        return (
+            not self.always
+            and step.index >= self.config.warmup
+            and step.index not in self.forced
+            and self.skips < self.config.max_consecutive_skips
+            and self.error < self.config.threshold
+        )
+
+    def _compute(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
+        guided = evaluate(x)
+        if self._computed is not None:
+            moved = _mean_distance(x, self._computed[0])
+            changed = _mean_distance(guided.conditional, self._computed[1])
+            # A state that did not move says nothing of sensitivity; then the next step is computed too.
+            self.sensitivity = changed / moved if moved > 0 else None
+        self.conditional.add(step.index, step.time, guided.conditional)
+        if guided.delta is not None:
+            self.delta.add(step.index, step.time, guided.delta)
+        self._computed, self._previous = (x, guided.conditional), x
+        self.error, self.skips = 0.0, 0
+        self.last = guided.combined()
+        return self.last
+
+    def _forecast(self, step: Step) -> Velocity:
+        config = self.config
+        guidance = step.is_guided and len(self.delta) > 0
+        return {
+            name: self.conditional.forecast(name, step.index, step.time, config.order)
+            + (self.delta.forecast(name, step.index, step.time, config.guidance_order) if guidance else 0.0)
+            for name in self.last
+        }
+
+    def _forget(self) -> None:
+        self.conditional.clear()
+        self.delta.clear()
+        self.sensitivity, self._computed = None, None
+
+
+def _mean_magnitude(values: Velocity) -> float:
+    return _mean(values.values())
+
+
+def _mean_distance(a: Velocity, b: Velocity) -> float:
+    return _mean(a[name].float() - b[name].float() for name in a)
+
+
+def _mean(tensors: object) -> float:
+    parts: list[Tensor] = list(tensors)  # type: ignore[call-overload]
+    return float(sum(p.float().abs().sum() for p in parts)) / sum(p.numel() for p in parts)
+
+
+def _make(config: AdaptiveCachingConfig, trajectory: Trajectory) -> AdaptiveCaching | None:
+    enabled = config.enabled and trajectory.stage == STRUCTURED_LATENT
+    return AdaptiveCaching(config, trajectory) if enabled else None
+
+
+register(Technique("adaptive_caching", AdaptiveCachingConfig, "velocity", (STRUCTURED_LATENT,), _make))

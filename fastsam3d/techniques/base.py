@@ -1,0 +1,283 @@
+"""What every technique is made of: checked settings, the view of a sampling run, and the policy interfaces.
+
+A *velocity policy* decides when the network runs. An *evaluation policy* decides how, for instance for which tokens.
+A *voxel policy* changes the set of voxels. None of them knows a pipeline; see `fastsam3d.hosts` for that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from torch import Tensor
+
+from fastsam3d.errors import UserError
+
+SPARSE_STRUCTURE = "sparse_structure"
+STRUCTURED_LATENT = "structured_latent"
+STAGES = (SPARSE_STRUCTURE, STRUCTURED_LATENT)
+
+SHAPE = "shape"
+"""Modality of the sparse-structure stage that carries the occupancy; all others there are layout."""
+LATENT = "latent"
+"""Name under which a stage with a single tensor shows it to policies."""
+
+Velocity = dict[str, Tensor]
+
+
+class AccelerationWarning(UserWarning):
+    """A setting that is allowed and known to cost quality."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] = (),
+) -> Any:
+    """A checked field of a technique's settings.
+
+    Args:
+        default: its value when a preset does not say.
+        help: unit, and what raising it does to speed and to quality.
+        low, high: inclusive range of a number.
+        choices: allowed values of a name.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
+    )
+
+
+@dataclass(frozen=True)
+class TechniqueConfig:
+    """Base of all settings: values are checked for type, finiteness and range when they are made."""
+
+    @classmethod
+    def group(cls) -> str:
+        """Name of the config group, for messages."""
+        return next((t.name for t in REGISTRY.values() if t.config is cls), cls.__name__)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _checked(getattr(self, field.name), field, f"{self.group()}.{field.name}")
+            object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def describe(cls) -> dict[str, str]:
+        """Help text of every field, with its range."""
+        lines = {}
+        for field in dataclasses.fields(cls):
+            limits = _range_text(field.metadata)
+            lines[field.name] = f"{field.metadata.get('help', '')}{f' Allowed: {limits}.' if limits else ''}"
+        return lines
+
+
+def _range_text(metadata: Mapping[str, Any]) -> str:
+    if metadata.get("choices"):
+        return ", ".join(str(c) for c in metadata["choices"])
+    low, high = metadata.get("low"), metadata.get("high")
+    if low is None and high is None:
+        return ""
+    if high is None:
+        return f"at least {low}"
+    return f"{low} to {high}"
+
+
+def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
+    default, metadata = field.default, field.metadata
+    allowed = _range_text(metadata)
+    way_out = f"; allowed: {allowed} (default {default})" if allowed else f" (default {default})"
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UserError(f"{where} is {value!r}: give true or false (default {str(default).lower()})")
+        return value
+    if isinstance(default, str):
+        if value not in metadata["choices"]:
+            raise UserError(f"{where} is {value!r}{way_out}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{where} is {value!r}: a finite number is needed{way_out}")
+    if isinstance(default, int):
+        if value != int(value):
+            raise UserError(f"{where} is {value!r}: a whole number is needed{way_out}")
+        value = int(value)
+    else:
+        value = float(value)
+    low, high = metadata["low"], metadata["high"]
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise UserError(f"{where} is {value!r}, out of range{way_out}")
+    return value
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One sampling run, known before its first step.
+
+    Attributes:
+        stage: "sparse_structure" or "structured_latent".
+        times: n + 1 values from noise (0) to data (1), whatever the pipeline's own direction of time.
+        guided: for each of the n steps, whether guidance is on.
+        shortcut: distilled mode, in which the network is told the step size.
+        coords: voxels `[N, 4]` of the latent stage.
+        logits: occupancy logits `[1, 1, R, R, R]` that those voxels came from, where known.
+        cells: for each voxel the transformer token `[N]` it belongs to, where the stage has such a pooling.
+    """
+
+    stage: str
+    times: tuple[float, ...]
+    guided: tuple[bool, ...]
+    shortcut: bool = False
+    coords: Tensor | None = None
+    logits: Tensor | None = None
+    cells: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of steps."""
+        return len(self.guided)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run. `times` has n + 1 values, `guided` n."""
+
+    index: int
+    times: tuple[float, ...]
+    guided: tuple[bool, ...]
+
+    @property
+    def time(self) -> float:
+        return self.times[self.index]
+
+    @property
+    def next_time(self) -> float:
+        return self.times[self.index + 1]
+
+    @property
+    def count(self) -> int:
+        return len(self.guided)
+
+    @property
+    def is_last(self) -> bool:
+        return self.index == self.count - 1
+
+    @property
+    def is_guided(self) -> bool:
+        return self.guided[self.index]
+
+
+@dataclass
+class GuidedVelocity:
+    """What the network said: conditional velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities."""
+
+    conditional: Velocity
+    delta: Velocity | None = None
+
+    def combined(self) -> Velocity:
+        """The velocity to integrate, `c + w (c - u)`."""
+        if self.delta is None:
+            return self.conditional
+        return {name: c + self.delta[name] for name, c in self.conditional.items()}
+
+
+class Evaluate(Protocol):
+    """Runs the real network; every call is counted.
+
+    `tokens`: indices of the transformer tokens that are computed, all where absent. Values of the others are those
+    of the last evaluation that computed them.
+    """
+
+    def __call__(self, x: Velocity, tokens: Tensor | None = None) -> GuidedVelocity: ...
+
+
+class VelocityPolicy(Protocol):
+    """Gives the velocity of each step of one run, by the network or by a forecast."""
+
+    def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity: ...
+
+
+class EvaluationPolicy(Protocol):
+    """Changes how the network is evaluated at the steps at which it is."""
+
+    def evaluate(self, x: Velocity, step: Step, evaluate: Evaluate) -> GuidedVelocity: ...
+
+
+@dataclass(frozen=True)
+class VoxelSet:
+    """An object between the stages.
+
+    Attributes:
+        coords: voxels `[N, 4]` (batch, x, y, z) that the latent stage would work on.
+        resolution: voxels a side of the grid.
+        interior_coords: voxels known to lie inside `[M, 4]`, or None.
+        logits: occupancy logits `[1, 1, R, R, R]`, or None.
+        image: the picture `[H, W, 3]`, or None where it is not known.
+        mask: the object in it, bool `[H, W]`, or None.
+    """
+
+    coords: Tensor
+    resolution: int
+    interior_coords: Tensor | None = None
+    logits: Tensor | None = None
+    image: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class VoxelPolicy(Protocol):
+    """Voxels in, fewer voxels and the exact inverse map out; None leaves the object alone."""
+
+    def reduce(self, voxels: VoxelSet) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A registered technique.
+
+    Attributes:
+        name: config group.
+        config: its settings, a `TechniqueConfig` with a field `enabled`, or with switches only.
+        kind: "velocity", "evaluation", "voxels", "steps" or "exact": which interface `make` returns.
+        stages: stages it acts on.
+        make: `(config, trajectory) -> policy` with the state of one run, None where the technique has no say in
+            it; for voxel policies `config -> policy`.
+        advise: warnings about settings that are allowed but known to cost quality.
+    """
+
+    name: str
+    config: type[TechniqueConfig]
+    kind: str
+    stages: tuple[str, ...]
+    make: Callable[..., Any] | None = None
+    advise: Callable[[Any], list[str]] = dataclasses.field(default=cast(Any, lambda config: []))
+
+
+REGISTRY: dict[str, Technique] = {}
+"""Techniques by config group, in order of registration."""
+
+
+def register(technique: Technique) -> Technique:
+    """Adds a technique under its config-group name.
+
+    Raises:
+        ValueError: the name is taken by another technique.
+    """
+    if technique.name in REGISTRY and REGISTRY[technique.name].config is not technique.config:
+        raise ValueError(f"technique {technique.name!r} is registered already")
+    REGISTRY[technique.name] = technique
+    return technique
+
+
+def is_finite_and_bounded(
+    velocity: Mapping[str, Tensor], reference: Mapping[str, Tensor], factor: float
+) -> bool:
+    """Whether every modality is finite and at most `factor` times as long (L2) as in `reference`."""
+    for name, value in velocity.items():
+        # A norm is not finite as soon as one entry is not; one comparison catches both.
+        if not bool(value.float().norm() <= factor * reference[name].float().norm()):
+            return False
+    return True

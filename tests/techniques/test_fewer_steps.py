@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from fastsam3d.forecast.released import sparse_structure_times
+from fastsam3d.techniques.fewer_steps import avoid_edge
+
+
+@pytest.mark.parametrize(("asked", "given"), [(4, 5), (8, 9), (12, 13), (10, 10), (25, 25), (17, 17)])
+def test_counts_with_a_step_on_the_edge_are_avoided_on_the_bent_grid(asked, given):
+    assert avoid_edge(asked, lambda n: list(sparse_structure_times(n)), (0.0, 0.5)) == given
+
+
+@pytest.mark.parametrize(("asked", "given"), [(10, 11), (11, 11), (25, 25), (1, 1)])
+def test_counts_on_the_even_grid(asked, given):
+    assert avoid_edge(asked, lambda n: [k / n for k in range(n + 1)], (0.0, 0.5)) == given
+
+
+def test_no_edge_inside_changes_nothing():
+    assert avoid_edge(8, lambda n: [k / n for k in range(n + 1)], (0.0, 1.0)) == 8

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastsam3d.config import load_preset
+from fastsam3d.forecast.released import (
+    guided_steps,
+    released_layout,
+    released_trajectory,
+    sparse_structure_times,
+)
+from fastsam3d.techniques.base import GuidedVelocity, Step, Trajectory
+from fastsam3d.techniques.step_caching import StepCaching, StepCachingConfig
+
+TIMES = tuple(float(t) for t in sparse_structure_times())
+GUIDED = guided_steps(sparse_structure_times())
+
+
+def run(config, conditional, unconditional=None, strength=0.0, times=TIMES, guided=GUIDED, shortcut=False):
+    """Velocities of a run whose network is given by functions of (time, modality); also the computed steps."""
+    names = ("shape", "translation")
+    policy = StepCaching(config, Trajectory("sparse_structure", times, guided, shortcut))
+    computed, used = [], []
+    for index in range(len(guided)):
+        step = Step(index, times, guided)
+
+        def evaluate(x, tokens=None, step=step):
+            computed.append(step.index)
+            c = {name: torch.tensor([conditional(step.time, name)]) for name in names}
+            if not step.is_guided or unconditional is None:
+                return GuidedVelocity(c)
+            u = {name: torch.tensor([unconditional(step.time, name)]) for name in names}
+            return GuidedVelocity(c, {name: strength * (c[name] - u[name]) for name in names})
+
+        used.append(policy.velocity({name: torch.zeros(1) for name in names}, step, evaluate))
+    return used, computed
+
+
+def config(**values):
+    return StepCachingConfig(enabled=True, **{"stride": 3, "warmup": 2, **values})
+
+
+def test_computed_steps_follow_the_plan():
+    _, computed = run(config(), lambda t, name: 1.0)
+    assert computed == [0, 1, 4, 7, 10, 13, 16, 19, 20, 23, 24]
+
+
+def test_linear_velocity_is_reproduced_exactly_in_time_only():
+    def line(t, name):
+        return 2.0 + 3.0 * t
+
+    by_time, _ = run(config(momentum_beta=1.0), line)
+    by_index, _ = run(config(momentum_beta=1.0, axis="index"), line)
+    truth = [line(t, "shape") for t in TIMES[:-1]]
+    assert [v["shape"].item() for v in by_time] == pytest.approx(truth, abs=1e-5)
+    assert [v["translation"].item() for v in by_time] == pytest.approx(truth, abs=1e-5)
+    assert max(abs(v["shape"].item() - w) for v, w in zip(by_index, truth, strict=True)) > 0.02
+
+
+def test_quadratic_needs_order_two():
+    def parabola(t, name):
+        return 1.0 + t * t
+
+    truth = [parabola(t, "shape") for t in TIMES[:-1]]
+    error = {
+        order: max(
+            abs(v["shape"].item() - w)
+            for j, (v, w) in enumerate(zip(run(config(order=order), parabola)[0], truth, strict=True))
+            if 5 <= j < 19 or j > 23
+        )
+        for order in (0, 1, 2)
+    }
+    assert error[2] < 1e-5 < error[1] < error[0]
+
+
+def test_layout_is_smoothed_between_anchor_and_line():
+    def line(t, name):
+        return 2.0 + 3.0 * t
+
+    slots = {}
+    for beta in (0.0, 0.5, 1.0):
+        used, _ = run(config(momentum_beta=beta), line)
+        slots[beta] = used[6]["translation"].item()  # step 6 is forecast from steps 1 and 4
+        assert used[6]["shape"].item() == pytest.approx(line(TIMES[6], "shape"), abs=1e-5)
+    anchor = line(TIMES[4], "translation")
+    assert slots[0.0] == pytest.approx(anchor, abs=1e-6)
+    assert slots[1.0] == pytest.approx(line(TIMES[6], "translation"), abs=1e-5)
+    assert slots[0.5] == pytest.approx((slots[0.0] + slots[1.0]) / 2, abs=1e-6)
+
+
+def test_released_layout_ignores_its_smoothing():
+    outputs = {released_layout(1.0, 2.0, 0.25, 2, beta) for beta in (0.0, 0.5, 0.9)}
+    assert outputs == {2.5}
+
+
+def test_guidance_edge():
+    c, u, w = 1.0, 0.4, 7.0
+    used, _ = run(config(), lambda t, n: c, lambda t, n: u, w)
+    guided = (1 + w) * c - w * u
+    for j, velocity in enumerate(used):
+        expected = guided if GUIDED[j] else c
+        assert velocity["shape"].item() == pytest.approx(expected, abs=1e-6)
+        assert velocity["translation"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_released_rule_takes_the_guidance_edge_for_motion():
+    c, u, w = 1.0, 0.4, 7.0
+    used = released_trajectory([(1 + w) * c - w * u if g else c for g in GUIDED], stride=3)
+    for m in (1, 2):
+        assert used[19 + m] - c == pytest.approx(-(m / 3) * w * (c - u))
+
+
+def test_forecasts_do_not_feed_the_history():
+    # A cubic: if forecasts were stored, the values at computed steps' successors would depend on them.
+    def cubic(t, name):
+        return 1.0 + t**3
+
+    used, _ = run(config(), cubic)
+    t1, t2, t3 = TIMES[10], TIMES[13], TIMES[15]
+    expected = cubic(t2, "") + (cubic(t2, "") - cubic(t1, "")) / (t2 - t1) * (t3 - t2)
+    assert used[15]["shape"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_forecast_that_explodes_is_computed():
+    def crossing(
+        t, name
+    ):  # 1 at step 13 and growing by some 40 a step: no forecast may be 3 times the last value
+        return 1.0 + 1000.0 * (t - TIMES[13])
+
+    _, computed = run(config(), crossing)
+    assert computed[:7] == [0, 1, 4, 7, 10, 13, 14]
+    assert 14 not in run(config(safety_factor=100.0), crossing)[1]
+
+
+def test_a_forecast_that_is_not_finite_is_computed():
+    def broken(t, name):
+        return float("nan") if abs(t - TIMES[4]) < 1e-9 else 1.0
+
+    _, computed = run(config(), broken)
+    # Until two finite values are at hand again nothing is forecast.
+    assert computed[:6] == [0, 1, 4, 5, 6, 7]
+    assert 8 not in computed
+
+
+def test_shortcut_mode_computes_every_step():
+    times, guided = (0.0, 0.25, 0.5, 0.75, 1.0), (False,) * 4
+    _, computed = run(config(), lambda t, n: t, times=times, guided=guided, shortcut=True)
+    assert computed == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 12, 50])
+def test_any_step_count(steps):
+    grid = sparse_structure_times(steps)
+    used, computed = run(config(), lambda t, n: 1.0, times=tuple(map(float, grid)), guided=guided_steps(grid))
+    assert len(used) == steps
+    assert computed[-1] == steps - 1
+
+
+def test_a_stride_of_four_names_the_cliff():
+    assert load_preset("paper").warnings() == []
+    advice = load_preset("paper", {"step_caching.stride": 4}).warnings()
+    assert len(advice) == 1
+    assert "step_caching.stride is 4" in advice[0]
+    assert "0.241" in advice[0]
+    assert load_preset("off", {"step_caching.stride": 4}).warnings() == []
