@@ -102,10 +102,10 @@ def main(overrides: Sequence[str]) -> int:
     options = parse_options(BenchmarkOptions, overrides, "bench")
     method_module.resolve_methods(options.methods)
     folder = prepare_directory(options.output, "bench")
-    import fastsam3d
+    from fastsam3d.pipeline.loading import load_pipeline
 
-    pipeline = fastsam3d.load_pipeline(
-        model=options.model,
+    pipeline = load_pipeline(
+        options.model,
         device=options.device,
         checkpoint_dir=options.checkpoint_dir,
         random_weights=options.random_weights,
@@ -165,7 +165,7 @@ class _Benchmark:
             warm.append(Method(partner, partner))
         counts: dict[str, int] = {}
         for method in warm:
-            for view, seed in zip(views, self.warmup_seeds):
+            for view, seed in zip(views, self.warmup_seeds, strict=True):
                 _, record = self.run(method, view, seed)
                 if method.name == partner:
                     counts = {key: max(counts.get(key, 0), record[key]) for key in method_module.STAGES}
@@ -244,7 +244,7 @@ def report(result: dict[str, Any]) -> str:
         parts += [
             f"### {meta['objects']} objects, seed {meta['seed']}, guidance {guidance}, {meta['device_name']}",
             main_table(rows),
-            "Paired differences to `off`, 95 % confidence intervals; fidelity and layout distance themselves:",
+            "Paired differences to `off`, 95 % confidence intervals; fidelity and layout themselves:",
             difference_table(rows),
             "Seconds by stage:",
             stage_table(timed),

@@ -26,9 +26,9 @@ class Method:
         """Context manager inside which the pipeline runs with this method."""
         if self.preset == "off":
             return nullcontext()
-        import fastsam3d
+        from fastsam3d.acceleration import accelerate
 
-        return fastsam3d.accelerate(pipeline, preset=self.preset, **self.overrides)
+        return accelerate(pipeline, self.preset, **self.overrides)
 
 
 @contextmanager
@@ -96,15 +96,10 @@ def fewer_steps_method(pipeline: Any, counts: Mapping[str, int]) -> Method:
     return Method(CONTROL, "exact", overrides)
 
 
-def preset_names() -> list[str]:
-    """Names of the acceleration presets."""
-    import fastsam3d
-
-    return list(fastsam3d.presets())
-
-
 def resolve_methods(names: tuple[str, ...]) -> list[str]:
     """Checked names in order, "off" first and added where it is missing, since it is the reference."""
+    from fastsam3d.config import preset_names
+
     known = dict.fromkeys(["off", *preset_names(), CONTROL])
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -120,7 +120,7 @@ def prepare_directory(path: str | Path, command: str) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Valid JSON: numbers that are not finite become null."""
-    text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
     write_atomically(path, text.encode())
 
 
@@ -129,11 +129,12 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, text.encode())
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with everything that JSON has no word for (infinities, NaN) replaced by None."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

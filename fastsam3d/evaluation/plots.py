@@ -73,13 +73,17 @@ def pareto(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
         ("f1_005", "F1@0.05 against truth (%)"),
         ("iou_3d", "3D-IoU against truth"),
     )
-    for axes, (column, label) in zip(figure.subplots(1, len(panels)), panels):
+    for axes, (column, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _style(axes)
         drawn = [row for row in timed if row.get(column) is not None and np.isfinite(row[column])]
         spots = [(row["speedup"], row[column]) for row in drawn]
         front = pareto_front(spots)
         axes.plot(
-            *zip(*(spots[i] for i in front)) if front else ((), ()), color=ACCENT, linewidth=1.2, alpha=0.6
+            [spots[i][0] for i in front],
+            [spots[i][1] for i in front],
+            color=ACCENT,
+            linewidth=1.2,
+            alpha=0.6,
         )
         for index, row in enumerate(drawn):
             control = row["method"] in ("off", "fewer_steps")
@@ -147,7 +151,7 @@ def gallery(
     grid = figure.subplots(lines, 2 * columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
-    for index, (view, reconstruction) in enumerate(zip(views, reconstructions)):
+    for index, (view, reconstruction) in enumerate(zip(views, reconstructions, strict=True)):
         line, column = divmod(index, columns)
         left, right = grid[line, 2 * column], grid[line, 2 * column + 1]
         left.imshow(view.image)

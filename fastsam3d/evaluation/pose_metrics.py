@@ -15,7 +15,6 @@ import numpy as np
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.metrics import as_array
 
-
 FOLD_NAMES = {"twofold_z": 2, "threefold_z": 3, "fourfold_z": 4, "fivefold_z": 5, "sixfold_z": 6}
 
 

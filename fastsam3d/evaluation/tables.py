@@ -75,7 +75,10 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
     widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(header))]
 
     def row(line: Sequence[str]) -> str:
-        padded = [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:]))]
+        padded = [
+            line[0].ljust(widths[0]),
+            *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)),
+        ]
         return "| " + " | ".join(padded) + " |"
 
     rule = (

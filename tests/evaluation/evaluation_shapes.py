@@ -26,7 +26,7 @@ def joined(*meshes) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.cumsum([0] + [len(vertices) for vertices, _ in meshes])
     return (
         np.concatenate([vertices for vertices, _ in meshes]),
-        np.concatenate([faces + offset for (_, faces), offset in zip(meshes, offsets)]),
+        np.concatenate([faces + offset for (_, faces), offset in zip(meshes, offsets[:-1], strict=True)]),
     )
 
 

@@ -62,18 +62,23 @@ def test_sampling_is_uniform_by_area():
     assert (surface.points[:, 0] < 2).mean() == pytest.approx(0.25, abs=0.01)
     assert surface.points[surface.points[:, 0] < 2].mean(0) == pytest.approx([0.5, 0.5, 0], abs=0.01)
     assert np.allclose(surface.normals, [0, 0, 1])
-    assert np.array_equal(surface.low, [0, 0, 0]) and np.array_equal(surface.high, [8, 1, 0])
+    assert np.array_equal(surface.low, [0, 0, 0])
+    assert np.array_equal(surface.high, [8, 1, 0])
 
 
 def test_empty_prediction_gets_the_worst_values_and_no_exception():
     empty = sample_surface(np.zeros((0, 3)), np.zeros((0, 3)), 100, np.random.default_rng(0))
     result = compare_surfaces(empty, plane(0.0))
-    assert result["cd"] == EMPTY_DISTANCE and result["f1_005"] == 0 and surface_viou(empty, plane(0.0)) == 0
+    assert result["cd"] == EMPTY_DISTANCE
+    assert result["f1_005"] == 0
+    assert surface_viou(empty, plane(0.0)) == 0
 
 
 def test_occupancy_keeps_the_upper_face_and_drops_what_is_outside():
     occupied = surface_occupancy(np.array([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0], [1.1, 0.0, 0.0]]), 4)
-    assert occupied.sum() == 2 and occupied[3, 3, 3] and occupied[0, 0, 0]
+    assert occupied.sum() == 2
+    assert occupied[3, 3, 3]
+    assert occupied[0, 0, 0]
 
 
 def test_intersection_over_union_by_hand():

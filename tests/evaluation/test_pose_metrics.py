@@ -69,7 +69,9 @@ def test_translation_and_scale_errors_by_hand():
 def test_box_iou_by_hand():
     a, b = np.array([[0, 0, 0], [2, 2, 2]]), np.array([[1, 0, 0], [3, 2, 2]])
     assert box_iou_3d(a, b) == pytest.approx(4 / 12)
-    assert box_iou_3d(a, a) == 1 and box_iou_3d(a, a + 5) == 0 and box_iou_3d(a[:0], a) == 0
+    assert box_iou_3d(a, a) == 1
+    assert box_iou_3d(a, a + 5) == 0
+    assert box_iou_3d(a[:0], a) == 0
 
 
 def test_layout_distance_of_a_shift_a_growth_and_a_turn():
@@ -89,6 +91,5 @@ def test_layout_distance_of_a_shift_a_growth_and_a_turn():
 
 def test_quaternion_of_any_length_gives_a_rotation():
     matrix = quaternion_to_matrix(quaternion((1, 2, 3), 40) * 7)
-    assert matrix @ matrix.T == pytest.approx(np.eye(3), abs=1e-12) and np.linalg.det(
-        matrix
-    ) == pytest.approx(1)
+    assert matrix @ matrix.T == pytest.approx(np.eye(3), abs=1e-12)
+    assert np.linalg.det(matrix) == pytest.approx(1)

@@ -14,7 +14,8 @@ def test_points_lie_on_the_surface_and_normals_point_outwards():
     assert np.abs(radius - 0.4).max() < 1e-4
     outwards = reference.surface.points / radius[:, None]
     assert (reference.surface.normals * outwards).sum(1).min() > 0.999
-    assert reference.symmetry == "continuous_z" and reference.family == "ball"
+    assert reference.symmetry == "continuous_z"
+    assert reference.family == "ball"
     assert reference.solid.mean() == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=0.01)
 
 
@@ -33,4 +34,6 @@ def test_same_points_every_time_and_a_perfect_score_against_itself():
     first, second = (reference_shape(Ball(0.3), points=2000).surface for _ in range(2))
     assert np.array_equal(first.points, second.points)
     result = compare_surfaces(first, second)
-    assert result["cd"] == 0 and result["f1_001"] == 100 and surface_viou(first, second) == 1
+    assert result["cd"] == 0
+    assert result["f1_001"] == 100
+    assert surface_viou(first, second) == 1

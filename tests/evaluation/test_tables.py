@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from evaluation_shapes import Pose, box_mesh
+
+from fastsam3d.evaluation import plots
+from fastsam3d.evaluation.options import write_json
+from fastsam3d.evaluation.tables import half_width, markdown_table, number, summarise
+
+
+def test_speedup_is_the_ratio_of_totals_and_differences_are_paired():
+    off = [
+        {"seconds": 4.0, "viou": 0.5, "fidelity_viou": 1.0},
+        {"seconds": 2.0, "viou": 0.7, "fidelity_viou": 1.0},
+    ]
+    fast = [
+        {"seconds": 1.0, "viou": 0.4, "fidelity_viou": 0.9},
+        {"seconds": 1.0, "viou": 0.8, "fidelity_viou": 0.7},
+    ]
+    row = summarise("fast", fast, off)
+    assert row["seconds_per_object"] == 1.0
+    assert row["speedup"] == 3.0
+    assert row["speedup_median"] == 3.0
+    assert row["viou"] == pytest.approx(0.6)
+    assert row["viou_delta"] == pytest.approx(0.0)
+    # Differences -0.1 and 0.1: standard error 0.1, t(0.975, 1) = 12.7062.
+    assert row["viou_ci"] == pytest.approx([-1.27062, 1.27062], abs=1e-4)
+    assert row["fidelity_viou"] == pytest.approx(0.8)
+    assert math.isnan(row["cd"])
+
+
+def test_markdown_is_aligned_and_missing_numbers_are_dashes():
+    text = markdown_table(["method", "x"], [["off", number(1.23456, 2)], ["a", number(math.nan, 2)]])
+    assert text.splitlines() == [
+        "| method |    x |",
+        "|:-------|-----:|",
+        "| off    | 1.23 |",
+        "| a      |    – |",
+    ]
+    assert half_width([0.1, 0.3], 2) == " ±0.10"
+    assert half_width([-math.inf, math.inf], 2) == ""
+
+
+def test_json_has_no_infinities(tmp_path):
+    write_json(tmp_path / "x.json", {"a": [math.inf, 1.0], "b": np.float64("nan"), "c": (np.int64(3),)})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.0], "b": None, "c": [3]}
+
+
+def test_pareto_front_by_hand():
+    # (1, 1.0), (2, 0.9), (3, 0.95), (4, 0.5): the second is beaten by the third.
+    assert plots.pareto_front([(1, 1.0), (2, 0.9), (3, 0.95), (4, 0.5)]) == [0, 2, 3]
+
+
+def test_gallery_and_loss_curves_are_drawn(tmp_path):
+    vertices, faces = box_mesh((-0.3,) * 3, (0.3,) * 3)
+    mesh = SimpleNamespace(vertices=vertices, faces=faces, vertex_colors=np.full((8, 3), 0.5))
+    view = SimpleNamespace(image=np.zeros((8, 8, 3), np.uint8), pose=Pose(translation=(0, 0, 4)))
+    assert (
+        plots.gallery([view], [SimpleNamespace(mesh=mesh)], tmp_path / "g.png", columns=1).stat().st_size
+        > 1000
+    )
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
+    assert plots.loss_curves(log, tmp_path / "l.png").stat().st_size > 1000
+
+
+def test_camera_angles_point_from_the_object_to_the_camera():
+    # Unturned, the object's z is the direction of sight: the camera looks from below.
+    assert plots.camera_angles(Pose(translation=(0, 0, 4)))[1] == pytest.approx(-90)
+    # The rows of the rotation are the images of the object's axes. With y towards the camera and z up it is seen
+    # from +y, which is azimuth 180; with y away from the camera and z up from -y, its front.
+    half = 2**-0.5
+    assert np.abs(plots.camera_angles(Pose((half, half, 0, 0), (0, 0, 4)))) == pytest.approx(
+        [180, 0], abs=1e-6
+    )
+    assert plots.camera_angles(Pose((0, 0, half, half), (0, 0, 4))) == pytest.approx([0, 0], abs=1e-6)
