@@ -106,7 +106,7 @@ def export(arguments: argparse.Namespace) -> None:
         save_file(half(decoder), output / "ss_decoder.safetensors")
     if arguments.slat_vae:
         vae = _checkpoint(arguments.slat_vae)
-        save_file(half(part(vae["average"], "decoder.")), output / "slat_decoder_mesh.safetensors")
+        save_file(half(part(vae["model"], "decoder.")), output / "slat_decoder_mesh.safetensors")
         text = replace_line(text, "slat_mean", vae["latent_mean"].tolist())
         text = replace_line(text, "slat_std", vae["latent_std"].tolist())
     if arguments.slat_flow:

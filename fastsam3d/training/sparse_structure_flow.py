@@ -83,14 +83,20 @@ class SparseStructureTargets:
     shift); layout latents are standardised per component (the model's pose constants).
     """
 
-    def __init__(self, dataset: ProceduralDataset, encoder: SparseStructureEncoder, patch: int) -> None:
+    def __init__(
+        self, dataset: ProceduralDataset, encoder: SparseStructureEncoder, patch: int, cache: Path | None = None
+    ) -> None:
         sdf = dataset.sdf_bytes()
-        parts, mirrored = [], []
-        for start in tqdm(range(0, len(sdf), 512), desc="encoding"):
+        known = load_checkpoint(cache) if cache is not None else None
+        parts = [known["latents"]] if known is not None else []
+        done = parts[0].shape[1] if parts else 0
+        for start in tqdm(range(done, len(sdf), 512), desc="encoding"):
             values = dataset.to_sdf(sdf[start : start + 512])
-            parts.append(encode_latents(encoder, values, patch).half())
-            mirrored.append(encode_latents(encoder, values.flip(1), patch).half())
-        self.latents = torch.stack([torch.cat(parts), torch.cat(mirrored)])  # [2, N, T, C]
+            both = [encode_latents(encoder, v, patch).half() for v in (values, values.flip(1))]
+            parts.append(torch.stack(both))
+        self.latents = torch.cat(parts, dim=1)[:, : len(sdf)]  # [2 (plain, mirrored), N, T, C]
+        if cache is not None and done < len(sdf):
+            save_checkpoint(cache, {"latents": self.latents})
         per_channel = self.latents[0, :4096].float().unflatten(-1, (-1, patch**3))
         self.shape_scale = per_channel.square().mean(dim=(0, 1, 3)).sqrt()  # [latent channels]
         self.token_scale = self.shape_scale.repeat_interleave(patch**3)
@@ -164,7 +170,8 @@ def train(arguments: argparse.Namespace) -> None:
     encoder.to(memory_format=torch.channels_last_3d)
 
     dataset = ProceduralDataset(arguments.data)
-    targets = SparseStructureTargets(dataset, encoder, config.ss_decoder.patch)
+    output = Path(arguments.output)
+    targets = SparseStructureTargets(dataset, encoder, config.ss_decoder.patch, output / "latents.pt")
     fitting = torch.Generator().manual_seed(1)
     targets.fit_pose([build_condition_batch(dataset, None, fitting, count=512) for _ in range(8)])
 
@@ -177,7 +184,6 @@ def train(arguments: argparse.Namespace) -> None:
     )
     average = Average(stage, arguments.average)
     budget = Budget(arguments.minutes, arguments.steps)
-    output = Path(arguments.output)
     if (state := load_checkpoint(output / "checkpoint.pt")) is not None:
         stage.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

@@ -33,7 +33,7 @@ from fastsam3d.training.optimization import (
     mean_square,
     save_checkpoint,
 )
-from fastsam3d.training.sparse_structure_flow import sample_times
+from fastsam3d.training.sparse_structure_flow import initialise, sample_times
 from fastsam3d.training.structured_latent_data import Placement, occupied_voxels, voxel_sample
 from fastsam3d.training.structured_latent_vae import StructuredLatentAutoencoder, load_autoencoder
 
@@ -50,6 +50,7 @@ class StructuredLatentStage(nn.Module):
         super().__init__()
         self.condition_embedder = build_condition_embedder(config.slat_condition_embedder)
         self.generator = StructuredLatentGenerator(**asdict(config.slat_generator))
+        initialise(self)
 
     def load_embedder(self, state: dict[str, Tensor]) -> int:
         """Starts from the first stage's condition embedder; returns how many tensors fitted."""
