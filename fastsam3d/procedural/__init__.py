@@ -1,1 +1,19 @@
 """Procedural objects, views and scenes: data for training and evaluation without any download."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "FAMILIES": "objects", "HELD_OUT_SEED": "objects", "ProceduralObject": "objects", "make_object": "objects",
+    "View": "samples", "make_view": "samples", "Scene": "scenes", "make_scene": "scenes",
+    "render_scene": "scene_render",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)

@@ -49,18 +49,26 @@ def pixel_rays(camera: Camera, window: Window, size: int) -> tuple[Tensor, Tenso
 
 
 def render_window(traced: TracedObject, camera: Camera, light: Light, window: Window = FULL_FRAME,
-                  size: int = 64) -> tuple[Tensor, Tensor, Tensor]:
+                  size: int = 64, steps: int = 40) -> tuple[Tensor, Tensor, Tensor]:
     """Render the object alone.
+
+    Args:
+        traced: the object.
+        camera: camera with the object's pose.
+        light: light in the object frame.
+        window: part of the full frame to render.
+        size: side of the result in pixels.
+        steps: limit of the march, see `trace`.
 
     Returns:
         rgb float `[size, size, 3]` (0 off the object), mask bool `[size, size]`, camera points float
         `[size, size, 3]` (NaN off the object).
     """
-    return render_windows(traced, [(camera, light, window)], size)[0]
+    return render_windows(traced, [(camera, light, window)], size, steps)[0]
 
 
 def render_windows(traced: TracedObject, views: list[tuple[Camera, Light, Window]],
-                   size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+                   size: int, steps: int = 16) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Several views of one object in one march; see `render_window`."""
     origins, directions, camera_rays = [], [], []
     for camera, _, window in views:
@@ -72,7 +80,7 @@ def render_windows(traced: TracedObject, views: list[tuple[Camera, Light, Window
         directions.append(rays @ rotation.t())
         camera_rays.append(rays)
     origin, direction = torch.cat(origins), torch.cat(directions)
-    depth = trace(traced, origin, direction)
+    depth = trace(traced, origin, direction, steps)
     hit = depth.isfinite()
     points = torch.addcmul(origin[hit], direction[hit], depth[hit][:, None])
     normal, albedo = surface_properties(traced.object, points)
