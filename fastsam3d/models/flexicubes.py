@@ -1,7 +1,7 @@
 """Surface extraction from sparse voxels: FlexiCubes on the occupied sites only (Shen et al. 2023).
 
-The same function as extraction on dense grids that are filled with "outside" wherever no voxel is, without the
-grids: corners and cubes are kept as sorted integer ids, and cubes are visited only where an edge changes sign
+The same function as extraction on dense grids that are filled with "outside" wherever no voxel is, without
+the grids: corners and cubes are kept as sorted integer ids, and cubes are visited only where an edge changes sign
 (SAM 3D Objects architecture, section 8.2).
 """
 
@@ -57,9 +57,9 @@ def extract_surface(
         coords: unique voxels `[M, 3]`, integers in 0..resolution-1.
         features: `[M, 101]`, the mesh decoder's output.
         resolution: voxels along the side of the grid.
-        interior_coords: voxels `[K, 3]` of the same grid known to be inside; their corners that belong to no voxel of
-            `coords` count as inside. Without it every unknown corner counts as outside, so that a band of voxels gets
-            a second, inner wall.
+        interior_coords: voxels `[K, 3]` of the same grid known to be inside; their corners that belong to no
+            voxel of `coords` count as inside. Without it every unknown corner counts as outside, so that a
+            band of voxels gets a second, inner wall.
 
     Returns:
         The surface; without vertices if no distance is negative.
@@ -125,7 +125,9 @@ def _average_corners(voxels: Tensor, features: Tensor, strides: Tensor, bias: fl
 
 def _add_interior(corners: _Corners, interior: Tensor, strides: Tensor) -> _Corners:
     """Adds the interior voxels' corners that no voxel knows, with sdf -1."""
-    ids = torch.unique((interior * strides).sum(1).unsqueeze(1) + (strides.new_tensor(CORNERS) * strides).sum(1))
+    ids = torch.unique(
+        (interior * strides).sum(1).unsqueeze(1) + (strides.new_tensor(CORNERS) * strides).sum(1)
+    )
     ids = ids[corners.rows(ids) == len(corners.ids)]
     merged, order = torch.cat([corners.ids, ids]).sort()
     order = torch.where(order < len(corners.ids), order, len(corners.ids))
@@ -194,7 +196,12 @@ def _corner_positions(
 
 
 def _dual_vertices(
-    positions: Tensor, sdf: Tensor, attributes: Tensor, weights: Tensor, patch_of_edge: Tensor, patches: Tensor
+    positions: Tensor,
+    sdf: Tensor,
+    attributes: Tensor,
+    weights: Tensor,
+    patch_of_edge: Tensor,
+    patches: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Weighted means of crossed-edge points, one per patch: positions `[V, 3]` and attributes `[V, 6]`."""
     beta = 0.99 * torch.tanh(weights[:, :12]) + 1

@@ -1,13 +1,13 @@
 """Case tables of dual marching cubes, derived from the cube's geometry.
 
-A case is the set of inside corners of a cube, one bit a corner. The surface leaves its trace on the cube's faces:
-segments that join crossed edges. Where all four edges of a face are crossed the trace is ambiguous; by default each
-inside corner is then cut off on its own. Segments close to cycles, and every cycle is one patch of the surface, hence
-one dual vertex.
+A case is the set of inside corners of a cube, one bit a corner. The surface leaves its trace on the cube's
+faces: segments that join crossed edges. Where all four edges of a face are crossed the trace is ambiguous;
+by default each inside corner is then cut off on its own. Segments close to cycles, and every cycle is one
+patch of the surface, hence one dual vertex.
 
-If two neighbouring cubes share an ambiguous face and in both of them the two segments on it belong to a single patch,
-four quads would meet in one edge. Both cubes then use the opposite trace on that face, which is the trace of the
-complementary case (SAM 3D Objects architecture, section 8.2).
+If two neighbouring cubes share an ambiguous face and in both of them the two segments on it belong to a
+single patch, four quads would meet in one edge. Both cubes then use the opposite trace on that face, which
+is the trace of the complementary case (SAM 3D Objects architecture, section 8.2).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ EDGES = ((0, 1), (1, 5), (4, 5), (0, 4), (2, 3), (3, 7), (6, 7), (2, 6), (2, 0),
 """Corner pairs of a cube's edges, in the order of the decoder's edge weights."""
 
 AROUND = ((0, 0), (1, 0), (1, 1), (0, 1))
-"""Cubes around a grid edge, counted in the two other axes (cyclic order) as seen from the edge's far end: which of
-the cube's own two positions (near 0, far 1) the edge takes is one minus these."""
+"""Cubes around a grid edge, counted in the two other axes (cyclic order) as seen from the edge's far end:
+which of the cube's own two positions (near 0, far 1) the edge takes is one minus these."""
 
 
 def _faces() -> list[tuple[int, int, list[int]]]:
@@ -35,7 +35,9 @@ def _faces() -> list[tuple[int, int, list[int]]]:
             on_face = [e for e, pair in enumerate(EDGES) if all(CORNERS[c][axis] == side for c in pair)]
             ring = [on_face[0]]
             while len(ring) < 4:
-                ring.append(next(e for e in on_face if e not in ring and set(EDGES[e]) & set(EDGES[ring[-1]])))
+                ring.append(
+                    next(e for e in on_face if e not in ring and set(EDGES[e]) & set(EDGES[ring[-1]]))
+                )
             faces.append((axis, side, ring))
     return faces
 

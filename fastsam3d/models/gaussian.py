@@ -32,7 +32,8 @@ def _radical_inverse(index: int, base: int) -> float:
 def offset_perturbation(count: int, voxel_size: float) -> Tensor:
     """Start offsets before tanh `[count, 3]`: a Hammersley set that fills the voxel evenly.
 
-    The points are (i / count, radical inverse of i in base 2, in base 3), mapped by `atanh((2 h - 1) / voxel_size)`.
+    The points are (i / count, radical inverse of i in base 2, in base 3), mapped by
+    `atanh((2 h - 1) / voxel_size)`.
     """
     points = [[i / count, _radical_inverse(i, 2), _radical_inverse(i, 3)] for i in range(count)]
     return torch.atanh((2 * torch.tensor(points, dtype=torch.float32) - 1) / voxel_size)
@@ -46,7 +47,7 @@ class Gaussian:
         xyz: centres in the unit cube `[G, 3]`, about 0..1.
         features_dc: colour coefficients `[G, 1, 3]`.
         scaling, rotation, opacity: `[G, 3]`, `[G, 4]` (wxyz), `[G, 1]`, before biases and activations.
-        mininum_kernel_size: lower bound of standard deviations; spelled as users of the official class know it.
+        mininum_kernel_size: lower bound of standard deviations; spelled as in the official class.
     """
 
     xyz: Tensor

@@ -1,9 +1,9 @@
 """Submanifold sparse convolution in plain PyTorch.
 
-Weights are stored as spconv stores them, `[C_out, k_x, k_y, k_z, C_in]`, and applied as cross-correlation over
-occupied sites (SAM 3D Objects architecture, section 7). Rows of features are gathered for a block of sites at a time
-and multiplied in one matrix product: on CPU this beats adding up one product per offset, and never holds more than
-one block of the 27-fold gathered features.
+Weights are stored as spconv stores them, `[C_out, k_x, k_y, k_z, C_in]`, and applied as cross-correlation
+over occupied sites (SAM 3D Objects architecture, section 7). Rows of features are gathered for a block of
+sites at a time and multiplied in one matrix product: on CPU this beats adding up one product per offset,
+and never holds more than one block of the 27-fold gathered features.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class _GatherConvolution(torch.autograd.Function):
     """`out[i] = sum_k feats[table[i, k]] @ weight[k]`, rows beyond the last feature count as zero."""
 
     @staticmethod
-    def forward(ctx, feats: Tensor, weight: Tensor, table: Tensor, mirror: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, feats: Tensor, weight: Tensor, table: Tensor, mirror: Tensor) -> Tensor:
         ctx.save_for_backward(feats, weight, table, mirror)
         return _gather_product(feats, weight.flatten(0, 1), table)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # noqa: ANN001, ANN205
+    def backward(ctx, grad: Tensor):
         feats, weight, table, mirror = ctx.saved_tensors
         grad = grad.contiguous()
         grad_feats = grad_weight = None
@@ -44,10 +44,10 @@ class _GatherConvolution(torch.autograd.Function):
 
 
 class _GatherSum(torch.autograd.Function):
-    """`out[i] = sum_k product[cell of table[i, k], k]`: the gathering half of a convolution on copied features."""
+    """`out[i] = sum_k product[cell of table[i, k], k]`: the gathering half of a convolution."""
 
     @staticmethod
-    def forward(ctx, product: Tensor, inverse: Tensor, table: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, product: Tensor, inverse: Tensor, table: Tensor) -> Tensor:
         ctx.save_for_backward(inverse, table)
         ctx.cells = len(product)
         _, taps, width = product.shape
@@ -57,11 +57,13 @@ class _GatherSum(torch.autograd.Function):
         flat = _padded(product.flatten(0, 1))
         out = product.new_empty(len(table), width)
         for begin, end in _blocks(len(table), taps * width, product.device.type):
-            out[begin:end] = flat.index_select(0, rows[begin:end].flatten()).view(end - begin, taps, width).sum(1)
+            out[begin:end] = (
+                flat.index_select(0, rows[begin:end].flatten()).view(end - begin, taps, width).sum(1)
+            )
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # noqa: ANN001, ANN205
+    def backward(ctx, grad: Tensor):
         inverse, table = ctx.saved_tensors
         taps, width = table.shape[1], grad.shape[1]
         padded = _padded(grad)
@@ -129,8 +131,8 @@ class SubMConvolution(nn.Module):
     def pointwise(self, feats: Tensor) -> Tensor:
         """The 1 x 1 x 1 convolution.
 
-        spconv reads the stored buffer as `[C_in, C_out]` without transposing it; official weights were trained
-        that way, so this is part of the format (SAM 3D Objects architecture, section 8.2).
+        spconv reads the stored buffer as `[C_in, C_out]` without transposing it; official weights were
+        trained that way, so this is part of the format (SAM 3D Objects architecture, section 8.2).
         """
         dtype = _compute_dtype(feats)
         matrix = self.weight.reshape(self.in_channels, self.out_channels)
@@ -145,10 +147,10 @@ class SubMConvolution(nn.Module):
         return out + self.bias.to(out.dtype)
 
     def apply_to_children(self, feats: Tensor, index: SparseIndex) -> Tensor:
-        """Convolves `feats [N, C_in]`, repeated to the 8 children of each voxel, on the children: `[8 N, C_out]`.
+        """Convolves `feats [N, C_in]`, repeated to all children, on the children: `[8 N, C_out]`.
 
-        Along an axis, the three taps of a child meet only two different parents, so the taps that meet the same
-        one are summed: 8 products per child instead of 27, for the same result.
+        Along an axis, the three taps of a child meet only two different parents, so the taps that meet the
+        same one are summed: 8 products per child instead of 27, for the same result.
         """
         table = index.neighbours()
         outputs = []
@@ -170,7 +172,7 @@ class SubMConvolution(nn.Module):
         return out + self.bias.to(out.dtype)
 
     def apply_to_copies(self, feats: Tensor, pooling: Pooling, index: SparseIndex) -> Tensor:
-        """Convolves on `index` the features `feats [T, C_in]` of its cells, copied to every voxel: `[N, C_out]`.
+        """Convolves `feats [T, C_in]` of cells, copied to their voxels, on the voxels: `[N, C_out]`.
 
         Each cell is multiplied with the taps once, before it is copied to its voxels.
         """
@@ -200,7 +202,11 @@ class GroupNorm32(nn.GroupNorm):
         """Normalises `feats [N, C]` object by object; `[N, C]`."""
         parts = [
             nn.functional.group_norm(
-                part.float().t().unsqueeze(0), self.num_groups, self.weight.float(), self.bias.float(), self.eps
+                part.float().t().unsqueeze(0),
+                self.num_groups,
+                self.weight.float(),
+                self.bias.float(),
+                self.eps,
             )[0].t()
             for part in feats.split(index.batch_sizes())
         ]

@@ -1,8 +1,8 @@
 """Sparse voxel tensors and the index tables that their layers share.
 
-`SparseIndex` owns everything that depends on the voxel set only (neighbours, pooling, subdivision, windows), each
-built on first use. Upstream rebuilds these tables in every layer of every evaluation; here the layers of one
-evaluation share them, and a caller may share one index among evaluations.
+`SparseIndex` owns everything that depends on the voxel set only (neighbours, pooling, subdivision, windows),
+each built on first use. Upstream rebuilds these tables in every layer of every evaluation; here the layers
+of one evaluation share them, and a caller may share one index among evaluations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 DENSE_LOOKUP_CELLS = 130**3
-"""Up to this many cells, voxels are found through a dense table (one int32 a cell); beyond, by binary search."""
+"""Up to this many cells, voxels are found through a dense table (one int32 a cell); beyond, by search."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Windows:
     """Partition of voxels into attention windows, padded to buckets of similar size.
 
     Attributes:
-        buckets: pairs (rows `[W, L]` of the voxels of W windows, padding repeats row 0; valid `[W, L]` or None
-            where nothing is padded).
+        buckets: pairs (rows `[W, L]` of the voxels of W windows, padding repeats row 0; valid `[W, L]` or
+            None where nothing is padded).
         restore: `[N]`, where each voxel's row is among the buckets' valid rows, one bucket after the other.
     """
 
@@ -74,7 +74,8 @@ class SparseIndex:
     def neighbours(self) -> Tensor:
         """Row of each voxel's 27 neighbours `[N, 27]`, int64; `N` where there is none.
 
-        Column `9 (dx + 1) + 3 (dy + 1) + (dz + 1)`; column 13 is the voxel itself, column `26 - k` the mirror of k.
+        Column `9 (dx + 1) + 3 (dy + 1) + (dz + 1)`; column 13 is the voxel itself, column `26 - k` the
+        mirror of k.
         """
         return self._get("neighbours", self._neighbours)
 
@@ -83,7 +84,7 @@ class SparseIndex:
         return self._get("pooling", self._pooling)
 
     def subdivision(self) -> SparseIndex:
-        """The next finer level: 8 children of each voxel, in the order (0,0,0), (0,0,1), (0,1,0) ... (1,1,1)."""
+        """The next finer level: 8 children of each voxel, in the order (0,0,0), (0,0,1) ... (1,1,1)."""
         return self._get("subdivision", self._subdivision)
 
     def windows(self, window: int, shift: int) -> Windows:
@@ -98,13 +99,13 @@ class SparseIndex:
         """The same voxels on another device, with empty caches."""
         return SparseIndex(self.coords.to(device))
 
-    def _get(self, key, build):  # noqa: ANN001, ANN202 - one private cache for differently typed tables
+    def _get(self, key, build):
         if key not in self._cache:
             self._cache[key] = build()
         return self._cache[key]
 
     def _linear(self) -> tuple[Tensor, list[int]]:
-        """Padded linear ids `[N]` and strides of (batch, x, y, z), with room for one neighbour on each side."""
+        """Padded linear ids `[N]` and strides of (batch, x, y, z), with room for neighbours."""
         coords = self.coords.long()
         low = coords.amin(0) if len(coords) else coords.new_zeros(4)
         extent = (coords.amax(0) - low + 1).tolist() if len(coords) else [1, 1, 1, 1]
@@ -141,9 +142,7 @@ class SparseIndex:
         return Pooling(SparseIndex(coarse), inverse, counts)
 
     def _subdivision(self) -> SparseIndex:
-        offsets = self.coords.new_tensor(
-            [[0, x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]
-        )
+        offsets = self.coords.new_tensor([[0, x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
         scale = self.coords.new_tensor([1, 2, 2, 2])
         return SparseIndex(((self.coords * scale).unsqueeze(1) + offsets).flatten(0, 1))
 

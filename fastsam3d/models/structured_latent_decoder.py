@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -77,9 +78,7 @@ class MeshDecoder(SparseTransformerTrunk):
         self.resolution = resolution
         self.mesh_resolution = resolution * 2 ** len(upsample_channels)
         widths = [model_channels, *upsample_channels]
-        self.upsample = nn.ModuleList(
-            SparseSubdivideBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.upsample = nn.ModuleList(SparseSubdivideBlock(a, b) for a, b in itertools.pairwise(widths))
         self.out_layer = nn.Linear(widths[-1], CHANNELS)
         self.set_dtype(dtype)
 
@@ -152,7 +151,9 @@ class GaussianDecoder(SparseTransformerTrunk):
 
     def _to_gaussian(self, raw: Tensor, voxels: Tensor) -> Gaussian:
         count = self.gaussians
-        offset, color, scaling, rotation, opacity = raw.split([3 * count, 3 * count, 3 * count, 4 * count, count], 1)
+        offset, color, scaling, rotation, opacity = raw.split(
+            [3 * count, 3 * count, 3 * count, 4 * count, count], 1
+        )
         moved = torch.tanh(offset.unflatten(1, (count, 3)) + self.offset_perturbation)
         reach = 0.5 * self.VOXEL_SIZE / self.resolution
         center = ((voxels.float() + 0.5) / self.resolution).unsqueeze(1) + moved * reach

@@ -1,7 +1,8 @@
-"""Second-stage generator: a diffusion transformer on sparse voxels (SAM 3D Objects architecture, section 7)."""
+"""Second-stage generator: a transformer on sparse voxels (SAM 3D Objects architecture, section 7)."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -32,7 +33,9 @@ class SparseResBlock(nn.Module):
         self.conv1 = SparseConvolution(channels, out_channels)
         self.conv2 = SparseConvolution(out_channels, out_channels)
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_channels, 2 * out_channels))
-        self.skip_connection = nn.Linear(channels, out_channels) if channels != out_channels else nn.Identity()
+        self.skip_connection = (
+            nn.Linear(channels, out_channels) if channels != out_channels else nn.Identity()
+        )
 
     def forward(self, x: SparseTensor, t_emb: Tensor, target: SparseIndex | None = None) -> SparseTensor:
         """`target` is the finer voxel set to return to when `direction` is +1. `t_emb [B, C]`."""
@@ -42,7 +45,7 @@ class SparseResBlock(nn.Module):
         h = F.silu(self.norm1(x.feats))
         skip = self.skip_connection(x.feats)
         if self.direction > 0:
-            # What acts on single voxels gives the same for all voxels of a cell, so it is done before copying.
+            # What acts on single voxels gives the same for all voxels of a cell, so it precedes copying.
             assert target is not None
             pooling, index = target.pooling(), target
             h = self.conv1.conv.apply_to_copies(h, pooling, index)
@@ -67,8 +70,8 @@ class StructuredLatentGenerator(nn.Module):
         num_heads: attention heads.
         mlp_ratio: hidden width of the feed-forward over `model_channels`.
         cond_channels: width of condition tokens.
-        io_channels: width of the convolutional levels before (and after) the transformer; each level halves the
-            grid, so one entry means patches of 2 x 2 x 2.
+        io_channels: width of the convolutional levels before (and after) the transformer; each level halves
+            the grid, so one entry means patches of 2 x 2 x 2.
         num_io_res_blocks: residual blocks per level.
         dtype: type of the torso; input layer, output layer and time embedding stay in fp32.
     """
@@ -96,7 +99,7 @@ class StructuredLatentGenerator(nn.Module):
         self.input_layer = nn.Linear(channels, widths[0])
         self.input_blocks = nn.ModuleList()
         self.out_blocks = nn.ModuleList()
-        for width, following in zip(widths[:-1], widths[1:], strict=True):
+        for width, following in itertools.pairwise(widths):
             same = [SparseResBlock(width, width, model_channels) for _ in range(num_io_res_blocks - 1)]
             self.input_blocks.extend([*same, SparseResBlock(width, following, model_channels, -1)])
         for width, previous in zip(reversed(widths[:-1]), reversed(widths[1:]), strict=True):
@@ -114,7 +117,8 @@ class StructuredLatentGenerator(nn.Module):
         self.set_dtype(dtype)
 
     def _initialise(self) -> None:
-        # Modulations and the output begin at zero, so that blocks begin as identities and the velocity at zero.
+        # Modulations and the output begin at zero, so that blocks begin as identities and the
+        # velocity at zero.
         for block in self.blocks:
             nn.init.zeros_(block.adaLN_modulation[-1].weight)
             nn.init.zeros_(block.adaLN_modulation[-1].bias)

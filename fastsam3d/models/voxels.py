@@ -13,7 +13,7 @@ def split_interior(coords: Tensor, distance: int = 1) -> tuple[Tensor, Tensor]:
 
     Args:
         coords: unique voxels `[N, 4]` (batch, x, y, z).
-        distance: a voxel is inside if all voxels within this distance along every axis are occupied; 0 keeps all.
+        distance: a voxel is inside if all voxels within this distance of it are occupied; 0: none.
 
     Returns:
         shell `[M, 4]` and inside `[N - M, 4]`, each in the order of `coords`.
@@ -35,12 +35,15 @@ def prune_sparse_structure(coords: Tensor, max_neighbor_axes_dist: int = 1) -> T
 
 
 def downsample_sparse_structure(
-    coords: Tensor, max_coords: int = 42000, downsample_factor: int = 2, generator: torch.Generator | None = None
+    coords: Tensor,
+    max_coords: int = 42000,
+    downsample_factor: int = 2,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, int]:
     """Shrinks a voxel set that is too large for the second stage.
 
-    Each axis range is mapped linearly to a centred range of 1 / `downsample_factor` of its size; duplicates are
-    dropped; if too many are left, `max_coords` of them are drawn.
+    Each axis range is mapped linearly to a centred range of 1 / `downsample_factor` of its size; duplicates
+    are dropped; if too many are left, `max_coords` of them are drawn.
 
     Args:
         coords: voxels `[N, 4]` (batch, x, y, z).

@@ -13,7 +13,8 @@ from fastsam3d.models.sparse_tensor import SparseIndex, SparseTensor
 class WindowedSelfAttention(nn.Module):
     """Multi-head self-attention inside windows of voxels, without normalisation of queries and keys.
 
-    Windows of similar size are padded to one batch, so the work grows with the number of voxels, not with its square.
+    Windows of similar size are padded to one batch, so the work grows with the number of voxels, not with
+    its square.
     """
 
     def __init__(self, channels: int, heads: int, window: int, shift: int) -> None:

@@ -1,6 +1,8 @@
-"""Voxel samples of procedural objects: what the structured-latent encoder sees and the decoder has to give back.
+"""Voxel samples of procedural objects: what the structured-latent encoder sees and the decoder has to give
+back.
 
-Everything is read off one lattice of corners with half a voxel's spacing: the corners of the mesh decoder's cubes.
+Everything is read off one lattice of corners with half a voxel's spacing: the corners of the mesh decoder's
+cubes.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ class VoxelSample:
 
 
 def corner_columns() -> Tensor:
-    """Lattice column of corner c of child k of a voxel `[8, 8]`, children and corners in the decoder's orders."""
+    """Lattice column of corner c of child k of a voxel `[8, 8]`, children and corners in the decoder's
+    orders."""
     children = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
     return torch.tensor(
         [[9 * (k[0] + c[0]) + 3 * (k[1] + c[1]) + (k[2] + c[2]) for c in CORNERS] for k in children]
@@ -126,8 +129,8 @@ def voxel_sample(
 def draw_sample(rng: np.random.Generator, resolution: int, augment: bool = True) -> VoxelSample:
     """A random training object; seeds of held-out objects are never drawn.
 
-    A quarter of the objects is smaller, so that sets of merged voxels are nothing new to the decoder; for a quarter
-    the voxels deviate from the true ones, as predicted voxels do.
+    A quarter of the objects is smaller, so that sets of merged voxels are nothing new to the decoder; for a
+    quarter the voxels deviate from the true ones, as predicted voxels do.
     """
     item = make_object(int(rng.integers(HELD_OUT_SEED)))
     placement, noise, dilation = Placement(), None, DILATION

@@ -1,9 +1,10 @@
 """Trains the structured-latent generator and its condition embedder on the latents of a trained encoder.
 
-    python -m fastsam3d.training.structured_latent_flow --data DIR --vae RUN/checkpoint.pt --output RUN --minutes 40
+    python -m fastsam3d.training.structured_latent_flow --data DIR --vae RUN/checkpoint.pt --output RUN
+    --minutes 40
 
-Flow matching: `x_t = (1 - t) noise + t data`, target velocity `data - noise`, mean squared error over voxels. The
-condition is zeroed for a tenth of the images, which trains the unconditional pass.
+Flow matching: `x_t = (1 - t) noise + t data`, target velocity `data - noise`, mean squared error over
+voxels. The condition is zeroed for a tenth of the images, which trains the unconditional pass.
 """
 
 from __future__ import annotations
@@ -86,9 +87,7 @@ class LatentSource:
         noise = None
         if rng.random() < RAGGED:
             noise = torch.from_numpy(rng.normal(0, 0.35, (self.resolution,) * 3).astype(np.float32))
-        coords = occupied_voxels(
-            lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise
-        )
+        coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
         sample = voxel_sample(item, *split_interior(coords), self.resolution, placement)
         with torch.autocast("cpu", torch.bfloat16):
             feats = self.autoencoder.encode(sample)
@@ -142,7 +141,9 @@ def train(arguments: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(arguments.seed)
     autoencoder, vae = load_autoencoder(arguments.vae, config)
     if "latent_mean" not in vae:
-        raise SystemExit(f"{arguments.vae} has no latent statistics: its training has not ended (see --statistics)")
+        raise SystemExit(
+            f"{arguments.vae} has no latent statistics: its training has not ended (see --statistics)"
+        )
     source = LatentSource(autoencoder, vae, config.resolution)
     dataset = ProceduralDataset(arguments.data)
     stage = StructuredLatentStage(config).to(device)
@@ -157,7 +158,16 @@ def train(arguments: argparse.Namespace) -> None:
         stage,
         arguments.learning_rate,
         arguments.matrix_learning_rate,
-        keep=("input_layer", "out_layer", "_embedder.mlp", "adaLN", "emb_layers", "idx_emb", "token", "pos_emb"),
+        keep=(
+            "input_layer",
+            "out_layer",
+            "_embedder.mlp",
+            "adaLN",
+            "emb_layers",
+            "idx_emb",
+            "token",
+            "pos_emb",
+        ),
     )
     average = Average(stage, arguments.average)
     budget = Budget(arguments.minutes, arguments.steps)
@@ -169,7 +179,11 @@ def train(arguments: argparse.Namespace) -> None:
         budget.step, budget.spent_seconds = state["step"], state["seconds"]
 
     def save() -> None:
-        contents = {"model": stage.state_dict(), "average": average.state, "optimizer": optimizer.state_dict()}
+        contents = {
+            "model": stage.state_dict(),
+            "average": average.state,
+            "optimizer": optimizer.state_dict(),
+        }
         contents |= {"generator": generator.get_state(), "step": budget.step, "seconds": budget.spent_seconds}
         contents["constants"] = {"latent_mean": source.mean, "latent_std": source.std}
         save_checkpoint(output / "checkpoint.pt", contents)
@@ -204,18 +218,26 @@ def train(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True, help="folder of shards made by fastsam3d.training.dataset")
     parser.add_argument("--vae", required=True, help="checkpoint of fastsam3d.training.structured_latent_vae")
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
-    parser.add_argument("--embedder", default=None, help="checkpoint of the first stage, to start its embedder from")
+    parser.add_argument(
+        "--embedder", default=None, help="checkpoint of the first stage, to start its embedder from"
+    )
     parser.add_argument("--model", default="mini")
     parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
-    parser.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
+    parser.add_argument(
+        "--steps", type=int, default=None, help="length of the run in steps, instead of minutes"
+    )
     parser.add_argument("--images", type=int, default=4, help="images a step")
     parser.add_argument("--noises", type=int, default=2, help="noises and times an image")
     parser.add_argument("--learning-rate", type=float, default=8e-4, help="AdamW's peak")
-    parser.add_argument("--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off")
+    parser.add_argument(
+        "--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off"
+    )
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")

@@ -1,11 +1,14 @@
-"""Trains the mesh decoder of the mini model, with an encoder of structured latents that exists for training only.
+"""Trains the mesh decoder of the mini model, with an encoder of structured latents that exists for training
+only.
 
     python -m fastsam3d.training.structured_latent_vae --output RUN --minutes 20
-    python -m fastsam3d.training.structured_latent_vae --output RUN --statistics     latents' mean and std, again
+    python -m fastsam3d.training.structured_latent_vae --output RUN --statistics     latents' mean and std,
+    again
 
-The decoder's first eight channels are learned as signed distances in cubes of the surface grid, raised by one cube
-side over the grid's resolution: extraction subtracts 1 / resolution from them (SAM 3D Objects architecture, section
-8.2). Otherwise it does not depend on their scale, except that unknown corners count as one cube away.
+The decoder's first eight channels are learned as signed distances in cubes of the surface grid, raised by
+one cube side over the grid's resolution: extraction subtracts 1 / resolution from them (SAM 3D Objects
+architecture, section 8.2). Otherwise it does not depend on their scale, except that unknown corners count as
+one cube away.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from fastsam3d.models.config import ModelConfig, load_model_config
@@ -94,9 +96,9 @@ def reconstruction_losses(output: Tensor, sample: VoxelSample, resolution: int) 
         resolution: side of the surface grid.
 
     Returns:
-        `sdf` (mean distance error in cubes, near points counting four times), `color` (L1), `normal` (L1 of the
-        0..1 code), `regular` (mean squares of corner offsets and weights), and `sign` (share of wrong signs near
-        the surface), which is not a loss.
+        `sdf` (mean distance error in cubes, near points counting four times), `color` (L1), `normal` (L1 of
+        the 0..1 code), `regular` (mean squares of corner offsets and weights), and `sign` (share of wrong
+        signs near the surface), which is not a loss.
     """
     columns = corner_columns().flatten().to(output.device)
     distance = sample.lattice[:, columns].reshape(-1, 8)
@@ -133,7 +135,9 @@ def autoencoder_loss(
 
 
 @torch.no_grad()
-def latent_statistics(model: StructuredLatentAutoencoder, resolution: int, count: int = 128) -> dict[str, Tensor]:
+def latent_statistics(
+    model: StructuredLatentAutoencoder, resolution: int, count: int = 128
+) -> dict[str, Tensor]:
     """Mean and standard deviation per channel over the voxels of `count` training objects."""
     rng = np.random.default_rng(12)
     latents = [
@@ -148,8 +152,8 @@ def latent_statistics(model: StructuredLatentAutoencoder, resolution: int, count
 def evaluate(model: StructuredLatentAutoencoder, resolution: int, count: int = 8) -> dict[str, float]:
     """Reconstruction of held-out objects from their true voxels.
 
-    Returns means over the objects: the losses, and `f1`, the F-score in percent at 0.05 between the decoded surface
-    and that of the true distances on the same grid.
+    Returns means over the objects: the losses, and `f1`, the F-score in percent at 0.05 between the decoded
+    surface and that of the true distances on the same grid.
     """
     from fastsam3d.evaluation.metrics import compare_surfaces, sample_surface
 
@@ -245,23 +249,35 @@ def train(arguments: argparse.Namespace) -> None:
     statistics = latent_statistics(model, resolution)
     save()
     results = evaluate(model, resolution)
-    log.write(step=budget.step, seconds=budget.spent_seconds, **{f"held_out_{k}": v for k, v in results.items()})
+    log.write(
+        step=budget.step, seconds=budget.spent_seconds, **{f"held_out_{k}": v for k, v in results.items()}
+    )
     logger.info("held out: %s", ", ".join(f"{k} {v:.4f}" for k, v in results.items()))
 
 
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
-    parser.add_argument("--data", default=None, help="accepted like the other stages; objects are made on the fly")
+    parser.add_argument(
+        "--data", default=None, help="accepted like the other stages; objects are made on the fly"
+    )
     parser.add_argument("--model", default="mini")
     parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
-    parser.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
-    parser.add_argument("--statistics", action="store_true", help="only statistics and evaluation of a finished run")
+    parser.add_argument(
+        "--steps", type=int, default=None, help="length of the run in steps, instead of minutes"
+    )
+    parser.add_argument(
+        "--statistics", action="store_true", help="only statistics and evaluation of a finished run"
+    )
     parser.add_argument("--batch", type=int, default=2, help="objects a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="AdamW's peak")
-    parser.add_argument("--matrix-learning-rate", type=float, default=2e-3, help="Muon's peak; 0 switches it off")
+    parser.add_argument(
+        "--matrix-learning-rate", type=float, default=2e-3, help="Muon's peak; 0 switches it off"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.statistics:
