@@ -6,8 +6,14 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "FAMILIES": "objects", "HELD_OUT_SEED": "objects", "ProceduralObject": "objects", "make_object": "objects",
-    "View": "samples", "make_view": "samples", "Scene": "scenes", "make_scene": "scenes",
+    "FAMILIES": "objects",
+    "HELD_OUT_SEED": "objects",
+    "ProceduralObject": "objects",
+    "make_object": "objects",
+    "View": "samples",
+    "make_view": "samples",
+    "Scene": "scenes",
+    "make_scene": "scenes",
     "render_scene": "scene_render",
 }
 __all__ = list(_PUBLIC)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from .primitives import BOX, CAPSULE, COLUMNS, CONE, ELLIPSOID, TORUS, bounding_box, sort_table
+from fastsam3d.procedural.primitives import (
+    BOX,
+    CAPSULE,
+    COLUMNS,
+    CONE,
+    ELLIPSOID,
+    TORUS,
+    bounding_box,
+    sort_table,
+)
 
 HALF_EXTENT = 0.475
 MINIMUM_HALF_THICKNESS = 0.029  # a 32-voxel grid needs parts at least 1.75 voxels thick
@@ -35,8 +44,18 @@ class Parts:
     def __init__(self) -> None:
         self.rows: list[np.ndarray] = []
 
-    def _add(self, kind, center, size, color, rotation=IDENTITY, rounding=0.0, mirror=False, subtract=False,
-             smooth=0.0) -> None:
+    def _add(
+        self,
+        kind,
+        center,
+        size,
+        color,
+        rotation=IDENTITY,
+        rounding=0.0,
+        mirror=False,
+        subtract=False,
+        smooth=0.0,
+    ) -> None:
         row = np.zeros(COLUMNS)
         row[0], row[1:4], row[4:8], row[8:11] = kind, center, rotation, size
         row[11], row[12:15], row[15], row[16] = rounding, color, float(subtract), smooth
@@ -44,7 +63,9 @@ class Parts:
         if mirror:
             other = row.copy()
             other[1] = -other[1]
-            other[6:8] = -other[6:8]  # M R M with M = diag(-1, 1, 1) flips the y and z parts of the quaternion
+            other[6:8] = -other[
+                6:8
+            ]  # M R M with M = diag(-1, 1, 1) flips the y and z parts of the quaternion
             self.rows.append(other)
 
     def box(self, center, half, color, rounding=0.03, **options) -> None:
@@ -58,7 +79,9 @@ class Parts:
         half = np.linalg.norm(end - start) / 2
         rounding = min(rounding, 0.9 * half, 0.9 * max(bottom, top))
         size = (max(bottom, rounding), half, max(top, rounding))
-        self._add(CONE, (start + end) / 2, size, color, rotation=along(end - start), rounding=rounding, **options)
+        self._add(
+            CONE, (start + end) / 2, size, color, rotation=along(end - start), rounding=rounding, **options
+        )
 
     def cylinder(self, start, end, radius, color, rounding=0.02, **options) -> None:
         """Cylinder between two points."""
@@ -77,11 +100,17 @@ class Parts:
         """Capsule between two points."""
         start, end = np.asarray(start, float), np.asarray(end, float)
         length = np.linalg.norm(end - start)
-        self._add(CAPSULE, (start + end) / 2, (radius, length / 2, 0.0), color, rotation=along(end - start),
-                  **options)
+        self._add(
+            CAPSULE,
+            (start + end) / 2,
+            (radius, length / 2, 0.0),
+            color,
+            rotation=along(end - start),
+            **options,
+        )
 
     def table(self) -> np.ndarray:
-        """The finished table, float32 `[K, 17]`: sturdy, centred, longest half extent `HALF_EXTENT`, sorted."""
+        """The finished table, float32 `[K, 17]`: sturdy, centred, scaled to `HALF_EXTENT`, sorted."""
         table = np.stack(self.rows)
         for _ in range(3):
             table = _normalised(table)

@@ -1,7 +1,8 @@
 """Pinhole cameras in the PyTorch3D frame (x left, y up, z forward), row vectors: p_cam = (p_obj * s) @ R + t.
 
 The image plane is described in tangent units: a point projects to (X / Z, Y / Z); the square full frame spans
-[-F, F] in both, F = `half_tangent`. In pixels of an N x N image x = N / 2 (1 - X / (Z F)), y = N / 2 (1 - Y / (Z F)).
+[-F, F] in both, F = `half_tangent`. In an N x N image, in pixels: x = N / 2 (1 - X / (Z F)) and
+y = N / 2 (1 - Y / (Z F)).
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def look_at_rotation(azimuth: float, elevation: float, roll: float) -> np.ndarra
 
     Angles in radians; azimuth 0 is the front (camera at -y), positive towards +x; roll turns the image.
     """
-    away = np.array([np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)])
+    away = np.array(
+        [np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
+    )
     forward = -away
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
@@ -68,8 +71,8 @@ def sample_camera(rng: np.random.Generator, surface: np.ndarray) -> Camera:
 
     Args:
         rng: source of randomness; its distribution is invariant under the mirror x -> -x.
-        surface: points `[N, 3]` on the object; the frame is chosen to contain all of them and so that the longer
-            side of their box takes 35-90 % of it, at a random place.
+        surface: points `[N, 3]` on the object; the frame is chosen to contain all of them and so that the
+            longer side of their box takes 35-90 % of it, at a random place.
     """
     azimuth, elevation = np.deg2rad(rng.uniform(-100, 100)), np.deg2rad(rng.uniform(5, 50))
     base = look_at_rotation(azimuth, elevation, np.deg2rad(3) * rng.standard_normal())
@@ -92,8 +95,14 @@ def sample_camera(rng: np.random.Generator, surface: np.ndarray) -> Camera:
 def quaternion_from_matrix(matrix: np.ndarray) -> np.ndarray:
     """Unit quaternion wxyz (w >= 0) whose standard matrix equals `matrix` `[3, 3]`."""
     m = matrix
-    candidates = np.array([1 + m[0, 0] + m[1, 1] + m[2, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2],
-                           1 - m[0, 0] + m[1, 1] - m[2, 2], 1 - m[0, 0] - m[1, 1] + m[2, 2]])
+    candidates = np.array(
+        [
+            1 + m[0, 0] + m[1, 1] + m[2, 2],
+            1 + m[0, 0] - m[1, 1] - m[2, 2],
+            1 - m[0, 0] + m[1, 1] - m[2, 2],
+            1 - m[0, 0] - m[1, 1] + m[2, 2],
+        ]
+    )
     best = int(candidates.argmax())
     d = candidates[best]
     rows = {

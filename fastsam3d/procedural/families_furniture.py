@@ -1,24 +1,38 @@
-"""Furniture and household families. Front is -y, up is +z; every function fills a `Parts` from a generator."""
+"""Furniture families. Front is -y, up is +z; every function fills a `Parts` from a generator."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from .builder import Parts, about
-from .palette import color, shade, wood
+from fastsam3d.procedural.builder import Parts, about
+from fastsam3d.procedural.palette import color, shade, wood
 
 
 def _legs(parts, rng, x, y, bottom, top, tint) -> None:
     thick = rng.uniform(0.07, 0.11)
     if rng.random() < 0.5:
         for depth in (-1, 1):
-            parts.box((x - thick, depth * (y - thick), (bottom + top) / 2), (thick, thick, (top - bottom) / 2), tint,
-                      rounding=0.02, mirror=True)
+            parts.box(
+                (x - thick, depth * (y - thick), (bottom + top) / 2),
+                (thick, thick, (top - bottom) / 2),
+                tint,
+                rounding=0.02,
+                mirror=True,
+            )
     else:
         splay = rng.uniform(0, 0.12)
         for depth in (-1, 1):
-            parts.cone((x - thick + splay, depth * (y - thick + splay), bottom), (x - thick, depth * (y - thick), top),
-                       0.8 * thick, 1.1 * thick, tint, rounding=0.01, mirror=True)
+            parts.cone(
+                (x - thick + splay, depth * (y - thick + splay), bottom),
+                (x - thick, depth * (y - thick), top),
+                0.8 * thick,
+                1.1 * thick,
+                tint,
+                rounding=0.01,
+                mirror=True,
+            )
 
 
 def chair(parts: Parts, rng: np.random.Generator) -> None:
@@ -41,19 +55,41 @@ def chair(parts: Parts, rng: np.random.Generator) -> None:
     rotation, offset = about("x", -lean), back * np.sin(np.deg2rad(lean))
     style, width = rng.integers(3), 0.075
     if style == 0:
-        parts.box((0, y - width + offset / 2, height + back / 2), (x * rng.uniform(0.8, 1), width, back / 2 + 0.05),
-                  seat_tint, rotation=rotation, rounding=0.05)
+        parts.box(
+            (0, y - width + offset / 2, height + back / 2),
+            (x * rng.uniform(0.8, 1), width, back / 2 + 0.05),
+            seat_tint,
+            rotation=rotation,
+            rounding=0.05,
+        )
     else:
-        parts.box((x - width, y - width + offset / 2, height + back / 2), (width, width, back / 2 + 0.04), frame,
-                  rotation=rotation, mirror=True)
-        parts.box((0, y - width + offset * 0.9, height + back * 0.88), (x, width, rng.uniform(0.09, 0.2)), seat_tint,
-                  rotation=rotation)
+        parts.box(
+            (x - width, y - width + offset / 2, height + back / 2),
+            (width, width, back / 2 + 0.04),
+            frame,
+            rotation=rotation,
+            mirror=True,
+        )
+        parts.box(
+            (0, y - width + offset * 0.9, height + back * 0.88),
+            (x, width, rng.uniform(0.09, 0.2)),
+            seat_tint,
+            rotation=rotation,
+        )
         if style == 1:
-            parts.box((0, y - width + offset * 0.45, height + back * 0.42), (x, width, 0.09), seat_tint,
-                      rotation=rotation)
+            parts.box(
+                (0, y - width + offset * 0.45, height + back * 0.42),
+                (x, width, 0.09),
+                seat_tint,
+                rotation=rotation,
+            )
         else:
-            parts.box((0, y - width + offset * 0.45, height + back * 0.45), (0.1, width, back * 0.45), frame,
-                      rotation=rotation)
+            parts.box(
+                (0, y - width + offset * 0.45, height + back * 0.45),
+                (0.1, width, back * 0.45),
+                frame,
+                rotation=rotation,
+            )
     if rng.random() < 0.3:
         arm = rng.uniform(0.28, 0.4)
         parts.box((x - 0.02, 0, height + arm), (0.085, y, 0.065), frame, mirror=True)
@@ -63,7 +99,12 @@ def chair(parts: Parts, rng: np.random.Generator) -> None:
 def table(parts: Parts, rng: np.random.Generator) -> None:
     """Round or square top on legs, a column or two side panels, optional lower shelf."""
     frame, top = wood(rng), wood(rng) if rng.random() < 0.5 else color(rng)
-    x, y, height, thick = rng.uniform(0.6, 1.0), rng.uniform(0.5, 0.7), rng.uniform(0.5, 0.9), rng.uniform(0.06, 0.1)
+    x, y, height, thick = (
+        rng.uniform(0.6, 1.0),
+        rng.uniform(0.5, 0.7),
+        rng.uniform(0.5, 0.9),
+        rng.uniform(0.06, 0.1),
+    )
     style = rng.integers(3)
     if style == 0:
         parts.cylinder((0, 0, height - thick), (0, 0, height + thick), min(x, y), top)
@@ -92,7 +133,7 @@ def shelf(parts: Parts, rng: np.random.Generator) -> None:
     levels = np.linspace(-z + t, z - t, boards)
     for level in levels:
         parts.box((0, 0, level), (x, y, t), frame)
-    for level, above in zip(levels[:-1], levels[1:]):
+    for level, above in pairwise(levels):
         if rng.random() < 0.6:
             room = (above - level) / 2 - t
             size = np.array([rng.uniform(0.12, 0.25), y * 0.7, room * rng.uniform(0.5, 0.9)])
@@ -126,7 +167,9 @@ def sofa(parts: Parts, rng: np.random.Generator) -> None:
     x, y, arm = rng.uniform(0.5, 1.1), rng.uniform(0.4, 0.5), rng.uniform(0.1, 0.16)
     parts.box((0, 0, 0.2), (x, y, 0.16), tint, rounding=0.05)
     back = rng.uniform(0.35, 0.6)
-    parts.box((0, y - 0.1, 0.3 + back / 2), (x, 0.13, back / 2 + 0.15), tint, rounding=0.09, rotation=about("x", -6))
+    parts.box(
+        (0, y - 0.1, 0.3 + back / 2), (x, 0.13, back / 2 + 0.15), tint, rounding=0.09, rotation=about("x", -6)
+    )
     if rng.random() < 0.5:
         parts.box((x - arm, 0, 0.38), (arm, y, 0.26), shade(tint, 0.9), rounding=0.08, mirror=True)
     else:
@@ -135,7 +178,9 @@ def sofa(parts: Parts, rng: np.random.Generator) -> None:
     seats = 1 if x < 0.65 else (2 if x < 0.95 else 3)
     room = (x - 2 * arm) / seats
     for index in range(seats):
-        parts.box(((2 * index - seats + 1) * room, -0.1, 0.42), (room * 0.96, y * 0.75, 0.1), cushion, rounding=0.05)
+        parts.box(
+            ((2 * index - seats + 1) * room, -0.1, 0.42), (room * 0.96, y * 0.75, 0.1), cushion, rounding=0.05
+        )
     parts.box((x - 0.12, -y + 0.12, 0.0), (0.07, 0.07, 0.1), (0.2, 0.15, 0.1), mirror=True)
     parts.box((x - 0.12, y - 0.12, 0.0), (0.07, 0.07, 0.1), (0.2, 0.15, 0.1), mirror=True)
 
@@ -154,7 +199,14 @@ def lamp(parts: Parts, rng: np.random.Generator) -> None:
         parts.cylinder((0, 0, 0), (0, 0, height), 0.08, shade(metal, 0.7))
     style, tall = rng.integers(3), rng.uniform(0.35, 0.6)
     if style == 0:
-        parts.cone((0, 0, height), (0, 0, height + tall), wide, wide * rng.uniform(0.35, 0.6), shade_tint, rounding=0.02)
+        parts.cone(
+            (0, 0, height),
+            (0, 0, height + tall),
+            wide,
+            wide * rng.uniform(0.35, 0.6),
+            shade_tint,
+            rounding=0.02,
+        )
     elif style == 1:
         parts.cylinder((0, 0, height), (0, 0, height + tall), wide * 0.85, shade_tint)
     else:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from .builder import Parts, about
-from .palette import DARK, GLASS, METAL, WHITE, color, shade
+from fastsam3d.procedural.builder import Parts, about
+from fastsam3d.procedural.palette import DARK, GLASS, METAL, WHITE, color, shade
 
 
 def _wheels(parts, rng, x, positions, radius, thick=0.1) -> None:
     hub = METAL if rng.random() < 0.6 else color(rng)
     for y in positions:
-        parts.cylinder((x - thick, y, radius), (x + thick, y, radius), radius, DARK, rounding=0.04, mirror=True)
+        parts.cylinder(
+            (x - thick, y, radius), (x + thick, y, radius), radius, DARK, rounding=0.04, mirror=True
+        )
         parts.cylinder((x, y, radius), (x + thick * 1.2, y, radius), radius * 0.5, hub, mirror=True)
 
 
@@ -67,7 +69,9 @@ def truck(parts: Parts, rng: np.random.Generator) -> None:
         parts.box((0, centre, z + 0.06), (x * 1.02, half, 0.08), load)
         parts.box((x * 0.95, centre, z + 0.2), (0.07, half, 0.2), load, mirror=True)
         parts.box((0, y - 0.06, z + 0.2), (x, 0.07, 0.2), load)
-        parts.ellipsoid((0, centre, z + 0.15), (x * 0.85, half * 0.9, rng.uniform(0.2, 0.45)), (0.5, 0.38, 0.2))
+        parts.ellipsoid(
+            (0, centre, z + 0.15), (x * 0.85, half * 0.9, rng.uniform(0.2, 0.45)), (0.5, 0.38, 0.2)
+        )
     positions = (-y + deep, y - 0.25) if rng.random() < 0.5 else (-y + deep, y - 0.68, y - 0.2)
     _wheels(parts, rng, x - 0.04, positions, radius)
 
@@ -86,10 +90,18 @@ def airplane(parts: Parts, rng: np.random.Generator) -> None:
     sweep = rng.uniform(0, 28) if rng.random() < 0.6 else 0.0
     level = rng.uniform(-0.08, 0.06)
     bend = np.deg2rad(sweep)
-    parts.box((span / 2 * np.cos(bend), -0.1 + span / 2 * np.sin(bend), level), (span / 2, chord, thick), second,
-              rotation=about("z", sweep), mirror=True, rounding=0.04)
+    parts.box(
+        (span / 2 * np.cos(bend), -0.1 + span / 2 * np.sin(bend), level),
+        (span / 2, chord, thick),
+        second,
+        rotation=about("z", sweep),
+        mirror=True,
+        rounding=0.04,
+    )
     parts.box((0.17, length * 0.88, 0.08), (0.24, 0.12, 0.06), second, mirror=True)
-    parts.box((0, length * 0.88, 0.24), (0.06, 0.13, rng.uniform(0.18, 0.28)), second, rotation=about("x", -15))
+    parts.box(
+        (0, length * 0.88, 0.24), (0.06, 0.13, rng.uniform(0.18, 0.28)), second, rotation=about("x", -15)
+    )
     style = rng.integers(3)
     if style == 0:
         parts.cylinder((0, -length - 0.06, 0), (0, -length + 0.1, 0), 0.1, DARK)
@@ -110,7 +122,9 @@ def rocket(parts: Parts, rng: np.random.Generator) -> None:
     radius, height = rng.uniform(0.24, 0.36), rng.uniform(0.8, 1.2)
     if rng.random() < 0.6:
         parts.cylinder((0, 0, 0), (0, 0, height), radius, tint)
-        parts.cone((0, 0, height), (0, 0, height + rng.uniform(0.35, 0.6)), radius, 0.04, second, rounding=0.03)
+        parts.cone(
+            (0, 0, height), (0, 0, height + rng.uniform(0.35, 0.6)), radius, 0.04, second, rounding=0.03
+        )
     else:
         parts.ellipsoid((0, 0, height * 0.5), (radius * 1.2, radius * 1.2, height * 0.75), tint)
         parts.cone((0, 0, height * 0.95), (0, 0, height * 1.35), radius * 0.85, 0.05, second, rounding=0.03)
@@ -121,15 +135,26 @@ def rocket(parts: Parts, rng: np.random.Generator) -> None:
     if style == 2:
         parts.capsule((radius + 0.12, 0, 0.0), (radius + 0.12, 0, height * 0.5), 0.14, second, mirror=True)
         return
-    parts.box((radius + out / 2, 0, 0.05), (out / 2 + 0.08, 0.065, tall), second, rotation=about("y", 20), mirror=True)
+    parts.box(
+        (radius + out / 2, 0, 0.05),
+        (out / 2 + 0.08, 0.065, tall),
+        second,
+        rotation=about("y", 20),
+        mirror=True,
+    )
     parts.box((0, radius + out / 2, 0.05), (0.065, out / 2 + 0.08, tall), second, rotation=about("x", -20))
     if style == 1:
-        parts.box((0, -radius - out / 2, 0.05), (0.065, out / 2 + 0.08, tall), second, rotation=about("x", 20))
+        parts.box(
+            (0, -radius - out / 2, 0.05), (0.065, out / 2 + 0.08, tall), second, rotation=about("x", 20)
+        )
 
 
 def house(parts: Parts, rng: np.random.Generator) -> None:
     """Gable, pyramid or flat roof, door and windows in front, chimney, optional annex."""
-    wall, roof = color(rng, pale=rng.random() < 0.6), color(rng, hue=(-0.05, 0.1)) if rng.random() < 0.6 else color(rng)
+    wall, roof = (
+        color(rng, pale=rng.random() < 0.6),
+        color(rng, hue=(-0.05, 0.1)) if rng.random() < 0.6 else color(rng),
+    )
     x, y, z = rng.uniform(0.45, 0.75), rng.uniform(0.4, 0.6), rng.uniform(0.28, 0.5)
     parts.box((0, 0, z), (x, y, z), wall, rounding=0.015)
     style = rng.integers(3)
@@ -138,7 +163,13 @@ def house(parts: Parts, rng: np.random.Generator) -> None:
         pitch = rng.uniform(28, 42)
         run = (x + 0.08) / np.cos(np.deg2rad(pitch))
         rise = (x + 0.08) * np.tan(np.deg2rad(pitch))
-        parts.box((x / 2, 0, top + rise / 2), (run / 2, y + 0.08, 0.08), roof, rotation=about("y", pitch), mirror=True)
+        parts.box(
+            (x / 2, 0, top + rise / 2),
+            (run / 2, y + 0.08, 0.08),
+            roof,
+            rotation=about("y", pitch),
+            mirror=True,
+        )
         parts.box((0, 0, top + rise * 0.27), (x * 0.55, y * 0.96, rise * 0.3), wall)
         parts.box((0, 0, top + rise * 0.5), (x * 0.25, y * 0.96, rise * 0.36), wall)
         top += rise
@@ -146,8 +177,12 @@ def house(parts: Parts, rng: np.random.Generator) -> None:
         rise = rng.uniform(0.3, 0.6)
         for level in range(4):
             part = 1 - level / 4
-            parts.box((0, 0, top + rise * (level + 0.5) / 4), ((x + 0.08) * part, (y + 0.08) * part, rise / 8 + 0.03), roof,
-                      rounding=0.02)
+            parts.box(
+                (0, 0, top + rise * (level + 0.5) / 4),
+                ((x + 0.08) * part, (y + 0.08) * part, rise / 8 + 0.03),
+                roof,
+                rounding=0.02,
+            )
         top += rise
     else:
         parts.box((0, 0, top + 0.06), (x + 0.07, y + 0.07, 0.08), roof)

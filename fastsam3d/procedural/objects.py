@@ -9,21 +9,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from . import families_furniture as furniture
-from . import families_things as things
-from . import families_vehicles as vehicles
-from .builder import Parts
-from .primitives import CompiledTable
+from fastsam3d.errors import UserError
+from fastsam3d.procedural import families_furniture as furniture
+from fastsam3d.procedural import families_things as things
+from fastsam3d.procedural import families_vehicles as vehicles
+from fastsam3d.procedural.builder import Parts
+from fastsam3d.procedural.primitives import CompiledTable
 
 _FAMILIES = {
-    "chair": (furniture.chair, "mirror"), "table": (furniture.table, "twofold_z"), "shelf": (furniture.shelf, "none"),
-    "bed": (furniture.bed, "mirror"), "sofa": (furniture.sofa, "mirror"), "lamp": (furniture.lamp, "continuous_z"),
-    "mug": (things.mug, "mirror"), "bottle": (things.bottle, "continuous_z"), "vase": (things.vase, "mirror"),
-    "hammer": (things.hammer, "mirror"), "wrench": (things.wrench, "twofold_z"), "robot": (things.robot, "mirror"),
-    "snowman": (things.snowman, "mirror"), "tree": (things.tree, "continuous_z"), "cactus": (things.cactus, "mirror"),
-    "mushroom": (things.mushroom, "continuous_z"), "car": (vehicles.car, "mirror"), "truck": (vehicles.truck, "mirror"),
-    "airplane": (vehicles.airplane, "mirror"), "rocket": (vehicles.rocket, "mirror"), "house": (vehicles.house, "none"),
+    "chair": (furniture.chair, "mirror"),
+    "table": (furniture.table, "twofold_z"),
+    "shelf": (furniture.shelf, "none"),
+    "bed": (furniture.bed, "mirror"),
+    "sofa": (furniture.sofa, "mirror"),
+    "lamp": (furniture.lamp, "continuous_z"),
+    "mug": (things.mug, "mirror"),
+    "bottle": (things.bottle, "continuous_z"),
+    "vase": (things.vase, "mirror"),
+    "hammer": (things.hammer, "mirror"),
+    "wrench": (things.wrench, "twofold_z"),
+    "robot": (things.robot, "mirror"),
+    "snowman": (things.snowman, "mirror"),
+    "tree": (things.tree, "continuous_z"),
+    "cactus": (things.cactus, "mirror"),
+    "mushroom": (things.mushroom, "continuous_z"),
+    "car": (vehicles.car, "mirror"),
+    "truck": (vehicles.truck, "mirror"),
+    "airplane": (vehicles.airplane, "mirror"),
+    "rocket": (vehicles.rocket, "mirror"),
+    "house": (vehicles.house, "none"),
     "lighthouse": (vehicles.lighthouse, "mirror"),
 }
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)

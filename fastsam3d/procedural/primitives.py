@@ -34,11 +34,20 @@ CHUNK = 8192  # points per block: the intermediate arrays then stay in the secon
 def rotation_matrices(quaternions: np.ndarray) -> np.ndarray:
     """Unit quaternions wxyz `[K, 4]` to matrices `[K, 3, 3]` acting on column vectors."""
     w, x, y, z = np.asarray(quaternions, dtype=np.float64).T
-    return np.stack([
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ], axis=-1).reshape(-1, 3, 3)
+    return np.stack(
+        [
+            1 - 2 * (y * y + z * z),
+            2 * (x * y - w * z),
+            2 * (x * z + w * y),
+            2 * (x * y + w * z),
+            1 - 2 * (x * x + z * z),
+            2 * (y * z - w * x),
+            2 * (x * z - w * y),
+            2 * (y * z + w * x),
+            1 - 2 * (x * x + y * y),
+        ],
+        axis=-1,
+    ).reshape(-1, 3, 3)
 
 
 def sort_table(table: np.ndarray) -> np.ndarray:
@@ -51,7 +60,7 @@ def bounding_box(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = table[table[:, 15] == 0].astype(np.float64)
     matrices = rotation_matrices(rows[:, 4:8])
     lower, upper = np.full(3, np.inf), np.full(3, -np.inf)
-    for row, matrix in zip(rows, matrices):
+    for row, matrix in zip(rows, matrices, strict=True):
         kind, centre, size, axis = int(row[0]), row[1:4], row[8:11], matrix[:, 2]
         disc = np.sqrt(np.maximum(1 - axis * axis, 0))
         if kind == BOX:
@@ -138,8 +147,16 @@ class CompiledTable:
                 slices.append((int(keys[start][1]), start, index))
                 start = index
         as_tensor = lambda array: torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))  # noqa: E731
-        return cls(as_tensor(world_to_local), as_tensor(offsets), as_tensor(table[:, 8:11]), as_tensor(table[:, 11]),
-                   as_tensor(table[:, 12:15]), table[:, 16].tolist(), slices, int((table[:, 15] == 0).sum()))
+        return cls(
+            as_tensor(world_to_local),
+            as_tensor(offsets),
+            as_tensor(table[:, 8:11]),
+            as_tensor(table[:, 11]),
+            as_tensor(table[:, 12:15]),
+            table[:, 16].tolist(),
+            slices,
+            int((table[:, 15] == 0).sum()),
+        )
 
     def distances(self, points: Tensor) -> Tensor:
         """Distance of points `[N, 3]` to every primitive, `[K, N]`."""
@@ -160,8 +177,8 @@ class CompiledTable:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _combine(self, distances: Tensor) -> Tensor:
-        union = distances[:self.unions]
-        smooth = self.smooth[:self.unions]
+        union = distances[: self.unions]
+        smooth = self.smooth[: self.unions]
         if max(smooth[1:], default=0.0) == 0.0:
             result = union.amin(0)
         else:
@@ -173,7 +190,7 @@ class CompiledTable:
                     gap = (k - (result - union[index]).abs()).clamp_min_(0)
                     result = torch.minimum(result, union[index]) - gap * gap * (0.25 / k)
         if self.unions < len(distances):
-            result = torch.maximum(result, -distances[self.unions:].amin(0))
+            result = torch.maximum(result, -distances[self.unions :].amin(0))
         return result
 
     def sdf(self, points: Tensor) -> Tensor:
@@ -187,7 +204,7 @@ class CompiledTable:
         results = []
         for block in points.split(CHUNK):
             distances = self.distances(block)
-            results.append((self._combine(distances), self.colors[distances[:self.unions].argmin(0)]))
+            results.append((self._combine(distances), self.colors[distances[: self.unions].argmin(0)]))
         return torch.cat([d for d, _ in results]), torch.cat([c for _, c in results])
 
     def color(self, points: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cameras import Camera
-from .shading import Light, shade
-from .tracing import TracedObject, surface_properties, trace
+from fastsam3d.procedural.cameras import Camera
+from fastsam3d.procedural.shading import Light, shade
+from fastsam3d.procedural.tracing import TracedObject, surface_properties, trace
 
 
 @dataclass(frozen=True)
 class Window:
-    """A square part of the image plane in fractions of the full frame: left, top, size (may leave the frame)."""
+    """A square part of the image plane, in fractions of the full frame; it may reach beyond the frame."""
 
     left: float
     top: float
@@ -48,8 +48,14 @@ def pixel_rays(camera: Camera, window: Window, size: int) -> tuple[Tensor, Tenso
     return rays / rays.square().sum(1, keepdim=True).sqrt()
 
 
-def render_window(traced: TracedObject, camera: Camera, light: Light, window: Window = FULL_FRAME,
-                  size: int = 64, steps: int = 40) -> tuple[Tensor, Tensor, Tensor]:
+def render_window(
+    traced: TracedObject,
+    camera: Camera,
+    light: Light,
+    window: Window = FULL_FRAME,
+    size: int = 64,
+    steps: int = 40,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Render the object alone.
 
     Args:
@@ -67,8 +73,9 @@ def render_window(traced: TracedObject, camera: Camera, light: Light, window: Wi
     return render_windows(traced, [(camera, light, window)], size, steps)[0]
 
 
-def render_windows(traced: TracedObject, views: list[tuple[Camera, Light, Window]],
-                   size: int, steps: int = 16) -> list[tuple[Tensor, Tensor, Tensor]]:
+def render_windows(
+    traced: TracedObject, views: list[tuple[Camera, Light, Window]], size: int, steps: int = 16
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Several views of one object in one march; see `render_window`."""
     origins, directions, camera_rays = [], [], []
     for camera, _, window in views:
@@ -86,13 +93,17 @@ def render_windows(traced: TracedObject, views: list[tuple[Camera, Light, Window
     normal, albedo = surface_properties(traced.object, points)
     results, first, count = [], 0, size * size
     for index, (camera, light, _) in enumerate(views):
-        mask = hit[index * count:(index + 1) * count]
+        mask = hit[index * count : (index + 1) * count]
         end = first + int(mask.sum())
         rgb = torch.zeros(count, 3)
         rgb[mask] = shade(albedo[first:end], normal[first:end], light)
         pointmap = torch.full((count, 3), torch.nan)
-        pointmap[mask] = camera_rays[index][mask] * (depth[index * count:(index + 1) * count][mask]
-                                                     * camera.scale)[:, None]
-        results.append((rgb.reshape(size, size, 3), mask.reshape(size, size), pointmap.reshape(size, size, 3)))
+        pointmap[mask] = (
+            camera_rays[index][mask]
+            * (depth[index * count : (index + 1) * count][mask] * camera.scale)[:, None]
+        )
+        results.append(
+            (rgb.reshape(size, size, 3), mask.reshape(size, size), pointmap.reshape(size, size, 3))
+        )
         first = end
     return results

@@ -1,4 +1,4 @@
-"""Views of single objects with exact ground truth, for evaluation through the pipeline's own preprocessing."""
+"""Views of single objects with exact ground truth, for evaluation through the whole pipeline."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cameras import Camera, quaternion_from_matrix, sample_camera
-from .objects import ProceduralObject, make_object
-from .render import render_window
-from .shading import sample_light
-from .tracing import TracedObject
+from fastsam3d.procedural.cameras import Camera, quaternion_from_matrix, sample_camera
+from fastsam3d.procedural.objects import ProceduralObject, make_object
+from fastsam3d.procedural.render import render_window
+from fastsam3d.procedural.shading import sample_light
+from fastsam3d.procedural.tracing import TracedObject
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,11 @@ class ObjectPose:
     @classmethod
     def of_camera(cls, camera: Camera) -> ObjectPose:
         """The pose that a `Camera` holds."""
-        return cls(quaternion_from_matrix(camera.rotation).astype(np.float32),
-                   np.asarray(camera.translation, np.float32), np.full(3, camera.scale, np.float32))
+        return cls(
+            quaternion_from_matrix(camera.rotation).astype(np.float32),
+            np.asarray(camera.translation, np.float32),
+            np.full(3, camera.scale, np.float32),
+        )
 
 
 @dataclass(frozen=True)

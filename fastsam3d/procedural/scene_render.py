@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cameras import Camera
-from .render import FULL_FRAME, pixel_rays
-from .samples import block_mean, to_bytes
-from .scenes import PlacedObject, Scene
-from .shading import shade
-from .tracing import surface_properties, trace
+from fastsam3d.procedural.cameras import Camera
+from fastsam3d.procedural.render import FULL_FRAME, pixel_rays
+from fastsam3d.procedural.samples import block_mean, to_bytes
+from fastsam3d.procedural.scenes import PlacedObject, Scene
+from fastsam3d.procedural.shading import shade
+from fastsam3d.procedural.tracing import surface_properties, trace
 
 _FAR_GROUND = 4.0  # the point map ends at this multiple of the camera's distance to the scene
 
@@ -42,7 +42,9 @@ def render_scene(scene: Scene, size: int = 256, supersample: int = 2) -> ScenePi
     masks = torch.stack([label == index for index in range(len(scene.objects))])
     fine = _shaded(scene, *_visible(scene, size * supersample))
     image = block_mean(fine.reshape(size * supersample, size * supersample, 3), supersample)
-    return ScenePicture(to_bytes(image), masks.reshape(-1, size, size).numpy(), pointmap.reshape(size, size, 3).numpy())
+    return ScenePicture(
+        to_bytes(image), masks.reshape(-1, size, size).numpy(), pointmap.reshape(size, size, 3).numpy()
+    )
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -9,18 +9,37 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .cameras import Camera, look_at_rotation
-from .objects import FAMILIES, ProceduralObject, make_object
-from .samples import ObjectPose
-from .shading import Light
-from .tracing import TracedObject
+from fastsam3d.procedural.cameras import Camera, look_at_rotation
+from fastsam3d.procedural.objects import FAMILIES, ProceduralObject, make_object
+from fastsam3d.procedural.samples import ObjectPose
+from fastsam3d.procedural.shading import Light
+from fastsam3d.procedural.tracing import TracedObject
 
 _LAYOUT_TRIES = 60
 _MINIMUM_GAP = 0.12
 _RELATIVE_SIZE = {
-    "chair": 1.0, "table": 1.15, "shelf": 1.3, "bed": 1.5, "sofa": 1.4, "lamp": 1.0, "mug": 0.6, "bottle": 0.75,
-    "vase": 0.8, "hammer": 0.8, "wrench": 0.75, "robot": 1.0, "snowman": 1.1, "tree": 1.4, "cactus": 0.8,
-    "mushroom": 0.7, "car": 1.2, "truck": 1.4, "airplane": 1.3, "rocket": 1.3, "house": 1.5, "lighthouse": 1.5,
+    "chair": 1.0,
+    "table": 1.15,
+    "shelf": 1.3,
+    "bed": 1.5,
+    "sofa": 1.4,
+    "lamp": 1.0,
+    "mug": 0.6,
+    "bottle": 0.75,
+    "vase": 0.8,
+    "hammer": 0.8,
+    "wrench": 0.75,
+    "robot": 1.0,
+    "snowman": 1.1,
+    "tree": 1.4,
+    "cactus": 0.8,
+    "mushroom": 0.7,
+    "car": 1.2,
+    "truck": 1.4,
+    "airplane": 1.3,
+    "rocket": 1.3,
+    "house": 1.5,
+    "lighthouse": 1.5,
 }
 
 
@@ -67,8 +86,12 @@ class Scene:
     def camera_of(self, index: int) -> Camera:
         """Camera with the pose of one object."""
         placed = self.objects[index]
-        return Camera(placed.turn @ self.view.rotation, placed.position @ self.view.rotation + self.view.translation,
-                      placed.scale, self.view.half_tangent)
+        return Camera(
+            placed.turn @ self.view.rotation,
+            placed.position @ self.view.rotation + self.view.translation,
+            placed.scale,
+            self.view.half_tangent,
+        )
 
     @property
     def poses(self) -> list[ObjectPose]:
@@ -123,10 +146,14 @@ def _place(rng: np.random.Generator, traced: TracedObject, others: list[PlacedOb
 
 
 def _frame(rng: np.random.Generator, objects: list[PlacedObject]) -> Camera:
-    """A camera that looks at the middle of the scene from a distance at which every object is in the frame."""
+    """A camera that looks at the middle of the scene, so far away that every object is in the frame."""
     rotation = look_at_rotation(np.deg2rad(rng.uniform(-20, 20)), np.deg2rad(rng.uniform(18, 32)), 0.0)
-    points = np.concatenate([(placed.traced.surface_points() * placed.scale) @ placed.turn + placed.position
-                             for placed in objects])
+    points = np.concatenate(
+        [
+            (placed.traced.surface_points() * placed.scale) @ placed.turn + placed.position
+            for placed in objects
+        ]
+    )
     target = (points.min(0) + points.max(0)) / 2
     half_tangent = float(np.tan(np.deg2rad(rng.uniform(19, 26))))
     camera = (points - target) @ rotation

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .objects import ProceduralObject, voxel_centers
+from fastsam3d.procedural.objects import ProceduralObject, voxel_centers
 
 GRID = 32
-# A nearest-voxel lookup is off by at most half the voxel diagonal, because distances change by at most one per unit.
 _GRID_STEPS = 24
 _FEW = 24  # so few rays cost as much as thousands: they go straight to the next phase
 _HIT, _GRAZING = 1.5e-3, 6e-3
-_LOOKUP_ERROR = 0.5 * 3 ** 0.5 / GRID
+# A lookup of the nearest voxel is off by at most half its diagonal: distances change by at most one per unit.
+_LOOKUP_ERROR = 0.5 * 3**0.5 / GRID
 
 
 @dataclass
@@ -50,8 +50,8 @@ def trace(traced: TracedObject, origins: Tensor, directions: Tensor, steps: int 
     Args:
         origins: `[N, 3]` ray origins in the object frame, outside the object.
         directions: `[N, 3]` unit directions.
-        steps: limit of the exact march. Grazing rays that are still under way count as hits when they are within
-            `_GRAZING` of the surface.
+        steps: limit of the exact march. Grazing rays that are still under way count as hits when they are
+            within `_GRAZING` of the surface.
 
     Returns:
         `[N]`, infinity where the ray misses.

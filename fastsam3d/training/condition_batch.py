@@ -1,8 +1,8 @@
 """Condition inputs and pose targets of training batches, made from stored crops on the fly.
 
-The batch imitates the preprocessing of the pipeline (SAM 3D Objects architecture, section 2) without rendering a
-full image: the stored crop is pasted into the full frame by resampling, and background, brightness, blur, mirror
-and missing or partly known point maps are drawn per sample.
+The batch imitates the preprocessing of the pipeline (SAM 3D Objects architecture, section 2) without
+rendering a full image: the stored crop is pasted into the full frame by resampling, and background,
+brightness, blur, mirror and missing or partly known point maps are drawn per sample.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from .dataset import ProceduralDataset
+    from fastsam3d.training.dataset import ProceduralDataset
 
 MISSING_POINTMAP = 0.2
 """Share of samples without a point map."""
@@ -34,7 +34,7 @@ def build_condition_batch(
 
     Args:
         dataset: the stored objects.
-        indices: object rows `[B]`, or None to draw `count` of them with replacement; the view is drawn as well.
+        indices: object rows `[B]`, or None to draw `count` of them with replacement; views are always drawn.
         generator: source of every random choice.
         image_size: side of the condition images.
         scene_factor: share of samples whose point-map scale is that of a larger scene, the object's own scale
@@ -87,7 +87,9 @@ def build_condition_batch(
         values = (values - shift[:, :, None, None]) / unit[:, None, None, None]
         return torch.where(missing[:, None, None, None], torch.nan, values)
 
-    inside = ((crop_uv > 0) & (crop_uv < 1)).all(-1)[:, None]  # beyond the picture the crop is filled with zeros
+    inside = ((crop_uv > 0) & (crop_uv < 1)).all(-1)[
+        :, None
+    ]  # beyond the picture the crop is filled with zeros
     outside_points = torch.where(missing[:, None, None, None], torch.nan, 0.0)
     batch = {
         "image": (crop_image * gain).clamp(0, 1) * inside,
@@ -115,12 +117,14 @@ def build_condition_batch(
 
 
 def _mirror(raw: dict[str, Tensor], mirrored: Tensor) -> None:
-    """Mirror chosen samples: camera and object frames are both reflected in x, so R' = M R M stays a rotation."""
+    """Mirror chosen samples: camera and object frame are both reflected in x, so R' = M R M is a rotation."""
     chosen = mirrored[:, None, None, None]
     sign = torch.tensor([-1.0, 1.0, 1.0])
     raw["rgba"] = torch.where(chosen, raw["rgba"].flip(3), raw["rgba"])
     raw["points"] = torch.where(chosen, raw["points"].flip(3) * sign[:, None, None].half(), raw["points"])
-    raw["rotation"] = torch.where(mirrored[:, None, None], raw["rotation"] * torch.outer(sign, sign), raw["rotation"])
+    raw["rotation"] = torch.where(
+        mirrored[:, None, None], raw["rotation"] * torch.outer(sign, sign), raw["rotation"]
+    )
     raw["translation"] = torch.where(mirrored[:, None], raw["translation"] * sign, raw["translation"])
     left, top, size = raw["window"].unbind(1)
     raw["window"] = torch.stack([torch.where(mirrored, 1 - left - size, left), top, size], dim=1)
@@ -160,8 +164,11 @@ class _Background:
         return torch.lerp(first, second, along).permute(0, 3, 1, 2)
 
 
-def _paste(color: Tensor, alpha: Tensor, points: Tensor, window: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The crop placed in the full frame: premultiplied RGBA `[B, 4, S, S]` (2 x 2 samples a pixel), mask, points."""
+def _paste(
+    color: Tensor, alpha: Tensor, points: Tensor, window: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The crop placed in the full frame: premultiplied RGBA `[B, 4, S, S]`, mask, points."""
+
     def coordinates(resolution: int) -> Tensor:
         uv = _window_coordinates(torch.tensor([[0.0, 0.0, 1.0]]).expand(len(window), 3), resolution)
         return 2 * (uv - window[:, None, None, :2]) / window[:, None, None, 2:] - 1
@@ -178,7 +185,7 @@ def _blurred(image: Tensor) -> Tensor:
 
 
 def _ground(raw: dict[str, Tensor], uv: Tensor, wanted: Tensor) -> Tensor:
-    """Camera points `[B, 3, S, S]` of the plane under the object, NaN where not wanted, at or near the horizon."""
+    """Camera points `[B, 3, S, S]` of the plane under the object, NaN where unwanted or near the horizon."""
     tangents = (1 - 2 * uv) * raw["half_tangent"][:, None, None, None]
     rays = torch.cat([tangents, torch.ones_like(tangents[..., :1])], dim=-1)
     up = raw["rotation"][:, 2]  # the object's z axis in the camera frame

@@ -1,6 +1,6 @@
 """Training data: generation of shards from the command line, and their loader.
 
-    python -m fastsam3d.training.dataset --output DIR --objects 24000 --workers 2
+python -m fastsam3d.training.dataset --output DIR --objects 24000 --workers 2
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import UserError
-from ..procedural.objects import HELD_OUT_SEED
-from .condition_batch import build_condition_batch
-from .shards import SDF_CLIP, SHARD_SIZE, generate_shard, shard_path
+from fastsam3d.errors import UserError
+from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.training.condition_batch import build_condition_batch
+from fastsam3d.training.shards import SDF_CLIP, SHARD_SIZE, generate_shard, shard_path
 
 __all__ = ["ProceduralDataset", "build_condition_batch", "generate"]
 
@@ -46,8 +46,10 @@ class ProceduralDataset:
         self._sdf = torch.empty(0, 32, 32, 32, dtype=torch.int8)
         self.refresh()
         if not self._paths:
-            raise UserError(f"training data: no shards in {self.directory}; make some with "
-                            f"python -m fastsam3d.training.dataset --output {self.directory}")
+            raise UserError(
+                f"training data: no shards in {self.directory}; make some with "
+                f"python -m fastsam3d.training.dataset --output {self.directory}"
+            )
         self.views = self._array(0, "scale").shape[1]
 
     def refresh(self) -> None:
@@ -74,8 +76,12 @@ class ProceduralDataset:
         """Stored array `name` for object rows `[B]`, see `fastsam3d.training.shards`."""
         shards = torch.bucketize(indices, self._ends, right=True)
         starts = self._ends - torch.tensor(self._sizes)
-        return torch.stack([self._array(shard, name)[row] for shard, row in
-                            zip(shards.tolist(), (indices - starts[shards]).tolist())])
+        return torch.stack(
+            [
+                self._array(shard, name)[row]
+                for shard, row in zip(shards.tolist(), (indices - starts[shards]).tolist(), strict=True)
+            ]
+        )
 
     @staticmethod
     def to_sdf(stored: Tensor) -> Tensor:
@@ -88,7 +94,7 @@ class ProceduralDataset:
             self._sdf = torch.cat([self._array(shard, "sdf") for shard in range(len(self._paths))])
             for shard in range(len(self._paths)):  # the parts become views: no second copy in memory
                 first = int(self._ends[shard]) - self._sizes[shard]
-                self._arrays[shard, "sdf"] = self._sdf[first:first + self._sizes[shard]]
+                self._arrays[shard, "sdf"] = self._sdf[first : first + self._sizes[shard]]
         return self._sdf
 
     def sample_sdf(self, count: int, generator: torch.Generator) -> Tensor:
@@ -104,13 +110,15 @@ class ProceduralDataset:
         """One view each of object rows `[B]`, channels first, pose as matrix.
 
         Returns:
-            `rgba` uint8 `[B, 4, 64, 64]`, `points` float16 `[B, 3, 64, 64]` relative to the pose, `window` `[B, 3]`,
-            `rotation` `[B, 3, 3]`, `translation` `[B, 3]`, `scale`, `half_tangent`, `bottom` (lowest z) `[B]`,
-            `sdf` `[B, 32, 32, 32]`.
+            `rgba` uint8 `[B, 4, 64, 64]`, `points` float16 `[B, 3, 64, 64]` relative to the pose, `window`
+            `[B, 3]`, `rotation` `[B, 3, 3]`, `translation` `[B, 3]`, `scale`, `half_tangent` and `bottom`
+            (lowest z) `[B]`, `sdf` `[B, 32, 32, 32]`.
         """
         rows = torch.arange(len(indices))
-        raw = {name: self.array(name, indices)[rows, view]
-               for name in ("rgba", "points", "window", "quaternion", "translation", "scale", "half_tangent")}
+        raw = {
+            name: self.array(name, indices)[rows, view]
+            for name in ("rgba", "points", "window", "quaternion", "translation", "scale", "half_tangent")
+        }
         raw["rgba"] = raw["rgba"].permute(0, 3, 1, 2)
         raw["points"] = raw["points"].permute(0, 3, 1, 2)
         raw["rotation"] = _matrices(raw.pop("quaternion"))
@@ -122,30 +130,47 @@ class ProceduralDataset:
 
 def _matrices(quaternions: Tensor) -> Tensor:
     w, x, y, z = quaternions.unbind(1)
-    return torch.stack([
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ], dim=1).reshape(-1, 3, 3)
+    return torch.stack(
+        [
+            1 - 2 * (y * y + z * z),
+            2 * (x * y - w * z),
+            2 * (x * z + w * y),
+            2 * (x * y + w * z),
+            1 - 2 * (x * x + z * z),
+            2 * (y * z - w * x),
+            2 * (x * z - w * y),
+            2 * (y * z + w * x),
+            1 - 2 * (x * x + y * y),
+        ],
+        dim=1,
+    ).reshape(-1, 3, 3)
 
 
-def generate(directory: Path | str, objects: int, first_seed: int = 0, views: int = 2, workers: int = 1) -> None:
-    """Write as many shards of 512 objects as needed; existing shards are kept, so a broken run can be resumed.
+def generate(
+    directory: Path | str, objects: int, first_seed: int = 0, views: int = 2, workers: int = 1
+) -> None:
+    """Write as many shards of 512 objects as needed; existing ones are kept, so a broken run can be resumed.
 
     Raises:
         UserError: the seeds reach into the held-out range, or the directory cannot be written.
     """
     if first_seed < HELD_OUT_SEED < first_seed + objects:
-        raise UserError(f"training data: seeds {first_seed} to {first_seed + objects} cross the start of the held-out "
-                        f"range, {HELD_OUT_SEED}; choose a smaller first seed")
+        raise UserError(
+            f"training data: seeds {first_seed} to {first_seed + objects} cross the start of the held-out "
+            f"range, {HELD_OUT_SEED}; choose a smaller first seed"
+        )
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"training data: cannot create {directory}: {error.strerror}; choose another --output") from error
+        raise UserError(
+            f"training data: cannot create {directory}: {error.strerror}; choose another --output"
+        ) from error
     starts = range(first_seed, first_seed + objects, SHARD_SIZE)
-    jobs = [(shard_path(directory, start), start, min(SHARD_SIZE, first_seed + objects - start), views)
-            for start in starts]
+    jobs = [
+        (shard_path(directory, start), start, min(SHARD_SIZE, first_seed + objects - start), views)
+        for start in starts
+    ]
     with tqdm(total=objects, unit="object") as bar:
         if workers <= 1:
             for job in jobs:
@@ -154,7 +179,7 @@ def generate(directory: Path | str, objects: int, first_seed: int = 0, views: in
             return
         with ProcessPoolExecutor(workers) as pool:
             pending = [pool.submit(generate_shard, *job) for job in jobs]
-            for future, job in zip(pending, jobs):
+            for future, job in zip(pending, jobs, strict=True):
                 future.result()
                 bar.update(job[2])
 

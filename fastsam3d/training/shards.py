@@ -2,13 +2,15 @@
 
 A shard is an uncompressed `.npz` with, for N objects and V views each:
 
-- `table` float32 `[N, 48, 17]` primitive rows (see `fastsam3d.procedural.primitives`), `parts` int16 `[N]` rows used
+- `table` float32 `[N, 48, 17]` primitive rows (see `fastsam3d.procedural.primitives`), `parts` int16
+  `[N]` the number of rows used
 - `family` int16 `[N]` index into `FAMILIES`, `seed` int64 `[N]`
 - `sdf` int8 `[N, 32, 32, 32]`, index order x, y, z: distance clipped at 0.2, times 127 / 0.2
 - `rgba` uint8 `[N, V, 64, 64, 4]` crop around the object (box factor 1.2), alpha = mask
-- `points` float16 `[N, V, 64, 64, 3]` (p_cam - t) / s, NaN off the object; relative values keep float16 exact enough
+- `points` float16 `[N, V, 64, 64, 3]` (p_cam - t) / s, NaN off the object; being relative they are
+  exact enough in float16
 - `window` float32 `[N, V, 3]` the crop in the full frame: left, top, size as fractions of the frame
-- `quaternion` `[N, V, 4]` wxyz, `translation` `[N, V, 3]`, `scale` `[N, V]`, `half_tangent` `[N, V]`, all float32
+- `quaternion` `[N, V, 4]` wxyz, `translation` `[N, V, 3]`, `scale` and `half_tangent` `[N, V]`, float32
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..procedural.cameras import quaternion_from_matrix, sample_camera
-from ..procedural.objects import FAMILIES, make_object
-from ..procedural.primitives import COLUMNS
-from ..procedural.render import crop_window, render_windows
-from ..procedural.shading import sample_light
-from ..procedural.tracing import TracedObject
+from fastsam3d.procedural.cameras import quaternion_from_matrix, sample_camera
+from fastsam3d.procedural.objects import FAMILIES, make_object
+from fastsam3d.procedural.primitives import COLUMNS
+from fastsam3d.procedural.render import crop_window, render_windows
+from fastsam3d.procedural.shading import sample_light
+from fastsam3d.procedural.tracing import TracedObject
 
 SHARD_SIZE = 512
 CROP_SIZE = 64
@@ -50,14 +52,17 @@ def object_record(seed: int, views: int) -> dict[str, np.ndarray]:
         rgba[index, ..., 3] = mask.numpy() * np.uint8(255)
         points[index] = (pointmap.numpy() - camera.translation) / camera.scale
     table = np.zeros((MAXIMUM_PARTS, COLUMNS), np.float32)
-    table[:len(item.table)] = item.table
+    table[: len(item.table)] = item.table
     cameras = [request[0] for request in requests]
     windows = [request[2] for request in requests]
     return {
-        "table": table, "parts": np.int16(len(item.table)), "family": np.int16(FAMILIES.index(item.family)),
+        "table": table,
+        "parts": np.int16(len(item.table)),
+        "family": np.int16(FAMILIES.index(item.family)),
         "seed": np.int64(seed),
         "sdf": (traced.grid.clamp(-SDF_CLIP, SDF_CLIP) * (127 / SDF_CLIP)).round().to(torch.int8).numpy(),
-        "rgba": rgba, "points": points,
+        "rgba": rgba,
+        "points": points,
         "window": np.array([[w.left, w.top, w.size] for w in windows], np.float32),
         "quaternion": np.array([quaternion_from_matrix(c.rotation) for c in cameras], np.float32),
         "translation": np.array([c.translation for c in cameras], np.float32),
@@ -67,7 +72,7 @@ def object_record(seed: int, views: int) -> dict[str, np.ndarray]:
 
 
 def generate_shard(path: Path | str, first_seed: int, count: int, views: int = 2) -> Path:
-    """Write the objects of seeds `first_seed ... first_seed + count - 1` to `path` (atomically; kept if it exists)."""
+    """Write the objects of `count` seeds from `first_seed` on to `path`, atomically; kept if it exists."""
     path = Path(path)
     if path.exists():
         return path
