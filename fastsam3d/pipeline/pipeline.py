@@ -135,7 +135,7 @@ class Pipeline:
         Raises:
             UserError: the network's output is not finite.
         """
-        sampler = self.models["ss_generator"]
+        sampler: Any = self.models["ss_generator"]
         with stage("sparse_structure"), self._mixed_precision():
             shapes = sampler.reverse_fn.backbone.latent_shapes(1)
             noise = {
@@ -180,7 +180,7 @@ class Pipeline:
             generator: CPU generator. With `noise_by_place` noise is drawn for every cell of the grid and
                 gathered, so that two runs whose voxels differ a little get the same noise where they agree.
         """
-        sampler = self.models["slat_generator"]
+        sampler: Any = self.models["slat_generator"]
         channels = len(self.config.slat_mean)
         with stage("structured_latent"), self._mixed_precision():
             coords = structure.coords
@@ -216,12 +216,17 @@ class Pipeline:
     @torch.no_grad()
     def decode_mesh(self, feats: Tensor, structure: SparseStructure) -> Mesh:
         """Latents to the coloured surface in the object frame."""
-        decoder = self.models["slat_decoder_mesh"]
+        decoder: Any = self.models["slat_decoder_mesh"]
         interior = structure.interior_coords if len(structure.interior_coords) else None
         with stage("mesh_decode"):
             output = decoder(feats, structure.coords)
         with stage("surface"):
             surface = decoder.extract(output, interior)
+            if not torch.isfinite(surface.vertices).all():
+                raise UserError(
+                    "The surface is not finite: the weights are damaged or overflow in half precision. "
+                    "Load the weights again, or run in float32."
+                )
             return Mesh(
                 vertices=surface.vertices.float().cpu().numpy(),
                 faces=surface.faces.cpu().numpy(),

@@ -217,9 +217,9 @@ def prepare_condition(
     """
     pixels = as_image(image)
     height, width = pixels.shape[:2]
-    inside = torch.from_numpy(np.ascontiguousarray(as_mask(mask, height, width)))
+    inside = torch.tensor(as_mask(mask, height, width))
     box = crop_box(inside)
-    colors = torch.from_numpy(pixels).movedim(-1, 0).float() / 255
+    colors = torch.tensor(pixels).movedim(-1, 0).float() / 255
     alpha = inside[None].float()
     known = None if pointmap is None else as_pointmap(pointmap, height, width)
     plane = fronto_parallel_points(height, width) if known is None else known

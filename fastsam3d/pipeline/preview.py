@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageFilter
 
 from fastsam3d.pipeline.geometry import CAMERA_TO_GLTF, linear_to_srgb, srgb_to_linear, vertex_normals
@@ -81,7 +82,7 @@ def render_mesh(
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         centre = (low + high) / 2
         if radius is None:
-            radius = 1.06 * float(np.linalg.norm(vertices - centre, axis=1).max())
+            radius = 1.06 * max(float(np.linalg.norm(vertices - centre, axis=1).max()), 1e-6)
         rotation = view_rotation(azimuth, elevation)
         distance = radius / math.sin(math.radians(FIELD_OF_VIEW) / 2)
         focal = canvas / 2 / math.tan(math.radians(FIELD_OF_VIEW) / 2)
@@ -120,9 +121,9 @@ def _cast_shadow(picture: np.ndarray, vertices: np.ndarray, faces: np.ndarray, f
 
 def _crevices(pixels: np.ndarray, depth: np.ndarray, canvas: int, radius: float) -> np.ndarray:
     """Darkening, 0..1, of what lies behind its surroundings: the depth against its blurred self."""
-    image = np.full(canvas * canvas, np.nan, dtype=np.float32)
-    image[pixels] = depth
-    image = image.reshape(canvas, canvas)
+    flat = np.full(canvas * canvas, np.nan, dtype=np.float32)
+    flat[pixels] = depth
+    image = flat.reshape(canvas, canvas)
     known = np.isfinite(image)
     near = float(depth.min()) if len(depth) else 0.0
     # PIL blurs 8-bit images only, which is fine enough for a hint of shade.
@@ -185,6 +186,7 @@ def overlay(
     reconstructions: Sequence[Reconstruction],
     field_of_view: float = ASSUMED_FIELD_OF_VIEW,
     opacity: float = 0.85,
+    longest_side: int = 1280,
 ) -> Image.Image:
     """The reconstructed scene drawn over its photo, every object at its recovered pose.
 
@@ -192,17 +194,18 @@ def overlay(
         field_of_view: horizontal, in degrees, of the camera; 60 is what is assumed without a point map, and
             `field_of_view_of` finds it from one.
         opacity: of the objects.
+        longest_side: larger photos are shrunk to it, in pixels.
     """
-    photo = as_image(image).astype(np.float64) / 255
+    picture = Image.fromarray(as_image(image))
+    picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
+    photo = np.array(picture, dtype=np.float64) / 255
     height, width = photo.shape[:2]
     focal = width / 2 / math.tan(math.radians(field_of_view) / 2)
     vertices, faces, colors, count = [], [], [], 0
     for item in reconstructions:
         if item.mesh is None or item.mesh.is_empty:
             continue
-        import torch
-
-        vertices.append(item.pose.apply(torch.from_numpy(item.mesh.vertices).float()).numpy())
+        vertices.append(item.pose.apply(torch.tensor(item.mesh.vertices, dtype=torch.float32)).numpy())
         faces.append(item.mesh.faces + count)
         colors.append(item.mesh.vertex_colors)
         count += len(item.mesh.vertices)

@@ -154,7 +154,7 @@ def _layout_entry(item: SceneObject) -> dict[str, Any]:
     result = item.reconstruction
     entry |= {"seed": result.seed} | result.pose.to_dict()
     if result.mesh is not None and not result.mesh.is_empty:
-        vertices = torch.from_numpy(np.ascontiguousarray(result.mesh.vertices)).float()
+        vertices = torch.tensor(result.mesh.vertices, dtype=torch.float32)
         entry["bounds_object"] = _bounds(vertices)
         entry["bounds_camera"] = _bounds(result.pose.apply(vertices))
     return entry
