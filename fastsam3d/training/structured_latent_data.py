@@ -1,5 +1,4 @@
-"""Voxel samples of procedural objects: what the structured-latent encoder sees and the decoder has to give
-back.
+"""Voxel samples of procedural objects: what the latents' encoder sees and the decoder has to give back.
 
 Everything is read off one lattice of corners with half a voxel's spacing: the corners of the mesh decoder's
 cubes.
@@ -67,8 +66,7 @@ class VoxelSample:
 
 
 def corner_columns() -> Tensor:
-    """Lattice column of corner c of child k of a voxel `[8, 8]`, children and corners in the decoder's
-    orders."""
+    """Lattice column of corner c of child k of a voxel `[8, 8]`, in the decoder's orders."""
     children = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
     return torch.tensor(
         [[9 * (k[0] + c[0]) + 3 * (k[1] + c[1]) + (k[2] + c[2]) for c in CORNERS] for k in children]

@@ -1,7 +1,6 @@
 """Trains the structured-latent generator and its condition embedder on the latents of a trained encoder.
 
-    python -m fastsam3d.training.structured_latent_flow --data DIR --vae RUN/checkpoint.pt --output RUN
-    --minutes 40
+    python -m fastsam3d.training.structured_latent_flow --data DIR --vae VAE --output RUN --minutes 40
 
 Flow matching: `x_t = (1 - t) noise + t data`, target velocity `data - noise`, mean squared error over
 voxels. The condition is zeroed for a tenth of the images, which trains the unconditional pass.

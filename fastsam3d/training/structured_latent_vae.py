@@ -1,9 +1,7 @@
-"""Trains the mesh decoder of the mini model, with an encoder of structured latents that exists for training
-only.
+"""Trains the mini model's mesh decoder, with an encoder of latents that exists for training only.
 
     python -m fastsam3d.training.structured_latent_vae --output RUN --minutes 20
-    python -m fastsam3d.training.structured_latent_vae --output RUN --statistics     latents' mean and std,
-    again
+    python -m fastsam3d.training.structured_latent_vae --output RUN --statistics    (again, of a finished run)
 
 The decoder's first eight channels are learned as signed distances in cubes of the surface grid, raised by
 one cube side over the grid's resolution: extraction subtracts 1 / resolution from them (SAM 3D Objects
