@@ -19,10 +19,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from fastsam3d.evaluation import methods as method_module
+from fastsam3d.evaluation.benchmark_report import write_results
 from fastsam3d.evaluation.methods import Method
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.options import (
@@ -35,12 +35,10 @@ from fastsam3d.evaluation.options import (
     strengths,
     whole,
     words,
-    write_json,
-    write_text,
 )
 from fastsam3d.evaluation.outcome import against_outcome, against_truth, outcome_of
 from fastsam3d.evaluation.reference import reference_shape
-from fastsam3d.evaluation.tables import difference_table, main_table, stage_table, summarise
+from fastsam3d.evaluation.tables import summarise
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +50,15 @@ NOISE_SHIFT = 500_000_009
 PROTOCOL = (
     "Seconds from image and mask in memory to mesh in memory, device synchronised, attaching and metrics "
     "excluded; one process, methods interleaved object by object in rotating order, warm-up objects "
-    "excluded; same noise for every method. speedup: ratio of total seconds. cd, f1: 30,000 area-uniform "
-    "surface points each, both surfaces normalised separately to [-1, 1] by bounding box, no alignment; "
-    "cd is the mean of both directed mean distances, not squared; f1 in percent. viou: solids on a 64^3 "
-    "grid in the object frame; surface_viou: 64^3 occupancy of the surface points. iou_3d: axis-aligned "
-    "boxes of the posed objects in the camera frame. fidelity_* and layout_distance compare with off for "
-    "the same object and noise; layout_distance is the root mean square displacement of the corners of "
-    "off's box over its diagonal. *_ci: 95 % limits of the paired difference to off, of the mean itself "
-    "for fidelity and layout. nfe: network evaluations, conditional and unconditional."
+    "excluded; same noise for every method. speedup: ratio of total seconds; cpu_speedup: of total "
+    "processor seconds, which a busy machine disturbs less. cd, f1: {points} area-uniform surface points "
+    "each, both surfaces normalised separately to [-1, 1] by bounding box, no alignment; cd is the mean "
+    "of both directed mean distances, not squared; f1 in percent. viou: solids on a 64^3 grid in the "
+    "object frame; surface_viou: 64^3 occupancy of the surface points. iou_3d: axis-aligned boxes of the "
+    "posed objects in the camera frame. fidelity_* and layout_distance compare with off for the same "
+    "object and noise; layout_distance is the root mean square displacement of the corners of off's box "
+    "over its diagonal. *_ci: 95 % limits of the paired difference to off, of the mean itself for "
+    "fidelity and layout. nfe: network evaluations, conditional and unconditional."
 )
 
 
@@ -73,14 +72,10 @@ class BenchmarkOptions:
     objects: int = option(16, whole(1), "number of held-out procedural objects")
     seed: int = option(7, whole(0), "chooses the objects and their noise")
     output: str = option("benchmark", str, "folder for bench.json, bench.md and plots")
-    guidance: tuple[float | None, ...] = option(
-        (None,), strengths, "guidance strength, or a list; null: the model's"
-    )
+    guidance: tuple[float | None, ...] = option((None,), strengths, "guidance strength, or a list; null: the model's")
     device: str = option("cpu", str, "cpu or cuda")
     model: str = option("mini", str, "model to load")
-    checkpoint_dir: str | None = option(
-        None, optional_text, "folder with weights; null: those of the package"
-    )
+    checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
     random_weights: bool = option(False, boolean, "untrained weights: speed only, quality means nothing")
     noise_row: bool = option(True, boolean, "also run off with other noise, the scale of fidelity")
     warmup: int = option(1, whole(1), "objects run before anything is timed")
@@ -134,15 +129,11 @@ def run_benchmark(
             chosen = bench.prepare(names)
             records = bench.measure(chosen, guidance)
             strength = _strength(pipeline)
-        steps[strength] = {
-            name: dict(method.overrides) for name, method in chosen.items() if method.overrides
-        }
+        steps[strength] = {name: dict(method.overrides) for name, method in chosen.items() if method.overrides}
         for name, own in records.items():
             row = summarise(name, own, records["off"])
             rows.append({**row, "guidance": strength, "timed": name != OTHER_SEED})
-        objects.extend(
-            {"method": name, "guidance": strength, **record} for name in records for record in records[name]
-        )
+        objects.extend({"method": name, "guidance": strength, **record} for name in records for record in records[name])
     meta = _meta(pipeline, options)
     meta.update(method_settings=steps, seconds_of_benchmark=time.perf_counter() - started)
     return {"rows": rows, "meta": meta, "objects": objects}
@@ -205,11 +196,16 @@ class _Benchmark:
         """One timed reconstruction, its mesh prepared for comparison."""
         with method.attached(self.pipeline), method_module.counted_evaluations(self.pipeline) as counts:
             synchronise(self.options.device)
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             result = self.pipeline.run(view.image, view.mask, seed=seed + shift, pointmap=view.pointmap)
             synchronise(self.options.device)
-            seconds = time.perf_counter() - start
-        record = {"seconds": seconds, **counts, "stage_seconds": dict(result.stage_seconds)}
+            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+        record = {
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            **counts,
+            "stage_seconds": dict(result.stage_seconds),
+        }
         return outcome_of(result, seed, self.options.points), record
 
 
@@ -219,44 +215,6 @@ def synchronise(device: str) -> None:
         import torch
 
         torch.cuda.synchronize(device)
-
-
-def write_results(result: dict[str, Any], folder: Path) -> str:
-    """Write bench.json, bench.md, pareto.png and stages.png into a folder; returns the Markdown."""
-    from fastsam3d.evaluation import plots
-
-    write_json(folder / "bench.json", result)
-    text = report(result)
-    write_text(folder / "bench.md", text)
-    tables = _by_guidance(result["rows"])
-    for guidance, rows in tables.items():
-        ending = "" if len(tables) == 1 else f"-guidance-{guidance}"
-        plots.pareto(rows, folder / f"pareto{ending}.png")
-        plots.stage_bars([row for row in rows if row["timed"]], folder / f"stages{ending}.png")
-    return text
-
-
-def report(result: dict[str, Any]) -> str:
-    """The benchmark as Markdown."""
-    meta, parts = result["meta"], []
-    for guidance, rows in _by_guidance(result["rows"]).items():
-        timed = [row for row in rows if row["timed"]]
-        parts += [
-            f"### {meta['objects']} objects, seed {meta['seed']}, guidance {guidance}, {meta['device_name']}",
-            main_table(rows),
-            "Paired differences to `off`, 95 % confidence intervals; fidelity and layout themselves:",
-            difference_table(rows),
-            "Seconds by stage:",
-            stage_table(timed),
-        ]
-    return "\n\n".join([*parts, meta["protocol"]]) + "\n"
-
-
-def _by_guidance(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    tables: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        tables.setdefault(row["guidance"], []).append(row)
-    return tables
 
 
 def _strength(pipeline: Any) -> str:
@@ -272,9 +230,7 @@ def _meta(pipeline: Any, options: BenchmarkOptions) -> dict[str, Any]:
 
     cuda = options.device.startswith("cuda")
     threads = torch.get_num_threads()
-    name = (
-        torch.cuda.get_device_name(options.device) if cuda else f"CPU, {threads} thread{'s' * (threads != 1)}"
-    )
+    name = torch.cuda.get_device_name(options.device) if cuda else f"CPU, {threads} thread{'s' * (threads != 1)}"
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
     try:
         from importlib.metadata import version
@@ -290,5 +246,5 @@ def _meta(pipeline: Any, options: BenchmarkOptions) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions,
         "steps": steps,
-        "protocol": PROTOCOL,
+        "protocol": PROTOCOL.format(points=options.points),
     }

@@ -68,12 +68,14 @@ def pareto(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     figure = _figure(13, 4.4)
     timed = [row for row in rows if row.get("timed", True)]
     noise = next((row for row in rows if row["method"] == "other_seed"), None)
+    # The least height of a panel, so that differences that are nothing do not fill it.
     panels = (
-        ("fidelity_viou", "fidelity to off (vIoU)"),
-        ("f1_005", "F1@0.05 against truth (%)"),
-        ("iou_3d", "3D-IoU against truth"),
+        ("fidelity_viou", "fidelity to off (vIoU)", 0.05),
+        ("f1_005", "F1@0.05 against truth (%)", 4.0),
+        ("iou_3d", "3D-IoU against truth", 0.05),
     )
-    for axes, (column, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    labelled = []
+    for axes, (column, label, least) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _style(axes)
         drawn = [row for row in timed if row.get(column) is not None and np.isfinite(row[column])]
         spots = [(row["speedup"], row[column]) for row in drawn]
@@ -85,12 +87,10 @@ def pareto(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
             linewidth=1.2,
             alpha=0.6,
         )
-        for index, row in enumerate(drawn):
+        for spot, row in zip(spots, drawn, strict=True):
             control = row["method"] in ("off", "fewer_steps")
-            axes.scatter(*spots[index], s=46, color=MUTED if control else ACCENT, zorder=3)
-            axes.annotate(
-                row["method"], spots[index], xytext=(6, 6), textcoords="offset points", fontsize=9, color=INK
-            )
+            axes.scatter(*spot, s=46, color=MUTED if control else ACCENT, zorder=3)
+        labelled.append((axes, spots, [row["method"] for row in drawn]))
         if column == "fidelity_viou" and noise is not None and noise.get(column) is not None:
             axes.axhline(noise[column], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
             axes.annotate(
@@ -100,7 +100,34 @@ def pareto(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
         axes.set_xlabel("speed-up over off (×)", color=INK)
         axes.set_ylabel(label, color=INK)
         axes.margins(0.18)
+        low, high = axes.get_ylim()
+        if high - low < least:
+            axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
+    figure.draw_without_rendering()  # settles the layout, on which the places of the labels depend
+    for axes, spots, names in labelled:
+        _label(axes, spots, names)
     return _save(figure, path)
+
+
+def _label(axes: Any, spots: Sequence[tuple[float, float]], names: Sequence[str], size: float = 9) -> None:
+    """Write names beside points, each where it covers no other name and no point, as far as there is room."""
+    scale = axes.figure.dpi / 72
+    places = axes.transData.transform(spots) / scale if spots else np.zeros((0, 2))
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    for (x, y), spot, name in zip(places, spots, names, strict=True):
+        width = 0.58 * size * len(name)
+        shifts = [(dx, dy) for dy in (5, -13, 17, -25, 29, -37) for dx in (6, -6 - width)]
+
+        def clashes(shift: tuple[float, float], x: float = x, y: float = y, width: float = width) -> int:
+            left, bottom = x + shift[0], y + shift[1]
+            return sum(
+                left < other[2] and other[0] < left + width and bottom < other[3] and other[1] < bottom + size
+                for other in taken
+            )
+
+        best = min(shifts, key=clashes)
+        taken.append((x + best[0], y + best[1], x + best[0] + width, y + best[1] + size))
+        axes.annotate(name, spot, xytext=best, textcoords="offset points", fontsize=size, color=INK)
 
 
 def stage_bars(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
@@ -124,9 +151,7 @@ def stage_bars(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     for index, stage in enumerate(stages):
         width = np.array([row["stage_seconds"].get(stage) or 0.0 for row in rows])
         colour = shades[index % len(shades)]
-        axes.barh(
-            range(len(rows)), width, left=left, color=colour, label=stage.replace("_", " "), height=0.65
-        )
+        axes.barh(range(len(rows)), width, left=left, color=colour, label=stage.replace("_", " "), height=0.65)
         left += width
     axes.set_yticks(range(len(rows)), [row["method"] for row in rows], color=INK)
     axes.invert_yaxis()
@@ -135,9 +160,7 @@ def stage_bars(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     return _save(figure, path)
 
 
-def gallery(
-    views: Sequence[Any], reconstructions: Sequence[Any], path: str | Path, *, columns: int = 4
-) -> Path:
+def gallery(views: Sequence[Any], reconstructions: Sequence[Any], path: str | Path, *, columns: int = 4) -> Path:
     """Inputs beside their meshes, `columns` pairs a line.
 
     views: objects with `.image` (uint8 [H, W, 3]), `.mask` and optionally `.object.family` and `.pose`, in
@@ -155,9 +178,7 @@ def gallery(
         line, column = divmod(index, columns)
         left, right = grid[line, 2 * column], grid[line, 2 * column + 1]
         left.imshow(view.image)
-        left.set_title(
-            getattr(getattr(view, "object", None), "family", ""), fontsize=8, color=INK, loc="left"
-        )
+        left.set_title(getattr(getattr(view, "object", None), "family", ""), fontsize=8, color=INK, loc="left")
         mesh, pose = reconstruction.mesh, getattr(view, "pose", None)
         angles = (30.0, 20.0) if pose is None else camera_angles(pose)
         right.imshow(np.asarray(render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, *angles)))
@@ -171,9 +192,7 @@ def camera_angles(pose: Any) -> tuple[float, float]:
     return float(np.degrees(np.arctan2(x, -y))), float(np.degrees(np.arcsin(np.clip(z, -1, 1))))
 
 
-def loss_curves(
-    log: str | Path, path: str | Path, *, columns: Sequence[str] | None = None, smooth: int = 50
-) -> Path:
+def loss_curves(log: str | Path, path: str | Path, *, columns: Sequence[str] | None = None, smooth: int = 50) -> Path:
     """Losses of a training log: JSON lines with "step" and numbers, where a line cut off is skipped.
 
     columns: names to draw; by default all whose name contains "loss". smooth: steps of the running mean.

@@ -50,9 +50,7 @@ def box_iou_3d(points_a: np.ndarray, points_b: np.ndarray) -> float:
 def rotation_angle(matrix: np.ndarray) -> float:
     """Angle in degrees, 0 to 180, of a rotation matrix."""
     # atan2 of both parts, because arccos of the trace alone loses all digits near 0 and 180 degrees.
-    sine = np.linalg.norm(
-        [matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]]
-    )
+    sine = np.linalg.norm([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
     return float(np.degrees(np.arctan2(sine, np.trace(matrix) - 1)))
 
 
@@ -72,9 +70,7 @@ def symmetry_folds(symmetry: Any) -> int:
         found = re.search(r"\d+", symmetry)
         symmetry = int(found.group()) if found else -1
     if not isinstance(symmetry, int) or symmetry < 1:
-        raise UserError(
-            f"symmetry {symmetry!r} is unknown: use none, mirror, continuous_z or the number of folds"
-        )
+        raise UserError(f"symmetry {symmetry!r} is unknown: use none, mirror, continuous_z or the number of folds")
     return symmetry
 
 

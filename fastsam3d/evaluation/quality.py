@@ -46,15 +46,11 @@ class QualityOptions:
     """Options of the quality measurement."""
 
     objects: int = option(128, whole(1), "number of held-out objects")
-    first_seed: int = option(
-        HELD_OUT, whole(0), "seed of the first; those from 1,000,000,000 on are held out"
-    )
+    first_seed: int = option(HELD_OUT, whole(0), "seed of the first; those from 1,000,000,000 on are held out")
     output: str = option("quality", str, "folder for quality.json, quality.md and gallery.png")
     device: str = option("cpu", str, "cpu or cuda")
     model: str = option("mini", str, "model to load")
-    checkpoint_dir: str | None = option(
-        None, optional_text, "folder with weights; null: those of the package"
-    )
+    checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
     random_weights: bool = option(False, boolean, "untrained weights, to see what chance gives")
     noise_seed: int = option(0, whole(0), "added to each object's seed for its noise")
     other_seed: bool = option(True, boolean, "run every image a second time with other noise")
@@ -135,9 +131,7 @@ def draw_gallery(pipeline: Any, result: dict[str, Any], options: QualityOptions,
     first: dict[str, int] = {}
     for record in result["objects"]:
         first.setdefault(record["family"], record["object_seed"])
-    rest = [
-        record["object_seed"] for record in result["objects"] if record["object_seed"] not in first.values()
-    ]
+    rest = [record["object_seed"] for record in result["objects"] if record["object_seed"] not in first.values()]
     views = [make_view(seed) for seed in [*first.values(), *rest][: options.gallery]]
     seeds = [*first.values(), *rest][: options.gallery]
     results = [

@@ -19,9 +19,7 @@ def summarise_quality(records: Sequence[dict[str, Any]], meta: dict[str, Any]) -
     """Means over all objects and by family; see `evaluate_quality`."""
     columns = SHAPE_COLUMNS + LAYOUT_COLUMNS
 
-    def mean(
-        chosen: Sequence[dict[str, Any]], prefix: str = "", names: Sequence[str] = columns
-    ) -> dict[str, float]:
+    def mean(chosen: Sequence[dict[str, Any]], prefix: str = "", names: Sequence[str] = columns) -> dict[str, float]:
         return {name: finite_mean(_column(chosen, prefix + name)) for name in names}
 
     overall: dict[str, Any] = mean(records)

@@ -65,8 +65,7 @@ def distance_of(shape: Any) -> SignedDistance:
         flat = np.ascontiguousarray(points, dtype=np.float32).reshape(-1, 3)
         # In chunks, because the distances to all primitives of an object are held at once.
         parts = [
-            as_array(shape.sdf(torch.from_numpy(flat[start : start + CHUNK])))
-            for start in range(0, len(flat), CHUNK)
+            as_array(shape.sdf(torch.from_numpy(flat[start : start + CHUNK]))) for start in range(0, len(flat), CHUNK)
         ]
         return np.concatenate(parts).reshape(points.shape[:-1])
 

@@ -39,19 +39,22 @@ def summarise(method: str, records: Sequence[Record], baseline: Sequence[Record]
     """One row from the records of one method and of "off", object by object in the same order.
 
     "seconds_per_object" is the mean; "speedup" the ratio of total seconds, "speedup_median" the median of the
-    ratios of single objects, "speedup_ci" a bootstrap interval. Every other column is a mean over objects.
-    "<column>_delta" is the mean paired difference to "off" of the metrics against the truth, and
-    "<column>_ci" its 95 % limits; for the columns that already compare with "off" "<column>_ci" are the
-    limits of the mean itself.
+    ratios of single objects, "speedup_ci" a bootstrap interval; the same of processor seconds is
+    "cpu_speedup". Every other column is a mean over objects. "<column>_delta" is the mean paired difference
+    to "off" of the metrics against the truth, and "<column>_ci" its 95 % limits; for the columns that already
+    compare with "off" "<column>_ci" are the limits of the mean itself.
     """
     seconds = [record["seconds"] for record in records]
     slow = [record["seconds"] for record in baseline]
+    cpu, slow_cpu = ([record.get("cpu_seconds", math.nan) for record in own] for own in (records, baseline))
     row: dict[str, Any] = {
         "method": method,
         "seconds_per_object": finite_mean(seconds),
         "speedup": sum(slow) / max(sum(seconds), 1e-12),
         "speedup_median": float(np.median(np.asarray(slow) / np.maximum(seconds, 1e-12))),
         "speedup_ci": list(ratio_interval(slow, seconds)),
+        "cpu_seconds_per_object": finite_mean(cpu),
+        "cpu_speedup": sum(slow_cpu) / sum(cpu) if sum(cpu) > 0 else math.nan,
     }
     for name, _, _ in COLUMNS:
         values = [record.get(name, math.nan) for record in records]
@@ -63,8 +66,7 @@ def summarise(method: str, records: Sequence[Record], baseline: Sequence[Record]
             row[f"{name}_delta"], row[f"{name}_ci"] = difference.mean, difference.to_list()
     stages = dict.fromkeys(stage for record in records for stage in record.get("stage_seconds", {}))
     row["stage_seconds"] = {
-        stage: finite_mean([record["stage_seconds"].get(stage, 0.0) for record in records])
-        for stage in stages
+        stage: finite_mean([record["stage_seconds"].get(stage, 0.0) for record in records]) for stage in stages
     }
     return row
 
@@ -81,11 +83,7 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
         ]
         return "| " + " | ".join(padded) + " |"
 
-    rule = (
-        "|"
-        + "|".join([f":{'-' * (widths[0] + 1)}", *(f"{'-' * (width + 1)}:" for width in widths[1:])])
-        + "|"
-    )
+    rule = "|" + "|".join([f":{'-' * (widths[0] + 1)}", *(f"{'-' * (width + 1)}:" for width in widths[1:])]) + "|"
     return "\n".join([row(cells[0]), rule, *map(row, cells[1:])])
 
 
@@ -142,7 +140,5 @@ def difference_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def stage_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Seconds of every stage, mean over objects."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row["stage_seconds"]))
-    lines = [
-        [row["method"], *(number(row["stage_seconds"].get(stage), 3) for stage in stages)] for row in rows
-    ]
+    lines = [[row["method"], *(number(row["stage_seconds"].get(stage), 3) for stage in stages)] for row in rows]
     return markdown_table(["method", *(stage.replace("_", " ") for stage in stages)], lines)

@@ -75,9 +75,7 @@ def _winding_numbers(triangles: np.ndarray, resolution: int) -> tuple[np.ndarray
     height = np.einsum("fi,fi->f", weights, corner[hit, :, 2]) / np.where(total == 0, 1, total)
     # A face seen edge-on has no area; any height between its corners is as good as another.
     height = np.clip(height, corner[hit, :, 2].min(1), corner[hit, :, 2].max(1))
-    first = np.clip(np.floor(height) + 1, 0, resolution).astype(
-        np.int64
-    )  # first centre strictly above the crossing
+    first = np.clip(np.floor(height) + 1, 0, resolution).astype(np.int64)  # first centre strictly above the crossing
     x, y = columns[hit].astype(np.int64).T
     change = np.zeros((resolution, resolution, resolution + 1), dtype=np.int32)
     # Orientation +1 is a face that looks up: going up one leaves the solid there.
@@ -94,9 +92,7 @@ def _covered_columns(triangles: np.ndarray, resolution: int) -> tuple[np.ndarray
     count = extent.prod(1)
     face = np.repeat(np.arange(len(triangles)), count)
     place = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
-    columns = low[face] + np.stack(
-        [place // np.maximum(extent[face, 1], 1), place % np.maximum(extent[face, 1], 1)], 1
-    )
+    columns = low[face] + np.stack([place // np.maximum(extent[face, 1], 1), place % np.maximum(extent[face, 1], 1)], 1)
     return face, columns.astype(np.float64)
 
 

@@ -69,13 +69,11 @@ def test_rows_meta_and_files(stand_in, result, tmp_path):
     assert (rows["balanced"]["nfe_ss"], rows["balanced"]["nfe_slat"]) == (18, 16)
     assert 1 > rows["balanced"]["fidelity_viou"] > rows["fewer_steps"]["fidelity_viou"]
     assert 0 < rows["balanced"]["layout_distance"] < rows["fewer_steps"]["layout_distance"]
-    # The stand-in misplaces the object by 0.05; the box of off is about 0.62 wide, its diagonal sqrt(3) times that.
+    # The stand-in misplaces the object by 0.05; off's box is about 0.62 wide, its diagonal sqrt(3) times it.
     assert rows["balanced"]["layout_distance"] == pytest.approx(0.05 / (0.62 * 3**0.5), rel=0.06)
     assert rows["other_seed"]["fidelity_viou"] < 1
     assert not rows["other_seed"]["timed"]
-    assert (
-        result["meta"]["method_settings"]["2/1"]["fewer_steps"]["fewer_steps"]["sparse_structure_steps"] == 10
-    )
+    assert result["meta"]["method_settings"]["2/1"]["fewer_steps"]["fewer_steps"]["sparse_structure_steps"] == 10
 
     text = write_results(result, tmp_path)
     assert json.loads((tmp_path / "bench.json").read_text())["rows"][1]["method"] == "balanced"
@@ -100,9 +98,7 @@ def test_same_noise_for_every_method_in_rotating_order(stand_in):
 
 
 def test_each_guidance_strength_has_its_rows(stand_in):
-    options = BenchmarkOptions(
-        methods=("off",), objects=1, guidance=(2.0, 7.0), noise_row=False, points=POINTS
-    )
+    options = BenchmarkOptions(methods=("off",), objects=1, guidance=(2.0, 7.0), noise_row=False, points=POINTS)
     result = run_benchmark(stand_in, options, make_view)
     assert [row["guidance"] for row in result["rows"]] == ["2", "7"]
     assert stand_in.models["slat_generator"].reverse_fn.strength == 1.0

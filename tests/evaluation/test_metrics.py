@@ -19,9 +19,7 @@ from fastsam3d.evaluation.metrics import (
 def plane(offset: float, count: int = 21) -> Surface:
     """A square lattice of points in the plane z = offset, 0.1 apart."""
     line = np.linspace(-1, 1, count)
-    points = np.stack(
-        [*(axis.ravel() for axis in np.meshgrid(line, line)), np.full(count**2, offset)], axis=1
-    )
+    points = np.stack([*(axis.ravel() for axis in np.meshgrid(line, line)), np.full(count**2, offset)], axis=1)
     return Surface(points, np.tile([0.0, 0.0, 1.0], (count**2, 1)), points.min(0), points.max(0))
 
 
@@ -54,9 +52,7 @@ def test_separate_normalisation_forgives_place_and_size():
 
 def test_sampling_is_uniform_by_area():
     # Two squares of area 1 and 3 as one mesh: a quarter of the points belongs to the smaller one.
-    vertices = np.array(
-        [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [5, 0, 0], [8, 0, 0], [8, 1, 0], [5, 1, 0]]
-    )
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [5, 0, 0], [8, 0, 0], [8, 1, 0], [5, 1, 0]])
     faces = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7], [0, 0, 1]])  # the last has no area
     surface = sample_surface(vertices, faces, 40_000, np.random.default_rng(1))
     assert (surface.points[:, 0] < 2).mean() == pytest.approx(0.25, abs=0.01)

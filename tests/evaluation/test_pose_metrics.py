@@ -36,9 +36,7 @@ def test_row_vectors_are_scaled_rotated_and_shifted_in_this_order():
 @pytest.mark.parametrize("degrees", [0, 1e-4, 15, 90, 179.5, 180])
 def test_rotation_error_is_the_angle_between(degrees):
     start = quaternion((1, 2, 3), 40)
-    assert rotation_error(product(start, quaternion((3, -1, 2), degrees)), start) == pytest.approx(
-        degrees, abs=1e-6
-    )
+    assert rotation_error(product(start, quaternion((3, -1, 2), degrees)), start) == pytest.approx(degrees, abs=1e-6)
 
 
 def test_symmetries_are_folded_about_the_object_axis():
@@ -78,12 +76,10 @@ def test_layout_distance_of_a_shift_a_growth_and_a_turn():
     low, high, reference = (-0.5, -0.5, -0.5), (0.5, 0.5, 0.5), Pose(scale=(2, 2, 2))
     diagonal = 2 * 3**0.5
     assert layout_distance(reference, reference, low, high) == 0
-    assert layout_distance(
-        Pose(translation=(0, 0, 1), scale=(2, 2, 2)), reference, low, high
-    ) == pytest.approx(1 / diagonal)
-    assert layout_distance(Pose(scale=(3, 3, 3)), reference, low, high) == pytest.approx(
-        0.25
-    )  # corners 3/2 of theirs
+    assert layout_distance(Pose(translation=(0, 0, 1), scale=(2, 2, 2)), reference, low, high) == pytest.approx(
+        1 / diagonal
+    )
+    assert layout_distance(Pose(scale=(3, 3, 3)), reference, low, high) == pytest.approx(0.25)  # corners 3/2 of theirs
     half_turn = Pose(tuple(quaternion((0, 0, 1), 180)), scale=(2, 2, 2))
     # Each corner moves to the opposite one of its square: sqrt(8).
     assert layout_distance(half_turn, reference, low, high) == pytest.approx(8**0.5 / diagonal)

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from evaluation_stand_in import POINTS, StandIn, make_view
+from scipy.spatial import cKDTree
 
+from fastsam3d.evaluation.outcome import against_truth, outcome_of
+from fastsam3d.evaluation.pose_metrics import apply_pose
 from fastsam3d.evaluation.quality import QualityOptions, evaluate_quality
 from fastsam3d.evaluation.quality_tables import report, summarise_quality
+from fastsam3d.evaluation.reference import distance_of, marching_tetrahedra, reference_shape
+from fastsam3d.procedural.samples import make_view as make_procedural_view
 
 
 def test_measured_once_and_resumed(tmp_path):
@@ -50,3 +58,19 @@ def test_families_and_missing_values():
     assert result["shuffled"]["viou"] == pytest.approx(0.1)
     text = report(result)
     assert text.index("| mug") < text.index("| chair")  # best first
+
+
+def test_a_perfect_reconstruction_of_a_procedural_view_scores_perfectly():
+    view = make_procedural_view(1_000_000_003, size=64)
+    vertices, faces = marching_tetrahedra(distance_of(view.object), resolution=96)
+    perfect = SimpleNamespace(mesh=SimpleNamespace(vertices=vertices, faces=faces), pose=view.pose)
+    reference = reference_shape(view.object, points=20_000)
+    scores = against_truth(outcome_of(perfect, 1, points=20_000), reference, view.pose)
+    assert scores["viou"] > 0.97
+    assert scores["f1_002"] > 90
+    assert scores["iou_3d"] > 0.97
+    assert scores["rotation_error_deg"] < 1e-3
+    # The points that the camera saw lie on the surface that the pose puts into the camera frame.
+    seen = view.pointmap[np.isfinite(view.pointmap).all(-1)]
+    true = apply_pose(reference.surface.points, view.pose)
+    assert np.median(cKDTree(true).query(seen)[0]) < 0.02 * float(view.pose.scale[0])

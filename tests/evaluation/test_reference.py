@@ -25,9 +25,7 @@ def test_points_are_uniform_by_area_and_reach_into_sharp_edges():
     assert np.abs(box.sdf(points)).max() < 0.002
     # Sides of area 0.24, 0.32 and 0.48, twice each.
     for axis, half, share in ((0, 0.4, 0.24), (1, 0.3, 0.32), (2, 0.2, 0.48)):
-        assert (np.abs(np.abs(points[:, axis]) - half) < 1e-3).mean() == pytest.approx(
-            share / 1.04, abs=0.015
-        )
+        assert (np.abs(np.abs(points[:, axis]) - half) < 1e-3).mean() == pytest.approx(share / 1.04, abs=0.015)
 
 
 def test_same_points_every_time_and_a_perfect_score_against_itself():

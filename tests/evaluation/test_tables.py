@@ -60,10 +60,7 @@ def test_gallery_and_loss_curves_are_drawn(tmp_path):
     vertices, faces = box_mesh((-0.3,) * 3, (0.3,) * 3)
     mesh = SimpleNamespace(vertices=vertices, faces=faces, vertex_colors=np.full((8, 3), 0.5))
     view = SimpleNamespace(image=np.zeros((8, 8, 3), np.uint8), pose=Pose(translation=(0, 0, 4)))
-    assert (
-        plots.gallery([view], [SimpleNamespace(mesh=mesh)], tmp_path / "g.png", columns=1).stat().st_size
-        > 1000
-    )
+    assert plots.gallery([view], [SimpleNamespace(mesh=mesh)], tmp_path / "g.png", columns=1).stat().st_size > 1000
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
     assert plots.loss_curves(log, tmp_path / "l.png").stat().st_size > 1000
@@ -72,10 +69,8 @@ def test_gallery_and_loss_curves_are_drawn(tmp_path):
 def test_camera_angles_point_from_the_object_to_the_camera():
     # Unturned, the object's z is the direction of sight: the camera looks from below.
     assert plots.camera_angles(Pose(translation=(0, 0, 4)))[1] == pytest.approx(-90)
-    # The rows of the rotation are the images of the object's axes. With y towards the camera and z up it is seen
-    # from +y, which is azimuth 180; with y away from the camera and z up from -y, its front.
+    # The rows of the rotation are the images of the object's axes. With y towards the camera and z up it is
+    # seen from +y, which is azimuth 180; with y away from the camera and z up from -y, its front.
     half = 2**-0.5
-    assert np.abs(plots.camera_angles(Pose((half, half, 0, 0), (0, 0, 4)))) == pytest.approx(
-        [180, 0], abs=1e-6
-    )
+    assert np.abs(plots.camera_angles(Pose((half, half, 0, 0), (0, 0, 4)))) == pytest.approx([180, 0], abs=1e-6)
     assert plots.camera_angles(Pose((0, 0, half, half), (0, 0, 4))) == pytest.approx([0, 0], abs=1e-6)
