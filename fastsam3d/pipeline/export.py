@@ -61,9 +61,7 @@ def export_mesh(mesh: Mesh, path: str | Path) -> Path:
     if encode is None:
         raise UserError(f"{path} has no known suffix; use one of {', '.join(ENCODERS)}.")
     if mesh.is_empty:
-        raise UserError(
-            f"The mesh for {path} has no faces. Try another seed, or a mask that shows more of the object."
-        )
+        raise UserError(f"The mesh for {path} has no faces. Try another seed, or a mask that shows more of the object.")
     return write_atomically(path, encode(mesh, path.stem))
 
 
@@ -139,9 +137,7 @@ def encode_stl(mesh: Mesh, name: str = "object") -> bytes:
     del name
     normals = face_cross_products(mesh.vertices, mesh.faces)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
-    record = np.zeros(
-        len(mesh.faces), dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")]
-    )
+    record = np.zeros(len(mesh.faces), dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
     record["normal"], record["corners"] = normals, mesh.vertices[mesh.faces]
     header = b"fastsam3d: z up".ljust(80, b" ")
     return header + np.uint32(len(mesh.faces)).astype("<u4").tobytes() + record.tobytes()

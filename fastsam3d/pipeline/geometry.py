@@ -32,9 +32,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit normals `[V, 3]` fp32, faces weighted by area; (0, 0, 1) for vertices of no face."""
     cross = face_cross_products(vertices, faces)
     index, count = faces.reshape(-1), len(vertices)
-    sums = np.stack(
-        [np.bincount(index, np.repeat(cross[:, axis], 3), minlength=count) for axis in range(3)], axis=1
-    )
+    sums = np.stack([np.bincount(index, np.repeat(cross[:, axis], 3), minlength=count) for axis in range(3)], axis=1)
     length = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.where(length > 1e-20, sums / np.maximum(length, 1e-20), [0.0, 0.0, 1.0]).astype(np.float32)
 
@@ -69,7 +67,5 @@ def matrix_to_quaternion_xyzw(matrix: np.ndarray) -> np.ndarray:
 
     from fastsam3d.pipeline.pose import matrix_to_quaternion
 
-    w, x, y, z = matrix_to_quaternion(
-        torch.as_tensor(np.ascontiguousarray(matrix), dtype=torch.float64)
-    ).tolist()
+    w, x, y, z = matrix_to_quaternion(torch.as_tensor(np.ascontiguousarray(matrix), dtype=torch.float64)).tolist()
     return np.array([x, y, z, w])

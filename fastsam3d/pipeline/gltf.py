@@ -116,9 +116,9 @@ def glb_bytes(nodes: Sequence[Node], extras: dict[str, Any] | None = None) -> by
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
     }
-    text = json.dumps(
-        document, separators=(",", ":"), sort_keys=True, ensure_ascii=True, allow_nan=False
-    ).encode("ascii")
+    text = json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=True, allow_nan=False).encode(
+        "ascii"
+    )
     chunks = _chunk(_JSON_CHUNK, text, b" ") + _chunk(_BINARY_CHUNK, bytes(buffer.data), b"\0")
     return _MAGIC + struct.pack("<II", _VERSION, 12 + len(chunks)) + chunks
 

@@ -150,9 +150,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", pickle_module=_TENSORS_ONLY, weights_only=False)
     except Exception as error:
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({error}). Download or copy it again."
-        ) from error
+        raise UserError(f"{path} cannot be read as a checkpoint ({error}). Download or copy it again.") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping):
@@ -187,9 +185,7 @@ class _TensorsOnlyUnpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        tensors = module in ("torch", "torch.storage") and (
-            name.endswith("Storage") or name in ("Size", "device")
-        )
+        tensors = module in ("torch", "torch.storage") and (name.endswith("Storage") or name in ("Size", "device"))
         rebuilds = module == "torch._utils" and name.startswith("_rebuild_")
         dtypes = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if tensors or rebuilds or dtypes or (module, name) == ("collections", "OrderedDict"):
@@ -233,9 +229,7 @@ def _checkpoint_directory(model: str, checkpoint_dir: str | Path | None) -> Path
         )
     directory = Path(checkpoint_dir).expanduser()
     if not directory.is_dir():
-        raise UserError(
-            f"The checkpoint folder {directory} does not exist. Give the folder with ss_generator.ckpt."
-        )
+        raise UserError(f"The checkpoint folder {directory} does not exist. Give the folder with ss_generator.ckpt.")
     return directory
 
 
@@ -245,8 +239,7 @@ def _find_file(directory: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise UserError(
-        f"{directory} has no {name}.safetensors or {name}.ckpt. "
-        "Give the folder that holds all networks of the model."
+        f"{directory} has no {name}.safetensors or {name}.ckpt. Give the folder that holds all networks of the model."
     )
 
 

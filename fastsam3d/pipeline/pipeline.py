@@ -138,10 +138,7 @@ class Pipeline:
         sampler: Any = self.models["ss_generator"]
         with stage("sparse_structure"), self._mixed_precision():
             shapes = sampler.reverse_fn.backbone.latent_shapes(1)
-            noise = {
-                name: torch.randn(shapes[name], generator=generator).to(self.device)
-                for name in sorted(shapes)
-            }
+            noise = {name: torch.randn(shapes[name], generator=generator).to(self.device) for name in sorted(shapes)}
             latents = sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
         with stage("ss_decode"):
             return self.decode_sparse_structure(latents, generator)
@@ -169,9 +166,7 @@ class Pipeline:
         return decode_pose(latents, inputs["pointmap_scale"], inputs["pointmap_shift"], self.config.pose)
 
     @torch.no_grad()
-    def sample_slat(
-        self, condition: Tensor, structure: SparseStructure, generator: torch.Generator
-    ) -> Tensor:
+    def sample_slat(self, condition: Tensor, structure: SparseStructure, generator: torch.Generator) -> Tensor:
         """Second stage: latents at the voxels, de-normalised, `[N, 8]` fp32.
 
         Args:
@@ -192,9 +187,7 @@ class Pipeline:
             else:
                 noise = torch.randn((len(coords), channels), generator=generator)
             progress = step_reporter("structured_latent")
-            feats = sampler.sample(noise[None].to(self.device), condition, coords, progress=progress)[
-                0
-            ].float()
+            feats = sampler.sample(noise[None].to(self.device), condition, coords, progress=progress)[0].float()
             mean = torch.tensor(self.config.slat_mean, device=feats.device)
             std = torch.tensor(self.config.slat_std, device=feats.device)
             return feats * std + mean

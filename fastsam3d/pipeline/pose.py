@@ -94,9 +94,7 @@ class Pose:
         }
 
 
-def decode_pose(
-    latents: Mapping[str, Tensor], scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig
-) -> Pose:
+def decode_pose(latents: Mapping[str, Tensor], scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig) -> Pose:
     """Layout latents to a pose (the decoder `ScaleShiftInvariant`); `translation_scale` is not used.
 
     Args:
@@ -118,18 +116,13 @@ def decode_pose(
     )
 
 
-def encode_pose(
-    pose: Pose, scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig
-) -> dict[str, Tensor]:
+def encode_pose(pose: Pose, scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig) -> dict[str, Tensor]:
     """Inverse of `decode_pose`: the latents that it reads, `[1, 1, 6]` and twice `[1, 1, 3]`."""
     scene_scale, scene_shift = scene_scale.reshape(3), scene_shift.reshape(3)
     rotation = matrix_to_rotation_6d(quaternion_to_matrix(pose.rotation))
     values = {
-        "6drotation_normalized": (rotation - torch.tensor(config.rotation_mean))
-        / torch.tensor(config.rotation_std),
-        "translation": (
-            (pose.translation - scene_shift) / scene_scale - torch.tensor(config.translation_mean)
-        )
+        "6drotation_normalized": (rotation - torch.tensor(config.rotation_mean)) / torch.tensor(config.rotation_std),
+        "translation": ((pose.translation - scene_shift) / scene_scale - torch.tensor(config.translation_mean))
         / torch.tensor(config.translation_std),
         "scale": ((pose.scale / scene_scale).log() - config.scale_mean) / config.scale_std,
     }

@@ -79,14 +79,14 @@ def as_mask(mask: Any, height: int, width: int) -> np.ndarray:
 
 
 def as_pointmap(pointmap: Any, height: int, width: int) -> Tensor:
-    """Checks a point map and returns it as fp32 `[3, H, W]` at the image's size, NaN where unknown.
+    """Checks a point map and returns it as fp32 `[H, W, 3]` at the image's size.
 
     A map of another size but the same aspect ratio is resized to the image (nearest).
 
     Raises:
         UserError: not `(height, width, 3)`, or another aspect ratio than the image.
     """
-    points = torch.as_tensor(np.array(pointmap, dtype=np.float32))
+    points = torch.from_numpy(np.require(pointmap, dtype=np.float32, requirements=["C", "W"]))
     if points.ndim != 3 or points.shape[2] != 3 or 0 in points.shape:
         raise UserError(f"The point map has shape {tuple(points.shape)}; expected (height, width, 3).")
     rows, columns = points.shape[:2]
@@ -95,9 +95,9 @@ def as_pointmap(pointmap: Any, height: int, width: int) -> Tensor:
             f"The point map is {columns} x {rows}, the image {width} x {height}: different aspect ratios. "
             "Compute the point map from the same image."
         )
-    points = points.movedim(-1, 0)
-    points = torch.where(torch.isfinite(points).all(dim=0, keepdim=True), points, torch.nan)
-    return points if (rows, columns) == (height, width) else _resize(points, (height, width), "nearest")
+    if (rows, columns) == (height, width):
+        return points
+    return points[nearest_indices(rows, height)][:, nearest_indices(columns, width)]
 
 
 def crop_box(mask: Tensor, factor: float = BOX_SIZE_FACTOR) -> tuple[int, int, int, int]:
@@ -141,50 +141,88 @@ def pad_to_square(x: Tensor, value: float = 0.0) -> Tensor:
     return F.pad(x, (left, size - width - left, top, size - height - top), value=value)
 
 
-def _resize(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    if x.shape[-2:] == size:
-        return x
-    # Without the low-pass filter a photograph shrunk tenfold would keep one pixel in a hundred.
-    options: dict[str, Any] = {"antialias": True, "align_corners": False} if mode == "bilinear" else {}
-    return F.interpolate(x[None].float(), size, mode=mode, **options)[0]
+def square_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """The box (left, top, right, bottom) that `crop` needs to do what `pad_to_square` does to a whole image."""
+    size = max(height, width)
+    left, top = -((size - width) // 2), -((size - height) // 2)
+    return left, top, left + size, top + size
 
 
-def to_condition_size(x: Tensor, size: int, mode: str) -> Tensor:
-    """Pads `[C, H, W]` with zeros to a square and resizes it to `size`.
+def resize_image(pixels: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
+    """A box of an image, padded with black to a square, resized with bilinear weights.
 
-    `mode` is `bilinear` (images; antialiased) or `nearest` (masks and point maps, whose values must not mix).
+    Args:
+        pixels: uint8 `[H, W, 3]`.
+
+    Returns:
+        fp32 `[3, size, size]` in 0..1.
     """
-    return _resize(pad_to_square(x), (size, size), mode)
+    planes = []
+    # Channel by channel: a large photograph is never held as floats as a whole.
+    for plane in pixels.unbind(dim=-1):
+        square = pad_to_square(crop(plane[None], box)).float()[None]
+        # Without the low-pass filter a photograph shrunk tenfold would keep one pixel in a hundred.
+        planes.append(F.interpolate(square, (size, size), mode="bilinear", antialias=True)[0] / 255)
+    return torch.cat(planes)
 
 
-def object_moments(pointmap: Tensor, mask: Tensor, scale_over: str = "all") -> tuple[Tensor, Tensor]:
+def nearest_indices(length: int, size: int) -> Tensor:
+    """Source positions of nearest-neighbour resizing from `length` to `size`, as PyTorch chooses them."""
+    positions = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
+    return positions.floor().long().clamp_max(length - 1)
+
+
+def resize_nearest(
+    values: Tensor, box: tuple[int, int, int, int], size: int, unknown: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """A box of a map, padded to a square and resized without mixing values; only the result is computed.
+
+    Args:
+        values: `[H, W, C]`.
+        unknown: value of the padding of a box that is not square.
+
+    Returns:
+        (`[C, size, size]`, bool `[size, size]`): the second is true where the box reaches beyond the map; the
+        values there are to be replaced.
+    """
+    left, top, right, bottom = box
+    side = max(right - left, bottom - top)
+    picked = nearest_indices(side, size)
+    column, row = picked - (side - right + left) // 2, picked - (side - bottom + top) // 2
+    in_box = ((row >= 0) & (row < bottom - top))[:, None] & ((column >= 0) & (column < right - left))
+    row, column = row + top, column + left
+    height, width = values.shape[:2]
+    in_map = ((row >= 0) & (row < height))[:, None] & ((column >= 0) & (column < width))
+    chosen = values[row.clamp(0, height - 1)][:, column.clamp(0, width - 1)].movedim(-1, 0)
+    return torch.where(in_box, chosen, unknown), in_box & ~in_map
+
+
+def object_moments(of_object: Tensor, of_scene: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Moments that put an object at the origin and its scene at unit size (`ObjectCentricSSI`).
 
     Args:
-        pointmap: `[3, H, W]` camera-space points, NaN where unknown.
-        mask: bool `[H, W]`.
-        scale_over: whose points give the scale, `all` (official) or `mask`. With `mask` the result does not
-            depend on how much of the scene the picture shows.
+        of_object: `[N, 3]` camera-space points of the object, not finite where unknown.
+        of_scene: `[M, 3]` points of the whole picture, which give the scale (official); without them the object's
+            own do, and the result does not depend on how much of the scene the picture shows.
 
     Returns:
-        (scale, shift), each `[3]`: shift is the median of the mask's points per axis, scale the median over
-        points of their largest absolute coordinate about it, three times. (1, 0) where no point of the mask
-        is known. Medians of an even count take the lower value.
+        (scale, shift), each `[3]`: shift is the median of the object's points per axis, scale the median over
+        points of their largest absolute coordinate about it, three times. (1, 0) where no point of the object is
+        known. Medians of an even count take the lower value.
     """
-    if scale_over not in ("all", "mask"):
-        raise ValueError(f"scale_over must be 'all' or 'mask', not {scale_over!r}")
-    points = pointmap.flatten(1)
-    points_of_object = points[:, mask.flatten()]
-    shift = torch.nanmedian(points_of_object, dim=1).values
-    if not torch.isfinite(shift).all():
+    of_object = of_object[torch.isfinite(of_object).all(dim=1)]
+    if not len(of_object):
         return torch.ones(3), torch.zeros(3)
-    chosen = points if scale_over == "all" else points_of_object
-    scale = torch.nanmedian((chosen - shift[:, None]).abs().amax(dim=0))
+    shift = of_object.median(dim=0).values
+    distances = ((of_object if of_scene is None else of_scene) - shift).abs().amax(dim=1)
+    scale = distances[torch.isfinite(distances)].median()
     return scale.clamp_min(1e-6).expand(3).clone(), shift
 
 
-def fronto_parallel_points(height: int, width: int, field_of_view: float = ASSUMED_FIELD_OF_VIEW) -> Tensor:
-    """Points where the pixels' rays meet the plane at depth 1: `[3, H, W]`, x left, y up, z forward.
+def fronto_parallel_rays(
+    height: int, width: int, field_of_view: float = ASSUMED_FIELD_OF_VIEW
+) -> tuple[Tensor, Tensor]:
+    """Where the pixels' rays meet the plane at depth 1: x (left) of every column, y (up) of every row.
 
     Args:
         field_of_view: horizontal, in degrees, of a pinhole camera with square pixels and a central axis.
@@ -192,7 +230,14 @@ def fronto_parallel_points(height: int, width: int, field_of_view: float = ASSUM
     focal = width / 2 / math.tan(math.radians(field_of_view) / 2)
     x = -(torch.arange(width) + 0.5 - width / 2) / focal
     y = -(torch.arange(height) + 0.5 - height / 2) / focal
-    return torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones(height, width)])
+    return x, y
+
+
+def fronto_parallel_points(mask: Tensor, field_of_view: float = ASSUMED_FIELD_OF_VIEW) -> Tensor:
+    """Points of the plane at depth 1 under a mask, bool `[H, W]`: `[N, 3]`, x left, y up, z forward."""
+    x, y = fronto_parallel_rays(*mask.shape, field_of_view)
+    rows, columns = mask.nonzero(as_tuple=True)
+    return torch.stack([x[columns], y[rows], torch.ones(len(rows))], dim=1)
 
 
 def prepare_condition(
@@ -208,36 +253,41 @@ def prepare_condition(
     Args:
         image: uint8 `[H, W, 3]`.
         mask: `[H, W]`, see `as_mask`.
-        pointmap: fp32 `[H, W, 3]` in the camera frame (x left, y up, z forward), NaN where unknown.
+        pointmap: fp32 `[H, W, 3]` in the camera frame (x left, y up, z forward), not finite where unknown.
         image_size: side of the returned images in pixels.
-        scale_over: see `object_moments`.
+        scale_over: whose points give the scale of the scene, `all` or `mask`, see `object_moments`.
 
     Raises:
         UserError: an input of the wrong kind or size, or an empty or too small mask.
     """
-    pixels = as_image(image)
+    if scale_over not in ("all", "mask"):
+        raise ValueError(f"scale_over must be 'all' or 'mask', not {scale_over!r}")
+    pixels = torch.tensor(as_image(image))
     height, width = pixels.shape[:2]
     inside = torch.tensor(as_mask(mask, height, width))
-    box = crop_box(inside)
-    colors = torch.tensor(pixels).movedim(-1, 0).float() / 255
-    alpha = inside[None].float()
-    known = None if pointmap is None else as_pointmap(pointmap, height, width)
-    plane = fronto_parallel_points(height, width) if known is None else known
-    scale, shift = object_moments(plane, inside, scale_over)
-
-    inputs = {
-        "image": to_condition_size(crop(colors, box), image_size, "bilinear"),
-        "mask": to_condition_size(crop(alpha, box), image_size, "nearest"),
-        "rgb_image": to_condition_size(colors, image_size, "bilinear"),
-        "rgb_image_mask": to_condition_size(alpha, image_size, "nearest"),
-    }
-    if known is None:
-        inputs["pointmap"] = inputs["rgb_pointmap"] = torch.full((3, image_size, image_size), torch.nan)
+    boxes = {"": crop_box(inside), "rgb_": square_box(height, width)}
+    if pointmap is None:
+        known = None
+        of_object = fronto_parallel_points(inside)
+        of_scene = fronto_parallel_points(torch.ones_like(inside)) if scale_over == "all" else None
     else:
-        normalised = (known - shift[:, None, None]) / scale[:, None, None]
-        # The crop's remainder to a square is unknown; areas outside the picture and letter boxes are zero.
-        cropped = pad_to_square(crop(normalised, box), torch.nan)
-        inputs["pointmap"] = to_condition_size(cropped, image_size, "nearest")
-        inputs["rgb_pointmap"] = to_condition_size(normalised, image_size, "nearest")
+        known = as_pointmap(pointmap, height, width)
+        of_object = known[inside]
+        of_scene = known.flatten(0, 1) if scale_over == "all" else None
+    scale, shift = object_moments(of_object, of_scene)
+
+    inputs = {}
+    for prefix, box in boxes.items():
+        inputs[prefix + "image"] = resize_image(pixels, box, image_size)
+        alpha, beyond = resize_nearest(inside[..., None], box, image_size, unknown=False)
+        inputs["rgb_image_mask" if prefix else "mask"] = (alpha & ~beyond).float()
+        points = torch.full((3, image_size, image_size), torch.nan)
+        if known is not None:
+            picked, beyond = resize_nearest(known, box, image_size, unknown=torch.nan)
+            finite = torch.isfinite(picked).all(dim=0)
+            points = torch.where(finite, (picked - shift[:, None, None]) / scale[:, None, None], torch.nan)
+            # Beyond the picture points are zero, which looks known; the official model was trained so.
+            points = torch.where(beyond, 0.0, points)
+        inputs[prefix + "pointmap"] = points
     inputs["pointmap_scale"], inputs["pointmap_shift"] = scale, shift
     return {name: value[None] for name, value in inputs.items()}

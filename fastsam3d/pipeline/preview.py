@@ -75,9 +75,7 @@ def render_mesh(
     """
     canvas = size * SUPERSAMPLE
     rows = np.linspace(0, 1, canvas)[:, None, None]
-    picture = np.broadcast_to(
-        BACKGROUND_TOP * (1 - rows) + BACKGROUND_BOTTOM * rows, (canvas, canvas, 3)
-    ).copy()
+    picture = np.broadcast_to(BACKGROUND_TOP * (1 - rows) + BACKGROUND_BOTTOM * rows, (canvas, canvas, 3)).copy()
     if len(faces):
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         centre = (low + high) / 2
@@ -212,9 +210,7 @@ def overlay(
     if count:
         points, triangles, shades = np.concatenate(vertices), np.concatenate(faces), np.concatenate(colors)
         depth = points[:, 2]
-        screen = np.stack(
-            [width / 2 - focal * points[:, 0] / depth, height / 2 - focal * points[:, 1] / depth], axis=1
-        )
+        screen = np.stack([width / 2 - focal * points[:, 0] / depth, height / 2 - focal * points[:, 1] / depth], axis=1)
         hit = rasterize(screen, depth, triangles, width, height)
         normals = hit.interpolate(vertex_normals(points, triangles), triangles) @ CAMERA_TO_GLTF
         rays = np.stack([width / 2 - hit.pixels % width, hit.pixels // width - height / 2], axis=1) / focal

@@ -68,9 +68,7 @@ class Scene:
         nodes = [
             Node(item.name, result.mesh, *node_transform(result.pose))
             for item in self.objects
-            if (result := item.reconstruction) is not None
-            and result.mesh is not None
-            and not result.mesh.is_empty
+            if (result := item.reconstruction) is not None and result.mesh is not None and not result.mesh.is_empty
         ]
         if not nodes:
             raise UserError("The scene has no object with a mesh, so there is nothing to write.")

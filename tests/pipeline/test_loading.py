@@ -113,9 +113,7 @@ def test_absent_devices_are_refused(monkeypatch) -> None:
         check_device("toaster")
 
 
-def test_random_weights_are_the_same_each_time_and_leave_global_numbers_alone(
-    tiny_config, monkeypatch
-) -> None:
+def test_random_weights_are_the_same_each_time_and_leave_global_numbers_alone(tiny_config, monkeypatch) -> None:
     monkeypatch.setattr(loading, "load_model_config", lambda path: tiny_config)
     state = torch.get_rng_state()
     first, second = (load_pipeline("mini", random_weights=True) for _ in range(2))

@@ -28,8 +28,7 @@ def test_voxels_are_the_shell_and_the_rest_is_known_to_be_inside(pipeline: Pipel
     structure = pipeline.run(*picture).structure
     occupied = structure.logits[0, 0] > 0
     shell, inside = (
-        {tuple(row) for row in coords[:, 1:].tolist()}
-        for coords in (structure.coords, structure.interior_coords)
+        {tuple(row) for row in coords[:, 1:].tolist()} for coords in (structure.coords, structure.interior_coords)
     )
     assert structure.coords.dtype == torch.int32
     assert not shell & inside

@@ -23,9 +23,7 @@ QUARTER_ABOUT_Z = torch.tensor([math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)])
 
 
 def random_quaternions(count: int) -> torch.Tensor:
-    return torch.nn.functional.normalize(
-        torch.randn(count, 4, generator=torch.Generator().manual_seed(3)), dim=1
-    )
+    return torch.nn.functional.normalize(torch.randn(count, 4, generator=torch.Generator().manual_seed(3)), dim=1)
 
 
 def test_quarter_turn_about_z_takes_x_to_y() -> None:
@@ -93,9 +91,7 @@ def test_encoding_is_the_inverse_of_decoding() -> None:
     scale, shift = torch.full((1, 3), 1.7), torch.tensor([[0.3, -0.2, 4.0]])
     pose = Pose(random_quaternions(1)[0], torch.tensor([0.5, 0.1, 3.0]), torch.full((3,), 0.8))
     decoded = decode_pose(encode_pose(pose, scale, shift, config), scale, shift, config)
-    assert torch.allclose(
-        quaternion_to_matrix(decoded.rotation), quaternion_to_matrix(pose.rotation), atol=1e-5
-    )
+    assert torch.allclose(quaternion_to_matrix(decoded.rotation), quaternion_to_matrix(pose.rotation), atol=1e-5)
     assert torch.allclose(decoded.translation, pose.translation, atol=1e-5)
     assert torch.allclose(decoded.scale, pose.scale, atol=1e-5)
 

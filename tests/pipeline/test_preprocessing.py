@@ -15,10 +15,13 @@ from fastsam3d.pipeline.preprocessing import (
     crop,
     crop_box,
     fronto_parallel_points,
+    fronto_parallel_rays,
     object_moments,
     pad_to_square,
     prepare_condition,
-    to_condition_size,
+    resize_image,
+    resize_nearest,
+    square_box,
 )
 
 
@@ -56,52 +59,63 @@ def test_padding_is_centred_and_the_odd_pixel_goes_last() -> None:
 
 
 def test_resizing_a_photograph_averages_instead_of_picking() -> None:
-    checkerboard = (torch.arange(64)[:, None] + torch.arange(64)) % 2
-    small = to_condition_size(checkerboard[None].float(), 8, "bilinear")
-    assert torch.allclose(small, torch.full_like(small, 0.5), atol=0.02)
+    checkerboard = 255 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2)
+    small = resize_image(checkerboard[..., None].expand(-1, -1, 3).to(torch.uint8), (0, 0, 64, 64), 8)
+    assert torch.allclose(small, torch.full((3, 8, 8), 0.5), atol=0.02)
+
+
+@pytest.mark.parametrize("box", [(3, 5, 30, 32), (-7, -2, 18, 23), (10, 3, 45, 39), (5, 5, 20, 21)])
+@pytest.mark.parametrize("size", [9, 16, 50])
+def test_picking_pixels_is_cropping_padding_and_nearest_resizing(box, size: int) -> None:
+    values = torch.rand(2, 33, 41, generator=torch.Generator().manual_seed(0)) + 1
+    padded = pad_to_square(crop(values, box), torch.nan)
+    expected = torch.nn.functional.interpolate(padded[None], (size, size), mode="nearest")[0]
+    picked, beyond = resize_nearest(values.movedim(0, -1), box, size, unknown=torch.nan)
+    picked = torch.where(beyond, 0.0, picked)
+    assert torch.equal(picked.nan_to_num(-1), expected.nan_to_num(-1))
+
+
+@pytest.mark.parametrize("shape", [(20, 40), (41, 20), (7, 7)])
+def test_the_square_box_pads_a_whole_image(shape) -> None:
+    values = torch.rand(1, *shape)
+    assert torch.equal(crop(values, square_box(*shape)), pad_to_square(values))
 
 
 def test_moments_by_hand() -> None:
-    points = torch.tensor([[0.0, 2.0, 4.0, 100.0], [1.0, 1.0, 1.0, 1.0], [5.0, 6.0, 7.0, torch.nan]]).reshape(
-        3, 1, 4
-    )
-    points[:, 0, 3] = torch.tensor([100.0, 1.0, 6.0])
-    mask = torch.tensor([[True, True, True, False]])
-    scale, shift = object_moments(points, mask, "mask")
+    points = torch.tensor([[0.0, 1.0, 5.0], [2.0, 1.0, 6.0], [4.0, 1.0, 7.0], [9.0, torch.inf, 9.0]])
+    scale, shift = object_moments(points)
     assert shift.tolist() == [2.0, 1.0, 6.0]
-    # Largest distances of the mask's points are 2, 0, 2; of all points 2, 0, 2, 98 (lower median 2).
+    # Largest distances 2, 0, 2.
     assert scale.tolist() == [2.0, 2.0, 2.0]
-    points[0, 0, 1], points[0, 0, 0] = 2.0, -50.0
-    assert object_moments(points, mask, "all")[0].tolist() == [2.0] * 3
+    # Two points take the lower median.
+    assert object_moments(points[:2])[1].tolist() == [0.0, 1.0, 5.0]
 
 
-def test_moments_over_all_points_differ_from_those_over_the_mask() -> None:
-    points = torch.zeros(3, 1, 5)
-    points[0, 0] = torch.tensor([-1.0, 0.0, 1.0, 10.0, 20.0])
-    mask = torch.tensor([[True, True, True, False, False]])
-    # Distances 1, 0, 1 of the object, 10 and 20 of the rest.
-    assert object_moments(points, mask, "mask")[0].tolist() == [1.0] * 3
-    points[0, 0, 0] = -7.0
-    # Distances 7, 0, 1, 10, 20: median 7; the object's own 7, 0, 1: median 1.
-    assert object_moments(points, mask, "all")[0].tolist() == [7.0] * 3
-    assert object_moments(points, mask, "mask")[0].tolist() == [1.0] * 3
+def test_the_scale_of_the_scene_may_come_from_all_points() -> None:
+    scene = torch.zeros(6, 3)
+    scene[:, 0] = torch.tensor([-1.0, 0.0, 1.0, -7.0, 10.0, torch.nan])
+    # The object's distances are 1, 0, 1; those of all known points 1, 0, 1, 7, 10.
+    assert object_moments(scene[:3])[0].tolist() == [1.0] * 3
+    assert object_moments(scene[:3], scene)[0].tolist() == [1.0] * 3
+    assert object_moments(scene[:2], scene[1:])[0].tolist() == [2.0] * 3
 
 
 def test_moments_without_a_known_point_are_neutral() -> None:
-    scale, shift = object_moments(torch.full((3, 2, 2), torch.nan), torch.ones(2, 2, dtype=torch.bool))
+    scale, shift = object_moments(torch.full((4, 3), torch.nan))
     assert scale.tolist() == [1.0] * 3
     assert shift.tolist() == [0.0] * 3
 
 
 def test_plane_at_unit_depth_spans_the_assumed_field_of_view() -> None:
-    points = fronto_parallel_points(100, 200)
-    assert torch.equal(points[2], torch.ones(100, 200))
+    x, y = fronto_parallel_rays(100, 200)
     edge = math.tan(math.radians(30))
     pixel = 2 * edge / 200
     # Left in the picture is +x, up is +y.
-    assert points[0, 0, 0].item() == pytest.approx(edge - pixel / 2)
-    assert points[1, 0, 0].item() == pytest.approx(edge / 2 - pixel / 2)
-    assert points[0, 0, -1].item() == pytest.approx(-edge + pixel / 2)
+    assert x[0].item() == pytest.approx(edge - pixel / 2)
+    assert y[0].item() == pytest.approx(edge / 2 - pixel / 2)
+    assert x[-1].item() == pytest.approx(-edge + pixel / 2)
+    points = fronto_parallel_points(rectangle(100, 200, 3, 7, 3, 8))
+    assert torch.equal(points, torch.stack([x[[7, 8]], y[[3, 3]], torch.ones(2)], dim=1))
 
 
 @pytest.mark.parametrize("full", [1, 255])
@@ -124,9 +138,9 @@ def test_pointmap_of_another_size_is_resized_and_infinite_points_are_unknown() -
     points = np.ones((4, 8, 3), dtype=np.float32)
     points[0, 0] = [1.0, np.inf, 1.0]
     resized = as_pointmap(points, 8, 16)
-    assert resized.shape == (3, 8, 16)
-    assert torch.isnan(resized[:, :2, :2]).all()
-    assert torch.isfinite(resized[:, 2:]).all()
+    assert resized.shape == (8, 16, 3)
+    assert (resized[:2, :2, 1] == torch.inf).all()
+    assert torch.isfinite(resized[2:]).all()
     with pytest.raises(UserError, match="aspect"):
         as_pointmap(points, 8, 8)
 
@@ -156,7 +170,7 @@ def test_condition_inputs_with_pointmap_are_normalised_and_letter_boxes_are_zero
     image = np.full((20, 40, 3), 128, dtype=np.uint8)
     mask = np.zeros((20, 40), dtype=bool)
     mask[5:16, 0:11] = True
-    points = fronto_parallel_points(20, 40).movedim(0, -1).numpy() * 3
+    points = fronto_parallel_points(torch.ones(20, 40, dtype=torch.bool)).reshape(20, 40, 3).numpy() * 3
     inputs = prepare_condition(image, mask, points, image_size=40, scale_over="mask")
     scale, shift = inputs["pointmap_scale"][0], inputs["pointmap_shift"][0]
     full = inputs["rgb_pointmap"][0]

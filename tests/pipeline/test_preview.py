@@ -35,9 +35,7 @@ def test_a_square_of_two_triangles_covers_its_pixels_once() -> None:
     screen = np.array([[1.0, 1.0], [4.0, 1.0], [4.0, 3.0], [1.0, 3.0]])
     hit = rasterize(screen, np.ones(4), np.array([[0, 1, 2], [0, 2, 3]]), 6, 5)
     rows, columns = hit.pixels // 6, hit.pixels % 6
-    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [
-        (r, c) for r in (1, 2) for c in (1, 2, 3)
-    ]
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(r, c) for r in (1, 2) for c in (1, 2, 3)]
 
 
 def test_the_nearer_triangle_wins_whatever_the_order() -> None:
@@ -127,7 +125,7 @@ def test_overlay_draws_an_object_where_its_pose_says() -> None:
 
 
 def test_field_of_view_is_recovered_from_points() -> None:
-    points = fronto_parallel_points(40, 60, 47.0).movedim(0, -1).numpy() * 3.0
+    points = fronto_parallel_points(torch.ones(40, 60, dtype=torch.bool), 47.0).reshape(40, 60, 3).numpy() * 3.0
     points[:5] = np.nan
     assert field_of_view_of(points) == pytest.approx(47.0, abs=1e-3)
     assert field_of_view_of(np.full((4, 4, 3), np.nan)) == 60.0

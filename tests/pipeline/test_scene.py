@@ -73,9 +73,7 @@ def test_composed_file_is_the_camera_frame_with_x_and_z_reversed() -> None:
         (1, 1, 1),
         Pose(torch.tensor([1.0, 0, 0, 0]), torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([1.0, 2, 3])),
     )
-    scene = Scene(
-        (SceneObject("first", first), SceneObject("lost", error="why"), SceneObject("second", second))
-    )
+    scene = Scene((SceneObject("first", first), SceneObject("lost", error="why"), SceneObject("second", second)))
     loaded = trimesh.load(io.BytesIO(scene.glb_bytes()), file_type="glb", process=False)
     assert set(loaded.graph.nodes_geometry) == {"first", "second"}
     for name, item in (("first", first), ("second", second)):
