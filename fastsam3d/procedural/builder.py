@@ -63,9 +63,7 @@ class Parts:
         if mirror:
             other = row.copy()
             other[1] = -other[1]
-            other[6:8] = -other[
-                6:8
-            ]  # M R M with M = diag(-1, 1, 1) flips the y and z parts of the quaternion
+            other[6:8] = -other[6:8]  # M R M with M = diag(-1, 1, 1) flips the y and z parts of the quaternion
             self.rows.append(other)
 
     def box(self, center, half, color, rounding=0.03, **options) -> None:
@@ -79,9 +77,7 @@ class Parts:
         half = np.linalg.norm(end - start) / 2
         rounding = min(rounding, 0.9 * half, 0.9 * max(bottom, top))
         size = (max(bottom, rounding), half, max(top, rounding))
-        self._add(
-            CONE, (start + end) / 2, size, color, rotation=along(end - start), rounding=rounding, **options
-        )
+        self._add(CONE, (start + end) / 2, size, color, rotation=along(end - start), rounding=rounding, **options)
 
     def cylinder(self, start, end, radius, color, rounding=0.02, **options) -> None:
         """Cylinder between two points."""

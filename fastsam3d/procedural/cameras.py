@@ -47,9 +47,7 @@ def look_at_rotation(azimuth: float, elevation: float, roll: float) -> np.ndarra
 
     Angles in radians; azimuth 0 is the front (camera at -y), positive towards +x; roll turns the image.
     """
-    away = np.array(
-        [np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
-    )
+    away = np.array([np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)])
     forward = -away
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)

@@ -167,9 +167,7 @@ def sofa(parts: Parts, rng: np.random.Generator) -> None:
     x, y, arm = rng.uniform(0.5, 1.1), rng.uniform(0.4, 0.5), rng.uniform(0.1, 0.16)
     parts.box((0, 0, 0.2), (x, y, 0.16), tint, rounding=0.05)
     back = rng.uniform(0.35, 0.6)
-    parts.box(
-        (0, y - 0.1, 0.3 + back / 2), (x, 0.13, back / 2 + 0.15), tint, rounding=0.09, rotation=about("x", -6)
-    )
+    parts.box((0, y - 0.1, 0.3 + back / 2), (x, 0.13, back / 2 + 0.15), tint, rounding=0.09, rotation=about("x", -6))
     if rng.random() < 0.5:
         parts.box((x - arm, 0, 0.38), (arm, y, 0.26), shade(tint, 0.9), rounding=0.08, mirror=True)
     else:
@@ -178,9 +176,7 @@ def sofa(parts: Parts, rng: np.random.Generator) -> None:
     seats = 1 if x < 0.65 else (2 if x < 0.95 else 3)
     room = (x - 2 * arm) / seats
     for index in range(seats):
-        parts.box(
-            ((2 * index - seats + 1) * room, -0.1, 0.42), (room * 0.96, y * 0.75, 0.1), cushion, rounding=0.05
-        )
+        parts.box(((2 * index - seats + 1) * room, -0.1, 0.42), (room * 0.96, y * 0.75, 0.1), cushion, rounding=0.05)
     parts.box((x - 0.12, -y + 0.12, 0.0), (0.07, 0.07, 0.1), (0.2, 0.15, 0.1), mirror=True)
     parts.box((x - 0.12, y - 0.12, 0.0), (0.07, 0.07, 0.1), (0.2, 0.15, 0.1), mirror=True)
 

@@ -18,9 +18,7 @@ def mug(parts: Parts, rng: np.random.Generator) -> None:
         parts.ellipsoid((0, 0, height * 0.4), (radius * 1.12, radius * 1.12, height * 0.38), tint, smooth=0.1)
     if rng.random() < 0.4:
         parts.cylinder((0, 0, height * 0.3), (0, 0, height * 0.6), radius + 0.02, inner)
-    parts.cone(
-        (0, 0, 0.14), (0, 0, height + 0.2), (radius * taper) - wall, radius - wall, inner, subtract=True
-    )
+    parts.cone((0, 0, 0.14), (0, 0, height + 0.2), (radius * taper) - wall, radius - wall, inner, subtract=True)
     reach = rng.uniform(0.2, 0.28)
     if rng.random() < 0.6:
         parts.torus((0, -radius * 0.97, height * 0.5), reach, 0.075, tint, rotation=about("y", 90))
@@ -40,15 +38,11 @@ def bottle(parts: Parts, rng: np.random.Generator) -> None:
     if style == 2:
         parts.box((0, 0, height / 2), (radius, radius * 0.7, height / 2), tint, rounding=0.08)
         parts.cone((0, 0, height - 0.05), (0, 0, height + shoulder), radius * 0.7, neck, tint, smooth=0.08)
-        parts.box(
-            (0, -0.03, height * 0.5), (radius * 0.8, radius * 0.7, height * 0.25), color(rng, pale=True)
-        )
+        parts.box((0, -0.03, height * 0.5), (radius * 0.8, radius * 0.7, height * 0.25), color(rng, pale=True))
     else:
         parts.cylinder((0, 0, 0), (0, 0, height), radius, tint, rounding=0.06)
         if style == 0:
-            parts.cone(
-                (0, 0, height - 0.02), (0, 0, height + shoulder), radius * 0.97, neck, tint, smooth=0.05
-            )
+            parts.cone((0, 0, height - 0.02), (0, 0, height + shoulder), radius * 0.97, neck, tint, smooth=0.05)
         else:
             parts.ellipsoid((0, 0, height - 0.02), (radius, radius, shoulder), tint)
         if rng.random() < 0.7:
@@ -151,9 +145,7 @@ def robot(parts: Parts, rng: np.random.Generator) -> None:
         parts.box((0, 0, z), (head * 1.1, head * 0.9, head * 0.8), second, rounding=0.05)
     else:
         parts.ellipsoid((0, 0, z), (head, head, head), second)
-    parts.ellipsoid(
-        (head * 0.45, -head * 0.88, z + 0.03), 0.075, WHITE if rng.random() < 0.5 else DARK, mirror=True
-    )
+    parts.ellipsoid((head * 0.45, -head * 0.88, z + 0.03), 0.075, WHITE if rng.random() < 0.5 else DARK, mirror=True)
     if rng.random() < 0.6:
         parts.cylinder((0, 0, z), (0, 0, z + head + 0.18), 0.06, METAL)
         parts.ellipsoid((0, 0, z + head + 0.2), 0.09, color(rng))
@@ -190,15 +182,11 @@ def snowman(parts: Parts, rng: np.random.Generator) -> None:
         parts.cylinder((0, 0, z + head * 0.65), (0, 0, z + head * 0.65 + 0.12), head * 1.2, tint)
         parts.cylinder((0, 0, z + head * 0.7), (0, 0, z + head * 1.6), head * 0.75, tint)
     elif hat == 1:
-        parts.cone(
-            (0, 0, z + head * 0.55), (0, 0, z + head * 1.9), head * 0.9, 0.05, color(rng), rounding=0.03
-        )
+        parts.cone((0, 0, z + head * 0.55), (0, 0, z + head * 1.9), head * 0.9, 0.05, color(rng), rounding=0.03)
     if rng.random() < 0.6:
         below = z - 0.72 * (sizes[-2] + head) if len(sizes) == 3 else 0.1
         lift = rng.uniform(-0.1, 0.35)
-        parts.capsule(
-            (sizes[-2] * 0.8, 0, below), (sizes[-2] + 0.35, 0, below + lift), 0.06, wood(rng), mirror=True
-        )
+        parts.capsule((sizes[-2] * 0.8, 0, below), (sizes[-2] + 0.35, 0, below + lift), 0.06, wood(rng), mirror=True)
     if rng.random() < 0.5:
         parts.torus((0, 0, z - head * 0.75), head * 0.8, 0.085, color(rng))
 
@@ -232,9 +220,7 @@ def tree(parts: Parts, rng: np.random.Generator) -> None:
         parts.ellipsoid((0, wide * 0.6, z), wide * 0.5, shade(crown, 0.9))
     if style and rng.random() < 0.3:
         for height_of_fruit in rng.uniform(0.5, 1.2, 2) * wide:
-            parts.ellipsoid(
-                (wide * 0.6, -wide * 0.6, height + height_of_fruit), 0.09, (0.85, 0.12, 0.1), mirror=True
-            )
+            parts.ellipsoid((wide * 0.6, -wide * 0.6, height + height_of_fruit), 0.09, (0.85, 0.12, 0.1), mirror=True)
 
 
 def cactus(parts: Parts, rng: np.random.Generator) -> None:

@@ -11,9 +11,7 @@ from fastsam3d.procedural.palette import DARK, GLASS, METAL, WHITE, color, shade
 def _wheels(parts, rng, x, positions, radius, thick=0.1) -> None:
     hub = METAL if rng.random() < 0.6 else color(rng)
     for y in positions:
-        parts.cylinder(
-            (x - thick, y, radius), (x + thick, y, radius), radius, DARK, rounding=0.04, mirror=True
-        )
+        parts.cylinder((x - thick, y, radius), (x + thick, y, radius), radius, DARK, rounding=0.04, mirror=True)
         parts.cylinder((x, y, radius), (x + thick * 1.2, y, radius), radius * 0.5, hub, mirror=True)
 
 
@@ -69,9 +67,7 @@ def truck(parts: Parts, rng: np.random.Generator) -> None:
         parts.box((0, centre, z + 0.06), (x * 1.02, half, 0.08), load)
         parts.box((x * 0.95, centre, z + 0.2), (0.07, half, 0.2), load, mirror=True)
         parts.box((0, y - 0.06, z + 0.2), (x, 0.07, 0.2), load)
-        parts.ellipsoid(
-            (0, centre, z + 0.15), (x * 0.85, half * 0.9, rng.uniform(0.2, 0.45)), (0.5, 0.38, 0.2)
-        )
+        parts.ellipsoid((0, centre, z + 0.15), (x * 0.85, half * 0.9, rng.uniform(0.2, 0.45)), (0.5, 0.38, 0.2))
     positions = (-y + deep, y - 0.25) if rng.random() < 0.5 else (-y + deep, y - 0.68, y - 0.2)
     _wheels(parts, rng, x - 0.04, positions, radius)
 
@@ -99,9 +95,7 @@ def airplane(parts: Parts, rng: np.random.Generator) -> None:
         rounding=0.04,
     )
     parts.box((0.17, length * 0.88, 0.08), (0.24, 0.12, 0.06), second, mirror=True)
-    parts.box(
-        (0, length * 0.88, 0.24), (0.06, 0.13, rng.uniform(0.18, 0.28)), second, rotation=about("x", -15)
-    )
+    parts.box((0, length * 0.88, 0.24), (0.06, 0.13, rng.uniform(0.18, 0.28)), second, rotation=about("x", -15))
     style = rng.integers(3)
     if style == 0:
         parts.cylinder((0, -length - 0.06, 0), (0, -length + 0.1, 0), 0.1, DARK)
@@ -122,9 +116,7 @@ def rocket(parts: Parts, rng: np.random.Generator) -> None:
     radius, height = rng.uniform(0.24, 0.36), rng.uniform(0.8, 1.2)
     if rng.random() < 0.6:
         parts.cylinder((0, 0, 0), (0, 0, height), radius, tint)
-        parts.cone(
-            (0, 0, height), (0, 0, height + rng.uniform(0.35, 0.6)), radius, 0.04, second, rounding=0.03
-        )
+        parts.cone((0, 0, height), (0, 0, height + rng.uniform(0.35, 0.6)), radius, 0.04, second, rounding=0.03)
     else:
         parts.ellipsoid((0, 0, height * 0.5), (radius * 1.2, radius * 1.2, height * 0.75), tint)
         parts.cone((0, 0, height * 0.95), (0, 0, height * 1.35), radius * 0.85, 0.05, second, rounding=0.03)
@@ -144,9 +136,7 @@ def rocket(parts: Parts, rng: np.random.Generator) -> None:
     )
     parts.box((0, radius + out / 2, 0.05), (0.065, out / 2 + 0.08, tall), second, rotation=about("x", -20))
     if style == 1:
-        parts.box(
-            (0, -radius - out / 2, 0.05), (0.065, out / 2 + 0.08, tall), second, rotation=about("x", 20)
-        )
+        parts.box((0, -radius - out / 2, 0.05), (0.065, out / 2 + 0.08, tall), second, rotation=about("x", 20))
 
 
 def house(parts: Parts, rng: np.random.Generator) -> None:

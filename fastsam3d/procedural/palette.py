@@ -18,9 +18,7 @@ def color(rng: np.random.Generator, pale: bool = False, hue: tuple[float, float]
 
 def wood(rng: np.random.Generator) -> np.ndarray:
     """A brown."""
-    return np.array(
-        colorsys.hsv_to_rgb(rng.uniform(0.05, 0.1), rng.uniform(0.4, 0.75), rng.uniform(0.3, 0.8))
-    )
+    return np.array(colorsys.hsv_to_rgb(rng.uniform(0.05, 0.1), rng.uniform(0.4, 0.75), rng.uniform(0.3, 0.8)))
 
 
 def leaf(rng: np.random.Generator) -> np.ndarray:

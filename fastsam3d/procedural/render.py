@@ -99,11 +99,8 @@ def render_windows(
         rgb[mask] = shade(albedo[first:end], normal[first:end], light)
         pointmap = torch.full((count, 3), torch.nan)
         pointmap[mask] = (
-            camera_rays[index][mask]
-            * (depth[index * count : (index + 1) * count][mask] * camera.scale)[:, None]
+            camera_rays[index][mask] * (depth[index * count : (index + 1) * count][mask] * camera.scale)[:, None]
         )
-        results.append(
-            (rgb.reshape(size, size, 3), mask.reshape(size, size), pointmap.reshape(size, size, 3))
-        )
+        results.append((rgb.reshape(size, size, 3), mask.reshape(size, size), pointmap.reshape(size, size, 3)))
         first = end
     return results

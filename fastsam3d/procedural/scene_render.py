@@ -35,16 +35,19 @@ class ScenePicture:
 
 def render_scene(scene: Scene, size: int = 256, supersample: int = 2) -> ScenePicture:
     """Render a scene; colour takes `supersample`^2 rays a pixel, masks and points the ray of its centre."""
-    rays, depth, label = _visible(scene, size)
-    centers = rays * depth[:, None]
-    far = depth > _FAR_GROUND * float(np.linalg.norm(scene.view.translation))
-    pointmap = torch.where((label == -2)[:, None] | far[:, None], torch.nan, centers)
-    masks = torch.stack([label == index for index in range(len(scene.objects))])
+    masks, pointmap = trace_scene(scene, size)
     fine = _shaded(scene, *_visible(scene, size * supersample))
     image = block_mean(fine.reshape(size * supersample, size * supersample, 3), supersample)
-    return ScenePicture(
-        to_bytes(image), masks.reshape(-1, size, size).numpy(), pointmap.reshape(size, size, 3).numpy()
-    )
+    return ScenePicture(to_bytes(image), masks, pointmap)
+
+
+def trace_scene(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks bool `[count, size, size]` and point map float32 `[size, size, 3]` without shading."""
+    rays, depth, label = _visible(scene, size)
+    far = depth > _FAR_GROUND * float(np.linalg.norm(scene.view.translation))
+    pointmap = torch.where(((label == -2) | far)[:, None], torch.nan, rays * depth[:, None])
+    masks = torch.stack([label == index for index in range(len(scene.objects))])
+    return masks.reshape(-1, size, size).numpy(), pointmap.reshape(size, size, 3).numpy()
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -17,6 +17,7 @@ from fastsam3d.procedural.tracing import TracedObject
 
 _LAYOUT_TRIES = 60
 _MINIMUM_GAP = 0.12
+_FILL = 0.82  # share of the frame that the objects may take
 _RELATIVE_SIZE = {
     "chair": 1.0,
     "table": 1.15,
@@ -149,15 +150,12 @@ def _frame(rng: np.random.Generator, objects: list[PlacedObject]) -> Camera:
     """A camera that looks at the middle of the scene, so far away that every object is in the frame."""
     rotation = look_at_rotation(np.deg2rad(rng.uniform(-20, 20)), np.deg2rad(rng.uniform(18, 32)), 0.0)
     points = np.concatenate(
-        [
-            (placed.traced.surface_points() * placed.scale) @ placed.turn + placed.position
-            for placed in objects
-        ]
+        [(placed.traced.surface_points() * placed.scale) @ placed.turn + placed.position for placed in objects]
     )
     target = (points.min(0) + points.max(0)) / 2
     half_tangent = float(np.tan(np.deg2rad(rng.uniform(19, 26))))
     camera = (points - target) @ rotation
-    distance = (np.abs(camera[:, :2]).max(1) / (0.92 * half_tangent) - camera[:, 2]).max()
+    distance = (np.abs(camera[:, :2]).max(1) / (_FILL * half_tangent) - camera[:, 2]).max()
     return Camera(rotation, -target @ rotation + [0, 0, distance], 1.0, half_tangent)
 
 
