@@ -1,0 +1,108 @@
+"""`python -m fastsam3d VERB ...`."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastsam3d import __version__
+from fastsam3d.errors import UserError
+
+VERBS = {
+    "infer": ("fastsam3d.cli.infer", "one masked object of a picture to GLB, PLY, preview and report"),
+    "scene": ("fastsam3d.cli.scene", "every masked object of a picture, and the scene they form"),
+    "presets": ("fastsam3d.cli.presets", "lists the acceleration presets, prints one, or explains every key"),
+    "bench": ("fastsam3d.evaluation.benchmark", "compares presets on held-out objects: seconds and quality"),
+    "train": ("fastsam3d.training.command", "trains the small model on procedural objects"),
+}
+"""Verb to module with `main(argv) -> exit code`, and what it does."""
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+HELP = "\n".join(
+    [
+        "usage: python -m fastsam3d VERB [flags] [key=value ...]",
+        "",
+        "Training-free acceleration for SAM 3D Objects: a picture and a mask in, a 3D object out.",
+        "",
+        *(f"  {verb:<9} {text}" for verb, (_, text) in VERBS.items()),
+        "",
+        "python -m fastsam3d VERB --help says more; --version prints the version.",
+        "",
+    ]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(_dispatch, words)
+
+
+def run(verb: str, argv: Sequence[str] | None = None) -> int:
+    """One verb as a program of its own, for the scripts at the top of the repository."""
+    module, program = VERBS[verb][0], sys.argv[0]
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda rest: importlib.import_module(module).main(rest, program), words)
+
+
+def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Runs a command; what the user can mend ends in a line on stderr instead of a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        # So that temporary files are removed when a job is cancelled.
+        previous: Any = signal.signal(signal.SIGTERM, _terminate)
+    else:
+        previous = None
+    try:
+        return command(argv)
+    except UserError as error:
+        text = str(error)
+    except BrokenPipeError:
+        sys.stderr.close()  # a reader such as `head` has seen enough; Python would complain at exit
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        text = (
+            "the device has not enough memory for this model. Use precision=bfloat16, close other programs on the "
+            "device, or device=cpu."
+        )
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+    print(f"error: {text[:1].lower() if text[1:2].islower() else text[:1]}{text[1:]}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(HELP)
+        return 0
+    if words[0] == "--version":
+        sys.stdout.write(f"fastsam3d {__version__}\n")
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        from fastsam3d.cli.suggestions import suggestion
+
+        raise UserError(f"unknown verb {verb!r}. {suggestion(verb, VERBS)}")
+    command = importlib.import_module(VERBS[verb][0]).main
+    if VERBS[verb][0].startswith("fastsam3d.cli."):
+        return int(command(rest, f"python -m fastsam3d {verb}"))
+    return int(command(rest) or 0)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""What the command line says on stderr: warnings, notes and progress. Results go to stdout, never from here."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+DELAY = 1.5
+"""Seconds that work goes on before progress is shown: short work stays silent."""
+TICK = 0.25
+LINE_EVERY = 10.0
+"""Seconds between lines of progress where stderr is no terminal."""
+
+
+class Console:
+    """Writes to stderr for one command.
+
+    Args:
+        quiet: no notes and no progress; warnings are always shown.
+        stream: default stderr, looked up at the time of writing.
+    """
+
+    def __init__(self, quiet: bool = False, stream: IO[str] | None = None) -> None:
+        self.quiet = quiet
+        self.warnings: list[str] = []
+        self._stream = stream
+        self._progress: Progress | None = None
+
+    @property
+    def stream(self) -> IO[str]:
+        """Where it writes."""
+        return self._stream or sys.stderr
+
+    def warn(self, text: str) -> None:
+        """Shows a warning, once, and keeps it for the report."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self._line(f"warning: {text}")
+
+    def note(self, text: str) -> None:
+        """Shows a line unless quiet."""
+        if not self.quiet:
+            self._line(text)
+
+    def step(self, what: str, done: int = 0, total: int = 1) -> None:
+        """Says what is being done, for the progress bar."""
+        if self._progress is not None:
+            self._progress.step(what, done, total)
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Progress is shown inside, once work has gone on for a while."""
+        if self.quiet:
+            yield
+            return
+        self._progress = Progress(self.stream)
+        try:
+            yield
+        finally:
+            self._progress.close()
+            self._progress = None
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """The library's warnings are shown and kept as warnings of this console inside."""
+        logger = logging.getLogger("fastsam3d")
+        handler = _Handler(self)
+        propagate = logger.propagate
+        logger.addHandler(handler)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+
+    def _line(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.clear()
+        print(text, file=self.stream, flush=True)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.warn(record.getMessage())
+        if record.exc_info:
+            # A defect of the library in the middle of a scene: the others go on, but it must be findable.
+            self._console._line(logging.Formatter().formatException(record.exc_info))
+
+
+class Progress:
+    """A bar that a thread of its own keeps alive, so that a long stage without steps shows the time going by."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._terminal = bool(getattr(stream, "isatty", lambda: False)())
+        self._lock = threading.Lock()
+        self._what, self._done, self._total = "starting", 0, 1
+        self._start = time.monotonic()
+        self._next_line = self._start + LINE_EVERY
+        self._bar: Any = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True, name="progress")
+        self._thread.start()
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Sets what is shown at the next tick."""
+        with self._lock:
+            self._what, self._done, self._total = what, done, max(total, 1)
+
+    def clear(self) -> None:
+        """Takes the bar off the terminal's line until the next tick."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.clear()
+
+    def close(self) -> None:
+        """Ends the thread and removes the bar."""
+        self._stop.set()
+        self._thread.join()
+        if self._bar is not None:
+            self._bar.leave = False
+            self._bar.close()
+
+    def _tick(self) -> None:
+        while not self._stop.wait(TICK):
+            if time.monotonic() - self._start >= DELAY:
+                with self._lock:
+                    self._show()
+
+    def _show(self) -> None:
+        if not self._terminal:
+            now = time.monotonic()
+            if now >= self._next_line:
+                self._next_line = now + LINE_EVERY
+                steps = f" {self._done}/{self._total}" if self._total > 1 else ""
+                print(f"{self._what}{steps} ({now - self._start:.0f} s)", file=self._stream, flush=True)
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=self._total,
+                file=self._stream,
+                bar_format="{desc:<28} |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}]",
+            )
+            self._bar.start_t -= time.monotonic() - self._start
+        self._bar.total, self._bar.n = self._total, self._done
+        self._bar.set_description_str(self._what, refresh=True)

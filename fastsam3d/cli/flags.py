@@ -1,0 +1,210 @@
+"""Command-line flags: those of Fast-SAM3D, kept, and the few of our own."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from fastsam3d.cli.suggestions import suggestion
+from fastsam3d.errors import UserError
+
+MODULES: Mapping[str, tuple[str, ...]] = {
+    "enable_ss_cache": ("step_caching",),
+    "enable_slat_carving": ("adaptive_caching", "token_carving"),
+    "enable_mesh_aggregation": ("token_aggregation",),
+}
+"""Techniques that a module flag of Fast-SAM3D switches on."""
+
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "ss_cache_stride": ("acceleration.step_caching.stride",),
+    "ss_warmup": ("acceleration.step_caching.warmup",),
+    "ss_order": ("acceleration.step_caching.order",),
+    "ss_momentum_beta": ("acceleration.step_caching.momentum_beta",),
+    "slat_thresh": ("acceleration.adaptive_caching.threshold",),
+    "slat_warmup": ("acceleration.adaptive_caching.warmup", "acceleration.token_carving.warmup"),
+    "slat_carving_ratio": ("acceleration.token_carving.carved_fraction",),
+    "mesh_spectral_threshold_low": ("acceleration.token_aggregation.threshold_low",),
+    "mesh_spectral_threshold_high": ("acceleration.token_aggregation.threshold_high",),
+}
+"""Configuration keys that a parameter flag of Fast-SAM3D sets."""
+
+INPUTS = ("image_path", "image_dir", "mask_index", "mask_path", "pointmap", "output_dir", "seed")
+"""Flags that are configuration keys of the same name."""
+
+EPILOG = """\
+After the flags, any setting as key=value; python -m fastsam3d presets --keys lists those of acceleration:
+  acceleration=NAME        preset: off, exact, paper, balanced, fast; or a YAML file
+  acceleration.step_caching.stride=2
+  model=NAME               mini (default, weights included) or sam3d (needs checkpoint_dir=DIR)
+  model.ss_sampler.inference_steps=12
+  device=cuda              cpu, cuda, cuda:1; default: cuda where there is one
+  precision=bfloat16       mixed precision; default float32
+  formats=[mesh]           also gaussian, where the model has its decoder
+
+Exit codes: 0 done, 2 unusable input or settings (nothing is written){more}.
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A parsed command line.
+
+    Attributes:
+        values: configuration keys to values, from flags.
+        origins: configuration key to the flag that set it, for messages.
+        modules: module flags that were given.
+        enable_acceleration: that flag.
+        overrides: the `key=value` words, in order.
+        as_json: print the report as JSON, and nothing else, on stdout.
+        quiet: no table, no notes, no progress.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
+    enable_acceleration: bool = False
+    overrides: tuple[str, ...] = ()
+    as_json: bool = False
+    quiet: bool = False
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """One line a flag on a wide terminal; the long flags of Fast-SAM3D set the column."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(max(shutil.get_terminal_size().columns - 2, 70), 116)
+        super().__init__(prog, max_help_position=36, width=width)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports mistakes as `UserError` instead of printing its usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See --help.")
+
+
+def whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def build_parser(program: str, scene: bool) -> Parser:
+    """Parser of `infer`, or of `scene`."""
+    what = "every masked object of a picture, and the scene they form" if scene else "one masked object of a picture"
+    more = ", 1 some objects of the scene failed" if scene else ""
+    parser = Parser(
+        prog=program,
+        description=f"Reconstructs {what}, with SAM 3D Objects. Without arguments: the bundled example.",
+        epilog=EPILOG.format(more=more),
+        formatter_class=_HelpFormatter,
+        usage=f"{program} [flags] [key=value ...]",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_inputs(parser.add_argument_group("input and output"), scene)
+    _add_acceleration(parser)
+    output = parser.add_argument_group("what is printed")
+    output.add_argument("--json", action="store_true", help="print the report as JSON and nothing else on stdout")
+    output.add_argument("--quiet", action="store_true", help="print no table and no progress; warnings remain")
+    return parser
+
+
+def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
+    if scene:
+        group.add_argument("--image_dir", metavar="DIR", help="folder with image.png and its masks 0.png, 1.png, ...")
+    else:
+        group.add_argument("--image_path", metavar="FILE", help="picture, with its masks 0.png, 1.png, ... beside it")
+        group.add_argument("--mask_index", type=whole, metavar="N", help="which mask: N.png (default 0)")
+        group.add_argument("--mask_path", metavar="FILE", help="a mask elsewhere: RGBA (alpha counts) or greyscale")
+    group.add_argument(
+        "--pointmap",
+        metavar="FILE",
+        help=".npy of camera-space points [H, W, 3]; none: without; default auto: pointmap.npy beside the picture",
+    )
+    group.add_argument("--output_dir", metavar="DIR", help="folder for the results (default out)")
+    group.add_argument("--seed", type=whole, metavar="N", help="of the noise (default 0)")
+
+
+def _add_acceleration(parser: argparse.ArgumentParser) -> None:
+    switches = parser.add_argument_group(
+        "acceleration",
+        "Without any of these and without acceleration=NAME nothing is skipped. The last three choose modules:\n"
+        "then only those are on, with the values of the preset paper, or of the one that acceleration= names.",
+    )
+    add = switches.add_argument
+    add("--enable_acceleration", action="store_true", help="preset balanced, or the one that acceleration= names")
+    add("--enable_ss_cache", action="store_true", help="module 1: step caching of the sparse structure")
+    add("--enable_slat_carving", action="store_true", help="module 2: adaptive caching and carving of the latents")
+    add("--enable_mesh_aggregation", action="store_true", help="module 3: token aggregation before the latents")
+    parameters = parser.add_argument_group("acceleration settings, for the modules that are on")
+    add = parameters.add_argument
+    add("--ss_cache_stride", type=whole, metavar="N", help="steps between computed steps; from 4 on the layout breaks")
+    add("--ss_warmup", type=whole, metavar="N", help="computed steps at the start")
+    add("--ss_order", type=whole, metavar="N", help="forecast of the shape: 0 hold, 1 linear, 2 quadratic")
+    add("--ss_momentum_beta", type=number, metavar="X", help="share of the forecast in the layout, 0 to 1")
+    add("--slat_thresh", type=number, metavar="X", help="estimated error at which the latent network runs again")
+    add("--slat_warmup", type=whole, metavar="N", help="computed steps at the start of the latent stage")
+    add(
+        "--slat_carving_ratio",
+        type=number,
+        metavar="X",
+        help="share of the latent tokens that is carved (skipped, not kept): 0.1 skips a tenth",
+    )
+    add("--mesh_spectral_threshold_low", type=number, metavar="X", help="detail up to which voxels are merged most")
+    add("--mesh_spectral_threshold_high", type=number, metavar="X", help="detail from which they are merged least")
+
+
+def parse(argv: Sequence[str], program: str, scene: bool = False) -> Arguments:
+    """Parses the command line of `infer` or `scene`.
+
+    Raises:
+        UserError: an unknown flag, a missing or unusable value, or a word that is no key=value.
+        SystemExit: after --help.
+    """
+    parser = build_parser(program, scene)
+    given, rest = parser.parse_known_args(list(argv))
+    overrides = []
+    for word in rest:
+        if word.startswith("-"):
+            flags = [option for action in parser._actions for option in action.option_strings if len(option) > 2]
+            raise UserError(f"unknown flag {word.partition('=')[0]}. {suggestion(word.partition('=')[0], flags, 6)}")
+        if "=" not in word:
+            raise UserError(f"{word!r} is neither a flag nor key=value. See --help.")
+        overrides.append(word)
+    values, origins = {}, {}
+    for flag, value in vars(given).items():
+        for key in PARAMETERS.get(flag, (flag,) if flag in INPUTS else ()):
+            values[key], origins[key] = value, f"--{flag}"
+    return Arguments(
+        values=values,
+        origins=origins,
+        modules=tuple(flag for flag in MODULES if getattr(given, flag, False)),
+        enable_acceleration=getattr(given, "enable_acceleration", False),
+        overrides=tuple(overrides),
+        as_json=getattr(given, "json", False),
+        quiet=getattr(given, "quiet", False),
+    )
+
+
+def wrapped(text: str, width: int = 100, indent: str = "") -> str:
+    """Text filled to lines."""
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)

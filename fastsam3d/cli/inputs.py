@@ -1,0 +1,258 @@
+"""Pictures, masks and point maps from files, with errors that name the file and the way out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fastsam3d.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE, POINTMAP = "image", "pointmap.npy"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask file's number or stem, and its pixels as bool `[H, W]`."""
+
+    label: str
+    path: Path
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its path and pixels, uint8 `[H, W, 3]`; `alpha` is its own, where it says anything."""
+
+    path: Path
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+
+    @property
+    def name(self) -> str:
+        """Of results: the file's stem; of a file called image.png, its folder's name."""
+        folder = self.path.resolve().parent.name
+        return folder if self.path.stem.lower() == PICTURE and folder else self.path.stem
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+def example_directory() -> Path:
+    """Folder of the bundled example: of the source tree, or inside the installed package.
+
+    Raises:
+        UserError: there is none.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "examples", package.parent / "examples"):
+        for example in sorted(folder.glob("*/image.png")):
+            return example.parent
+    raise UserError("the bundled example is missing from this installation: give --image_path FILE.")
+
+
+def read_picture(path: str | Path) -> Picture:
+    """A picture file; of a folder, the `image.*` in it.
+
+    Raises:
+        UserError: missing or unreadable, or no image.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = _in_folder(path)
+    image = _open(path, "picture")
+    # Cameras store the sensor's orientation and a note how to turn it; masks are drawn on what viewers show.
+    image = ImageOps.exif_transpose(image)
+    alpha = _alpha(image)
+    return Picture(path, _rgb(image), alpha)
+
+
+def picture_in(folder: str | Path) -> Picture:
+    """The `image.*` of a folder.
+
+    Raises:
+        UserError: no such folder, or no picture in it.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder. Give one with image.png and its masks 0.png, 1.png, ...")
+    return read_picture(folder)
+
+
+def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> Mask:
+    """A mask file: its alpha channel where that says anything, else its brightness.
+
+    Raises:
+        UserError: missing or unreadable, of another size than the picture, or empty.
+    """
+    path = Path(path).expanduser()
+    image = _open(path, "mask")
+    if image.size != picture.pixels.shape[1::-1] and ImageOps.exif_transpose(image).size == image.size[::-1]:
+        image = ImageOps.exif_transpose(image)
+    alpha = _alpha(image)
+    if alpha is None:
+        alpha = _brightness(image, path)
+    return _checked(path.stem if label is None else label, path, alpha, picture)
+
+
+def choose_mask(picture: Picture, index: int) -> Mask:
+    """The mask of a number beside the picture; of a picture that is a cut-out itself, its own alpha.
+
+    Raises:
+        UserError: no such mask, or one that cannot be used.
+    """
+    files = mask_files(picture.path.parent, picture.path)
+    if index in files:
+        return read_mask(files[index], picture, str(index))
+    if files:
+        known = ", ".join(str(number) for number in sorted(files))
+        raise UserError(f"there is no mask {index}.png in {picture.path.parent}: --mask_index can be {known}.")
+    if picture.alpha is not None and index == 0:
+        return _checked("cutout", picture.path, picture.alpha, picture)
+    raise UserError(
+        f"no mask for {picture.path}: put {index}.png (RGBA whose alpha is the mask, or greyscale) in "
+        f"{picture.path.parent}, or give --mask_path FILE."
+    )
+
+
+def all_masks(picture: Picture) -> list[Mask]:
+    """Every numbered mask beside the picture, by number.
+
+    Raises:
+        UserError: there is none, or one cannot be used.
+    """
+    files = mask_files(picture.path.parent, picture.path)
+    if not files:
+        raise UserError(
+            f"no masks in {picture.path.parent}: put 0.png, 1.png, ... there, RGBA whose alpha is the mask, "
+            "or greyscale."
+        )
+    return [read_mask(files[number], picture, str(number)) for number in sorted(files)]
+
+
+def mask_files(folder: Path, picture: Path) -> dict[int, Path]:
+    """Numbered image files of a folder but for the picture itself, by number."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if re.fullmatch(r"\d{1,9}", path.stem) and path.suffix.lower() in SUFFIXES and path.name != picture.name:
+            found.setdefault(int(path.stem), path)
+    return found
+
+
+def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Path | None, str | None]:
+    """A point map by the setting `pointmap`: `auto`, `none` or a file.
+
+    Returns:
+        (fp32 `[H, W, 3]` or None, its file or None, why one beside the picture is not used or None).
+
+    Raises:
+        UserError: a file that was asked for is missing, unreadable or does not fit the picture.
+    """
+    if choice in ("none", "null", "None"):
+        return None, None, None
+    path = picture.path.parent / POINTMAP if choice == "auto" else Path(choice).expanduser()
+    if choice == "auto" and not path.is_file():
+        return None, None, None
+    height, width = picture.size
+    try:
+        points = _load_points(path)
+        if points.shape != (height, width, 3):
+            raise UserError(
+                f"{path} has shape {points.shape}, the picture needs ({height}, {width}, 3): "
+                "compute it from this picture."
+            )
+        if not np.isfinite(points).all(axis=2).any():
+            raise UserError(f"{path} holds no finite point. Compute it again, or give --pointmap none.")
+    except UserError as error:
+        if choice != "auto":
+            raise
+        return None, None, f"the point map beside the picture is not used: {error}"
+    return points, path, None
+
+
+def _load_points(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise UserError(f"there is no point map {path}. Give an .npy file, or --pointmap none.")
+    try:
+        points = np.load(path, allow_pickle=False)
+        return np.asarray(points, dtype=np.float32)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise UserError(
+            f"{path} cannot be read as an array of numbers ({_first_line(error)}). Save it with numpy.save."
+        ) from None
+
+
+def _in_folder(folder: Path) -> Path:
+    for suffix in SUFFIXES:
+        if (folder / f"{PICTURE}{suffix}").is_file():
+            return folder / f"{PICTURE}{suffix}"
+    raise UserError(f"{folder} has no image.png. Give the picture's file, or put it there under that name.")
+
+
+def _open(path: Path, what: str) -> Image.Image:
+    if not path.exists():
+        beside = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES)
+        there = f" In {path.parent}: {', '.join(beside[:8])}." if beside else ""
+        raise UserError(f"the {what} {path} does not exist.{there or ' Check the path.'}")
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except Image.DecompressionBombError:
+        raise UserError(f"the {what} {path} is too large to be opened safely. Make it smaller.") from None
+    except UnidentifiedImageError:
+        raise UserError(f"the {what} {path} is not an image that can be read; use PNG or JPEG.") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"the {what} {path} cannot be read ({_first_line(error)}). Save it again as PNG.") from None
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if grey.max() > 255 else 255.0
+        return np.repeat(np.clip(np.rint(grey / top * 255), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
+
+
+def _alpha(image: Image.Image) -> np.ndarray | None:
+    """The alpha channel, unless there is none or all of it is opaque."""
+    if not (image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info):
+        return None
+    alpha = np.asarray(image.convert("RGBA"))[..., 3]
+    return None if (alpha == 255).all() else alpha
+
+
+def _brightness(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.asarray(image, dtype=np.float64)
+    pixels = np.asarray(image.convert("RGB")).astype(np.int16)
+    # JPEG leaves traces of colour in grey pictures.
+    if (pixels.max(axis=2) - pixels.min(axis=2)).mean() > 8:
+        raise UserError(
+            f"the mask {path} is a colour picture without transparency: give an RGBA cut-out or a greyscale mask."
+        )
+    return pixels.max(axis=2)
+
+
+def _checked(label: str, path: Path, values: np.ndarray, picture: Picture) -> Mask:
+    if values.shape != picture.size:
+        (height, width), (rows, columns) = picture.size, values.shape
+        raise UserError(
+            f"the mask {path} is {columns} x {rows} pixels, the picture {width} x {height}: "
+            "resize the mask to the picture (nearest neighbour)."
+        )
+    top = float(values.max())
+    inside = values > top / 2 if top > 0 else np.zeros(values.shape, dtype=bool)
+    if not inside.any():
+        raise UserError(f"the mask {path} is empty: no pixel belongs to the object. Choose another mask.")
+    return Mask(label, path, inside)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

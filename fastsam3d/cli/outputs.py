@@ -1,0 +1,99 @@
+"""Results appear in the output folder all together or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fastsam3d.errors import UserError
+
+
+class OutputFolder:
+    """Collects files in a hidden folder beside their final place and moves them there in `publish`.
+
+    A context manager: what was not published when it ends is removed, with the folders that it made.
+
+    Raises:
+        UserError: on entering, if the folder cannot be made or written to.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self.staging = self.path / f".partial-{os.getpid()}"
+        self._made: list[Path] = []
+
+    def __enter__(self) -> OutputFolder:
+        try:
+            missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._made = missing
+            shutil.rmtree(self.staging, ignore_errors=True)
+            self.staging.mkdir()
+        except OSError as error:
+            self._clean()
+            raise UserError(
+                f"cannot write to the output folder {self.path} ({error.strerror or error}): "
+                "choose another with --output_dir DIR."
+            ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clean()
+
+    def __truediv__(self, name: str) -> Path:
+        """Where to write the file that will be called `name`."""
+        return self.staging / name
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes strict JSON: numbers that are not finite become null."""
+        (self / name).write_text(json_text(value), encoding="utf-8")
+
+    def publish(self) -> list[Path]:
+        """Moves everything to its place, replacing files of the same name; returns the paths.
+
+        Raises:
+            UserError: a place is taken by a folder, or cannot be written.
+        """
+        names = sorted(path.name for path in self.staging.iterdir())
+        taken = [name for name in names if (self.path / name).is_dir()]
+        if taken:
+            raise UserError(f"{self.path / taken[0]} is a folder: remove it, or choose another --output_dir.")
+        try:
+            for name in names:
+                os.replace(self.staging / name, self.path / name)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path} ({error.strerror or error}).") from None
+        self._made = []
+        return [self.path / name for name in names]
+
+    def _clean(self) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+
+
+def json_text(value: Any) -> str:
+    """Indented strict JSON with a final newline."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,120 @@
+"""What `infer` and `scene` share: settings, a loaded and accelerated pipeline, and the end of a run."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastsam3d.cli.console import Console
+from fastsam3d.cli.flags import Arguments
+from fastsam3d.cli.outputs import OutputFolder, json_text
+from fastsam3d.cli.settings import Settings
+from fastsam3d.cli.summary import build_report, device_name, render
+
+if TYPE_CHECKING:
+    from fastsam3d.acceleration import Acceleration
+    from fastsam3d.pipeline.pipeline import Pipeline
+
+REPORT = "report.json"
+
+
+@dataclass
+class Clock:
+    """Wall-clock seconds of the parts of a command."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "run": 0.0, "write": 0.0})
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Adds the time inside to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+
+
+@contextmanager
+def accelerated(settings: Settings, console: Console, clock: Clock) -> Iterator[tuple[Pipeline, Acceleration]]:
+    """A loaded pipeline with its acceleration, which is taken off at the end."""
+    from fastsam3d.acceleration import accelerate
+    from fastsam3d.techniques.base import AccelerationWarning
+
+    with clock.measure("load"):
+        console.step(f"loading {settings.model}")
+        pipeline = settings.load()
+    with warnings.catch_warnings():
+        # They are among the settings' warnings, which the console has shown.
+        warnings.simplefilter("ignore", AccelerationWarning)
+        acceleration = accelerate(pipeline, settings.acceleration)
+    with acceleration:
+        yield pipeline, acceleration
+
+
+def usable_formats(settings: Settings, pipeline: Any) -> tuple[str, ...]:
+    """The formats asked for that the pipeline has a decoder for.
+
+    Raises:
+        UserError: there is none.
+    """
+    from fastsam3d.errors import UserError
+
+    decoders = {"mesh": "slat_decoder_mesh", "gaussian": "slat_decoder_gs"}
+    formats = tuple(name for name in settings.formats if decoders[name] in pipeline.models)
+    if not formats:
+        raise UserError(f"the model {settings.model} cannot decode {', '.join(settings.formats)}: use formats=[mesh].")
+    return formats
+
+
+def finish(
+    arguments: Arguments,
+    settings: Settings,
+    folder: OutputFolder,
+    pipeline: Any,
+    acceleration: Acceleration,
+    inputs: Mapping[str, Any],
+    objects: Sequence[Mapping[str, Any]],
+    clock: Clock,
+    console: Console,
+) -> str:
+    """Writes the report, publishes all files and returns what stdout shall say."""
+    report = build_report(
+        settings,
+        device_name(pipeline.device),
+        inputs,
+        objects,
+        acceleration.report(),
+        clock.seconds,
+        console.warnings,
+    )
+    folder.write_json(REPORT, report)
+    paths = folder.publish()
+    if arguments.as_json:
+        return json_text(report)
+    if arguments.quiet:
+        return ""
+    return f"{render(report)}\n\n{_written(paths)}\n"
+
+
+def say(text: str) -> None:
+    """Writes to stdout; signs that a terminal cannot show are replaced."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
+
+
+def _written(paths: Sequence[Path]) -> str:
+    width = max(len(path.name) for path in paths)
+    lines = [f"  {path.name:<{width}}  {_size(path):>9}" for path in paths]
+    return "\n".join([f"written to {paths[0].parent}", *lines])
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"

@@ -1,0 +1,177 @@
+"""The checked settings of one `infer` or `scene`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastsam3d.cli.composition import SAMPLERS, changes, compose, ineffective
+from fastsam3d.cli.flags import Arguments
+from fastsam3d.cli.suggestions import suggestion
+from fastsam3d.config import AccelerationConfig
+from fastsam3d.errors import UserError
+
+if TYPE_CHECKING:
+    from fastsam3d.pipeline.pipeline import Pipeline
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+FORMATS = ("mesh", "gaussian")
+MAXIMUM_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run; the keys of `configs/config.yaml`.
+
+    Attributes:
+        samplers: values of `model.ss_sampler` and `model.slat_sampler`.
+        acceleration: the preset with its changes.
+        changed: what was changed of preset and model, as `key=value`.
+        warnings: advice about the settings.
+    """
+
+    image_path: str | None
+    image_dir: str | None
+    mask_index: int
+    mask_path: str | None
+    pointmap: str
+    output_dir: str
+    name: str | None
+    seed: int
+    device: str
+    precision: str
+    formats: tuple[str, ...]
+    preview: bool
+    checkpoint_dir: str | None
+    random_weights: bool
+    model: str
+    samplers: dict[str, dict[str, Any]]
+    acceleration: AccelerationConfig
+    changed: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def load(self) -> Pipeline:
+        """Builds the pipeline.
+
+        Raises:
+            UserError: an absent device, missing or unfitting weights.
+        """
+        import torch
+
+        from fastsam3d.pipeline.loading import load_pipeline
+
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        autocast = None if self.precision == "float32" else getattr(torch, self.precision)
+        pipeline = load_pipeline(
+            self.model,
+            device=device,
+            checkpoint_dir=self.checkpoint_dir,
+            random_weights=self.random_weights,
+            formats=self.formats,
+            autocast=autocast,
+        )
+        for part, values in self.samplers.items():
+            generator = pipeline.models[part.replace("_sampler", "_generator")]
+            generator.inference_steps = values["inference_steps"]
+            generator.rescale_t = values["rescale_t"]
+            generator.reverse_fn.strength = values["strength"]
+            generator.reverse_fn.interval = tuple(values["interval"])
+        return pipeline
+
+
+def settings_from(arguments: Arguments) -> Settings:
+    """Composes and checks.
+
+    Raises:
+        UserError: see `compose`, and for values of the wrong kind or out of range.
+    """
+    values, acceleration = compose(arguments)
+    formats = values["formats"]
+    formats = [formats] if isinstance(formats, str) else formats
+    if not isinstance(formats, list) or not formats or not set(map(str, formats)) <= set(FORMATS):
+        raise UserError(f"formats={values['formats']} is not possible: give [mesh], [gaussian] or [mesh,gaussian].")
+    return Settings(
+        image_path=_text(values, "image_path"),
+        image_dir=_text(values, "image_dir"),
+        mask_index=_whole(values, "mask_index", 10**9),
+        mask_path=_text(values, "mask_path"),
+        pointmap=_text(values, "pointmap") or "none",
+        output_dir=_text(values, "output_dir") or ".",
+        name=_name(values),
+        seed=_whole(values, "seed", MAXIMUM_SEED),
+        device=_text(values, "device") or "auto",
+        precision=_choice(values, "precision", PRECISIONS),
+        formats=tuple(dict.fromkeys(formats)),
+        preview=_switch(values, "preview"),
+        checkpoint_dir=_text(values, "checkpoint_dir"),
+        random_weights=_switch(values, "random_weights"),
+        model=values["model"]["name"],
+        samplers={part: _sampler(part, values["model"][part]) for part in SAMPLERS},
+        acceleration=acceleration,
+        changed=tuple(changes(arguments)),
+        warnings=(*acceleration.warnings(), *ineffective(arguments, acceleration)),
+    )
+
+
+def _text(values: Mapping[str, Any], key: str) -> str | None:
+    value = values[key]
+    return None if value is None or str(value) == "" else str(value)
+
+
+def _name(values: Mapping[str, Any]) -> str | None:
+    name = _text(values, "name")
+    if name is not None and (name in (".", "..") or any(sign in name for sign in "/\\\0")):
+        raise UserError(f"name={name} is no file name; give the folder as output_dir.")
+    return name
+
+
+def _whole(values: Mapping[str, Any], key: str, high: int) -> int:
+    value = values[key]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
+        raise UserError(f"{key} is {value}: a whole number from 0 to {high} is needed.")
+    return value
+
+
+def _switch(values: Mapping[str, Any], key: str) -> bool:
+    if not isinstance(values[key], bool):
+        raise UserError(f"{key}={values[key]} is not possible: give true or false.")
+    return values[key]
+
+
+def _choice(values: Mapping[str, Any], key: str, choices: Sequence[str]) -> str:
+    if values[key] not in choices:
+        raise UserError(f"{key}={values[key]} is not possible. {suggestion(str(values[key]), choices)}")
+    return values[key]
+
+
+def _sampler(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    steps, interval = values["inference_steps"], values["interval"]
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
+        raise UserError(f"model.{part}.inference_steps is {steps}: a whole number from 1 to 1000 is needed.")
+    for key, low, high in (("rescale_t", 0.05, 100.0), ("strength", 0.0, 100.0)):
+        if not _is_number(values[key]) or not low <= values[key] <= high:
+            raise UserError(f"model.{part}.{key} is {values[key]}: a number from {low} to {high} is needed.")
+    if not isinstance(interval, list) or len(interval) != 2 or not all(_is_number(v) for v in interval):
+        raise UserError(f"model.{part}.interval is {interval}: two numbers from 0 to 1000 are needed, as [0,500].")
+    return dict(values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def as_plain(settings: Settings) -> dict[str, Any]:
+    """The settings as nested plain values, for the report."""
+    plain = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in ("acceleration", "warnings", "changed")
+    }
+    return plain | {"formats": list(settings.formats), "acceleration": settings.acceleration.to_dict()}

@@ -1,0 +1,8 @@
+"""Reconstructs every masked object of a picture and composes the scene: `python infer_scene.py --help`."""
+
+import sys
+
+from fastsam3d.__main__ import run
+
+if __name__ == "__main__":
+    sys.exit(run("scene"))
