@@ -235,7 +235,7 @@ def fronto_parallel_rays(
 
 def fronto_parallel_points(mask: Tensor, field_of_view: float = ASSUMED_FIELD_OF_VIEW) -> Tensor:
     """Points of the plane at depth 1 under a mask, bool `[H, W]`: `[N, 3]`, x left, y up, z forward."""
-    x, y = fronto_parallel_rays(*mask.shape, field_of_view)
+    x, y = fronto_parallel_rays(mask.shape[0], mask.shape[1], field_of_view)
     rows, columns = mask.nonzero(as_tuple=True)
     return torch.stack([x[columns], y[rows], torch.ones(len(rows))], dim=1)
 

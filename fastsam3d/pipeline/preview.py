@@ -21,6 +21,8 @@ VIEWS = ((30.0, 20.0), (120.0, 20.0), (210.0, 20.0), (300.0, 20.0))
 """Azimuth and elevation, in degrees, of the views of a sheet."""
 BACKGROUND_TOP, BACKGROUND_BOTTOM = np.array([250, 251, 252]) / 255, np.array([226, 230, 235]) / 255
 OUTLINE = (255, 122, 26)
+OVERLAY_SIDE = 1600
+"""Longest side, in pixels, at which a scene is drawn; on larger photos it is enlarged."""
 FADE = 0.72
 """Share of white mixed into what does not belong to the object."""
 
@@ -184,7 +186,6 @@ def overlay(
     reconstructions: Sequence[Reconstruction],
     field_of_view: float = ASSUMED_FIELD_OF_VIEW,
     opacity: float = 0.85,
-    longest_side: int = 1280,
 ) -> Image.Image:
     """The reconstructed scene drawn over its photo, every object at its recovered pose.
 
@@ -192,32 +193,45 @@ def overlay(
         field_of_view: horizontal, in degrees, of the camera; 60 is what is assumed without a point map, and
             `field_of_view_of` finds it from one.
         opacity: of the objects.
-        longest_side: larger photos are shrunk to it, in pixels.
+
+    Returns:
+        A picture of the photo's size.
     """
-    picture = Image.fromarray(as_image(image))
-    picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-    photo = np.array(picture, dtype=np.float64) / 255
-    height, width = photo.shape[:2]
-    focal = width / 2 / math.tan(math.radians(field_of_view) / 2)
+    photo = Image.fromarray(as_image(image))
+    shown = [item for item in reconstructions if item.mesh is not None and not item.mesh.is_empty]
+    if shown:
+        factor = min(SUPERSAMPLE, OVERLAY_SIDE / max(photo.size))
+        width, height = (max(1, round(side * factor)) for side in photo.size)
+        layer = _scene_layer(shown, width, height, field_of_view, opacity).resize(photo.size, Image.Resampling.BILINEAR)
+        photo.paste(layer, (0, 0), layer)
+    return photo
+
+
+def _scene_layer(
+    items: Sequence[Reconstruction], width: int, height: int, field_of_view: float, opacity: float
+) -> Image.Image:
+    """The scene as its camera sees it, RGBA, transparent where nothing is."""
     vertices, faces, colors, count = [], [], [], 0
-    for item in reconstructions:
-        if item.mesh is None or item.mesh.is_empty:
-            continue
+    for item in items:
+        assert item.mesh is not None
         vertices.append(item.pose.apply(torch.tensor(item.mesh.vertices, dtype=torch.float32)).numpy())
         faces.append(item.mesh.faces + count)
         colors.append(item.mesh.vertex_colors)
         count += len(item.mesh.vertices)
-    if count:
-        points, triangles, shades = np.concatenate(vertices), np.concatenate(faces), np.concatenate(colors)
-        depth = points[:, 2]
-        screen = np.stack([width / 2 - focal * points[:, 0] / depth, height / 2 - focal * points[:, 1] / depth], axis=1)
-        hit = rasterize(screen, depth, triangles, width, height)
-        normals = hit.interpolate(vertex_normals(points, triangles), triangles) @ CAMERA_TO_GLTF
-        rays = np.stack([width / 2 - hit.pixels % width, hit.pixels // width - height / 2], axis=1) / focal
-        lit = shade(hit.interpolate(shades, triangles), normals, np.column_stack([rays, np.ones(len(rays))]))
-        flat = photo.reshape(-1, 3)
-        flat[hit.pixels] = flat[hit.pixels] * (1 - opacity) + lit * opacity
-    return _to_image(photo)
+    points, triangles, shades = np.concatenate(vertices), np.concatenate(faces), np.concatenate(colors)
+    focal = width / 2 / math.tan(math.radians(field_of_view) / 2)
+    middle = np.array([width, height]) / 2
+    depth = points[:, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        screen = middle - focal * points[:, :2] / depth[:, None]
+    hit = rasterize(screen, depth, triangles, width, height)
+    normals = hit.interpolate(vertex_normals(points, triangles), triangles) @ CAMERA_TO_GLTF
+    rays = np.stack([middle[0] - hit.pixels % width, hit.pixels // width - middle[1]], axis=1) / focal
+    lit = shade(hit.interpolate(shades, triangles), normals, np.column_stack([rays, np.ones(len(rays))]))
+    layer = np.zeros((height * width, 4), dtype=np.uint8)
+    layer[hit.pixels, :3] = np.rint(np.clip(lit, 0, 1) * 255)
+    layer[hit.pixels, 3] = round(255 * opacity)
+    return Image.fromarray(layer.reshape(height, width, 4))
 
 
 def field_of_view_of(pointmap: np.ndarray) -> float:
