@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from fastsam3d.config import config_directory, load_preset, preset_names
+from fastsam3d.errors import UserError
+from fastsam3d.techniques import REGISTRY
+
+
+def test_presets_at_hand():
+    assert {"off", "exact", "paper", "balanced", "fast"} <= set(preset_names())
+
+
+def preset_files():
+    return sorted((config_directory() / "acceleration").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", preset_files(), ids=lambda path: path.stem)
+def test_every_preset_loads_names_itself_and_says_how_to_use_it(path):
+    config = load_preset(path)
+    assert config.name == path.stem
+    assert load_preset(path.stem).to_dict() == config.to_dict()
+    head = path.read_text(encoding="utf-8").split("\nname:")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert f"python infer.py acceleration={path.stem}" in head
+
+
+@pytest.mark.parametrize("path", preset_files(), ids=lambda path: path.stem)
+def test_every_technique_that_is_on_states_all_its_values(path):
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    for group, technique in REGISTRY.items():
+        assert group in values, f"{path.name} does not mention {group}"
+        if values[group].get("enabled", True):
+            assert set(values[group]) == {field.name for field in dataclasses.fields(technique.config)}
+
+
+def test_off_switches_nothing_on():
+    assert load_preset("off").enabled == ()
+    assert load_preset("exact").enabled == ("exact.zero_condition", "exact.condition_cache", "exact.index_cache")
+
+
+def test_overrides_in_every_form():
+    nested = load_preset("paper", {"step_caching": {"stride": 2}})
+    dotted = load_preset("paper", {"step_caching.stride": 2})
+    assert nested.to_dict() == dotted.to_dict()
+    assert nested["step_caching"].stride == 2
+    assert nested["step_caching"].warmup == 2  # the rest stays
+    assert load_preset("off", {"token_carving": True})["token_carving"].enabled
+    again = load_preset(nested, {"step_caching.stride": 3})
+    assert again["step_caching"].stride == 3
+
+
+def test_omegaconf_nodes_are_presets_too():
+    node = OmegaConf.load(config_directory() / "acceleration" / "paper.yaml")
+    assert load_preset(node).to_dict() == load_preset("paper").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"step_cachin.stride": 2}, ["step_cachin", "did you mean", "step_caching"]),
+        ({"step_caching.strid": 2}, ["step_caching.strid", "step_caching.stride"]),
+        ({"step_caching.stride": 0}, ["step_caching.stride", "0", "1 to 50"]),
+        ({"step_caching.stride": 2.5}, ["whole number"]),
+        ({"step_caching.stride": True}, ["finite number"]),
+        ({"step_caching.stride": "3"}, ["finite number"]),
+        ({"step_caching.momentum_beta": float("nan")}, ["finite", "0.0 to 1.0"]),
+        ({"adaptive_caching.threshold": float("inf")}, ["finite"]),
+        ({"token_carving.carved_fraction": 1.5}, ["token_carving.carved_fraction", "0.0 to 0.95"]),
+        ({"step_caching.enabled": 1}, ["true or false"]),
+        ({"step_caching.axis": "clock"}, ["time, index"]),
+        ({"step_caching": 3}, ["step_caching", "key: value"]),
+        ({"exact.zero_conditions": True}, ["exact.zero_condition"]),
+        ({"adaptive_caching": True, "latent_step_caching": True}, ["latent_step_caching.enabled=false"]),
+    ],
+)
+def test_wrong_values_say_what_where_and_the_way_out(overrides, words):
+    with pytest.raises(UserError) as caught:
+        load_preset("off", overrides)
+    for word in words:
+        assert re.search(re.escape(word), str(caught.value)), str(caught.value)
+
+
+def test_wrong_presets(tmp_path):
+    with pytest.raises(UserError, match="did you mean balanced"):
+        load_preset("balancd")
+    with pytest.raises(UserError, match="no preset file"):
+        load_preset(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("step_caching: {stride: [", encoding="utf-8")
+    with pytest.raises(UserError, match="is not a preset"):
+        load_preset(broken)
+
+
+def test_every_setting_is_described():
+    for technique in REGISTRY.values():
+        for name, text in technique.config.describe().items():
+            assert len(text) > 10, f"{technique.name}.{name}"
