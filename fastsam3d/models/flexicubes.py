@@ -157,8 +157,8 @@ def _sign_changes(corners: _Corners, strides: Tensor, side: int) -> tuple[Tensor
             crossing = ~inside[corners.rows(other)]
             base = candidates[crossing] if direction > 0 else other[crossing]
             parts.append((base, torch.full_like(base, axis), torch.full_like(base, direction) > 0))
-    base, axes, begins = zip(*parts, strict=True)
-    return torch.cat(base), torch.cat(axes), torch.cat(begins)
+    bases, axes, begins = (torch.cat(column) for column in zip(*parts, strict=True))
+    return bases, axes, begins
 
 
 def _cube_weights(cubes: Tensor, voxels: Tensor, weights: Tensor) -> Tensor:

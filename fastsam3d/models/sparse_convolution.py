@@ -212,5 +212,5 @@ class GroupNorm32(nn.GroupNorm):
         ]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(feats.dtype)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         return x.replace(self.apply_to(x.feats, x.index))

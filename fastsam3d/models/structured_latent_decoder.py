@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fastsam3d.models.flexicubes import CHANNELS, Surface, extract_surface
 from fastsam3d.models.gaussian import Gaussian, offset_perturbation
@@ -26,23 +28,25 @@ class SparseSubdivideBlock(nn.Module):
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
+        first = SparseConvolution(channels, out_channels)
+        second = SparseConvolution(out_channels, out_channels)
+        norm = GroupNorm32(group_count(out_channels), out_channels)
         self.act_layers = nn.Sequential(GroupNorm32(group_count(channels), channels), nn.SiLU())
-        self.out_layers = nn.Sequential(
-            SparseConvolution(channels, out_channels),
-            GroupNorm32(group_count(out_channels), out_channels),
-            nn.SiLU(),
-            SparseConvolution(out_channels, out_channels),
-        )
+        self.out_layers = nn.Sequential(first, norm, nn.SiLU(), second)
         self.skip_connection = SparseConvolution(channels, out_channels, kernel=1)
-        nn.init.zeros_(self.out_layers[3].conv.weight)
+        nn.init.zeros_(second.conv.weight)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         fine = x.index.subdivision()
-        norm, activation = self.act_layers
-        first, second_norm, second_activation, second = self.out_layers
-        h = activation(norm.apply_to(x.feats, x.index))
+        norm = cast(GroupNorm32, self.act_layers[0])
+        first, second_norm = (
+            cast(SparseConvolution, self.out_layers[0]),
+            cast(GroupNorm32, self.out_layers[1]),
+        )
+        second = cast(SparseConvolution, self.out_layers[3])
+        h = F.silu(norm.apply_to(x.feats, x.index))
         h = first.conv.apply_to_children(h, x.index)
-        h = second_activation(second_norm.apply_to(h, fine))
+        h = F.silu(second_norm.apply_to(h, fine))
         h = second.conv.apply_to(h, fine)
         # The skip is the same for all children of a voxel, so it is computed before they are.
         skip = self.skip_connection.conv.pointwise(x.feats).repeat_interleave(8, dim=0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -119,15 +120,15 @@ class StructuredLatentGenerator(nn.Module):
     def _initialise(self) -> None:
         # Modulations and the output begin at zero, so that blocks begin as identities and the
         # velocity at zero.
-        for block in self.blocks:
-            nn.init.zeros_(block.adaLN_modulation[-1].weight)
-            nn.init.zeros_(block.adaLN_modulation[-1].bias)
+        ends = [self.out_layer]
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and ("adaLN_modulation" in name or "emb_layers" in name):
+                ends.append(module)
+        for layer in ends:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         for block in [*self.input_blocks, *self.out_blocks]:
-            nn.init.zeros_(block.emb_layers[-1].weight)
-            nn.init.zeros_(block.emb_layers[-1].bias)
-            nn.init.zeros_(block.conv2.conv.weight)
-        nn.init.zeros_(self.out_layer.weight)
-        nn.init.zeros_(self.out_layer.bias)
+            nn.init.zeros_(cast(SparseResBlock, block).conv2.conv.weight)
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Converts the torso; normalisation parameters stay in fp32, as in the official checkpoint."""
@@ -163,13 +164,13 @@ class StructuredLatentGenerator(nn.Module):
             t_emb = t_emb.expand(len(cond), -1)
         skips: list[SparseTensor] = []
         finer: list[SparseIndex] = []
-        for block in self.input_blocks:
+        for block in cast(Iterable[SparseResBlock], self.input_blocks):
             if block.direction < 0:
                 finer.append(h.index)
             h = block(h, t_emb)
             skips.append(h)
         h = self._transform(h, t_emb, cond.to(self.dtype))
-        for block in self.out_blocks:
+        for block in cast(Iterable[SparseResBlock], self.out_blocks):
             joined = h.replace(torch.cat([h.feats, skips.pop().feats], dim=-1))
             h = block(joined, t_emb, finer.pop() if block.direction > 0 else None)
         return self.out_layer(self.out_norm(h.feats.to(x.dtype))).unsqueeze(0)

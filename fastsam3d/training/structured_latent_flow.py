@@ -12,6 +12,7 @@ import argparse
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,8 @@ def flow_loss(
         drop: share of images without condition.
     """
     device = inputs["image"].device
-    coords, data = [], []
+    coords: list[Tensor] = []
+    data: list[Tensor] = []
     for voxels, latents in [item for item in objects for _ in range(repeats)]:
         numbered = voxels.clone()
         numbered[:, 0] = len(coords)

@@ -15,6 +15,7 @@ import argparse
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -215,7 +216,11 @@ def train(arguments: argparse.Namespace) -> None:
     statistics: dict[str, Tensor] = {}
 
     def save() -> None:
-        contents = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **statistics}
+        contents: dict[str, Any] = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            **statistics,
+        }
         contents |= {"generator": generator.get_state(), "step": budget.step, "seconds": budget.spent_seconds}
         save_checkpoint(checkpoint, contents)
 
