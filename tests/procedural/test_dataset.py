@@ -75,8 +75,9 @@ def test_targets_take_the_points_of_both_maps_onto_the_object(stored, batch) -> 
         rotation = rotation_6d_to_matrix(batch["rotation6d"][row])
         scale = torch.exp(batch["scale"][row]).mean() * unit
         translation = batch["translation"][row] * unit + shift
-        assert torch.linalg.det(rotation) == pytest.approx(1, abs=1e-5)
-        assert torch.exp(batch["translation_scale"][row]) * unit == pytest.approx(translation.norm(), rel=1e-4)
+        assert float(torch.linalg.det(rotation)) == pytest.approx(1, abs=1e-5)
+        distance = float(torch.exp(batch["translation_scale"][row]) * unit)
+        assert distance == pytest.approx(float(translation.norm()), rel=1e-4)
         item = make_object(int(stored.array("seed", batch["object"][row : row + 1])))
         for points, mask in (("pointmap", "mask"), ("rgb_pointmap", "rgb_image_mask")):
             known = batch[points][row][:, batch[mask][row, 0] > 0.5].t()
@@ -98,7 +99,7 @@ def test_moments_are_those_of_the_crop(batch) -> None:
     for row in (~batch["pointmap"].isnan().flatten(1).all(1)).nonzero().flatten().tolist():
         known = batch["pointmap"][row][:, batch["mask"][row, 0] > 0.5]
         assert torch.nanmedian(known, dim=1).values.abs().max() < 0.1  # pixels beyond the picture are missing here
-        assert torch.nanmedian(known.abs().amax(0)) == pytest.approx(1, abs=0.1)
+        assert float(torch.nanmedian(known.abs().amax(0))) == pytest.approx(1, abs=0.1)
 
 
 def test_scene_factor_enlarges_the_unit_only(stored) -> None:
