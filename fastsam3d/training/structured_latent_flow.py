@@ -180,7 +180,7 @@ def train(arguments: argparse.Namespace) -> None:
         budget.step, budget.spent_seconds = state["step"], state["seconds"]
 
     def save() -> None:
-        contents = {
+        contents: dict[str, Any] = {
             "model": stage.state_dict(),
             "average": average.state,
             "optimizer": optimizer.state_dict(),
