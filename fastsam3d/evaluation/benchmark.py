@@ -23,7 +23,7 @@ from typing import Any
 
 from fastsam3d.evaluation import methods as method_module
 from fastsam3d.evaluation.benchmark_report import write_results
-from fastsam3d.evaluation.methods import Method
+from fastsam3d.evaluation.methods import CONTROL, CONTROL_PARTNER, Method
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.options import (
     boolean,
@@ -58,7 +58,9 @@ PROTOCOL = (
     "posed objects in the camera frame. fidelity_* and layout_distance compare with off for the same "
     "object and noise; layout_distance is the root mean square displacement of the corners of off's box "
     "over its diagonal. *_ci: 95 % limits of the paired difference to off, of the mean itself for "
-    "fidelity and layout. nfe: network evaluations, conditional and unconditional."
+    "fidelity and layout. nfe: network evaluations, conditional and unconditional. fewer_steps: the "
+    "fewest plain steps, object by object, that take at least as many network evaluations in each stage "
+    "as balanced did; both stand on the exact tier."
 )
 
 
@@ -148,23 +150,22 @@ class _Benchmark:
 
     def prepare(self, names: Sequence[str]) -> dict[str, Method]:
         """Run every method once on the warm-up objects and settle the number of steps of the control."""
-        chosen = {name: Method(name, name) for name in names if name != method_module.CONTROL}
+        chosen = {name: Method(name, name) for name in names if name != CONTROL}
         views = [self.make_view(seed) for seed in self.warmup_seeds]
-        partner = method_module.CONTROL_PARTNER
         warm = [*chosen.values()]
-        if method_module.CONTROL in names and partner not in chosen:
-            warm.append(Method(partner, partner))
+        if CONTROL in names and CONTROL_PARTNER not in chosen:
+            warm.append(Method(CONTROL_PARTNER, CONTROL_PARTNER))
         counts: dict[str, int] = {}
         for method in warm:
             for view, seed in zip(views, self.warmup_seeds, strict=True):
                 _, record = self.run(method, view, seed)
-                if method.name == partner:
+                if method.name == CONTROL_PARTNER:
                     counts = {key: max(counts.get(key, 0), record[key]) for key in method_module.STAGES}
-        if method_module.CONTROL in names:
+        if CONTROL in names:
             # The control belongs in its place among the rows, and it is warmed up like the others.
             control = method_module.fewer_steps_method(self.pipeline, counts)
             self.run(control, views[0], self.warmup_seeds[0])
-            chosen = {name: control if name == method_module.CONTROL else chosen[name] for name in names}
+            chosen = {name: control if name == CONTROL else chosen[name] for name in names}
         return chosen
 
     def measure(self, chosen: dict[str, Method], guidance: float | None) -> dict[str, list[dict[str, Any]]]:
@@ -181,8 +182,9 @@ class _Benchmark:
                 view = self.make_view(seed)
                 reference = reference_shape(view.object, points=self.options.points)
                 outcomes, own = {}, {}
-                turn = number % len(runs)
-                for name, method, shift in runs[turn:] + runs[:turn]:
+                for name, method, shift in rotated(runs, number):
+                    if name == CONTROL and CONTROL_PARTNER in own:
+                        method = method_module.fewer_steps_method(self.pipeline, own[CONTROL_PARTNER])
                     outcomes[name], own[name] = self.run(method, view, seed, shift)
                     own[name].update(against_truth(outcomes[name], reference, view.pose))
                     bar.update()
@@ -207,6 +209,17 @@ class _Benchmark:
             "stage_seconds": dict(result.stage_seconds),
         }
         return outcome_of(result, seed, self.options.points), record
+
+
+def rotated(runs: Sequence[tuple[str, Method, int]], number: int) -> list[tuple[str, Method, int]]:
+    """Runs of the object with this number: the order turns, but the control comes after what it is matched to."""
+    turn = number % len(runs)
+    order = [*runs[turn:], *runs[:turn]]
+    places = {name: place for place, (name, _, _) in enumerate(order)}
+    control, partner = places.get(CONTROL, len(order)), places.get(CONTROL_PARTNER, -1)
+    if control < partner:
+        order[control], order[partner] = order[partner], order[control]
+    return order
 
 
 def synchronise(device: str) -> None:

@@ -177,12 +177,26 @@ def gallery(views: Sequence[Any], reconstructions: Sequence[Any], path: str | Pa
     for index, (view, reconstruction) in enumerate(zip(views, reconstructions, strict=True)):
         line, column = divmod(index, columns)
         left, right = grid[line, 2 * column], grid[line, 2 * column + 1]
-        left.imshow(view.image)
+        left.imshow(_around_object(view))
         left.set_title(getattr(getattr(view, "object", None), "family", ""), fontsize=8, color=INK, loc="left")
         mesh, pose = reconstruction.mesh, getattr(view, "pose", None)
         angles = (30.0, 20.0) if pose is None else camera_angles(pose)
         right.imshow(np.asarray(render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, *angles)))
     return _save(figure, path)
+
+
+def _around_object(view: Any) -> np.ndarray:
+    """The square part of the picture around the mask, with a margin; the whole picture without a mask."""
+    mask = getattr(view, "mask", None)
+    if mask is None or not np.any(mask):
+        return view.image
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    half = 0.6 * max(rows[-1] - rows[0], columns[-1] - columns[0]) + 2
+    slices = [
+        slice(int(max(0, middle - half)), int(middle + half) + 1)
+        for middle in ((rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2)
+    ]
+    return view.image[tuple(slices)]
 
 
 def camera_angles(pose: Any) -> tuple[float, float]:

@@ -97,6 +97,24 @@ def test_same_noise_for_every_method_in_rotating_order(stand_in):
     assert stand_in.calls[2:] == [(seeds[0], 0.0), (seeds[0], 0.05), (seeds[1], 0.05), (seeds[1], 0.0)]
 
 
+def test_the_control_is_matched_to_its_partner_on_every_object(stand_in, monkeypatch):
+    asked = []
+
+    def record(pipeline, counts):
+        asked.append(dict(counts))
+        return methods.Method("fewer_steps", "exact")
+
+    monkeypatch.setattr(methods, "fewer_steps_method", record)
+    options = BenchmarkOptions(methods=("fewer_steps", "balanced"), objects=3, noise_row=False, points=POINTS)
+    run_benchmark(stand_in, options, make_view)
+    assert len(asked) == 4  # once for the warm-up, then for every object
+    assert all((counts["nfe_ss"], counts["nfe_slat"]) == (18, 16) for counts in asked)
+    errors = [error for _, error in stand_in.calls[3:]]
+    for number in range(3):
+        three = errors[3 * number : 3 * number + 3]
+        assert three.index(0.05) < three.index(0.1)
+
+
 def test_each_guidance_strength_has_its_rows(stand_in):
     options = BenchmarkOptions(methods=("off",), objects=1, guidance=(2.0, 7.0), noise_row=False, points=POINTS)
     result = run_benchmark(stand_in, options, make_view)
