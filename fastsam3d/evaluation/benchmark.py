@@ -121,9 +121,13 @@ def run_benchmark(
     default. Returns `{"rows": [...], "meta": {...}, "objects": [...]}` as bench.json has it.
     """
     if make_view is None:
-        from fastsam3d.procedural.samples import make_view
+        from fastsam3d.procedural import samples
+
+        make_view = samples.make_view
     names = method_module.resolve_methods(options.methods)
-    rows, objects, steps = [], [], {}
+    rows: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
+    steps: dict[str, Any] = {}
     started = time.perf_counter()
     for guidance in options.guidance:
         with method_module.guided(pipeline, guidance):
@@ -181,7 +185,8 @@ class _Benchmark:
             for number, seed in enumerate(self.seeds):
                 view = self.make_view(seed)
                 reference = reference_shape(view.object, points=self.options.points)
-                outcomes, own = {}, {}
+                outcomes: dict[str, Any] = {}
+                own: dict[str, dict[str, Any]] = {}
                 for name, method, shift in rotated(runs, number):
                     if name == CONTROL and CONTROL_PARTNER in own:
                         method = method_module.fewer_steps_method(self.pipeline, own[CONTROL_PARTNER])

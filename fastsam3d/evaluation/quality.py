@@ -102,7 +102,9 @@ def evaluate_quality(
     records.
     """
     if make_view is None:
-        from fastsam3d.procedural.samples import make_view
+        from fastsam3d.procedural import samples
+
+        make_view = samples.make_view
     options = options or QualityOptions(objects=objects, first_seed=first_seed)
     identity = _identity(pipeline, options)
     log = None if directory is None else directory / "objects.jsonl"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 
@@ -23,7 +23,7 @@ class Interval:
         return [self.low, self.high]
 
 
-def paired_interval(values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Interval:
+def paired_interval(values: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> Interval:
     """Student's t interval for the mean of values - baseline, object by object.
 
     Pairs that are not finite are left out. With one pair the limits are infinite, with none everything is
@@ -42,20 +42,20 @@ def paired_interval(values: Sequence[float], baseline: Sequence[float], confiden
 
 
 def ratio_interval(
-    baseline: Sequence[float], values: Sequence[float], confidence: float = 0.95, draws: int = 2000
+    baseline: ArrayLike, values: ArrayLike, confidence: float = 0.95, draws: int = 2000
 ) -> tuple[float, float]:
     """Bootstrap interval (percentiles, seeded) of sum(baseline) / sum(values) over paired objects."""
-    baseline, values = np.asarray(baseline, dtype=float), np.asarray(values, dtype=float)
-    if len(values) < 2:
+    slow, fast = np.asarray(baseline, dtype=float), np.asarray(values, dtype=float)
+    if len(fast) < 2:
         return float("-inf"), float("inf")
-    chosen = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
-    ratios = baseline[chosen].sum(1) / values[chosen].sum(1)
+    chosen = np.random.default_rng(0).integers(0, len(fast), (draws, len(fast)))
+    ratios = slow[chosen].sum(1) / fast[chosen].sum(1)
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def finite_mean(values: Sequence[float]) -> float:
+def finite_mean(values: ArrayLike) -> float:
     """Mean of the finite values; NaN without any."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else float("nan")
+    numbers = np.asarray(values, dtype=float)
+    numbers = numbers[np.isfinite(numbers)]
+    return float(numbers.mean()) if len(numbers) else float("nan")

@@ -32,7 +32,7 @@ COLUMNS = (
 DIGITS = {name: digits for name, _, digits in COLUMNS}
 TO_BASELINE = ("fidelity_viou", "fidelity_f1_005", "layout_distance")
 COUNTS = ("nfe_ss", "nfe_slat")
-Record = Mapping[str, float]
+Record = Mapping[str, Any]
 
 
 def summarise(method: str, records: Sequence[Record], baseline: Sequence[Record]) -> dict[str, Any]:
@@ -96,7 +96,8 @@ def half_width(limits: Sequence[float | None] | None, digits: int) -> str:
     """Half of a symmetric interval as "±x"; empty where it is unbounded."""
     if not limits or any(limit is None or not math.isfinite(limit) for limit in limits):
         return ""
-    return f" ±{(limits[1] - limits[0]) / 2:.{digits}f}"
+    low, high = (float(limit or 0) for limit in limits)
+    return f" ±{(high - low) / 2:.{digits}f}"
 
 
 def main_table(rows: Sequence[Mapping[str, Any]]) -> str:
