@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
@@ -28,10 +29,8 @@ def config_directory() -> Path:
         Path(__file__).resolve().parent / "configs",
         Path(__file__).resolve().parent.parent / "configs",
     ]
-    try:
+    with contextlib.suppress(ModuleNotFoundError, TypeError):
         candidates.insert(0, Path(str(resources.files("fastsam3d.configs"))))
-    except (ModuleNotFoundError, TypeError):
-        pass
     for folder in candidates:
         if (folder / "acceleration").is_dir():
             return folder

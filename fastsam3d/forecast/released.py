@@ -30,10 +30,11 @@ def released_layout(previous_used: float, newest: float, slope: float, distance:
 def released_trajectory(velocities: list[float], stride: int) -> list[float]:
     """Velocities used when `velocities[j]` is the guided velocity at step j: first order, per step, across edges."""
     full = released_full_steps(len(velocities), stride)
-    used, newest, slope, last = [], 0.0, 0.0, None
+    used: list[float] = []
+    newest, slope, last = 0.0, 0.0, -1
     for j in range(len(velocities)):
         if j in full:
-            slope = 0.0 if last is None else (velocities[j] - newest) / (j - last)
+            slope = 0.0 if last < 0 else (velocities[j] - newest) / (j - last)
             newest, last = velocities[j], j
             used.append(newest)
         else:

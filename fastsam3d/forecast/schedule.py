@@ -41,6 +41,6 @@ def network_evaluations(full: Iterable[int], guided: Sequence[bool]) -> int:
 
 
 def three_phases(steps: int) -> tuple[int, int, int]:
-    """End of the first phase, start of the last, and the anchor step, as Fast3Dcache splits a run (arXiv 2511.22533)."""
+    """First phase's end, last phase's start and anchor step, as Fast3Dcache splits a run (arXiv 2511.22533)."""
     # Floor and ceiling of products such as 0.2 * 25 would trip over binary fractions; whole numbers do not.
     return steps // 5, math.ceil(3 * steps / 4), max(1, steps // 5)

@@ -231,21 +231,22 @@ class NativeHost(Host):
         return [_cross_attention_site(module) for module in modules]
 
     def latent_blocks(self) -> list[BlockSite]:
-        from fastsam3d.models.attention import attend
-
-        return [
-            BlockSite(
-                block=block,
-                attention=block.self_attn,
-                project=block.self_attn.project,
-                attend=lambda q, k, v, own=block.self_attn: own.to_out(attend(q, k, v)),
-            )
-            for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks
-        ]
+        return [_block_site(block) for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks]
 
     def index_makers(self) -> list[Any]:
         backbone = self.generator(STRUCTURED_LATENT).reverse_fn.backbone
         return [backbone] if callable(getattr(backbone, "make_index", None)) else []
+
+
+def _block_site(block: Any) -> BlockSite:
+    from fastsam3d.models.attention import attend
+
+    attention = block.self_attn
+
+    def attend_and_project(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention.to_out(attend(q, k, v))
+
+    return BlockSite(block, attention, attention.project, attend_and_project)
 
 
 def _cross_attention_site(module: Any) -> CrossAttentionSite:

@@ -21,13 +21,16 @@ Forward = Callable[..., Any]
 
 @dataclass
 class _Store:
-    """What is kept of one guidance branch. Keys and values `[1, T, ...]` by block; change `[1, T, C]`."""
+    """What is kept of one guidance branch. Keys and values `[1, T, ...]` by block; change `[1, T, C]`.
+
+    `input [1, T, C]` and `tokens [A]` (None for all) are those of the evaluation in progress.
+    """
 
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
     change: Tensor | None = None
     input: Tensor | None = None
-    partial: bool = False
+    tokens: Tensor | None = None
 
 
 class PartialBlocks:
@@ -72,11 +75,10 @@ class PartialBlocks:
             if store is None:
                 return original(h, *args, **kwargs)
             store.input = h
-            tokens = self.state.tokens
             # Nothing was kept yet, or the voxels are others: then all tokens are computed.
             known = store.change is not None and store.change.shape == h.shape
-            store.partial = tokens is not None and known
-            return original(h.index_select(1, tokens) if store.partial else h, *args, **kwargs)
+            store.tokens = self.state.tokens if known else None
+            return original(h if store.tokens is None else h.index_select(1, store.tokens), *args, **kwargs)
 
         return forward
 
@@ -87,10 +89,9 @@ class PartialBlocks:
                 if store is None:
                     return original(x)
                 queries, keys, values = site.project(x)
-                if store.partial:
-                    tokens = self.state.tokens
-                    store.keys[index].index_copy_(1, tokens, keys.to(store.keys[index].dtype))
-                    store.values[index].index_copy_(1, tokens, values.to(store.values[index].dtype))
+                if store.tokens is not None:
+                    store.keys[index].index_copy_(1, store.tokens, keys.to(store.keys[index].dtype))
+                    store.values[index].index_copy_(1, store.tokens, values.to(store.values[index].dtype))
                 else:
                     # Values are a view of the joint projection, which would be held alive three times as large.
                     store.keys[index], store.values[index] = keys.contiguous(), values.contiguous()
@@ -107,15 +108,11 @@ class PartialBlocks:
             if store is None or store.input is None:
                 return out
             entered, store.input = store.input, None
-            if not store.partial:
+            tokens = store.tokens
+            if tokens is None or store.change is None:
                 store.change = out - entered
                 return out
-            tokens = self.state.tokens
-            assert store.change is not None
-            assert tokens is not None
-            store.change.index_copy_(
-                1, tokens, (out - entered.index_select(1, tokens)).to(store.change.dtype)
-            )
+            store.change.index_copy_(1, tokens, (out - entered.index_select(1, tokens)).to(store.change.dtype))
             return (entered + store.change).index_copy_(1, tokens, out)
 
         return forward

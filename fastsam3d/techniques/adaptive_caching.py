@@ -38,7 +38,9 @@ class AdaptiveCachingConfig(TechniqueConfig):
         low=0.0,
         high=100.0,
     )
-    warmup: int = setting(2, "Computed steps at the start. Raising: slower, safer.", low=2, high=50)
+    warmup: int = setting(
+        2, "Computed steps at the start; two are whatever it says. Raising: slower, safer.", low=1, high=50
+    )
     max_consecutive_skips: int = setting(
         3, "Longest run of forecast steps. Raising: faster; forecasts far ahead go astray.", low=0, high=50
     )

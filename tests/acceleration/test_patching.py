@@ -86,7 +86,8 @@ def test_a_deep_copy_is_not_patched():
 
 def test_temporarily_ends_with_an_exception():
     thing = Thing()
-    with pytest.raises(RuntimeError), temporarily(thing, value=9, extra=1):
+    with temporarily(thing, value=9, extra=1):
         assert (thing.value, thing.extra) == (9, 1)
-        raise RuntimeError
+    with pytest.raises(ZeroDivisionError), temporarily(thing, value=0, extra=1):
+        thing.extra / thing.value
     assert vars(thing) == {"value": 3}
