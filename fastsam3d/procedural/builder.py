@@ -18,10 +18,12 @@ from fastsam3d.procedural.primitives import (
 HALF_EXTENT = 0.475
 MINIMUM_HALF_THICKNESS = 0.029  # a 32-voxel grid needs parts at least 1.75 voxels thick
 
-IDENTITY = (1.0, 0.0, 0.0, 0.0)
+Quaternion = tuple[float, ...]
+"""Four numbers, w x y z."""
+IDENTITY: Quaternion = (1.0, 0.0, 0.0, 0.0)
 
 
-def about(axis: str, degrees: float) -> tuple[float, float, float, float]:
+def about(axis: str, degrees: float) -> Quaternion:
     """Quaternion wxyz of a right-handed rotation about a coordinate axis."""
     half = np.deg2rad(degrees) / 2
     quaternion = [np.cos(half), 0.0, 0.0, 0.0]
@@ -29,7 +31,7 @@ def about(axis: str, degrees: float) -> tuple[float, float, float, float]:
     return tuple(float(value) for value in quaternion)
 
 
-def along(direction) -> tuple[float, float, float, float]:
+def along(direction) -> Quaternion:
     """Quaternion wxyz of the shortest rotation taking +z to `direction`."""
     x, y, z = np.asarray(direction, dtype=np.float64) / np.linalg.norm(direction)
     if z < -1 + 1e-9:

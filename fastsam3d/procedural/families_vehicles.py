@@ -200,7 +200,7 @@ def lighthouse(parts: Parts, rng: np.random.Generator) -> None:
     for index in range(layers):
         low, high = index / layers, (index + 1) / layers
         radii = [base + (top - base) * part for part in (low, high)]
-        parts.cone((0, 0, height * low), (0, 0, height * high), *radii, wall if index % 2 else band)
+        parts.cone((0, 0, height * low), (0, 0, height * high), radii[0], radii[1], wall if index % 2 else band)
     parts.cylinder((0, 0, height), (0, 0, height + 0.12), top * 1.45, shade(band, 0.6))
     parts.cylinder((0, 0, height), (0, 0, height + 0.38), top * 0.8, (1.0, 0.9, 0.5))
     if rng.random() < 0.5:

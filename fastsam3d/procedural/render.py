@@ -34,7 +34,7 @@ def crop_window(camera: Camera, surface: np.ndarray, factor: float = 1.2) -> Win
     return Window(float(center[0] - size / 2), float(center[1] - size / 2), size)
 
 
-def pixel_rays(camera: Camera, window: Window, size: int) -> tuple[Tensor, Tensor]:
+def pixel_rays(camera: Camera, window: Window, size: int) -> Tensor:
     """Rays through the pixel centres of a window.
 
     Returns:

@@ -87,9 +87,7 @@ def build_condition_batch(
         values = (values - shift[:, :, None, None]) / unit[:, None, None, None]
         return torch.where(missing[:, None, None, None], torch.nan, values)
 
-    inside = ((crop_uv > 0) & (crop_uv < 1)).all(-1)[
-        :, None
-    ]  # beyond the picture the crop is filled with zeros
+    inside = ((crop_uv > 0) & (crop_uv < 1)).all(-1)[:, None]  # beyond the picture the crop is filled with zeros
     outside_points = torch.where(missing[:, None, None, None], torch.nan, 0.0)
     batch = {
         "image": (crop_image * gain).clamp(0, 1) * inside,
@@ -122,9 +120,7 @@ def _mirror(raw: dict[str, Tensor], mirrored: Tensor) -> None:
     sign = torch.tensor([-1.0, 1.0, 1.0])
     raw["rgba"] = torch.where(chosen, raw["rgba"].flip(3), raw["rgba"])
     raw["points"] = torch.where(chosen, raw["points"].flip(3) * sign[:, None, None].half(), raw["points"])
-    raw["rotation"] = torch.where(
-        mirrored[:, None, None], raw["rotation"] * torch.outer(sign, sign), raw["rotation"]
-    )
+    raw["rotation"] = torch.where(mirrored[:, None, None], raw["rotation"] * torch.outer(sign, sign), raw["rotation"])
     raw["translation"] = torch.where(mirrored[:, None], raw["translation"] * sign, raw["translation"])
     left, top, size = raw["window"].unbind(1)
     raw["window"] = torch.stack([torch.where(mirrored, 1 - left - size, left), top, size], dim=1)
@@ -164,9 +160,7 @@ class _Background:
         return torch.lerp(first, second, along).permute(0, 3, 1, 2)
 
 
-def _paste(
-    color: Tensor, alpha: Tensor, points: Tensor, window: Tensor, size: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _paste(color: Tensor, alpha: Tensor, points: Tensor, window: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """The crop placed in the full frame: premultiplied RGBA `[B, 4, S, S]`, mask, points."""
 
     def coordinates(resolution: int) -> Tensor:

@@ -146,9 +146,7 @@ def _matrices(quaternions: Tensor) -> Tensor:
     ).reshape(-1, 3, 3)
 
 
-def generate(
-    directory: Path | str, objects: int, first_seed: int = 0, views: int = 2, workers: int = 1
-) -> None:
+def generate(directory: Path | str, objects: int, first_seed: int = 0, views: int = 2, workers: int = 1) -> None:
     """Write as many shards of 512 objects as needed; existing ones are kept, so a broken run can be resumed.
 
     Raises:
@@ -168,8 +166,7 @@ def generate(
         ) from error
     starts = range(first_seed, first_seed + objects, SHARD_SIZE)
     jobs = [
-        (shard_path(directory, start), start, min(SHARD_SIZE, first_seed + objects - start), views)
-        for start in starts
+        (shard_path(directory, start), start, min(SHARD_SIZE, first_seed + objects - start), views) for start in starts
     ]
     with tqdm(total=objects, unit="object") as bar:
         if workers <= 1:

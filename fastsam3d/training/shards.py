@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,8 @@ def generate_shard(path: Path | str, first_seed: int, count: int, views: int = 2
     records = [object_record(seed, views) for seed in range(first_seed, first_seed + count)]
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part")
     with open(temporary, "wb") as stream:
-        np.savez(stream, **{name: np.stack([record[name] for record in records]) for name in records[0]})
+        arrays: dict[str, Any] = {name: np.stack([record[name] for record in records]) for name in records[0]}
+        np.savez(stream, **arrays)
     os.replace(temporary, path)
     return path
 
