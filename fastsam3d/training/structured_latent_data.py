@@ -94,9 +94,14 @@ def occupied_voxels(
 
 
 def voxel_sample(
-    item: ProceduralObject, coords: Tensor, interior: Tensor, resolution: int, placement: Placement
+    item: ProceduralObject,
+    coords: Tensor,
+    interior: Tensor,
+    resolution: int,
+    placement: Placement,
+    with_normals: bool = True,
 ) -> VoxelSample:
-    """Evaluates an object on the lattice of the given voxels."""
+    """Evaluates an object on the lattice of the given voxels. The encoder alone needs no normals."""
 
     def sdf(points: Tensor) -> Tensor:
         return item.sdf(placement.into_object(points)) * placement.scale
@@ -111,12 +116,11 @@ def voxel_sample(
     cubes = distance * 2 * resolution
     near = cubes.abs() < NEAR
     close = points[near]
-    epsilon = 0.25 / resolution
-    gradient = torch.stack(
-        [sdf(close + epsilon * torch.eye(3)[axis]) - distance[near] for axis in range(3)], dim=-1
-    )
     normals = torch.zeros_like(points)
-    normals[near] = torch.nn.functional.normalize(gradient, dim=-1)
+    if with_normals:
+        steps = 0.25 / resolution * torch.eye(3)
+        gradient = torch.stack([sdf(close + step) - distance[near] for step in steps], dim=-1)
+        normals[near] = torch.nn.functional.normalize(gradient, dim=-1)
     colors = torch.full_like(points, 0.5)
     colors[near] = item.color(placement.into_object(close))
     return VoxelSample(

@@ -88,7 +88,7 @@ class LatentSource:
         if rng.random() < RAGGED:
             noise = torch.from_numpy(rng.normal(0, 0.35, (self.resolution,) * 3).astype(np.float32))
         coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
-        sample = voxel_sample(item, *split_interior(coords), self.resolution, placement)
+        sample = voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
         with torch.autocast("cpu", torch.bfloat16):
             feats = self.autoencoder.encode(sample)
         return sample.coords, (feats.float() - self.mean) / self.std
