@@ -67,10 +67,10 @@ class ProceduralObject:
     @cached_property
     def symmetry(self) -> str:
         """Pose ambiguity: "none", "mirror" (x reflection, no rotation), "twofold_z" or "continuous_z"."""
-        kind = _FAMILIES[self.family][1]
-        if kind != "mirror" and not _axial(self.table) and kind == "continuous_z":
-            return "mirror"
-        return kind
+        if _axial(self.table):
+            return "continuous_z"
+        declared = _FAMILIES[self.family][1]
+        return "mirror" if declared == "continuous_z" else declared
 
     def sdf(self, points: Tensor) -> Tensor:
         """Signed distance `[...]` of points `[..., 3]` in the object frame (1 = side of the voxel grid)."""
