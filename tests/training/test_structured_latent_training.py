@@ -21,7 +21,11 @@ from fastsam3d.training.structured_latent_data import (
     object_sample,
     occupied_voxels,
 )
-from fastsam3d.training.structured_latent_flow import StructuredLatentStage, flow_loss
+from fastsam3d.training.structured_latent_flow import (
+    StructuredLatentStage,
+    flow_loss,
+    sample_latent_times,
+)
 from fastsam3d.training.structured_latent_vae import (
     StructuredLatentAutoencoder,
     autoencoder_loss,
@@ -132,6 +136,16 @@ def test_autoencoder_learns(sample: VoxelSample, config: ModelConfig) -> None:
     assert model.encode(sample).shape == (len(sample.coords), 8)
 
 
+def test_times_reach_both_ends() -> None:
+    times = sample_latent_times(20_000, torch.Generator().manual_seed(0))
+    assert times.min() > 0
+    assert times.max() < 1
+    # Shifted half: t < 0.05 means u < 0.05 * 12 / (1 + 0.05 * 11) = 0.387; of the other half one fifth is
+    # uniform, the rest (logit-normal around -0.8) is below 0.05 with probability Phi(-2.14) = 0.016.
+    expected = 0.5 * 0.387 + 0.5 * (0.2 * 0.05 + 0.8 * 0.016)
+    assert float((times < 0.05).float().mean()) == pytest.approx(expected, abs=0.015)
+
+
 def test_flow_loss_of_zero_velocity_is_the_target_power(config: ModelConfig) -> None:
     torch.manual_seed(0)
     stage = StructuredLatentStage(config)  # the output layer starts at zero
@@ -140,7 +154,7 @@ def test_flow_loss_of_zero_velocity_is_the_target_power(config: ModelConfig) -> 
     objects = [(coords[:40], torch.full((40, 8), 2.0)), (coords[40:], torch.full((20, 8), 2.0))]
     inputs = {name: torch.rand(2, 3, 64, 64) for name in ("image", "rgb_image")}
     inputs |= {name: torch.rand(2, 1, 64, 64) for name in ("mask", "rgb_image_mask")}
-    loss = flow_loss(stage, inputs, objects, 2, torch.Generator().manual_seed(0))
+    loss, _ = flow_loss(stage, inputs, objects, 2, torch.Generator().manual_seed(0))
     # Target = data - noise: power 4 + 1, up to the spread of 960 normal numbers.
     assert float(loss.detach()) == pytest.approx(5.0, abs=0.5)
     loss.backward()
