@@ -25,6 +25,7 @@ from fastsam3d.evaluation import methods as method_module
 from fastsam3d.evaluation.benchmark_report import write_results
 from fastsam3d.evaluation.methods import CONTROL, CONTROL_PARTNER, Method
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
+from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.options import (
     boolean,
     describe_options,
@@ -99,6 +100,8 @@ def main(overrides: Sequence[str]) -> int:
     options = parse_options(BenchmarkOptions, overrides, "bench")
     method_module.resolve_methods(options.methods)
     folder = prepare_directory(options.output, "bench")
+    for module in ("scipy.spatial", "matplotlib.figure"):
+        require(module)  # now, and not after an hour of measuring
     from fastsam3d.pipeline.loading import load_pipeline
 
     pipeline = load_pipeline(

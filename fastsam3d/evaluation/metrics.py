@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from fastsam3d.errors import UserError
+from fastsam3d.evaluation.optional import require
 
 SURFACE_POINTS = 30_000
 THRESHOLDS = (0.05, 0.02, 0.01)
@@ -124,9 +124,10 @@ def compare_surfaces(
         }
     if normalise == "separately":
         prediction, reference = prediction.normalised(), reference.normalised()
+    tree = require("scipy.spatial").cKDTree
     # workers=1: the benchmark shares the machine with the network that it times.
-    forward, to_reference = cKDTree(reference.points).query(prediction.points, workers=1)
-    backward, to_prediction = cKDTree(prediction.points).query(reference.points, workers=1)
+    forward, to_reference = tree(reference.points).query(prediction.points, workers=1)
+    backward, to_prediction = tree(prediction.points).query(reference.points, workers=1)
     cosines = (
         np.abs((prediction.normals * reference.normals[to_reference]).sum(1)).mean(),
         np.abs((reference.normals * prediction.normals[to_prediction]).sum(1)).mean(),

@@ -15,21 +15,20 @@ import numpy as np
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.metrics import as_array
+from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.pose_metrics import quaternion_to_matrix
 from fastsam3d.pipeline.files import write_atomically
 
 INK, GRID, MUTED, ACCENT = "#1b1f24", "#d9dee3", "#6a737d", "#0b6bcb"
 
+NOT_LOSSES = {"step", "norm", "seconds", "minutes", "samples", "rate", "lr", "learning_rate", "time", "epoch"}
+
 
 def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("plots need matplotlib: install it, or the extra fastsam3d[evaluation]") from None
     # A figure of its own canvas: pyplot would keep global state and may want a display.
-    figure = Figure(figsize=(width, height), dpi=144, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas, figures = require("matplotlib.backends.backend_agg"), require("matplotlib.figure")
+    figure = figures.Figure(figsize=(width, height), dpi=144, facecolor="white", layout="constrained")
+    canvas.FigureCanvasAgg(figure)
     return figure
 
 
@@ -206,10 +205,15 @@ def camera_angles(pose: Any) -> tuple[float, float]:
     return float(np.degrees(np.arctan2(x, -y))), float(np.degrees(np.arcsin(np.clip(z, -1, 1))))
 
 
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
 def loss_curves(log: str | Path, path: str | Path, *, columns: Sequence[str] | None = None, smooth: int = 50) -> Path:
     """Losses of a training log: JSON lines with "step" and numbers, where a line cut off is skipped.
 
-    columns: names to draw; by default all whose name contains "loss". smooth: steps of the running mean.
+    columns: names to draw; by default all positive numbers but those that count or time the training. smooth:
+    records of the running mean. UserError if there is nothing to draw.
     """
     records = []
     for line in Path(log).read_text(encoding="utf-8").splitlines():
@@ -217,13 +221,17 @@ def loss_curves(log: str | Path, path: str | Path, *, columns: Sequence[str] | N
             records.append(json.loads(line))
         except json.JSONDecodeError:
             continue
+    records = [record for record in records if isinstance(record, dict) and "step" in record]
     if columns is None:
-        columns = sorted({name for record in records for name in record if "loss" in name})
+        numbers = {name for record in records for name, value in record.items() if _is_positive(value)}
+        columns = sorted(numbers - NOT_LOSSES)
+    if not columns:
+        raise UserError(f"{log} has no losses: lines of JSON with 'step' and numbers are needed")
     figure = _figure(8, 4.5)
     axes = figure.subplots()
     _style(axes)
     for name in columns:
-        pairs = [(record["step"], record[name]) for record in records if "step" in record and name in record]
+        pairs = [(record["step"], record[name]) for record in records if _is_positive(record.get(name))]
         if not pairs:
             continue
         steps, values = np.asarray(pairs, dtype=float).T
@@ -231,6 +239,8 @@ def loss_curves(log: str | Path, path: str | Path, *, columns: Sequence[str] | N
         mean = np.convolve(values, np.ones(width) / width, mode="valid")
         axes.plot(steps[width - 1 :], mean, linewidth=1.4, label=name)
     axes.set_yscale("log")
+    for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        ticks(lambda value, _: f"{value:g}")
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss", color=INK)
     axes.legend(frameon=False, fontsize=9)

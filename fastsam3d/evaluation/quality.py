@@ -22,6 +22,7 @@ from typing import Any
 
 from fastsam3d.evaluation.benchmark import HELD_OUT, NOISE_SHIFT
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
+from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.options import (
     boolean,
     describe_options,
@@ -65,6 +66,8 @@ def main(overrides: Sequence[str]) -> int:
         return 0
     options = parse_options(QualityOptions, overrides, "quality")
     folder = prepare_directory(options.output, "quality")
+    for module in ("scipy.spatial", "matplotlib.figure"):
+        require(module)  # now, and not after an hour of measuring
     from fastsam3d.pipeline.loading import load_pipeline
 
     pipeline = load_pipeline(

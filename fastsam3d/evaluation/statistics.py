@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+
+from fastsam3d.evaluation.optional import require
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def paired_interval(values: ArrayLike, baseline: ArrayLike, confidence: float = 
     mean = float(difference.mean())
     if count == 1:
         return Interval(mean, float("-inf"), float("inf"), 1)
-    half = float(stats.t.ppf((1 + confidence) / 2, count - 1) * difference.std(ddof=1) / count**0.5)
+    half = float(require("scipy.stats").t.ppf((1 + confidence) / 2, count - 1) * difference.std(ddof=1) / count**0.5)
     return Interval(mean, mean - half, mean + half, count)
 
 

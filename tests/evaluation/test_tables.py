@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from evaluation_shapes import Pose, box_mesh
 
+from fastsam3d.errors import UserError
 from fastsam3d.evaluation import plots
+from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.options import write_json
 from fastsam3d.evaluation.tables import half_width, markdown_table, number, summarise
 
@@ -64,6 +66,15 @@ def test_gallery_and_loss_curves_are_drawn(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
     assert plots.loss_curves(log, tmp_path / "l.png").stat().st_size > 1000
+    log.write_text('{"step": 1, "seconds": 2.0}')
+    with pytest.raises(UserError, match="no losses"):
+        plots.loss_curves(log, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it():
+    with pytest.raises(UserError, match=r"surely_absent.*fastsam3d\[bench\]"):
+        require("surely_absent.part")
 
 
 def test_camera_angles_point_from_the_object_to_the_camera():
