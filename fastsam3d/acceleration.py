@@ -18,7 +18,7 @@ from fastsam3d.report import Report, StageReport, peak_memory
 from fastsam3d.session import StageSession
 from fastsam3d.techniques import REGISTRY
 from fastsam3d.techniques.base import STAGES, STRUCTURED_LATENT, AccelerationWarning, Trajectory, VoxelSet
-from fastsam3d.techniques.exact import IndexCache, condition_caches
+from fastsam3d.techniques.exact import IndexCache, SharedPrefix, condition_caches
 from fastsam3d.techniques.token_aggregation import TokenAggregation
 
 _MARK = "_fastsam3d_acceleration"
@@ -95,6 +95,11 @@ class Acceleration:
                 session.keepers.append(cache)
             if stage == STRUCTURED_LATENT:
                 self._attach_latent(session, state)
+            # After carving, so that a carved evaluation shares what it computed as well.
+            for module in host.branch_prefix(stage) if config["exact"].shared_prefix else ():
+                shared = SharedPrefix(state)
+                patches.replace(module, "forward", shared.wrap)
+                session.keepers.append(shared)
             host.attach_sampler(patches, stage, session)
         aggregation = config["token_aggregation"]
         policy = _CountedVoxels(TokenAggregation(aggregation), self._report) if aggregation.enabled else None

@@ -26,12 +26,14 @@ class EvaluationState:
 
     Attributes:
         running: a sampling run is in progress.
+        evaluation: number of the evaluation in progress; its two branches see the same state at the same time.
         branch: "conditional" or "unconditional" during a network evaluation, else None.
         condition: the condition as the pipeline handed it in, during an evaluation.
         tokens: transformer tokens to compute `[A]`; None for all.
     """
 
     running: bool = False
+    evaluation: int = 0
     branch: str | None = None
     condition: Tensor | None = None
     tokens: Tensor | None = None
@@ -134,6 +136,10 @@ class Host(ABC):
     @abstractmethod
     def cross_attentions(self, stage: str) -> list[CrossAttentionSite]:
         """Cross-attention modules of a stage's network."""
+
+    @abstractmethod
+    def branch_prefix(self, stage: str) -> list[Any]:
+        """Modules of a stage's network that no condition has reached yet: equal output in both branches."""
 
     @abstractmethod
     def latent_blocks(self) -> list[BlockSite]:

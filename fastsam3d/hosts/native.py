@@ -142,6 +142,7 @@ class NativeHost(Host):
             own = x[LATENT] if single else x
             kwargs = generator.evaluation_kwargs(own)
             state.condition, state.tokens = condition, tokens
+            state.evaluation += 1
             try:
                 state.branch = CONDITIONAL
                 conditional = guidance.conditional(own, time, condition, *extra, **kwargs)
@@ -229,6 +230,12 @@ class NativeHost(Host):
             attention = block.cross_attn
             modules.extend(attention.values() if isinstance(attention, nn.ModuleDict) else [attention])
         return [_cross_attention_site(module) for module in modules]
+
+    def branch_prefix(self, stage: str) -> list[Any]:
+        backbone = self.generator(stage).reverse_fn.backbone
+        # The first cross-attention comes after the first self-attention.
+        first = backbone.blocks[0].self_attn
+        return [*backbone.input_blocks, first] if stage == STRUCTURED_LATENT else [first]
 
     def latent_blocks(self) -> list[BlockSite]:
         return [_block_site(block) for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks]

@@ -4,6 +4,8 @@
   uniform, and cross-attention gives one constant vector, `W_o b_v + b_o`, to every token: queries, keys, values and
   attention need not be computed.
 - *Condition cache.* The condition does not change over a run; its keys and values are projected once a block.
+- *Shared prefix.* Up to the first cross-attention no condition has entered: conditional and unconditional pass compute
+  the same there, hence once.
 - *Index cache.* The voxels do not change over a run; neighbour and pooling tables are built once.
 
 What is kept lives as long as a sampling run and no longer.
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsam3d.hosts.base import UNCONDITIONAL, CrossAttentionSite, EvaluationState
+from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, CrossAttentionSite, EvaluationState
 from fastsam3d.techniques.base import STAGES, Technique, TechniqueConfig, register, setting
 
 Forward = Callable[..., Any]
@@ -34,6 +36,9 @@ class ExactConfig(TechniqueConfig):
     condition_cache: bool = setting(
         True,
         "Condition keys and values kept for a run. Faster; memory: blocks x condition tokens x 2 widths.",
+    )
+    shared_prefix: bool = setting(
+        True, "Layers before the first cross-attention computed once for both branches. Faster; memory: their outputs."
     )
     index_cache: bool = setting(True, "Voxel tables kept for a run. Faster; memory: 27 numbers a voxel.")
 
@@ -83,6 +88,38 @@ class ConditionCache:
                 kept = (condition, *self.site.project_context(context))
                 self._projected[branch] = kept
             return self.site.attend(x, kept[1], kept[2])
+
+        return forward
+
+
+class SharedPrefix:
+    """Output of one module that the conditional pass leaves to the unconditional pass of the same evaluation."""
+
+    def __init__(self, state: EvaluationState) -> None:
+        self.state = state
+        self._kept: tuple[int, Any] | None = None
+
+    def start(self) -> None:
+        """Begins a run with nothing kept."""
+        self._kept = None
+
+    def finish(self) -> None:
+        """Releases what was kept."""
+        self._kept = None
+
+    def wrap(self, original: Forward) -> Forward:
+        """The module's `forward`, which in the unconditional pass gives the output of the conditional one."""
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            branch, evaluation = self.state.branch, self.state.evaluation
+            if branch == UNCONDITIONAL and self._kept is not None and self._kept[0] == evaluation:
+                out = self._kept[1]
+                self._kept = None
+                return out
+            out = original(*args, **kwargs)
+            if branch == CONDITIONAL:
+                self._kept = (evaluation, out)
+            return out
 
         return forward
 

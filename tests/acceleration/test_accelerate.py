@@ -51,7 +51,7 @@ def test_off_is_bit_identical_and_counts(pipeline, picture):
     assert report.peak_memory_bytes > 0
 
 
-@pytest.mark.parametrize("switch", ["zero_condition", "condition_cache", "index_cache"])
+@pytest.mark.parametrize("switch", ["zero_condition", "condition_cache", "shared_prefix", "index_cache"])
 def test_each_exact_saving_changes_nothing(pipeline, picture, switch):
     plain = pipeline.run(*picture, seed=1)
     with accelerate(pipeline, "off", **{f"exact.{switch}": True}):
@@ -273,3 +273,22 @@ def test_report_reads_well(pipeline, picture):
         assert word in text
     assert values["stages"]["sparse_structure"]["forecast"] == report.stages["sparse_structure"].forecast
     assert values["objects"] == 1
+
+
+def test_shared_layers_are_bit_identical_and_run_once(pipeline, picture):
+    plain = pipeline.run(*picture, seed=1)
+    backbone = pipeline.models["slat_generator"].reverse_fn.backbone
+    calls = {}
+    for name, module in (("shared", backbone.input_blocks[0].emb_layers), ("not shared", backbone.blocks[0].mlp)):
+        calls[name] = 0
+        module.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
+    carving = {"enabled": True, "carved_fraction": 0.5}
+    with accelerate(pipeline, "off", **{"exact.shared_prefix": True}) as acceleration:
+        assert same(pipeline.run(*picture, seed=1), plain)
+        latent = acceleration.report().stages["structured_latent"]
+    assert calls["shared"] == latent.conditional_computed
+    assert calls["not shared"] == latent.evaluations
+    with accelerate(pipeline, "off", token_carving=carving):
+        carved = pipeline.run(*picture, seed=1)
+    with accelerate(pipeline, "off", token_carving=carving, **{"exact.shared_prefix": True}):
+        assert same(pipeline.run(*picture, seed=1), carved)

@@ -40,7 +40,9 @@ def test_every_technique_that_is_on_states_all_its_values(path):
 
 def test_off_switches_nothing_on():
     assert load_preset("off").enabled == ()
-    assert load_preset("exact").enabled == ("exact.zero_condition", "exact.condition_cache", "exact.index_cache")
+    assert load_preset("exact").enabled == tuple(
+        f"exact.{name}" for name in ("zero_condition", "condition_cache", "shared_prefix", "index_cache")
+    )
 
 
 def test_overrides_in_every_form():
