@@ -19,7 +19,8 @@ VERBS = {
     "bench": ("fastsam3d.evaluation.benchmark", "compares presets on held-out objects: seconds and quality"),
     "train": ("fastsam3d.training.command", "trains the small model on procedural objects"),
 }
-"""Verb to module with `main(argv) -> exit code`, and what it does."""
+"""Verb to module, and what it does. A module has `main(words) -> exit code`, or for those below `run(arguments)`."""
+PIPELINE_VERBS = ("infer", "scene")
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -46,9 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(verb: str, argv: Sequence[str] | None = None) -> int:
     """One verb as a program of its own, for the scripts at the top of the repository."""
-    module, program = VERBS[verb][0], sys.argv[0]
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda rest: importlib.import_module(module).main(rest, program), words)
+    return guarded(lambda rest: _command(verb, rest, sys.argv[0]), words)
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -94,10 +94,18 @@ def _dispatch(words: list[str]) -> int:
         from fastsam3d.cli.suggestions import suggestion
 
         raise UserError(f"unknown verb {verb!r}. {suggestion(verb, VERBS)}")
-    command = importlib.import_module(VERBS[verb][0]).main
-    if VERBS[verb][0].startswith("fastsam3d.cli."):
-        return int(command(rest, f"python -m fastsam3d {verb}"))
-    return int(command(rest) or 0)
+    return _command(verb, rest, f"python -m fastsam3d {verb}")
+
+
+def _command(verb: str, words: list[str], program: str) -> int:
+    module = VERBS[verb][0]
+    if verb in PIPELINE_VERBS:
+        # Parsed before anything large is imported: help and mistyped flags answer at once.
+        from fastsam3d.cli.flags import parse
+
+        arguments = parse(words, program, scene=verb == "scene")
+        return int(importlib.import_module(module).run(arguments))
+    return int(importlib.import_module(module).main(words) or 0)
 
 
 def _terminate(number: int, frame: Any) -> None:

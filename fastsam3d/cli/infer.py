@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastsam3d.cli.console import Console
-from fastsam3d.cli.flags import parse
+from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.inputs import (
     Mask,
     Picture,
@@ -25,18 +24,20 @@ if TYPE_CHECKING:
     from fastsam3d.pipeline.reconstruction import Reconstruction
 
 
-def main(argv: Sequence[str], program: str = "infer.py") -> int:
+EXAMPLE = "chair"
+
+
+def run(arguments: Arguments) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         UserError: anything that the caller can mend; nothing was written then.
     """
-    arguments = parse(argv, program)
     settings = settings_from(arguments)
     console = Console(arguments.quiet)
     for text in settings.warnings:
         console.warn(text)
-    picture = read_picture(settings.image_path or example_directory())
+    picture = read_picture(settings.image_path or example_directory(EXAMPLE))
     mask = read_mask(settings.mask_path, picture) if settings.mask_path else choose_mask(picture, settings.mask_index)
     pointmap, pointmap_path, unused = read_pointmap(settings.pointmap, picture)
     if unused:

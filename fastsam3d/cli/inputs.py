@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fastsam3d.cli.suggestions import suggestion
 from fastsam3d.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -44,17 +45,17 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
-def example_directory() -> Path:
-    """Folder of the bundled example: of the source tree, or inside the installed package.
+def example_directory(name: str) -> Path:
+    """Folder of a bundled example: of the source tree, or inside the installed package.
 
     Raises:
-        UserError: there is none.
+        UserError: it is missing.
     """
     package = Path(__file__).resolve().parent.parent
-    for folder in (package / "examples", package.parent / "examples"):
-        for example in sorted(folder.glob("*/image.png")):
-            return example.parent
-    raise UserError("the bundled example is missing from this installation: give --image_path FILE.")
+    for folder in (package / "examples" / name, package.parent / "examples" / name):
+        if (folder / "image.png").is_file():
+            return folder
+    raise UserError(f"the bundled example {name!r} is missing from this installation: give a picture of your own.")
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -159,15 +160,15 @@ def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Pat
     path = picture.path.parent / POINTMAP if choice == "auto" else Path(choice).expanduser()
     if choice == "auto" and not path.is_file():
         return None, None, None
-    height, width = picture.size
+    from fastsam3d.pipeline.preprocessing import as_pointmap
+
     try:
         points = _load_points(path)
-        if points.shape != (height, width, 3):
-            raise UserError(
-                f"{path} has shape {points.shape}, the picture needs ({height}, {width}, 3): "
-                "compute it from this picture."
-            )
-        if not np.isfinite(points).all(axis=2).any():
+        try:
+            known = as_pointmap(points, *picture.size)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        if not bool(known.isfinite().any()):
             raise UserError(f"{path} holds no finite point. Compute it again, or give --pointmap none.")
     except UserError as error:
         if choice != "auto":
@@ -197,9 +198,9 @@ def _in_folder(folder: Path) -> Path:
 
 def _open(path: Path, what: str) -> Image.Image:
     if not path.exists():
-        beside = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES)
-        there = f" In {path.parent}: {', '.join(beside[:8])}." if beside else ""
-        raise UserError(f"the {what} {path} does not exist.{there or ' Check the path.'}")
+        beside = sorted(file.name for file in path.parent.glob("*") if file.suffix.lower() in SUFFIXES)
+        way_out = suggestion(path.name, beside) if beside else "Check the path."
+        raise UserError(f"the {what} {path} does not exist. {way_out}")
     try:
         image = Image.open(path)
         image.load()
@@ -217,7 +218,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
         grey = np.asarray(image, dtype=np.float64)
         top = 65535.0 if grey.max() > 255 else 255.0
         return np.repeat(np.clip(np.rint(grey / top * 255), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def _alpha(image: Image.Image) -> np.ndarray | None:

@@ -18,7 +18,7 @@ preset or the command line can set, with its meaning, its range, and the flag of
 """
 
 
-def main(argv: Sequence[str], program: str = "presets") -> int:
+def main(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
@@ -26,7 +26,6 @@ def main(argv: Sequence[str], program: str = "presets") -> int:
     """
     from fastsam3d.config import config_directory, preset_names
 
-    del program
     words = list(argv)
     if any(word in ("-h", "--help") for word in words):
         say(USAGE)

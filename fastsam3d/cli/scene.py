@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastsam3d.cli.console import Console
-from fastsam3d.cli.flags import parse
+from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.infer import write_object
 from fastsam3d.cli.inputs import Mask, Picture, all_masks, example_directory, picture_in, read_pointmap
 from fastsam3d.cli.outputs import OutputFolder
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from fastsam3d.pipeline.scene import Scene
 
+EXAMPLE = "toys"
 SCENE, LAYOUT, PREVIEW = "scene.glb", "layout.json", "scene_preview.png"
 
 
-def main(argv: Sequence[str], program: str = "infer_scene.py") -> int:
+def run(arguments: Arguments) -> int:
     """Runs the command; returns its exit code: 1 where some objects failed and the others were written.
 
     Raises:
@@ -31,12 +32,11 @@ def main(argv: Sequence[str], program: str = "infer_scene.py") -> int:
     """
     from fastsam3d.pipeline.scene import reconstruct_scene
 
-    arguments = parse(argv, program, scene=True)
     settings = settings_from(arguments)
     console = Console(arguments.quiet)
     for text in settings.warnings:
         console.warn(text)
-    picture = picture_in(settings.image_dir or example_directory())
+    picture = picture_in(settings.image_dir or example_directory(EXAMPLE))
     masks = all_masks(picture)
     pointmap, pointmap_path, unused = read_pointmap(settings.pointmap, picture)
     if unused:

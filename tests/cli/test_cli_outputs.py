@@ -1,0 +1,87 @@
+"""All files at once or none; progress and warnings."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+
+import numpy as np
+import pytest
+
+from fastsam3d.cli.console import Console
+from fastsam3d.cli.outputs import OutputFolder, json_text
+from fastsam3d.errors import UserError
+
+
+def test_files_appear_at_publish(tmp_path):
+    target = tmp_path / "a" / "b"
+    with OutputFolder(target) as folder:
+        (folder / "x.txt").write_text("x")
+        assert not (target / "x.txt").exists()
+        assert folder.publish() == [target / "x.txt"]
+    assert [path.name for path in target.iterdir()] == ["x.txt"]
+
+
+def test_folders_that_were_made_go_again_and_others_stay(tmp_path):
+    (tmp_path / "a").mkdir()
+    with OutputFolder(tmp_path / "a" / "b" / "c") as folder:
+        (folder / "x.txt").write_text("x")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_folder_in_the_way_is_named_before_anything_is_moved(tmp_path):
+    (tmp_path / "b.txt").mkdir()
+    with OutputFolder(tmp_path) as folder:
+        (folder / "a.txt").write_text("a")
+        (folder / "b.txt").write_text("b")
+        with pytest.raises(UserError, match=r"b\.txt is a folder"):
+            folder.publish()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_json_is_strict():
+    values = {"a": np.float32(1.5), "b": float("nan"), "c": (1, np.array([2, 3])), 4: None, "ü": float("inf")}
+    assert json.loads(json_text(values)) == {"a": 1.5, "b": None, "c": [1, [2, 3]], "4": None, "ü": None}
+
+
+def test_warnings_are_shown_once_and_kept():
+    stream = io.StringIO()
+    console = Console(stream=stream)
+    with console.logging():
+        logging.getLogger("fastsam3d.pipeline").warning("no voxel is %s", "occupied")
+        console.warn("no voxel is occupied")
+    logging.getLogger("fastsam3d.pipeline").warning("afterwards")
+    assert stream.getvalue() == "warning: no voxel is occupied\n"
+    assert console.warnings == ["no voxel is occupied"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_shows_only_long_work(monkeypatch):
+    monkeypatch.setattr("fastsam3d.cli.console.TICK", 0.01)
+    stream = Terminal()
+    with Console(stream=stream).progress():
+        time.sleep(0.1)
+    assert stream.getvalue() == ""
+    monkeypatch.setattr("fastsam3d.cli.console.DELAY", 0.02)
+    console = Console(stream=stream)
+    with console.progress():
+        console.step("mesh decoder", 3, 7)
+        time.sleep(0.3)
+    assert "mesh decoder" in stream.getvalue()
+    assert "3/7" in stream.getvalue()
+
+
+def test_quiet_shows_no_progress(monkeypatch):
+    monkeypatch.setattr("fastsam3d.cli.console.TICK", 0.01)
+    monkeypatch.setattr("fastsam3d.cli.console.DELAY", 0.0)
+    stream = Terminal()
+    with Console(quiet=True, stream=stream).progress():
+        time.sleep(0.1)
+    assert stream.getvalue() == ""

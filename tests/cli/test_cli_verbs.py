@@ -1,0 +1,89 @@
+"""Verbs, help and the listing of presets."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from fastsam3d import __version__
+from fastsam3d.__main__ import VERBS, guarded, main
+from fastsam3d.cli.flags import PARAMETERS
+from fastsam3d.config import preset_names
+
+
+def test_help_names_every_verb(capsys):
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    stdout = capsys.readouterr().out
+    assert all(f"  {verb} " in stdout for verb in VERBS)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastsam3d {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["infer", "scene"])
+def test_help_of_a_run_says_what_the_carving_ratio_is(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as leaving:
+        main([verb, "--help"])
+    assert leaving.value.code == 0
+    stdout = capsys.readouterr().out
+    assert "carved (skipped, not kept)" in stdout
+    assert all(f"--{flag}" in stdout for flag in PARAMETERS)
+
+
+@pytest.mark.parametrize("verb", ["presets", "bench", "train"])
+def test_help_of_the_other_verbs(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert f"python -m fastsam3d {verb}" in capsys.readouterr().out
+
+
+def test_presets_are_listed_with_their_comment(capsys):
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["off", "exact", "paper", "balanced", "fast"]
+    assert {line.split()[0] for line in lines[: len(preset_names())]} == set(preset_names())
+    assert "bit-identical" in lines[0]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_printed_as_yaml(name, capsys):
+    assert main(["presets", name]) == 0
+    assert OmegaConf.create(capsys.readouterr().out)["name"] == name
+
+
+def test_every_key_is_explained(capsys):
+    assert main(["presets", "--keys"]) == 0
+    stdout = capsys.readouterr().out
+    assert "acceleration.step_caching\n" in stdout
+    assert ".carved_fraction  (--slat_carving_ratio)" in stdout
+    assert "Allowed: 1 to 50." in stdout
+
+
+def test_interruption_ends_in_a_line(capsys):
+    def interrupted(_words):
+        raise KeyboardInterrupt
+
+    assert guarded(interrupted, []) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+
+
+def test_defects_keep_their_traceback():
+    def broken(_words):
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        guarded(broken, [])
+
+
+def test_device_without_memory_is_said_plainly(capsys):
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def starved(_words):
+        raise OutOfMemoryError("CUDA out of memory")
+
+    assert guarded(starved, []) == 2
+    assert "precision=bfloat16" in capsys.readouterr().err
