@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastsam3d.errors import UserError
 from fastsam3d.models.build import build_condition_embedders, build_models
 from fastsam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.models.packed_weights import read_safetensors
 from fastsam3d.pipeline.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -145,9 +146,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return read_safetensors(path)
         state = torch.load(path, map_location="cpu", pickle_module=_TENSORS_ONLY, weights_only=False)
     except Exception as error:
         raise UserError(f"{path} cannot be read as a checkpoint ({error}). Download or copy it again.") from error

@@ -2,27 +2,29 @@
 
     python -m fastsam3d.training.export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN --output fastsam3d/mini
 
-Weights are stored in half precision under the official names; the constants that undo the standardisation of the
+Weights are stored in six (generators) and eight bits (decoders) a value under the official names; the constants that undo the standardisation of the
 latents go into `configs/model/mini.yaml`, whose other lines stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fastsam3d.config import config_directory
+from fastsam3d.models.packed_weights import pack
 from fastsam3d.training.optimization import load_checkpoint
 
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
 EMBEDDER_PREFIX = "_base_models.condition_embedder."
+GENERATOR_BITS, DECODER_BITS = 6, 8
 
 
 def part(state: Mapping[str, Tensor], prefix: str, renamed: str = "") -> dict[str, Tensor]:
@@ -30,18 +32,12 @@ def part(state: Mapping[str, Tensor], prefix: str, renamed: str = "") -> dict[st
     return {renamed + k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
 
-def half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous fp16 copies.
-
-    Raises:
-        ValueError: a value does not fit into half precision.
-    """
-    result = {}
-    for name, value in state.items():
-        result[name] = value.detach().cpu().half().contiguous() if value.is_floating_point() else value.contiguous()
-        if not torch.isfinite(result[name]).all():
-            raise ValueError(f"{name} has values that half precision cannot hold")
-    return result
+def write(state: Mapping[str, Tensor], path: Path, bits: int) -> None:
+    """Writes a state dict as a packed safetensors file, under a temporary name first."""
+    tensors, metadata = pack(state, bits)
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary, metadata)
+    os.replace(temporary, path)
 
 
 def generator_state(averaged: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -98,20 +94,20 @@ def export(arguments: argparse.Namespace) -> None:
     text = path.read_text(encoding="utf-8")
     if arguments.ss_flow:
         flow = _checkpoint(arguments.ss_flow)
-        save_file(half(generator_state(flow["average"])), output / "ss_generator.safetensors")
+        write(generator_state(flow["average"]), output / "ss_generator.safetensors", GENERATOR_BITS)
         for key, value in pose_constants(flow["constants"]).items():
             text = replace_line(text, key, value)
         vae = _checkpoint(arguments.ss_vae)
         decoder = scaled_decoder(vae["model"], flow["constants"]["shape_scale"])
-        save_file(half(decoder), output / "ss_decoder.safetensors")
+        write(decoder, output / "ss_decoder.safetensors", DECODER_BITS)
     if arguments.slat_vae:
         vae = _checkpoint(arguments.slat_vae)
-        save_file(half(part(vae["model"], "decoder.")), output / "slat_decoder_mesh.safetensors")
+        write(part(vae["model"], "decoder."), output / "slat_decoder_mesh.safetensors", DECODER_BITS)
         text = replace_line(text, "slat_mean", vae["latent_mean"].tolist())
         text = replace_line(text, "slat_std", vae["latent_std"].tolist())
     if arguments.slat_flow:
         flow = _checkpoint(arguments.slat_flow)
-        save_file(half(generator_state(flow["average"])), output / "slat_generator.safetensors")
+        write(generator_state(flow["average"]), output / "slat_generator.safetensors", GENERATOR_BITS)
     path.write_text(text, encoding="utf-8")
     total = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     print(f"{output}: {total / 2**20:.1f} MiB of weights")
