@@ -7,14 +7,13 @@ cubes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastsam3d.models.flexicubes_tables import CORNERS
-from fastsam3d.models.sparse_tensor import SparseIndex
 from fastsam3d.models.voxels import split_interior
 from fastsam3d.procedural.objects import HELD_OUT_SEED, ProceduralObject, make_object
 
@@ -59,6 +58,10 @@ class VoxelSample:
     colors: Tensor
     normals: Tensor
     near: Tensor
+
+    def to(self, device: torch.device) -> VoxelSample:
+        """The same sample on another device."""
+        return VoxelSample(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def encoder_features(self) -> Tensor:
         """Input of the encoder `[N, 108]`: distances and colours at the lattice points, about -1..1."""
@@ -156,8 +159,3 @@ def object_sample(seed: int, resolution: int) -> VoxelSample:
     item = make_object(seed)
     shell, interior = split_interior(occupied_voxels(item.sdf, resolution))
     return voxel_sample(item, shell, interior, resolution, Placement())
-
-
-def sample_index(sample: VoxelSample) -> SparseIndex:
-    """Index tables of a sample's voxels."""
-    return SparseIndex(sample.coords)

@@ -115,7 +115,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Command line: prints one JSON object."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -126,7 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--objects", type=int, default=8)
     parser.add_argument("--model", default="mini")
-    json.dump(evaluate(parser.parse_args()), sys.stdout, indent=1)
+    json.dump(evaluate(parser.parse_args(arguments)), sys.stdout, indent=1)
     sys.stdout.write("\n")
 
 

@@ -89,9 +89,10 @@ class LatentSource:
             noise = torch.from_numpy(rng.normal(0, 0.35, (self.resolution,) * 3).astype(np.float32))
         coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
         sample = voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
-        with torch.autocast("cpu", torch.bfloat16):
+        device = self.autoencoder.decoder.out_layer.weight.device
+        with torch.autocast(device.type, torch.bfloat16):
             feats = self.autoencoder.encode(sample)
-        return sample.coords, (feats.float() - self.mean) / self.std
+        return sample.coords, (feats.float().cpu() - self.mean) / self.std
 
 
 EARLY = 0.05
@@ -168,7 +169,7 @@ def train(arguments: argparse.Namespace) -> None:
         raise SystemExit(
             f"{arguments.vae} has no latent statistics: its training has not ended (see --statistics)"
         )
-    source = LatentSource(autoencoder, vae, config.resolution)
+    source = LatentSource(autoencoder.to(device), vae, config.resolution)
     dataset = ProceduralDataset(arguments.data)
     stage = StructuredLatentStage(config).to(device)
     output = Path(arguments.output)
@@ -243,7 +244,7 @@ def train(arguments: argparse.Namespace) -> None:
     bar.close()
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -268,7 +269,7 @@ def main() -> None:
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    train(parser.parse_args())
+    train(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ class StructuredLatentAutoencoder(nn.Module):
             self.decoder.out_layer.weight.mul_(0.1)
 
     def encode(self, sample: VoxelSample) -> Tensor:
-        """Posterior means `[N, C]`."""
+        """Posterior means `[N, C]`, on the model's device."""
+        sample = sample.to(self.decoder.out_layer.weight.device)
         return self.encoder(sample.encoder_features(), sample.coords)[0]
 
 
@@ -143,7 +144,7 @@ def latent_statistics(
         model.encode(object_sample(int(rng.integers(HELD_OUT_SEED)), resolution))
         for _ in tqdm(range(count), desc="latent statistics")
     ]
-    values = torch.cat(latents)
+    values = torch.cat(latents).cpu()
     return {"latent_mean": values.mean(0), "latent_std": values.std(0)}
 
 
@@ -160,16 +161,18 @@ def evaluate(model: StructuredLatentAutoencoder, resolution: int, count: int = 8
     records: list[dict[str, float]] = []
     for offset in range(count):
         sample = object_sample(HELD_OUT_SEED + offset, resolution)
-        output = model.decoder(model.encode(sample), sample.coords)
+        latents = model.encode(sample)
+        sample = sample.to(latents.device)
+        output = model.decoder(latents, sample.coords)
         losses = reconstruction_losses(output.feats.float(), sample, model.decoder.mesh_resolution)
         truth = torch.zeros_like(output.feats)
-        columns = corner_columns().flatten()
+        columns = corner_columns().flatten().to(truth.device)
         truth[:, :8] = sample.lattice[:, columns].reshape(-1, 8) + 1.0 / model.decoder.mesh_resolution
         surfaces = [
             model.decoder.extract(output.replace(feats), sample.interior) for feats in (output.feats, truth)
         ]
         record = {k: float(v) for k, v in losses.items()}
-        points = [sample_surface(s.vertices.numpy(), s.faces.numpy(), 10000, generator) for s in surfaces]
+        points = [sample_surface(s.vertices, s.faces, 10000, generator) for s in surfaces]
         scores = compare_surfaces(points[0], points[1])
         record |= {k: float(v) for k, v in scores.items() if k.startswith("f1")}
         records.append(record)
@@ -199,7 +202,8 @@ def train(arguments: argparse.Namespace) -> None:
     checkpoint = Path(arguments.output) / "checkpoint.pt"
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
     generator = torch.Generator().manual_seed(arguments.seed)
-    model = StructuredLatentAutoencoder(config)
+    device = torch.device(arguments.device)
+    model = StructuredLatentAutoencoder(config).to(device)
     optimizer = OptimizerGroup(
         model,
         arguments.learning_rate,
@@ -232,8 +236,8 @@ def train(arguments: argparse.Namespace) -> None:
         # The samples of a step depend on its number only, so that a resumed run sees new ones.
         rng = np.random.default_rng([arguments.seed, budget.step])
         for _ in range(arguments.batch):
-            sample = draw_sample(rng, resolution)
-            with torch.autocast("cpu", torch.bfloat16):
+            sample = draw_sample(rng, resolution).to(device)
+            with torch.autocast(device.type, torch.bfloat16):
                 loss, parts = autoencoder_loss(model, sample, generator)
             (loss / arguments.batch).backward()
             for name, value in parts.items():
@@ -258,7 +262,7 @@ def train(arguments: argparse.Namespace) -> None:
     logger.info("held out: %s", ", ".join(f"{k} {v:.4f}" for k, v in results.items()))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
@@ -282,10 +286,11 @@ def main() -> None:
         "--matrix-learning-rate", type=float, default=2e-3, help="Muon's peak; 0 switches it off"
     )
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    if arguments.statistics:
-        arguments.minutes, arguments.steps = None, 1
-    train(arguments)
+    parser.add_argument("--device", default="cpu")
+    settings = parser.parse_args(arguments)
+    if settings.statistics:
+        settings.minutes, settings.steps = None, 1
+    train(settings)
 
 
 if __name__ == "__main__":
