@@ -102,7 +102,6 @@ def stage_arguments(stage: str, settings: Mapping[str, str]) -> list[str]:
     if stage == "ss_flow":
         words += ["--vae", str(root / "ss_vae" / "checkpoint.pt")]
     if stage == "slat_flow":
-        words += ["--vae", str(root / "slat_vae" / "checkpoint.pt")]
         words += ["--embedder", str(root / "ss_flow" / "checkpoint.pt")]
     return words
 

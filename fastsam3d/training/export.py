@@ -1,9 +1,9 @@
 """Turns training runs into the weights and constants of the mini model.
 
-    python -m fastsam3d.training.export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN --output fastsam3d/mini
+    python -m fastsam3d.training.export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN
 
-Weights are stored in six (generators) and eight bits (decoders) a value under the official names; the constants that undo the standardisation of the
-latents go into `configs/model/mini.yaml`, whose other lines stay as they are.
+Weights are stored in six (generators) and eight bits (decoders) a value under the official names; the constants
+that undo the standardisation of the latents go into `configs/model/mini.yaml`, whose other lines stay as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trains the structured-latent generator and its condition embedder on the latents of a trained encoder.
+"""Trains the structured-latent generator and its condition embedder on the latents of procedural objects.
 
     python -m fastsam3d.training.structured_latent_flow --data DIR --vae VAE --output RUN --minutes 40
 
@@ -35,11 +35,17 @@ from fastsam3d.training.optimization import (
     save_checkpoint,
 )
 from fastsam3d.training.sparse_structure_flow import initialise, sample_times
-from fastsam3d.training.structured_latent_data import Placement, occupied_voxels, voxel_sample
-from fastsam3d.training.structured_latent_vae import StructuredLatentAutoencoder, load_autoencoder
+from fastsam3d.training.structured_latent_data import (
+    Placement,
+    latent_statistics,
+    occupied_voxels,
+    voxel_sample,
+)
 
 CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask")
 """Inputs of the second stage's condition embedder."""
+OWN_LAYERS = ("generator.input_layer", "generator.out_layer")
+"""Layers tied to the meaning of the latents, which a start from other weights leaves out."""
 RAGGED = 0.3
 """Share of objects whose voxels deviate from the true ones, as predicted voxels do."""
 
@@ -72,14 +78,13 @@ class StructuredLatentStage(nn.Module):
 
 
 class LatentSource:
-    """Normalised latents of stored objects, encoded when they are needed."""
+    """Normalised latents of stored objects, made when they are needed."""
 
-    def __init__(self, autoencoder: StructuredLatentAutoencoder, statistics: dict, resolution: int) -> None:
-        self.autoencoder = autoencoder.eval()
+    def __init__(self, resolution: int) -> None:
+        statistics = latent_statistics(resolution)
         self.mean, self.std = statistics["latent_mean"], statistics["latent_std"]
         self.resolution = resolution
 
-    @torch.no_grad()
     def latents(self, seed: int, mirrored: bool, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Voxels `[N, 4]` and normalised latents `[N, C]` of an object."""
         item = make_object(seed)
@@ -89,10 +94,7 @@ class LatentSource:
             noise = torch.from_numpy(rng.normal(0, 0.35, (self.resolution,) * 3).astype(np.float32))
         coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
         sample = voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
-        device = self.autoencoder.decoder.out_layer.weight.device
-        with torch.autocast(device.type, torch.bfloat16):
-            feats = self.autoencoder.encode(sample)
-        return sample.coords, (feats.float().cpu() - self.mean) / self.std
+        return sample.coords, (sample.latents() - self.mean) / self.std
 
 
 EARLY = 0.05
@@ -164,12 +166,7 @@ def train(arguments: argparse.Namespace) -> None:
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
     generator = torch.Generator().manual_seed(arguments.seed)
-    autoencoder, vae = load_autoencoder(arguments.vae, config)
-    if "latent_mean" not in vae:
-        raise SystemExit(
-            f"{arguments.vae} has no latent statistics: its training has not ended (see --statistics)"
-        )
-    source = LatentSource(autoencoder.to(device), vae, config.resolution)
+    source = LatentSource(config.resolution)
     dataset = ProceduralDataset(arguments.data)
     stage = StructuredLatentStage(config).to(device)
     output = Path(arguments.output)
@@ -179,6 +176,12 @@ def train(arguments: argparse.Namespace) -> None:
             raise SystemExit(f"no checkpoint at {arguments.embedder}")
         fitted = stage.load_embedder(first.get("average", first["model"]))
         tqdm.write(f"condition embedder starts from the first stage's: {fitted} tensors")
+    if arguments.start is not None:
+        earlier = load_checkpoint(Path(arguments.start))
+        if earlier is None:
+            raise SystemExit(f"no checkpoint at {arguments.start}")
+        weights = {k: v for k, v in earlier["average"].items() if not k.startswith(OWN_LAYERS)}
+        stage.load_state_dict(weights, strict=False)
     optimizer = OptimizerGroup(
         stage,
         arguments.learning_rate,
@@ -250,7 +253,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, help="folder of shards made by fastsam3d.training.dataset")
-    parser.add_argument("--vae", required=True, help="checkpoint of fastsam3d.training.structured_latent_vae")
+    parser.add_argument("--start", default=None, help="checkpoint of an earlier run whose blocks to start from")
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
     parser.add_argument(
         "--embedder", default=None, help="checkpoint of the first stage, to start its embedder from"

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.models.structured_latent_decoder import MeshDecoder
-from fastsam3d.models.windowed_attention import SparseTransformerTrunk
 from fastsam3d.procedural.objects import HELD_OUT_SEED
 from fastsam3d.training.optimization import (
     Budget,
@@ -35,44 +34,27 @@ from fastsam3d.training.optimization import (
     save_checkpoint,
 )
 from fastsam3d.training.structured_latent_data import (
-    LATTICE,
     VoxelSample,
     corner_columns,
     draw_sample,
+    latent_statistics,
     object_sample,
 )
 
 logger = logging.getLogger(__name__)
 
-FEATURES = 4 * LATTICE
-KL_WEIGHT = 4e-3
-
-
-class StructuredLatentEncoder(SparseTransformerTrunk):
-    """Distances and colours at the lattice points of voxels to latents.
-
-    `features [N, 108]`, `coords [N, 4]` -> mean and log variance, each `[N, C]`.
-    """
-
-    def __init__(self, latent_channels: int, model_channels: int, num_heads: int, window: int = 8) -> None:
-        super().__init__(model_channels, model_channels, 2, num_heads, window)
-        self.embed = nn.Sequential(nn.Linear(FEATURES, model_channels), nn.GELU(approximate="tanh"))
-        self.out_norm = nn.LayerNorm(model_channels)
-        self.out_layer = nn.Linear(model_channels, 2 * latent_channels)
-
-    def forward(self, features: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.run_trunk(self.embed(features), coords)
-        mean, log_variance = self.out_layer(self.out_norm(h.feats)).float().chunk(2, dim=1)
-        return mean, (log_variance - 3).clamp(-10, 4)
+OWN_LAYER = "decoder.input_layer"
+"""Layer tied to the meaning of the latents, which a start from other weights leaves out."""
+LATENT_NOISE = 0.6
+"""Largest standard deviation, relative to the latents' own, of the noise that the decoder is trained with."""
 
 
 class StructuredLatentAutoencoder(nn.Module):
-    """Encoder and mesh decoder, trained together."""
+    """The fixed encoder and the mesh decoder."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         sizes = config.slat_decoder_mesh
-        self.encoder = StructuredLatentEncoder(sizes.latent_channels, sizes.model_channels, sizes.num_heads)
         self.decoder = MeshDecoder(**asdict(sizes))
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -82,9 +64,8 @@ class StructuredLatentAutoencoder(nn.Module):
             self.decoder.out_layer.weight.mul_(0.1)
 
     def encode(self, sample: VoxelSample) -> Tensor:
-        """Posterior means `[N, C]`, on the model's device."""
-        sample = sample.to(self.decoder.out_layer.weight.device)
-        return self.encoder(sample.encoder_features(), sample.coords)[0]
+        """Latents `[N, C]`, on the model's device."""
+        return sample.latents().to(self.decoder.out_layer.weight.device)
 
 
 def reconstruction_losses(output: Tensor, sample: VoxelSample, resolution: int) -> dict[str, Tensor]:
@@ -121,31 +102,23 @@ def reconstruction_losses(output: Tensor, sample: VoxelSample, resolution: int) 
 
 
 def autoencoder_loss(
-    model: StructuredLatentAutoencoder, sample: VoxelSample, generator: torch.Generator
+    model: StructuredLatentAutoencoder, sample: VoxelSample, spread: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total loss of one object and its parts."""
-    mean, log_variance = model.encoder(sample.encoder_features(), sample.coords)
-    noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-    latent = mean + torch.exp(0.5 * log_variance) * noise
-    output = model.decoder(latent, sample.coords).feats.float()
+    """Total loss of one object and its parts.
+
+    Args:
+        model: the networks.
+        sample: the object.
+        spread: standard deviation of the latents per channel `[C]`, the unit of the added noise.
+        generator: source of the noise; its strength is drawn per object, uniform from 0 to `LATENT_NOISE`.
+    """
+    latent = model.encode(sample)
+    strength = LATENT_NOISE * torch.rand((), generator=generator)
+    noise = strength * torch.randn(latent.shape, generator=generator)
+    output = model.decoder(latent + (noise * spread).to(latent.device), sample.coords).feats.float()
     parts = reconstruction_losses(output, sample, model.decoder.mesh_resolution)
-    parts["kl"] = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     total = parts["sdf"] + parts["color"] + 0.25 * parts["normal"] + 0.01 * parts["regular"]
-    return total + KL_WEIGHT * parts["kl"], parts
-
-
-@torch.no_grad()
-def latent_statistics(
-    model: StructuredLatentAutoencoder, resolution: int, count: int = 128
-) -> dict[str, Tensor]:
-    """Mean and standard deviation per channel over the voxels of `count` training objects."""
-    rng = np.random.default_rng(12)
-    latents = [
-        model.encode(object_sample(int(rng.integers(HELD_OUT_SEED)), resolution))
-        for _ in tqdm(range(count), desc="latent statistics")
-    ]
-    values = torch.cat(latents).cpu()
-    return {"latent_mean": values.mean(0), "latent_std": values.std(0)}
+    return total, parts
 
 
 @torch.no_grad()
@@ -204,11 +177,18 @@ def train(arguments: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(arguments.seed)
     device = torch.device(arguments.device)
     model = StructuredLatentAutoencoder(config).to(device)
+    if arguments.start is not None:
+        earlier = load_checkpoint(Path(arguments.start))
+        if earlier is None:
+            raise SystemExit(f"no checkpoint at {arguments.start}")
+        own = model.state_dict()
+        fitting = {k: v for k, v in earlier["model"].items() if k in own and not k.startswith(OWN_LAYER)}
+        model.load_state_dict(fitting, strict=False)
     optimizer = OptimizerGroup(
         model,
         arguments.learning_rate,
         arguments.matrix_learning_rate,
-        keep=("encoder.embed", "input_layer", "out_layer"),
+        keep=("input_layer", "out_layer"),
     )
     budget = Budget(arguments.minutes, arguments.steps)
     state = load_checkpoint(checkpoint)
@@ -217,7 +197,7 @@ def train(arguments: argparse.Namespace) -> None:
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         budget.step, budget.spent_seconds = state["step"], state["seconds"]
-    statistics: dict[str, Tensor] = {}
+    statistics = latent_statistics(resolution)
 
     def save() -> None:
         contents: dict[str, Any] = {
@@ -238,7 +218,7 @@ def train(arguments: argparse.Namespace) -> None:
         for _ in range(arguments.batch):
             sample = draw_sample(rng, resolution).to(device)
             with torch.autocast(device.type, torch.bfloat16):
-                loss, parts = autoencoder_loss(model, sample, generator)
+                loss, parts = autoencoder_loss(model, sample, statistics["latent_std"], generator)
             (loss / arguments.batch).backward()
             for name, value in parts.items():
                 running[name] = 0.98 * running.get(name, float(value)) + 0.02 * float(value)
@@ -253,7 +233,6 @@ def train(arguments: argparse.Namespace) -> None:
             save()
     bar.close()
     model.eval()
-    statistics = latent_statistics(model, resolution)
     save()
     results = evaluate(model, resolution)
     log.write(
@@ -272,6 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--data", default=None, help="accepted like the other stages; objects are made on the fly"
     )
+    parser.add_argument("--start", default=None, help="checkpoint of an earlier run whose blocks to start from")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
     parser.add_argument(

@@ -101,6 +101,18 @@ def test_normals_are_gradients(sample: VoxelSample) -> None:
     assert (sample.normals[~sample.near] == 0).all()
 
 
+def test_latents_of_a_plane_by_hand() -> None:
+    # distance = x + 2 y + 3 z + 0.5 in cubes about the centre of one voxel, red above and below
+    steps = torch.tensor([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]).float()
+    lattice = (steps @ torch.tensor([1.0, 2.0, 3.0]) + 0.5).unsqueeze(0)
+    colors = torch.tensor([1.0, 0.0, 0.5]).expand(1, 27, 3)
+    near = torch.ones(1, 27, dtype=torch.bool)
+    coords = torch.zeros(1, 4, dtype=torch.int32)
+    latents = VoxelSample(coords, coords, lattice, colors, torch.zeros(1, 27, 3), near).latents()
+    expected = torch.tensor([[0.5 / 3, 1.0, 2.0, 3.0, 0.0, 1.0, -1.0, 0.0]])
+    torch.testing.assert_close(latents, expected)
+
+
 def test_placement() -> None:
     points = torch.tensor([[0.2, 0.1, 0.0]])
     moved = Placement(0.5, True).into_object(points)
@@ -127,12 +139,12 @@ def test_autoencoder_learns(sample: VoxelSample, config: ModelConfig) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(6):
-        loss, _ = autoencoder_loss(model, sample, generator)
+        loss, _ = autoencoder_loss(model, sample, torch.ones(8), generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert model.encode(sample).shape == (len(sample.coords), 8)
 
 
