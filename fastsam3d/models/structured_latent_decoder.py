@@ -111,7 +111,7 @@ class MeshDecoder(SparseTransformerTrunk):
         """
         interior = None
         if interior_coords is not None:
-            index = SparseIndex(interior_coords)
+            index = SparseIndex(interior_coords.to(output.coords.device))
             for _ in self.upsample:
                 index = index.subdivision()
             interior = index.coords[:, 1:]
@@ -150,7 +150,7 @@ class GaussianDecoder(SparseTransformerTrunk):
         h = self.run_trunk(feats, coords)
         raw = self.out_layer(self.out_norm(h.feats.to(feats.dtype)))
         sizes = h.index.batch_sizes()
-        parts = zip(raw.split(sizes), coords.split(sizes), strict=True)
+        parts = zip(raw.split(sizes), h.coords.split(sizes), strict=True)
         return [self._to_gaussian(values, voxels[:, 1:]) for values, voxels in parts if len(values)]
 
     def _to_gaussian(self, raw: Tensor, voxels: Tensor) -> Gaussian:

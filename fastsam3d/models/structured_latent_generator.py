@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fastsam3d.models.attention import ModulatedTransformerCrossBlock
 from fastsam3d.models.layers import LayerNorm32, TimestepEmbedder, sinusoidal_position_embedding
-from fastsam3d.models.sparse_convolution import SparseConvolution
+from fastsam3d.models.sparse_convolution import SparseConvolution, SubMConvolution
 from fastsam3d.models.sparse_tensor import SparseIndex, SparseTensor
 
 
@@ -135,7 +135,7 @@ class StructuredLatentGenerator(nn.Module):
         self.dtype = dtype
         for module in [*self.input_blocks, *self.out_blocks, *self.blocks]:
             for part in module.modules():
-                if isinstance(part, nn.Linear) or part.__class__.__name__ == "SubMConvolution":
+                if isinstance(part, nn.Linear | SubMConvolution):
                     part.to(dtype)
 
     def make_index(self, coords: Tensor) -> SparseIndex:

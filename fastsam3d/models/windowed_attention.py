@@ -92,6 +92,7 @@ class SparseTransformerTrunk(nn.Module):
 
     def run_trunk(self, feats: Tensor, coords: Tensor) -> SparseTensor:
         """`feats [N, C_in]`, `coords [N, 4]` -> features `[N, model_channels]` in the blocks' type."""
+        coords = coords.to(feats.device)
         position = sinusoidal_position_embedding(coords[:, 1:], self.model_channels)
         h = SparseTensor((self.input_layer(feats) + position).to(self.dtype), self.make_index(coords))
         for block in self.blocks:
