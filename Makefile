@@ -23,7 +23,7 @@ help:
 	@echo "make test-all   the same with the slow tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make train      train the small model (hours on a CPU); ARGS='minutes=90 device=cuda'"
-	@echo "make clean      remove $(VENV), caches and out/"
+	@echo "make clean      remove $(VENV) and caches"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter; TORCH_INDEX=ADDRESS the index that PyTorch comes from,"
 	@echo "for instance that of its CPU builds; ARGS='...' is passed on to the command."
@@ -72,4 +72,4 @@ train: $(STAMP)
 	@$(BIN)/python -m fastsam3d train $(ARGS)
 
 clean:
-	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

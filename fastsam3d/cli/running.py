@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import warnings
@@ -110,11 +111,18 @@ def say(text: str) -> None:
 
 
 def _written(paths: Sequence[Path]) -> str:
-    width = max(len(path.name) for path in paths)
-    lines = [f"  {path.name:<{width}}  {_size(path):>9}" for path in paths]
+    """One line a file; of files that differ only by a number, one line for all."""
+    kinds: dict[str, list[Path]] = {}
+    for path in paths:
+        kinds.setdefault(re.sub(r"^object_\d+", "object_*", path.name), []).append(path)
+    rows = []
+    for kind, members in kinds.items():
+        size = _size(sum(path.stat().st_size for path in members))
+        rows.append((members[0].name, size, "") if len(members) == 1 else (kind, size, f"  {len(members)} files"))
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"  {name:<{width}}  {size:>9}{count}" for name, size, count in rows]
     return "\n".join([f"written to {paths[0].parent}", *lines])
 
 
-def _size(path: Path) -> str:
-    size = path.stat().st_size
+def _size(size: int) -> str:
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"

@@ -161,4 +161,5 @@ def _object(item: Mapping[str, Any]) -> str:
         sizes = [f"{item['faces']:,} faces", f"{item['vertices']:,} vertices", *sizes]
     if "gaussians" in item:
         sizes.append(f"{item['gaussians']:,} Gaussians")
+    sizes.append(f"{sum(item['stage_seconds'].values()):.2f} s")
     return ", ".join(sizes)
