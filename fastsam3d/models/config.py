@@ -159,6 +159,7 @@ class ModelConfig:
     slat_decoder_gs: GaussianDecoderConfig | None
     slat_mean: tuple[float, ...]
     slat_std: tuple[float, ...]
+    slat_color_channels: tuple[int, ...]
     pose: PoseConfig
 
 

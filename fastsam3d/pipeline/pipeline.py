@@ -17,7 +17,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.voxels import downsample_sparse_structure, split_interior
 from fastsam3d.pipeline.pose import Pose, decode_pose
-from fastsam3d.pipeline.preprocessing import ConditionInputs, prepare_condition
+from fastsam3d.pipeline.preprocessing import ConditionInputs, mean_color, prepare_condition
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, SparseStructure
 from fastsam3d.pipeline.timing import Progress, StageClock, recording, stage, step_reporter
 
@@ -97,7 +97,7 @@ class Pipeline:
             if structure.downsample_factor != 1:
                 pose = Pose(pose.rotation, pose.translation, pose.scale * structure.downsample_factor)
             condition = self.embed_condition("structured_latent", inputs)
-            feats = self.sample_slat(condition, structure, generator)
+            feats = self.add_image_color(self.sample_slat(condition, structure, generator), inputs)
             decoded = self.decode_slat(feats, structure, formats)
         return Reconstruction(
             mesh=decoded.get("mesh"),
@@ -191,6 +191,14 @@ class Pipeline:
             mean = torch.tensor(self.config.slat_mean, device=feats.device)
             std = torch.tensor(self.config.slat_std, device=feats.device)
             return feats * std + mean
+
+    def add_image_color(self, feats: Tensor, inputs: ConditionInputs) -> Tensor:
+        """Adds the object's mean colour in the picture to the latents' colour channels, where a model has such."""
+        channels = list(self.config.slat_color_channels)
+        if channels:
+            feats = feats.clone()
+            feats[:, channels] += mean_color(inputs["image"], inputs["mask"]).to(feats.device)
+        return feats
 
     @torch.no_grad()
     def decode_slat(

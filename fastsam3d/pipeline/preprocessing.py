@@ -240,6 +240,12 @@ def fronto_parallel_points(mask: Tensor, field_of_view: float = ASSUMED_FIELD_OF
     return torch.stack([x[columns], y[rows], torch.ones(len(rows))], dim=1)
 
 
+def mean_color(image: Tensor, mask: Tensor) -> Tensor:
+    """Mean colour of the masked pixels, -1..1. `image [B, 3, S, S]` in 0..1, `mask [B, 1, S, S]` -> `[B, 3]`."""
+    weight = mask.sum(dim=(2, 3)).clamp(min=1e-6)
+    return 2 * (image * mask).sum(dim=(2, 3)) / weight - 1
+
+
 def prepare_condition(
     image: Any, mask: Any, pointmap: Any = None, *, image_size: int = 518, scale_over: str = "all"
 ) -> ConditionInputs:

@@ -103,11 +103,11 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.slat_vae:
         vae = _checkpoint(arguments.slat_vae)
         write(part(vae["model"], "decoder."), output / "slat_decoder_mesh.safetensors", DECODER_BITS)
-        text = replace_line(text, "slat_mean", vae["latent_mean"].tolist())
-        text = replace_line(text, "slat_std", vae["latent_std"].tolist())
     if arguments.slat_flow:
         flow = _checkpoint(arguments.slat_flow)
         write(generator_state(flow["average"]), output / "slat_generator.safetensors", GENERATOR_BITS)
+        text = replace_line(text, "slat_mean", flow["constants"]["latent_mean"].tolist())
+        text = replace_line(text, "slat_std", flow["constants"]["latent_std"].tolist())
     path.write_text(text, encoding="utf-8")
     total = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     print(f"{output}: {total / 2**20:.1f} MiB of weights")

@@ -23,7 +23,9 @@ from fastsam3d.models.build import build_condition_embedder
 from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.models.structured_latent_generator import StructuredLatentGenerator
 from fastsam3d.models.voxels import split_interior
+from fastsam3d.pipeline.preprocessing import mean_color
 from fastsam3d.procedural.objects import make_object
+from fastsam3d.training.dataset import ProceduralDataset, build_condition_batch
 from fastsam3d.training.optimization import (
     Average,
     Budget,
@@ -35,17 +37,10 @@ from fastsam3d.training.optimization import (
     save_checkpoint,
 )
 from fastsam3d.training.sparse_structure_flow import initialise, sample_times
-from fastsam3d.training.structured_latent_data import (
-    Placement,
-    latent_statistics,
-    occupied_voxels,
-    voxel_sample,
-)
+from fastsam3d.training.structured_latent_data import COLOR_CHANNELS, Placement, occupied_voxels, voxel_sample
 
 CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask")
 """Inputs of the second stage's condition embedder."""
-OWN_LAYERS = ("generator.input_layer", "generator.out_layer")
-"""Layers tied to the meaning of the latents, which a start from other weights leaves out."""
 RAGGED = 0.3
 """Share of objects whose voxels deviate from the true ones, as predicted voxels do."""
 
@@ -78,15 +73,33 @@ class StructuredLatentStage(nn.Module):
 
 
 class LatentSource:
-    """Normalised latents of stored objects, made when they are needed."""
+    """Normalised latents of stored objects, made when they are needed.
 
-    def __init__(self, resolution: int) -> None:
-        statistics = latent_statistics(resolution)
-        self.mean, self.std = statistics["latent_mean"], statistics["latent_std"]
+    Colours are relative to the mean colour of the object in its picture (`mean_color`), which the pipeline adds
+    again: what a thousand voxels have in common need not pass through the noise.
+    """
+
+    def __init__(self, resolution: int, dataset: ProceduralDataset, count: int = 128) -> None:
         self.resolution = resolution
+        self.mean, self.std = torch.zeros(1), torch.ones(1)
+        generator, rng = torch.Generator().manual_seed(12), np.random.default_rng(12)
+        batch = build_condition_batch(dataset, None, generator, count=count)
+        values = torch.cat([latents for _, latents in self.batch(dataset, batch, rng)])
+        self.mean, self.std = values.mean(0), values.std(0)
 
-    def latents(self, seed: int, mirrored: bool, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Voxels `[N, 4]` and normalised latents `[N, C]` of an object."""
+    def batch(
+        self, dataset: ProceduralDataset, batch: dict[str, Tensor], rng: np.random.Generator
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Voxels `[N, 4]` and normalised latents `[N, C]` of the objects of a condition batch."""
+        seeds = dataset.array("seed", batch["object"]).tolist()
+        colors = mean_color(batch["image"], batch["mask"])
+        rows = zip(seeds, batch["mirrored"].tolist(), colors, strict=True)
+        return [self.latents(seed, mirrored, color, rng) for seed, mirrored, color in rows]
+
+    def latents(
+        self, seed: int, mirrored: bool, color: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Voxels and normalised latents of one object whose picture has the mean colour `[3]`, -1..1."""
         item = make_object(seed)
         placement = Placement(mirrored=mirrored)
         noise = None
@@ -94,7 +107,9 @@ class LatentSource:
             noise = torch.from_numpy(rng.normal(0, 0.35, (self.resolution,) * 3).astype(np.float32))
         coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
         sample = voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
-        return sample.coords, (sample.latents() - self.mean) / self.std
+        values = sample.latents()
+        values[:, list(COLOR_CHANNELS)] -= color
+        return sample.coords, (values - self.mean) / self.std
 
 
 EARLY = 0.05
@@ -160,14 +175,13 @@ def flow_loss(
 def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes."""
     from fastsam3d.config import config_directory
-    from fastsam3d.training.dataset import ProceduralDataset, build_condition_batch
 
     config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
     generator = torch.Generator().manual_seed(arguments.seed)
-    source = LatentSource(config.resolution)
     dataset = ProceduralDataset(arguments.data)
+    source = LatentSource(config.resolution, dataset)
     stage = StructuredLatentStage(config).to(device)
     output = Path(arguments.output)
     if arguments.embedder is not None:
@@ -180,8 +194,7 @@ def train(arguments: argparse.Namespace) -> None:
         earlier = load_checkpoint(Path(arguments.start))
         if earlier is None:
             raise SystemExit(f"no checkpoint at {arguments.start}")
-        weights = {k: v for k, v in earlier["average"].items() if not k.startswith(OWN_LAYERS)}
-        stage.load_state_dict(weights, strict=False)
+        stage.load_state_dict(earlier["average"])
     optimizer = OptimizerGroup(
         stage,
         arguments.learning_rate,
@@ -225,8 +238,7 @@ def train(arguments: argparse.Namespace) -> None:
             dataset, None, generator, count=arguments.images, image_size=config.image_size
         )
         inputs = {n: batch[n].to(device) for n in CONDITION_INPUTS}
-        seeds = dataset.array("seed", batch["object"]).tolist()
-        objects = [source.latents(s, m, rng) for s, m in zip(seeds, batch["mirrored"].tolist(), strict=True)]
+        objects = source.batch(dataset, batch, rng)
         loss, early = flow_loss(stage, inputs, objects, arguments.noises, generator)
         loss.backward()
         norm = optimizer.step(cosine_factor(budget.progress))
@@ -253,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, help="folder of shards made by fastsam3d.training.dataset")
-    parser.add_argument("--start", default=None, help="checkpoint of an earlier run whose blocks to start from")
+    parser.add_argument("--start", default=None, help="checkpoint of an earlier run to start from")
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
     parser.add_argument(
         "--embedder", default=None, help="checkpoint of the first stage, to start its embedder from"
