@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastsam3d.forecast.corrector import Corrector
 from fastsam3d.forecast.dmd import dmd_forecast
 from fastsam3d.forecast.hermite import hermite_forecast, hermite_terms
 from fastsam3d.forecast.history import History
@@ -9,6 +10,7 @@ from fastsam3d.forecast.newton import newton_forecast
 from fastsam3d.forecast.schedule import full_steps, guidance_edges, network_evaluations, three_phases
 
 __all__ = [
+    "Corrector",
     "History",
     "dmd_forecast",
     "full_steps",

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -189,8 +188,13 @@ class NativeHost(Host):
 
         def seen(original: Callable[..., Any]) -> Callable[..., Any]:
             def preprocess(image: Any, mask: Any, *args: Any, **kwargs: Any) -> Any:
-                self._picture = (_picture(image), _mask(mask))
-                return original(image, mask, *args, **kwargs)
+                from fastsam3d.pipeline.preprocessing import as_image, as_mask
+
+                inputs = original(image, mask, *args, **kwargs)
+                # Only now: the pipeline has found picture and mask to be usable.
+                pixels = as_image(image)
+                self._picture = (torch.from_numpy(pixels), torch.from_numpy(as_mask(mask, *pixels.shape[:2])))
+                return inputs
 
             return preprocess
 
@@ -288,16 +292,3 @@ def _to_fine(value: Any, lattice: Any) -> Any:
         moved = dataclasses.replace(value, xyz=lattice.object_points_to_fine(value.xyz - 0.5) + 0.5)
         return moved.with_scaling(value.get_scaling * lattice.factor)
     return value
-
-
-def _picture(image: Any) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(np.asarray(image)))[..., :3]
-
-
-def _mask(mask: Any) -> Tensor:
-    values = np.asarray(mask)
-    if values.ndim == 3:
-        values = values[..., -1]
-    if values.dtype == bool:
-        return torch.as_tensor(np.ascontiguousarray(values))
-    return torch.as_tensor(np.ascontiguousarray(values > values.max() / 2.0))

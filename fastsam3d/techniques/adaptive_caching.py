@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastsam3d.forecast import History, guidance_edges
+from fastsam3d.forecast import guidance_edges
 from fastsam3d.techniques.base import (
     STRUCTURED_LATENT,
     Evaluate,
@@ -21,10 +21,10 @@ from fastsam3d.techniques.base import (
     TechniqueConfig,
     Trajectory,
     Velocity,
-    is_finite_and_bounded,
     register,
     setting,
 )
+from fastsam3d.techniques.forecasting import ForecastRule, GuidedForecaster
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class AdaptiveCachingConfig(TechniqueConfig):
         high=2,
     )
     guidance_order: int = setting(1, "The same for the guidance term.", low=0, high=2)
+    corrector: bool = setting(
+        True, "A computed step takes back what the forecasts before it were off by. No cost; more accurate."
+    )
     edge_steps: int = setting(
         2, "Computed steps from a guidance edge on. Raising: slower, safer.", low=1, high=10
     )
@@ -73,9 +76,14 @@ class AdaptiveCaching:
             {trajectory.count - 1, *(e + k for e in edges for k in range(config.edge_steps))}
         )
         self.always = trajectory.shortcut
-        depth = max(config.order, config.guidance_order) + 1
-        self.conditional, self.delta = History(depth), History(depth)
-        self.last: Velocity = {}
+        self.forecaster = GuidedForecaster(
+            ForecastRule(
+                config.order,
+                config.guidance_order,
+                corrector=config.corrector,
+                safety_factor=config.safety_factor,
+            )
+        )
         self.sensitivity: float | None = None
         self.error = 0.0
         self.skips = 0
@@ -87,10 +95,11 @@ class AdaptiveCaching:
     def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
         """Velocity of one step, computed or forecast."""
         if step.index in self.edges:
-            self._forget()
+            self.forecaster.cross_edge()
+            self.sensitivity, self._computed = None, None
         if self._may_skip(x, step):
-            forecast = self._forecast(step)
-            if is_finite_and_bounded(forecast, self.last, self.config.safety_factor):
+            forecast = self.forecaster.forecast(step)
+            if forecast is not None:
                 self.skips += 1
                 self._previous = x
                 return forecast
@@ -110,33 +119,15 @@ class AdaptiveCaching:
         )
 
     def _compute(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
-        guided = evaluate(x)
+        velocity, guided = self.forecaster.compute(x, step, evaluate)
         if self._computed is not None:
             moved = _mean_distance(x, self._computed[0])
             changed = _mean_distance(guided.conditional, self._computed[1])
             # A state that did not move says nothing of sensitivity; then the next step is computed too.
             self.sensitivity = changed / moved if moved > 0 else None
-        self.conditional.add(step.index, step.time, guided.conditional)
-        if guided.delta is not None:
-            self.delta.add(step.index, step.time, guided.delta)
         self._computed, self._previous = (x, guided.conditional), x
         self.error, self.skips = 0.0, 0
-        self.last = guided.combined()
-        return self.last
-
-    def _forecast(self, step: Step) -> Velocity:
-        config = self.config
-        guidance = step.is_guided and len(self.delta) > 0
-        return {
-            name: self.conditional.forecast(name, step.index, step.time, config.order)
-            + (self.delta.forecast(name, step.index, step.time, config.guidance_order) if guidance else 0.0)
-            for name in self.last
-        }
-
-    def _forget(self) -> None:
-        self.conditional.clear()
-        self.delta.clear()
-        self.sensitivity, self._computed = None, None
+        return velocity
 
 
 def _mean_magnitude(values: Velocity) -> float:

@@ -13,25 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from fastsam3d.forecast import History, full_steps, guidance_edges
+from fastsam3d.forecast import full_steps, guidance_edges
 from fastsam3d.techniques.base import (
-    LATENT,
-    SHAPE,
     SPARSE_STRUCTURE,
     STRUCTURED_LATENT,
     Evaluate,
-    GuidedVelocity,
     Step,
     Technique,
     TechniqueConfig,
     Trajectory,
     Velocity,
-    is_finite_and_bounded,
     register,
     setting,
 )
+from fastsam3d.techniques.forecasting import ForecastRule, GuidedForecaster
 
 STRIDE_CLIFF = 4
 
@@ -71,6 +66,9 @@ class StepCachingConfig(TechniqueConfig):
         low=0.0,
         high=1.0,
     )
+    corrector: bool = setting(
+        True, "A computed step takes back what the forecasts before it were off by. No cost; more accurate."
+    )
     edge_steps: int = setting(
         2,
         "Computed steps from a guidance edge on. Raising: slower; below 2 no slope after it.",
@@ -103,45 +101,26 @@ class StepCaching:
             else full_steps(guided, config.stride, config.warmup, config.edge_steps)
         )
         self.edges = frozenset(guidance_edges(guided))
-        depth = max(config.order, config.guidance_order, 1) + 1
-        self.conditional, self.delta = History(depth), History(depth)
-        self.last: Velocity = {}
+        self.forecaster = GuidedForecaster(
+            ForecastRule(
+                config.order,
+                config.guidance_order,
+                config.axis,
+                config.momentum_beta,
+                config.corrector,
+                config.safety_factor,
+            )
+        )
 
     def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
         """Velocity of one step: computed where the plan says so or where the forecast looks wrong."""
         if step.index in self.edges:
-            # Neither slope may span the edge: the trajectory has a kink there.
-            self.conditional.clear()
-            self.delta.clear()
-        if step.index not in self.plan and len(self.conditional) > 0:
-            forecast = self._forecast(step)
-            if is_finite_and_bounded(forecast, self.last, self.config.safety_factor):
+            self.forecaster.cross_edge()
+        if step.index not in self.plan:
+            forecast = self.forecaster.forecast(step)
+            if forecast is not None:
                 return forecast
-        return self._compute(x, step, evaluate)
-
-    def _compute(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
-        guided: GuidedVelocity = evaluate(x)
-        self.conditional.add(step.index, step.time, guided.conditional)
-        if guided.delta is not None:
-            self.delta.add(step.index, step.time, guided.delta)
-        self.last = guided.combined()
-        return self.last
-
-    def _forecast(self, step: Step) -> Velocity:
-        guidance = step.is_guided and len(self.delta) > 0
-        return {
-            name: self._modality(self.conditional, name, step, self.config.order)
-            + (self._modality(self.delta, name, step, self.config.guidance_order) if guidance else 0.0)
-            for name in self.last
-        }
-
-    def _modality(self, history: History, name: str, step: Step, order: int) -> Tensor:
-        axis = self.config.axis
-        if name in (SHAPE, LATENT):
-            return history.forecast(name, step.index, step.time, order, axis)
-        anchor, beta = history.newest(name), self.config.momentum_beta
-        linear = history.forecast(name, step.index, step.time, min(order, 1), axis)
-        return beta * linear + (1.0 - beta) * anchor
+        return self.forecaster.compute(x, step, evaluate)[0]
 
 
 def _make(stage: str) -> Callable[[StepCachingConfig, Trajectory], StepCaching | None]:

@@ -38,7 +38,7 @@ def run(config, conditional, unconditional=None, strength=0.0, times=TIMES, guid
 
 
 def config(**values):
-    return StepCachingConfig(enabled=True, **{"stride": 3, "warmup": 2, **values})
+    return StepCachingConfig(enabled=True, **{"stride": 3, "warmup": 2, "corrector": False, **values})
 
 
 def test_computed_steps_follow_the_plan():
@@ -164,3 +164,30 @@ def test_a_stride_of_four_names_the_cliff():
     assert "step_caching.stride is 4" in advice[0]
     assert "0.241" in advice[0]
     assert load_preset("off", {"step_caching.stride": 4}).warnings() == []
+
+
+def integral(used):
+    return {name: sum((TIMES[j + 1] - TIMES[j]) * v[name].item() for j, v in enumerate(used)) for name in used[0]}
+
+
+def test_the_corrector_takes_forecast_errors_back():
+    """Velocities that depend on time only: the state is their integral, and only forecasts make it wrong."""
+
+    def parabola(t, name):
+        return 1.0 + 4.0 * t * t
+
+    truth = sum((TIMES[j + 1] - TIMES[j]) * parabola(TIMES[j], "") for j in range(25))
+    plain = integral(run(config(), parabola)[0])
+    corrected, computed = run(config(corrector=True), parabola)
+    assert computed == run(config(), parabola)[1]  # it costs no evaluation
+    # A parabola is interpolated exactly from the third computed step on. Before that, steps 2 and 3 are, by 0, 1 and 4.
+    assert integral(corrected)["shape"] == pytest.approx(truth, abs=1e-5)
+    assert integral(corrected)["translation"] == pytest.approx(truth, abs=1e-5)
+    assert abs(plain["shape"] - truth) > 1e-3
+
+
+def test_the_corrector_does_not_carry_guidance_over_its_edge():
+    c, u, w = 1.0, 0.4, 7.0
+    used, _ = run(config(corrector=True), lambda t, n: c, lambda t, n: u, w)
+    for j, velocity in enumerate(used):
+        assert velocity["shape"].item() == pytest.approx((1 + w) * c - w * u if GUIDED[j] else c, abs=1e-5)
