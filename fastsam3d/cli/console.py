@@ -15,6 +15,7 @@ DELAY = 1.5
 TICK = 0.25
 LINE_EVERY = 10.0
 """Seconds between lines of progress where stderr is no terminal."""
+STEPS, NO_STEPS = "{desc:<28} |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}]", "{desc:<28} [{elapsed}]"
 
 
 class Console:
@@ -148,11 +149,8 @@ class Progress:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=self._total,
-                file=self._stream,
-                bar_format="{desc:<28} |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}]",
-            )
+            self._bar = tqdm(total=self._total, file=self._stream, desc=self._what, bar_format=STEPS)
             self._bar.start_t -= time.monotonic() - self._start
         self._bar.total, self._bar.n = self._total, self._done
+        self._bar.bar_format = STEPS if self._total > 1 else NO_STEPS
         self._bar.set_description_str(self._what, refresh=True)
