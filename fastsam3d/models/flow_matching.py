@@ -70,7 +70,7 @@ class ClassifierFreeGuidance(nn.Module):
         """One evaluation of the network with the condition replaced by zeros."""
         return self.backbone(x, _network_time(x, time), condition, *extra, cfg=True, **kwargs)
 
-    def delta(self, conditional: State, unconditional: State, time: float) -> State:
+    def delta(self, conditional: Any, unconditional: Any, time: float) -> Any:
         """What guidance adds to the conditional velocity: `w (c - u)`, key by key."""
         strength = self.strength_at(time)
         if isinstance(strength, Mapping):

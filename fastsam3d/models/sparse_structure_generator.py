@@ -140,7 +140,7 @@ class SparseStructureGenerator(nn.Module):
 
     def latent_shapes(self, batch: int = 1) -> dict[str, tuple[int, int, int]]:
         """Shape of each latent, in sorted order of names: the order in which noise is drawn."""
-        tokens = {name: 1 for name in self.latent_mapping} | {SHAPE: self.latent_resolution**3}
+        tokens = dict.fromkeys(self.latent_mapping, 1) | {SHAPE: self.latent_resolution**3}
         return {
             name: (batch, tokens[name], self.latent_mapping[name].input_layer.in_features)
             for name in sorted(self.latent_mapping)

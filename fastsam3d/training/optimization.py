@@ -38,7 +38,8 @@ class OptimizerGroup:
         keep: Iterable[str] = (),
     ) -> None:
         keep = tuple(keep)
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         has_muon = matrix_learning_rate > 0 and hasattr(torch.optim, "Muon")
         for name, parameter in module.named_parameters():
             is_matrix = parameter.ndim == 2 and min(parameter.shape) >= 32
