@@ -144,6 +144,7 @@ class ModelConfig:
     resolution: int
     image_size: int
     scene_scale_over: str
+    minimum_component_share: float
     downsample_ss_dist: int
     max_voxels: int
     interior_is_inside: bool

@@ -34,6 +34,28 @@ def prune_sparse_structure(coords: Tensor, max_neighbor_axes_dist: int = 1) -> T
     return split_interior(coords, max_neighbor_axes_dist)[0]
 
 
+def connected_components(coords: Tensor) -> Tensor:
+    """Component of each voxel `[N]`, int64: the smallest list position among voxels that touch, if by a corner."""
+    neighbours = SparseIndex(coords).neighbours()
+    labels = torch.arange(len(coords), device=coords.device)
+    while True:
+        padded = torch.cat([labels, labels.new_full((1,), len(coords))])
+        lowest = padded[neighbours].amin(dim=1)
+        lowest = lowest[lowest]  # jump to the label's own label: long thin parts need few rounds
+        if torch.equal(lowest, labels):
+            return labels
+        labels = lowest
+
+
+def drop_fragments(coords: Tensor, minimum_share: float) -> Tensor:
+    """Drops components with fewer voxels than `minimum_share` of the largest one's. `[N, 4] -> [M, 4]`, order kept."""
+    if minimum_share <= 0 or len(coords) == 0:
+        return coords
+    labels = connected_components(coords)
+    sizes = torch.bincount(labels, minlength=len(coords))[labels]
+    return coords[sizes >= minimum_share * sizes.max()]
+
+
 def downsample_sparse_structure(
     coords: Tensor,
     max_coords: int = 42000,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fastsam3d.errors import UserError
 from fastsam3d.models.config import ModelConfig
-from fastsam3d.models.voxels import downsample_sparse_structure, split_interior
+from fastsam3d.models.voxels import downsample_sparse_structure, drop_fragments, split_interior
 from fastsam3d.pipeline.pose import Pose, decode_pose
 from fastsam3d.pipeline.preprocessing import ConditionInputs, mean_color, prepare_condition
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, SparseStructure
@@ -155,7 +155,8 @@ class Pipeline:
         """
         with self._mixed_precision():
             logits = self.models["ss_decoder"](latents["shape"]).float()
-        shell, inside = split_interior(occupied_voxels(logits), self.config.downsample_ss_dist)
+        occupied = drop_fragments(occupied_voxels(logits), self.config.minimum_component_share)
+        shell, inside = split_interior(occupied, self.config.downsample_ss_dist)
         coords, factor = downsample_sparse_structure(shell, self.config.max_voxels, generator=generator)
         # On a halved grid the dropped voxels have no counterpart; the surface is then taken without them.
         interior = inside if self.config.interior_is_inside and factor == 1 else inside[:0]

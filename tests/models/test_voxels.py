@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from fastsam3d.models.voxels import downsample_sparse_structure, prune_sparse_structure, split_interior
+from fastsam3d.models.voxels import (
+    connected_components,
+    downsample_sparse_structure,
+    drop_fragments,
+    prune_sparse_structure,
+    split_interior,
+)
 
 
 def cube(side: int, origin: int = 0) -> torch.Tensor:
@@ -51,3 +57,14 @@ def test_large_sets_are_halved_about_their_centre() -> None:
     once_more, _ = downsample_sparse_structure(coords, max_coords=50)
     assert len(again) == 50
     assert torch.equal(again, once_more)
+
+
+def test_fragments_are_dropped_by_size() -> None:
+    line = [[0, x, 0, 0] for x in range(10)]
+    diagonal = [[0, 20 + i, 20 + i, 20 + i] for i in range(5)]  # joined by corners only
+    lone = [[0, 5, 5, 5]]
+    coords = torch.tensor([*line, *lone, *diagonal], dtype=torch.int32)
+    assert connected_components(coords).tolist() == [0] * 10 + [10] + [11] * 5
+    assert drop_fragments(coords, 0.5).tolist() == line + diagonal
+    assert drop_fragments(coords, 0.6).tolist() == line
+    assert torch.equal(drop_fragments(coords, 0.0), coords)
