@@ -188,7 +188,8 @@ class Pipeline:
             else:
                 noise = torch.randn((len(coords), channels), generator=generator)
             progress = step_reporter("structured_latent")
-            feats = sampler.sample(noise[None].to(self.device), condition, coords, progress=progress)[0].float()
+            noise = self.config.slat_sampler.noise_scale * noise[None].to(self.device)
+            feats = sampler.sample(noise, condition, coords, progress=progress)[0].float()
             mean = torch.tensor(self.config.slat_mean, device=feats.device)
             std = torch.tensor(self.config.slat_std, device=feats.device)
             return feats * std + mean
