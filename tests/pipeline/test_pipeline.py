@@ -62,7 +62,7 @@ def test_noise_belongs_to_a_place(pipeline: Pipeline, picture, monkeypatch) -> N
     assert torch.equal(full_feats[1::2], half_feats)
     grid = torch.randn((32, 32, 32, 8), generator=torch.Generator().manual_seed(5))
     x, y, z = structure.coords[7, 1:].tolist()
-    assert torch.equal(seen[1][7], grid[x, y, z])
+    assert torch.equal(seen[1][7], pipeline.config.slat_sampler.noise_scale * grid[x, y, z])
 
 
 def test_first_stage_noise_is_drawn_in_sorted_order(pipeline: Pipeline, monkeypatch) -> None:
@@ -70,7 +70,8 @@ def test_first_stage_noise_is_drawn_in_sorted_order(pipeline: Pipeline, monkeypa
     structure = pipeline.sample_sparse_structure(torch.zeros(1, 1, 1), torch.Generator().manual_seed(4))
     generator = torch.Generator().manual_seed(4)
     for name in ("6drotation_normalized", "scale", "shape", "translation", "translation_scale"):
-        expected = torch.randn(structure.latents[name].shape, generator=generator)
+        size = pipeline.config.ss_sampler.noise_scale
+        expected = size * torch.randn(structure.latents[name].shape, generator=generator)
         assert torch.equal(structure.latents[name], expected)
 
 
