@@ -138,7 +138,11 @@ class Pipeline:
         sampler: Any = self.models["ss_generator"]
         with stage("sparse_structure"), self._mixed_precision():
             shapes = sampler.reverse_fn.backbone.latent_shapes(1)
-            noise = {name: torch.randn(shapes[name], generator=generator).to(self.device) for name in sorted(shapes)}
+            noise = {
+                name: self.config.ss_sampler.noise_scale
+                * torch.randn(shapes[name], generator=generator).to(self.device)
+                for name in sorted(shapes)
+            }
             latents = sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
         with stage("ss_decode"):
             return self.decode_sparse_structure(latents, generator)
