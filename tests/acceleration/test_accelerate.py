@@ -256,8 +256,9 @@ def test_strength_of_the_moment_is_used(pipeline, picture):
 
 
 def test_a_long_stride_warns(pipeline):
-    with pytest.warns(AccelerationWarning, match="cliff"):
+    with pytest.warns(AccelerationWarning, match="cliff") as caught:
         accelerate(pipeline, "paper", **{"step_caching.stride": 5}).remove()
+    assert len(caught) == 1
 
 
 def test_report_reads_well(pipeline, picture):
