@@ -1,0 +1,43 @@
+"""A 3D viewer of our own for web pages: plain JavaScript on WebGL 2, nothing fetched from anywhere.
+
+`glb.js` reads binary glTF, `viewer.js` shows it; the head of each file documents its interface. In a page:
+
+    <canvas id="result"></canvas>
+    <script>{scripts()}</script>
+    <script>
+      const viewer = Fastsam3dViewer.mount(document.getElementById("result"), "/files/object.glb");
+    </script>
+
+`page` gives a whole page that holds its file: it can be kept, sent and opened from the disk.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+
+
+def scripts() -> str:
+    """Both scripts as one text, for a `<script>` element; they define `Fastsam3dViewer` and `Fastsam3dGlb`."""
+    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("glb.js", "viewer.js"))
+
+
+def page(glb: bytes, title: str) -> str:
+    """A self-contained page that shows a GLB file; no request leaves it.
+
+    Args:
+        glb: the file's bytes.
+        title: shown above the picture; any text.
+    """
+    parts = {
+        "title": html.escape(title),
+        "model": base64.b64encode(glb).decode("ascii"),
+        "scripts": scripts(),
+    }
+    template = (_FOLDER / "page.html").read_text(encoding="utf-8")
+    # In one pass, so that nothing in a title can be taken for a place to fill.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found.group(1)], template)
