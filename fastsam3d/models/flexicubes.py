@@ -101,7 +101,7 @@ def extract_surface(
     first = patches.cumsum(0) - patches
     quads = first[cube_of] + patch_of_edge[cube_of, ring_edges[axis]]
     gamma = (0.99 * torch.sigmoid(weights[:, 20]) + 0.005)[cube_of]
-    return Surface(vertices, _split_quads(quads, gamma, begins_inside), attributes)
+    return Surface(vertices, _split_quads(quads, gamma, axis, begins_inside), attributes)
 
 
 def _average_corners(voxels: Tensor, features: Tensor, strides: Tensor, bias: float) -> _Corners:
@@ -223,11 +223,16 @@ def _dual_vertices(
     return result[:, :3], result[:, 3:]
 
 
-def _split_quads(quads: Tensor, gamma: Tensor, begins_inside: Tensor) -> Tensor:
-    """Two triangles per quad, cut along the diagonal whose cubes have the larger product of gamma."""
+def _split_quads(quads: Tensor, gamma: Tensor, axis: Tensor, begins_inside: Tensor) -> Tensor:
+    """Two triangles per quad, cut along the diagonal whose cubes have the larger product of gamma.
+
+    Where none of the four cubes is a voxel, all gammas are one half. The official extraction then takes the
+    diagonal on which its ring of cubes does not begin; it begins elsewhere about edges along y.
+    """
     quads = torch.where(begins_inside.unsqueeze(1), quads, quads.flip(1))
     gamma = torch.where(begins_inside.unsqueeze(1), gamma, gamma.flip(1))
-    even = (gamma[:, 0] * gamma[:, 2] > gamma[:, 1] * gamma[:, 3]).unsqueeze(1)
+    first, second = gamma[:, 0] * gamma[:, 2], gamma[:, 1] * gamma[:, 3]
+    even = (first > second) | ((first == second) & (axis != 1))
     along_02 = quads[:, [0, 1, 2, 0, 2, 3]]
     along_13 = quads[:, [0, 1, 3, 3, 1, 2]]
-    return torch.where(even, along_02, along_13).reshape(-1, 3)
+    return torch.where(even.unsqueeze(1), along_02, along_13).reshape(-1, 3)

@@ -1,0 +1,170 @@
+"""Every network against outputs of the genuine modules with the same weights (tests/data/parity/README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from parity_rule import fill, uniform, voxels
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fastsam3d.models.build import build_condition_embedder
+from fastsam3d.models.config import ConditionEmbedderConfig, DinoConfig, PointPatchConfig
+from fastsam3d.models.flexicubes import extract_surface
+from fastsam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching, ShortCut
+from fastsam3d.models.sparse_structure_decoder import SparseStructureDecoder
+from fastsam3d.models.sparse_structure_generator import LATENT_CHANNELS, SparseStructureGenerator
+from fastsam3d.models.structured_latent_decoder import GaussianDecoder, MeshDecoder
+from fastsam3d.models.structured_latent_generator import StructuredLatentGenerator
+
+DATA = Path(__file__).parents[1] / "data" / "parity"
+TOLERANCE = 1e-4
+"""Largest difference, relative to the largest recorded value."""
+TIME = 437.5
+
+
+def recorded(name: str) -> dict[str, Tensor]:
+    return load_file(DATA / f"{name}.safetensors")
+
+
+def assert_agree(ours: Tensor, genuine: Tensor, tolerance: float = TOLERANCE) -> None:
+    assert ours.shape == genuine.shape
+    assert genuine.abs().max() > 0.01
+    difference = (ours - genuine).abs().max() / genuine.abs().max()
+    assert difference <= tolerance, f"relative difference {difference:.2g}"
+
+
+def condition_inputs(points: bool) -> dict[str, Tensor]:
+    inputs = {
+        "image": (uniform("image", 1, 3, 56, 56) + 1) / 2,
+        "rgb_image": (uniform("rgb_image", 1, 3, 64, 64) + 1) / 2,  # not the embedder's size: it is resized
+        "mask": (uniform("mask", 1, 1, 56, 56) > 0).float(),
+        "rgb_image_mask": (uniform("rgb_image_mask", 1, 1, 56, 56) > 0.5).float(),
+    }
+    for name in ("pointmap", "rgb_pointmap") if points else ():
+        inputs[name] = 2 * uniform(name, 1, 3, 56, 56)
+        inputs[name][:, :, 20:30, 5:40] = torch.nan
+        inputs[name][:, 1, 3, 4] = torch.inf
+    return inputs
+
+
+@pytest.mark.parametrize(("name", "points"), [("ss_condition_embedder", True), ("slat_condition_embedder", False)])
+def test_condition_embedders(name: str, points: bool) -> None:
+    image = DinoConfig(56, 14, 64, 2, 4, 4, prenorm_features=not points)
+    pointmap = PointPatchConfig(32, 8, 32, 16) if points else None
+    embedder = fill(build_condition_embedder(ConditionEmbedderConfig(64, 256, image, image, pointmap)), name)
+    assert_agree(embedder(**condition_inputs(points)), recorded(name)["tokens"])
+
+
+@pytest.fixture(scope="module")
+def ss_generator() -> ShortCut:
+    backbone = SparseStructureGenerator(4, 8, 64, 2, 4, 4.0, 48)
+    return fill(ShortCut(ClassifierFreeGuidance(backbone, 7.0, (0.0, 500.0)), 4, 3.0), "ss_generator")
+
+
+def ss_inputs() -> tuple[dict[str, Tensor], Tensor]:
+    tokens = dict.fromkeys(LATENT_CHANNELS, 1) | {"shape": 64}
+    noise = {name: 1.7 * uniform(f"noise/{name}", 1, tokens[name], c) for name, c in LATENT_CHANNELS.items()}
+    return noise, 1.7 * uniform("ss_condition", 1, 11, 48)
+
+
+@pytest.mark.parametrize("case", ["conditional", "unconditional", "step_size_250"])
+def test_ss_velocity(ss_generator: ShortCut, case: str) -> None:
+    x, condition = ss_inputs()
+    size = torch.tensor([250.0 if case == "step_size_250" else 0.0])
+    velocity = ss_generator.reverse_fn.backbone(
+        x, torch.tensor([TIME]), condition, d=size, cfg=case == "unconditional"
+    )
+    genuine = recorded("ss_generator")
+    for name in x:
+        assert_agree(velocity[name], genuine[f"{case}.{name}"])
+
+
+def test_ss_cases_differ() -> None:
+    """Guidance and step size change the recorded velocity, so that agreeing on each case means something."""
+    genuine = recorded("ss_generator")
+    for case in ("unconditional", "step_size_250"):
+        assert (genuine[f"{case}.shape"] - genuine["conditional.shape"]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("case", ["sampled", "distilled"])
+def test_ss_sampling(ss_generator: ShortCut, case: str) -> None:
+    """Four steps of the genuine sampler: time grid, guidance interval, Euler steps, step-size embedding."""
+    noise, condition = ss_inputs()
+    sampler = ss_generator
+    if case == "distilled":
+        guided = ClassifierFreeGuidance(sampler.reverse_fn.backbone, 0.0, (0.0, 500.0))
+        sampler = ShortCut(guided, 4, 3.0, shortcut=True).eval()
+    result = sampler.sample(noise, condition)
+    for name in noise:
+        assert_agree(result[name], recorded("ss_generator")[f"{case}.{name}"])
+
+
+@pytest.fixture(scope="module")
+def slat_generator() -> FlowMatching:
+    backbone = StructuredLatentGenerator(16, 8, 64, 2, 4, 4.0, 48, (32,), 2)
+    return fill(FlowMatching(ClassifierFreeGuidance(backbone, 1.0, (0.0, 500.0)), 4, 1.0), "slat_generator")
+
+
+@pytest.mark.parametrize("case", ["conditional", "unconditional", "sampled"])
+def test_slat_generator(slat_generator: FlowMatching, case: str) -> None:
+    genuine = recorded("slat_generator")
+    coords = voxels("slat", 150, 16)
+    assert torch.equal(coords, genuine["coords"])
+    x, condition = 1.7 * uniform("slat_noise", 1, 150, 8), 1.7 * uniform("slat_condition", 1, 13, 48)
+    if case == "sampled":
+        result = slat_generator.sample(x, condition, coords)
+    else:
+        backbone = slat_generator.reverse_fn.backbone
+        result = backbone(x, torch.tensor(TIME), condition, coords, cfg=case == "unconditional")
+    assert_agree(result, genuine[case])
+
+
+def test_ss_decoder() -> None:
+    decoder = fill(SparseStructureDecoder(8, (32, 16, 8), 2, 2), "ss_decoder")
+    assert_agree(decoder(1.7 * uniform("ss_latent", 1, 64, 8)), recorded("ss_decoder")["logits"])
+
+
+@pytest.mark.parametrize(("name", "gaussians", "count"), [("slat_decoder_gs", 32, 120), ("slat_decoder_gs_4", 4, 40)])
+def test_gaussian_decoder(name: str, gaussians: int, count: int) -> None:
+    decoder = fill(GaussianDecoder(16, 8, 64, 3, 4, 8, gaussians), "slat_decoder_gs")
+    result = decoder(1.7 * uniform("gs_latent", count, 8), voxels("gs", count, 16))[0]
+    genuine = recorded(name)  # every seventh Gaussian
+    for field in ("xyz", "scaling", "rotation", "opacity", "features_dc"):
+        assert_agree(getattr(result, field)[::7], genuine[f"raw_{field}"])
+    for field in ("xyz", "scaling", "rotation", "opacity"):
+        assert_agree(getattr(result, f"get_{field}")[::7], genuine[field])
+
+
+def test_mesh_decoder_features() -> None:
+    decoder = fill(MeshDecoder(8, 8, 256, 2, 4, 4, (64, 32)), "slat_decoder_mesh")
+    output = decoder(1.7 * uniform("mesh_latent", 10, 8), voxels("mesh", 10, 8))
+    genuine = recorded("slat_decoder_mesh")
+    assert torch.equal(output.coords, genuine["coords"])
+    assert_agree(output.feats, genuine["features"])
+
+
+def test_surface_extraction() -> None:
+    """The genuine dense FlexiCubes of the same features, random ones: ambiguous cubes, open borders and all.
+
+    Vertices come in another order; they are matched by position, and faces by the vertices that they join.
+    """
+    genuine = recorded("slat_decoder_mesh")
+    surface = extract_surface(genuine["coords"][:, 1:], genuine["features"], 32)
+    assert surface.vertices.shape == genuine["vertices"].shape
+    distance, match = torch.cdist(
+        surface.vertices, genuine["vertices"], compute_mode="donot_use_mm_for_euclid_dist"
+    ).min(dim=1)
+    assert distance.max() < TOLERANCE
+    assert len(match.unique()) == len(match)
+    assert_agree(surface.attributes, genuine["attributes"][match])
+    ours = {_cyclic(face) for face in match[surface.faces].tolist()}
+    assert ours == {_cyclic(face) for face in genuine["faces"].tolist()}
+    assert len(ours) > 1000
+
+
+def _cyclic(face: list[int]) -> tuple[int, ...]:
+    first = face.index(min(face))
+    return tuple(face[first:] + face[:first])
