@@ -95,7 +95,9 @@ def _gather_product(feats: Tensor, weight: Tensor, table: Tensor) -> Tensor:
 
 def _compute_dtype(feats: Tensor) -> torch.dtype:
     kind = feats.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else feats.dtype
+    # Sizes can also be studied on the meta device, which has no autocast.
+    mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if mixed else feats.dtype
 
 
 def gather_convolution(feats: Tensor, weight: Tensor, table: Tensor, mirror: Tensor) -> Tensor:

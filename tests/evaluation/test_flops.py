@@ -1,0 +1,102 @@
+"""Counted operations against the fact sheet (section 11), against formulas, and by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastsam3d.evaluation.flops import count_run, plain_passes, run_flops
+from fastsam3d.evaluation.flops_counting import NetworkCounter
+from fastsam3d.models.flops import ModelFlops, VoxelCounts
+from fastsam3d.pipeline.loading import model_config
+from fastsam3d.savings import Passes, sampling_flops
+from fastsam3d.techniques.base import SPARSE_STRUCTURE, STRUCTURED_LATENT
+from fastsam3d.techniques.exact import ExactConfig
+
+TERA = 1e12
+SHEET = 0.01
+"""Relative difference to the figures of the fact sheet, which are rounded to two or three digits."""
+
+
+@pytest.fixture(scope="module")
+def official():
+    return model_config("sam3d")
+
+
+def test_figures_of_the_fact_sheet(official):
+    costs = ModelFlops(official)
+    assert costs.sparse_structure().total / TERA == pytest.approx(9.09, rel=SHEET)
+    for voxels, expected in ((5_000, 2.35), (10_000, 4.46), (20_000, 9.59), (26_300, 13.5)):
+        assert costs.structured_latent(VoxelCounts.shell(voxels)).total / TERA == pytest.approx(expected, rel=SHEET)
+    assert sum(costs.embedding(SPARSE_STRUCTURE).values()) / TERA == pytest.approx(4.76, rel=SHEET)
+    assert sum(costs.embedding(STRUCTURED_LATENT).values()) / TERA == pytest.approx(4.16, rel=SHEET)
+    assert costs.structure_decoder() / TERA == pytest.approx(0.813, rel=SHEET)
+    for voxels, mesh, gaussian in ((5_000, 1.6, 0.87), (10_000, 3.2, 1.74), (20_000, 6.3, 3.48)):
+        assert costs.mesh_decoder(VoxelCounts.shell(voxels)) / TERA == pytest.approx(mesh, rel=0.03)
+        assert costs.gaussian_decoder(VoxelCounts.shell(voxels)) / TERA == pytest.approx(gaussian, rel=SHEET)
+
+
+def test_default_runs(official):
+    plain = run_flops(official, 10_000).stages
+    assert plain["sparse_structure"] == pytest.approx(400, rel=SHEET)
+    assert plain["structured_latent"] == pytest.approx(169, rel=SHEET)
+    assert count_run(official, 10_000, formats=()) == pytest.approx(4.76 + 400 + 0.81 + 4.16 + 169, rel=SHEET)
+
+
+def test_counted_networks_agree_with_the_formulas():
+    config = model_config("mini")
+    costs, counts = ModelFlops(config), VoxelCounts.shell(800)
+    counter = NetworkCounter(config)
+    for stage in (SPARSE_STRUCTURE, STRUCTURED_LATENT):
+        assert counter.embedding(stage) == pytest.approx(sum(costs.embedding(stage).values()), rel=1e-6)
+    assert counter.structure_decoder() == pytest.approx(costs.structure_decoder(), rel=1e-6)
+    assert counter.decoder("slat_decoder_mesh", counts) == pytest.approx(costs.mesh_decoder(counts), rel=0.01)
+    assert counter.decoder("slat_decoder_gs", counts) == costs.gaussian_decoder(counts) == 0
+
+
+@pytest.mark.parametrize(
+    "exact",
+    [
+        None,
+        ExactConfig(),
+        ExactConfig(zero_condition=False),
+        ExactConfig(condition_cache=False, shared_prefix=False),
+        ExactConfig(zero_condition=False, condition_cache=False),
+    ],
+)
+@pytest.mark.parametrize("stage", [SPARSE_STRUCTURE, STRUCTURED_LATENT])
+def test_counted_runs_agree_with_the_formulas(stage, exact):
+    config, counts = model_config("mini"), VoxelCounts.shell(800)
+    first = stage == SPARSE_STRUCTURE
+    parts = ModelFlops(config).sparse_structure() if first else ModelFlops(config).structured_latent(counts)
+    counted = NetworkCounter(config, exact).sampling(stage, None if first else counts)
+    names = [] if exact is None else [name for name, on in vars(exact).items() if on]
+    passes = plain_passes(config, stage)
+    assert counted.run(passes) == pytest.approx(sampling_flops(parts, passes, names), rel=2e-3)
+    if not first:
+        partial = Passes(9, 5, 4.5, 2.5)
+        # Rounding to whole tokens, and the shared layers of a carved pass.
+        assert counted.run(partial) == pytest.approx(sampling_flops(parts, partial, names), rel=0.02)
+
+
+@pytest.mark.slow
+def test_official_size_on_the_meta_device(official):
+    exact = NetworkCounter(official, ExactConfig())
+    plain = NetworkCounter(official)
+    counts = VoxelCounts.shell(10_000)
+    for stage, limits in ((SPARSE_STRUCTURE, (400, 280)), (STRUCTURED_LATENT, (169, 140))):
+        sizes = None if stage == SPARSE_STRUCTURE else counts
+        passes = plain_passes(official, stage)
+        assert plain.sampling(stage, sizes).run(passes) / TERA == pytest.approx(limits[0], rel=SHEET)
+        assert exact.sampling(stage, sizes).run(passes) / TERA <= limits[1]
+
+
+def test_neighbours_of_a_full_cube_by_hand():
+    axis = torch.arange(4, dtype=torch.int32)
+    coords = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    counts = VoxelCounts.of(torch.cat([coords.new_zeros(64, 1), coords], 1))
+    # Per axis a cube of side n has (3n - 2) / n occupied taps: 4 of 2 cells, 10 of 4 voxels, 22 of 8 children.
+    expected = ((4 / 2) ** 3, (10 / 4) ** 3, (22 / 8) ** 3, (46 / 16) ** 3)
+    assert counts.neighbours == pytest.approx(expected)
+    assert (counts.voxels, counts.cells) == (64, 8)
+    assert counts.window == 64  # one window, with and without the shift by half a window
