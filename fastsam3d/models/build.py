@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from torch import nn
@@ -13,6 +14,9 @@ from fastsam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching,
 from fastsam3d.models.point_patch import PointPatchEmbed
 from fastsam3d.models.sparse_structure_decoder import SparseStructureDecoder
 from fastsam3d.models.sparse_structure_generator import SparseStructureGenerator
+
+EMBEDDERS = ("ss_condition_embedder", "slat_condition_embedder")
+"""Networks that a pipeline keeps beside its `models`."""
 
 
 def build_condition_embedder(config: ConditionEmbedderConfig) -> ConditionEmbedder:
@@ -44,28 +48,39 @@ def build_slat_generator(config: ModelConfig) -> FlowMatching:
     return FlowMatching(guided, config.slat_sampler.inference_steps, config.slat_sampler.rescale_t)
 
 
-def build_models(config: ModelConfig, formats: tuple[str, ...] = ("mesh", "gaussian")) -> nn.ModuleDict:
-    """Generators and the decoders that `formats` need, under the names that upstream uses.
+def build_networks(
+    config: ModelConfig, formats: tuple[str, ...] = ("mesh", "gaussian")
+) -> Iterator[tuple[str, nn.Module]]:
+    """Every network that `formats` need, one after the other, under the names that upstream uses.
 
-    Returns a `ModuleDict` with `ss_generator`, `ss_decoder`, `slat_generator` and, as asked for and configured,
-    `slat_decoder_mesh` and `slat_decoder_gs`.
+    A caller may convert or move each before the next is built: then only one is ever there in full precision.
+    First the models (`ss_generator`, `ss_decoder`, `slat_generator`, and as asked for and configured
+    `slat_decoder_mesh` and `slat_decoder_gs`), then the condition embedders of `EMBEDDERS`.
     """
+    yield from _models(config, formats)
+    yield "ss_condition_embedder", build_condition_embedder(config.ss_condition_embedder)
+    yield "slat_condition_embedder", build_condition_embedder(config.slat_condition_embedder)
+
+
+def _models(config: ModelConfig, formats: tuple[str, ...]) -> Iterator[tuple[str, nn.Module]]:
     from fastsam3d.models.structured_latent_decoder import GaussianDecoder, MeshDecoder
 
-    models: dict[str, nn.Module] = {
-        "ss_generator": build_ss_generator(config),
-        "ss_decoder": SparseStructureDecoder(**asdict(config.ss_decoder)),
-        "slat_generator": build_slat_generator(config),
-    }
+    yield "ss_generator", build_ss_generator(config)
+    yield "ss_decoder", SparseStructureDecoder(**asdict(config.ss_decoder))
+    yield "slat_generator", build_slat_generator(config)
     if "mesh" in formats:
-        models["slat_decoder_mesh"] = MeshDecoder(**asdict(config.slat_decoder_mesh))
+        yield "slat_decoder_mesh", MeshDecoder(**asdict(config.slat_decoder_mesh))
     if "gaussian" in formats and config.slat_decoder_gs is not None:
-        models["slat_decoder_gs"] = GaussianDecoder(**asdict(config.slat_decoder_gs))
-    return nn.ModuleDict(models)
+        yield "slat_decoder_gs", GaussianDecoder(**asdict(config.slat_decoder_gs))
+
+
+def build_models(config: ModelConfig, formats: tuple[str, ...] = ("mesh", "gaussian")) -> nn.ModuleDict:
+    """The models of `build_networks`."""
+    return nn.ModuleDict(dict(_models(config, formats)))
 
 
 def build_condition_embedders(config: ModelConfig) -> dict[str, nn.Module]:
-    """Condition embedders of both stages, under the names that upstream uses."""
+    """The condition embedders of `build_networks`."""
     return {
         "ss_condition_embedder": build_condition_embedder(config.ss_condition_embedder),
         "slat_condition_embedder": build_condition_embedder(config.slat_condition_embedder),

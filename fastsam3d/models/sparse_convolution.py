@@ -100,19 +100,22 @@ def _compute_dtype(feats: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if mixed else feats.dtype
 
 
-def gather_convolution(feats: Tensor, weight: Tensor, table: Tensor, mirror: Tensor) -> Tensor:
+def gather_convolution(feats: Tensor, weight: Tensor, table: Tensor, mirror: Tensor | None = None) -> Tensor:
     """Sum over K taps of gathered rows times the tap's matrix.
 
     Args:
         feats: `[N, C_in]`.
         weight: `[K, C_in, C_out]`.
         table: row of tap k for site i `[N, K]`; `N` for an empty site.
-        mirror: rows of the opposite taps `[N, K]` (used by the gradient).
+        mirror: rows of the opposite taps `[N, K]`, which the gradient uses; None: the columns in reverse.
 
     Returns:
         `[N, C_out]`, in autocast's type where autocast is on.
     """
     dtype = _compute_dtype(feats)
+    if not torch.is_grad_enabled():
+        return _gather_product(feats.to(dtype), weight.to(dtype).flatten(0, 1), table)
+    mirror = table.flip(1) if mirror is None else mirror
     return _GatherConvolution.apply(feats.to(dtype), weight.to(dtype), table, mirror)
 
 
@@ -145,7 +148,7 @@ class SubMConvolution(nn.Module):
         if self.kernel == 1:
             return self.pointwise(feats)
         table = index.neighbours()
-        out = gather_convolution(feats, self.taps(), table, table.flip(1))
+        out = gather_convolution(feats, self.taps(), table)
         return out + self.bias.to(out.dtype)
 
     def apply_to_children(self, feats: Tensor, index: SparseIndex) -> Tensor:

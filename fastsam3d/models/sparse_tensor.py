@@ -7,13 +7,17 @@ of one evaluation share them, and a caller may share one index among evaluations
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-DENSE_LOOKUP_CELLS = 130**3
-"""Up to this many cells, voxels are found through a dense table (one int32 a cell); beyond, by search."""
+DENSE_LOOKUP_CELLS = {"cpu": 130**3, "cuda": 1 << 25}
+"""Up to this many cells, voxels are found through a dense table (one int32 a cell); beyond, by search. On a CUDA
+device the table of the finest level (258^3 cells, 69 MB) costs less than the search."""
+LOOKUP_ROWS = 1 << 18
+"""Voxels whose neighbours are looked up at a time, which bounds the working memory (27 int64 a voxel)."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,29 @@ class Windows:
     Attributes:
         buckets: pairs (rows `[W, L]` of the voxels of W windows, padding repeats row 0; valid `[W, L]` or
             None where nothing is padded).
-        restore: `[N]`, where each voxel's row is among the buckets' valid rows, one bucket after the other.
+        restore: `[N]`, where each voxel's row is among the buckets' rows, padding counted, one bucket after the
+            other.
     """
 
     buckets: tuple[tuple[Tensor, Tensor | None], ...]
     restore: Tensor
+
+
+@dataclass(frozen=True)
+class PackedWindows:
+    """The same partition as one list of voxels, window after window, for kernels of variable length.
+
+    Attributes:
+        order: voxels sorted by window `[N]`.
+        restore: the inverse permutation `[N]`.
+        offsets: where each window begins in `order`, and N at the end `[W + 1]`, int32.
+        longest: voxels of the largest window.
+    """
+
+    order: Tensor
+    restore: Tensor
+    offsets: Tensor
+    longest: int
 
 
 @dataclass
@@ -91,6 +113,10 @@ class SparseIndex:
         """Windows of `window`^3 voxels, `floor((coord + shift) / window)`, without cyclic wrap."""
         return self._get(("windows", window, shift), lambda: self._windows(window, shift))
 
+    def packed_windows(self, window: int, shift: int) -> PackedWindows:
+        """The windows of `windows` without padding."""
+        return self._get(("packed", window, shift), lambda: self._packed_windows(window, shift))
+
     def batch_sizes(self) -> list[int]:
         """Voxels of each object; rows are grouped by object."""
         return self._get("batch_sizes", lambda: torch.bincount(self.coords[:, 0].long()).tolist())
@@ -118,15 +144,32 @@ class SparseIndex:
     def _neighbours(self) -> Tensor:
         linear, (cells, _, sx, sy, sz) = self._linear()
         count = len(linear)
-        steps = [x * sx + y * sy + z * sz for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
-        wanted = linear.unsqueeze(1) + linear.new_tensor(steps)
-        if cells <= DENSE_LOOKUP_CELLS:
-            table = torch.full((cells,), count, dtype=torch.int32, device=linear.device)
-            table[linear] = torch.arange(count, dtype=torch.int32, device=linear.device)
-            return table[wanted].long()
+        steps = linear.new_tensor(
+            [x * sx + y * sy + z * sz for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
+        )
+        limit = DENSE_LOOKUP_CELLS.get(linear.device.type, DENSE_LOOKUP_CELLS["cpu"])
+        find = self._by_table(linear, cells) if cells <= limit else self._by_search(linear)
+        neighbours = linear.new_empty(count, 27)
+        for begin in range(0, count, LOOKUP_ROWS):
+            neighbours[begin : begin + LOOKUP_ROWS] = find(linear[begin : begin + LOOKUP_ROWS].unsqueeze(1) + steps)
+        return neighbours
+
+    @staticmethod
+    def _by_table(linear: Tensor, cells: int) -> Callable[[Tensor], Tensor]:
+        count = len(linear)
+        table = torch.full((cells,), count, dtype=torch.int32, device=linear.device)
+        table[linear] = torch.arange(count, dtype=torch.int32, device=linear.device)
+        return lambda wanted: table[wanted]
+
+    @staticmethod
+    def _by_search(linear: Tensor) -> Callable[[Tensor], Tensor]:
         ordered, order = linear.sort()
-        position = torch.searchsorted(ordered, wanted).clamp_(max=max(count - 1, 0))
-        return torch.where(ordered[position] == wanted, order[position], count)
+
+        def find(wanted: Tensor) -> Tensor:
+            position = torch.searchsorted(ordered, wanted).clamp_(max=max(len(linear) - 1, 0))
+            return torch.where(ordered[position] == wanted, order[position], len(linear))
+
+        return find
 
     def _pooling(self) -> Pooling:
         cells = self.coords.long().clone()
@@ -146,13 +189,23 @@ class SparseIndex:
         scale = self.coords.new_tensor([1, 2, 2, 2])
         return SparseIndex(((self.coords * scale).unsqueeze(1) + offsets).flatten(0, 1))
 
-    def _windows(self, window: int, shift: int) -> Windows:
+    def _sorted_by_window(self, window: int, shift: int) -> tuple[Tensor, Tensor]:
+        """Voxels sorted by window `[N]` and voxels of each window `[W]`."""
         coords = self.coords.long()
         cells = torch.cat([coords[:, :1], (coords[:, 1:] + shift) // window], dim=1)
         size = cells.amax(0) + 1
         linear = ((cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]) * size[3] + cells[:, 3]
         _, inverse, counts = torch.unique(linear, return_inverse=True, return_counts=True)
-        order = torch.argsort(inverse, stable=True)
+        return torch.argsort(inverse, stable=True), counts
+
+    def _packed_windows(self, window: int, shift: int) -> PackedWindows:
+        order, counts = self._sorted_by_window(window, shift)
+        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
+        return PackedWindows(order, torch.argsort(order), offsets, int(counts.max()))
+
+    def _windows(self, window: int, shift: int) -> Windows:
+        coords = self.coords
+        order, counts = self._sorted_by_window(window, shift)
         starts = counts.cumsum(0) - counts
         # Windows of similar size share one padded batch: sizes are rounded up to quarters of a power of two,
         # which bounds the padding at a quarter of the work.
@@ -173,8 +226,14 @@ class SparseIndex:
             rows = torch.where(valid, rows, rows[:, :1])
             buckets.append((rows, None if sizes[begin] == length else valid))
             begin = end
-        listed = torch.cat([rows.flatten() if valid is None else rows[valid] for rows, valid in buckets])
-        return Windows(tuple(buckets), torch.argsort(listed))
+        # Padding repeats a voxel; marked with N and up it sorts behind all voxels.
+        listed = torch.cat(
+            [
+                rows.flatten() if valid is None else torch.where(valid, rows, len(coords)).flatten()
+                for rows, valid in buckets
+            ]
+        )
+        return Windows(tuple(buckets), torch.argsort(listed)[: len(coords)])
 
 
 def _bucket_size(count: int) -> int:

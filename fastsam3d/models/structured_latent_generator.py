@@ -55,7 +55,10 @@ class SparseResBlock(nn.Module):
             index = x.index
             h = self.conv1.conv.apply_to(h, index)
         # The scale comes before the shift here, unlike in the transformer blocks (section 14, item 17).
-        scale, shift = self.emb_layers(t_emb).index_select(0, index.coords[:, 0].long()).chunk(2, dim=-1)
+        modulation = self.emb_layers(t_emb)
+        if len(modulation) > 1:  # one object's row is broadcast; several are copied to their voxels
+            modulation = modulation.index_select(0, index.coords[:, 0].long())
+        scale, shift = modulation.chunk(2, dim=-1)
         h = F.silu(self.norm2(h) * (1 + scale) + shift)
         return SparseTensor(self.conv2.conv.apply_to(h, index) + skip, index)
 

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastsam3d.models.layers import FeedForward, LayerNorm32, sinusoidal_position_embedding
-from fastsam3d.models.sparse_tensor import SparseIndex, SparseTensor
+from fastsam3d.models.sparse_tensor import PackedWindows, SparseIndex, SparseTensor, Windows
 
 
-class WindowedSelfAttention(nn.Module):
-    """Multi-head self-attention inside windows of voxels, without normalisation of queries and keys.
+def attend_in_windows(qkv: Tensor, windows: Windows) -> Tensor:
+    """Attention inside each window. Queries, keys and values `[N, 3, H, D]` -> `[N, H * D]`.
 
     Windows of similar size are padded to one batch, so the work grows with the number of voxels, not with
     its square.
     """
+    outputs = []
+    for rows, valid in windows.buckets:
+        q, k, v = qkv[rows].permute(2, 0, 3, 1, 4).unbind(0)
+        mask = None if valid is None else valid[:, None, None, :]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        outputs.append(out.flatten(0, 1))
+    return torch.cat(outputs).index_select(0, windows.restore)
+
+
+def attend_in_packed_windows(qkv: Tensor, windows: PackedWindows) -> Tensor:
+    """The same through one kernel of variable sequence length, where `has_packed_kernel`."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = qkv.index_select(0, windows.order).transpose(0, 1).contiguous().unbind(0)
+    out = varlen_attn(q, k, v, windows.offsets, windows.offsets, windows.longest, windows.longest)
+    return out.flatten(1).index_select(0, windows.restore)
+
+
+def has_packed_kernel(qkv: Tensor) -> bool:
+    """Whether PyTorch has a fused kernel of variable sequence length for such tensors (from release 2.10 on)."""
+    if qkv.device.type != "cuda" or qkv.dtype not in (torch.float16, torch.bfloat16) or qkv.requires_grad:
+        return False
+    known = importlib.util.find_spec("torch.nn.attention.varlen") is not None
+    return known and torch.cuda.get_device_capability(qkv.device) >= (8, 0)
+
+
+class WindowedSelfAttention(nn.Module):
+    """Multi-head self-attention inside windows of voxels, without normalisation of queries and keys."""
 
     def __init__(self, channels: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
@@ -24,16 +54,12 @@ class WindowedSelfAttention(nn.Module):
         self.to_out = nn.Linear(channels, channels)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        qkv = self.to_qkv(x.feats)
-        windows = x.index.windows(self.window, self.shift)
-        outputs = []
-        for rows, valid in windows.buckets:
-            q, k, v = qkv[rows].unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-            mask = None if valid is None else valid[:, None, None, :]
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-            outputs.append(out.flatten(0, 1) if valid is None else out[valid])
-        joined = torch.cat(outputs).index_select(0, windows.restore)
-        return x.replace(self.to_out(joined))
+        qkv = self.to_qkv(x.feats).unflatten(-1, (3, self.heads, -1))
+        if has_packed_kernel(qkv):
+            attended = attend_in_packed_windows(qkv, x.index.packed_windows(self.window, self.shift))
+        else:
+            attended = attend_in_windows(qkv, x.index.windows(self.window, self.shift))
+        return x.replace(self.to_out(attended))
 
 
 class WindowedTransformerBlock(nn.Module):

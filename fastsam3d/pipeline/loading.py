@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from fastsam3d.errors import UserError
-from fastsam3d.models.build import build_condition_embedders, build_models
+from fastsam3d.models.build import EMBEDDERS, build_networks
 from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.models.packed_weights import read_safetensors
+from fastsam3d.models.precision import store_half
 from fastsam3d.pipeline.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def load_pipeline(
     *,
     formats: tuple[str, ...] = ("mesh", "gaussian"),
     autocast: torch.dtype | None = None,
+    half_weights: bool = True,
 ) -> Pipeline:
     """Builds a pipeline, ready to run.
 
@@ -48,6 +50,8 @@ def load_pipeline(
         random_weights: leave the weights as initialised, the same at every call. For speed and memory only.
         formats: decoders to build; those that the model's configuration lacks are left out.
         autocast: dtype of mixed precision, None for none.
+        half_weights: with `autocast`, store the matrices in that type, cast once (`fastsam3d.models.precision`);
+            false keeps them in fp32 and casts at every call.
 
     Raises:
         UserError: unknown model, absent device, missing or unfitting weights.
@@ -56,10 +60,15 @@ def load_pipeline(
     target = check_device(device)
     directory = None if random_weights else _checkpoint_directory(model, checkpoint_dir)
     # Initialisation draws from the global generators; they are given back as they were.
+    networks: dict[str, nn.Module] = {}
     with torch.random.fork_rng(devices=[] if target.type == "cpu" else [target]), torch.device(target):
         torch.manual_seed(0)
-        models = build_models(config, formats)
-        embedders = build_condition_embedders(config)
+        for name, network in build_networks(config, formats):
+            if autocast is not None and half_weights:
+                store_half(name, network, autocast, target)
+            networks[name] = network
+    embedders = {name: networks.pop(name) for name in EMBEDDERS}
+    models = nn.ModuleDict(networks)
     if directory is not None:
         load_weights(models, embedders, directory)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fastsam3d.forecast import Corrector, History
@@ -18,6 +19,7 @@ from fastsam3d.techniques.base import (
     GuidedVelocity,
     Step,
     Velocity,
+    bounded,
     is_finite_and_bounded,
 )
 
@@ -72,22 +74,40 @@ class GuidedForecaster:
         return self._corrected(step, guided), guided
 
     def forecast(self, step: Step) -> Velocity | None:
-        """The velocity of a step that is not computed; None where no forecast can be trusted."""
+        """The velocity of a step that is not computed; None where no forecast can be trusted.
+
+        On a CUDA device a forecast that fails the check is replaced by the last computed values instead.
+        """
         if len(self.conditional) == 0:
             return None
         c = {name: self._modality(self.conditional, name, step, self.rule.order) for name in self.last}
         g = None
         if step.is_guided and len(self.delta) > 0:
             g = {name: self._modality(self.delta, name, step, self.rule.guidance_order) for name in self.last}
-        velocity = GuidedVelocity(c, g).combined()
-        if not is_finite_and_bounded(velocity, self.last, self.rule.safety_factor):
-            return None
+        if self.conditional.newest(next(iter(c))).is_cuda:
+            c, g = self._held_where_wrong(c, g)
+            velocity = GuidedVelocity(c, g).combined()
+        else:
+            velocity = GuidedVelocity(c, g).combined()
+            if not is_finite_and_bounded(velocity, self.last, self.rule.safety_factor):
+                return None
         if self.rule.corrector:
             duration = step.next_time - step.time
             self._corrector.skipped(step.index, step.time, duration, c)
             if g is not None:
                 self._guidance_corrector.skipped(step.index, step.time, duration, g)
         return velocity
+
+    def _held_where_wrong(self, c: Velocity, g: Velocity | None) -> tuple[Velocity, Velocity | None]:
+        """The forecast, or the last computed values where it is not finite or too long.
+
+        Without an answer to the host: on a GPU, waiting for one at every forecast step costs more than the step.
+        """
+        fine = bounded(GuidedVelocity(c, g).combined(), self.last, self.rule.safety_factor)
+        c = {name: torch.where(fine, value, self.conditional.newest(name)) for name, value in c.items()}
+        if g is not None:
+            g = {name: torch.where(fine, value, self.delta.newest(name)) for name, value in g.items()}
+        return c, g
 
     def _modality(self, history: History, name: str, step: Step, order: int) -> Tensor:
         axis, beta = self.rule.axis, self.rule.momentum_beta

@@ -52,7 +52,7 @@ def test_convolution_equals_dense_convolution_at_occupied_sites() -> None:
 def test_neighbours_by_search_equal_neighbours_by_table(monkeypatch: pytest.MonkeyPatch) -> None:
     coords = torch.cat([random_coords(50, 6, 1, 0), random_coords(40, 6, 2, 1)])
     by_table = SparseIndex(coords).neighbours()
-    monkeypatch.setattr(sparse_tensor, "DENSE_LOOKUP_CELLS", 0)
+    monkeypatch.setattr(sparse_tensor, "DENSE_LOOKUP_CELLS", {"cpu": 0})
     assert torch.equal(SparseIndex(coords).neighbours(), by_table)
     assert torch.equal(by_table[:, 13], torch.arange(90))
 
