@@ -120,7 +120,7 @@ class Acceleration:
     def _maker(self, kind: str, stage: str) -> Callable[[Trajectory], Any]:
         """Maker of the one policy of a kind that has a say in a run of this stage."""
         techniques = [
-            t for t in REGISTRY.values() if t.kind == kind and stage in t.stages and t.make is not None
+            t for t in REGISTRY.values() if t.kind == kind and stage in t.acts_on(self.config[t.name])
         ]
 
         def make(trajectory: Trajectory) -> Any:

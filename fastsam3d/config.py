@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastsam3d.errors import UserError
+from fastsam3d.stacking import refuse_clashes
 from fastsam3d.techniques import REGISTRY, TechniqueConfig
 
 NAME = "name"
-EXCLUSIVE = (("adaptive_caching", "latent_step_caching"),)
-"""Techniques of which at most one may be on: both decide when the same network runs."""
+KIND, DESCRIPTION = "kind", "description"
+ABOUT = (NAME, KIND, DESCRIPTION)
+"""Keys of a preset that say something about it; all others are config groups. Groups that it leaves out are off."""
+KINDS = {
+    "preset": "presets",
+    "method": "methods by others and parts of our own, for comparison",
+    "control": "controls, which every method must beat",
+}
+"""Kinds of presets, as a listing heads them, in its order."""
 
 
 def config_directory() -> Path:
@@ -46,6 +54,25 @@ def preset_names() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class PresetInfo:
+    """What a preset says about itself: its name, one of `KINDS`, and one line."""
+
+    name: str
+    kind: str
+    description: str
+
+
+def preset_info(name: str) -> PresetInfo:
+    """What an installed preset says about itself.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    values = _preset_values(name)
+    return PresetInfo(name, str(values.get(KIND, "preset")), str(values.get(DESCRIPTION, "")))
+
+
+@dataclass(frozen=True)
 class AccelerationConfig:
     """Settings of every technique.
 
@@ -61,12 +88,7 @@ class AccelerationConfig:
         return self.settings[group]
 
     def __post_init__(self) -> None:
-        for first, second in EXCLUSIVE:
-            if self.settings[first].enabled and self.settings[second].enabled:  # type: ignore[attr-defined]
-                raise UserError(
-                    f"{first} and {second} are both switched on and both decide when the latent network runs: "
-                    f"set {first}.enabled=false or {second}.enabled=false."
-                )
+        refuse_clashes(self.settings)
 
     @property
     def enabled(self) -> tuple[str, ...]:
@@ -106,7 +128,8 @@ def load_preset(
         UserError: an unknown preset, group or key, or a value of the wrong type or out of range.
     """
     values = _preset_values(preset)
-    name = str(values.pop(NAME, "custom"))
+    name = str(values.get(NAME, "custom"))
+    values = {group: content for group, content in values.items() if group not in ABOUT}
     groups = {group: dict(_mapping(group, content)) for group, content in values.items()}
     for key, value in (overrides or {}).items():
         for group, content in _override(key, value).items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from fastsam3d.cli.flags import PARAMETERS, wrapped
 from fastsam3d.cli.running import say
@@ -35,25 +34,12 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if len(words) > 1 or any(word.startswith("-") for word in words):
         raise UserError("presets takes one name, or --keys, or nothing. See --help.")
-    folder = config_directory() / "acceleration"
     if words:
         if words[0] not in preset_names():
             raise UserError(f"unknown preset {words[0]!r}. {suggestion(words[0], preset_names())}")
-        say((folder / f"{words[0]}.yaml").read_text(encoding="utf-8"))
+        say((config_directory() / "acceleration" / f"{words[0]}.yaml").read_text(encoding="utf-8"))
         return 0
-    width = max(len(name) for name in preset_names())
-    order = sorted(preset_names(), key=lambda name: (RANK.get(name, len(RANK)), name))
-    lines = [f"{name:<{width}}  {first_comment(folder / f'{name}.yaml')}" for name in order]
-    say(
-        "\n".join(
-            [
-                *lines,
-                "",
-                "Use one with acceleration=NAME; print one with: python -m fastsam3d presets NAME",
-                "",
-            ]
-        )
-    )
+    say(listing())
     return 0
 
 
@@ -61,10 +47,24 @@ RANK = {"off": 0, "exact": 1, "paper": 2, "balanced": 3, "fast": 4}
 """Order of the listing: from the plainest to the fastest."""
 
 
-def first_comment(path: Path) -> str:
-    """The first line of a YAML file without its sign."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ") if first.startswith("#") else ""
+def listing() -> str:
+    """All presets with their descriptions, grouped by kind."""
+    from fastsam3d.config import KINDS, preset_info, preset_names
+
+    known = [preset_info(name) for name in preset_names()]
+    width = max(len(info.name) for info in known)
+    blocks = []
+    for kind, heading in KINDS.items():
+        members = sorted(
+            (info for info in known if info.kind == kind),
+            key=lambda info: (RANK.get(info.name, len(RANK)), info.name),
+        )
+        if members:
+            blocks.append(f"{heading}:")
+            blocks += [f"  {info.name:<{width}}  {info.description}" for info in members]
+            blocks.append("")
+    blocks += ["Use one with acceleration=NAME; print one with: python -m fastsam3d presets NAME", ""]
+    return "\n".join(blocks)
 
 
 def _keys() -> str:

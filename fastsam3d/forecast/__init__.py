@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from fastsam3d.forecast.corrector import Corrector
+from fastsam3d.forecast.differences import BackwardDifferences
 from fastsam3d.forecast.dmd import dmd_forecast
 from fastsam3d.forecast.hermite import hermite_forecast, hermite_terms
 from fastsam3d.forecast.history import History
+from fastsam3d.forecast.magnitude import mean_distance, mean_magnitude
 from fastsam3d.forecast.newton import newton_forecast
 from fastsam3d.forecast.schedule import full_steps, guidance_edges, network_evaluations, three_phases
+from fastsam3d.forecast.taylor import taylor_forecast
 
 __all__ = [
+    "BackwardDifferences",
     "Corrector",
     "History",
     "dmd_forecast",
@@ -17,7 +21,10 @@ __all__ = [
     "guidance_edges",
     "hermite_forecast",
     "hermite_terms",
+    "mean_distance",
+    "mean_magnitude",
     "network_evaluations",
     "newton_forecast",
+    "taylor_forecast",
     "three_phases",
 ]

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from fastsam3d.forecast import guidance_edges
+from fastsam3d.forecast import guidance_edges, mean_distance, mean_magnitude
 from fastsam3d.techniques.base import (
     STRUCTURED_LATENT,
     Evaluate,
@@ -108,8 +106,8 @@ class AdaptiveCaching:
     def _may_skip(self, x: Velocity, step: Step) -> bool:
         if self.sensitivity is None or self._computed is None:
             return False
-        size = _mean_magnitude(self._computed[1])
-        self.error += self.sensitivity * _mean_distance(x, self._previous) / max(size, 1e-12)
+        size = mean_magnitude(self._computed[1])
+        self.error += self.sensitivity * mean_distance(x, self._previous) / max(size, 1e-12)
         return (
             not self.always
             and step.index >= self.config.warmup
@@ -121,26 +119,13 @@ class AdaptiveCaching:
     def _compute(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
         velocity, guided = self.forecaster.compute(x, step, evaluate)
         if self._computed is not None:
-            moved = _mean_distance(x, self._computed[0])
-            changed = _mean_distance(guided.conditional, self._computed[1])
+            moved = mean_distance(x, self._computed[0])
+            changed = mean_distance(guided.conditional, self._computed[1])
             # A state that did not move says nothing of sensitivity; then the next step is computed too.
             self.sensitivity = changed / moved if moved > 0 else None
         self._computed, self._previous = (x, guided.conditional), x
         self.error, self.skips = 0.0, 0
         return velocity
-
-
-def _mean_magnitude(values: Velocity) -> float:
-    return _mean(values.values())
-
-
-def _mean_distance(a: Velocity, b: Velocity) -> float:
-    return _mean(a[name].float() - b[name].float() for name in a)
-
-
-def _mean(tensors: object) -> float:
-    parts: list[Tensor] = list(tensors)  # type: ignore[call-overload]
-    return float(sum(p.float().abs().sum() for p in parts)) / sum(p.numel() for p in parts)
 
 
 def _make(config: AdaptiveCachingConfig, trajectory: Trajectory) -> AdaptiveCaching | None:

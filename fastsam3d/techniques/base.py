@@ -7,7 +7,6 @@ A *voxel policy* changes the set of voxels. None of them knows a pipeline; see `
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -15,7 +14,32 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from fastsam3d.errors import UserError
+from fastsam3d.techniques.settings import AccelerationWarning, TechniqueConfig, setting
+
+__all__ = [
+    "LATENT",
+    "REGISTRY",
+    "SHAPE",
+    "SPARSE_STRUCTURE",
+    "STAGES",
+    "STRUCTURED_LATENT",
+    "AccelerationWarning",
+    "Evaluate",
+    "EvaluationPolicy",
+    "GuidedVelocity",
+    "Step",
+    "Technique",
+    "TechniqueConfig",
+    "Trajectory",
+    "Velocity",
+    "VelocityPolicy",
+    "VoxelPolicy",
+    "VoxelSet",
+    "is_finite_and_bounded",
+    "register",
+    "setting",
+    "stages_setting",
+]
 
 SPARSE_STRUCTURE = "sparse_structure"
 STRUCTURED_LATENT = "structured_latent"
@@ -29,90 +53,9 @@ LATENT = "latent"
 Velocity = dict[str, Tensor]
 
 
-class AccelerationWarning(UserWarning):
-    """A setting that is allowed and known to cost quality."""
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[Any, ...] = (),
-) -> Any:
-    """A checked field of a technique's settings.
-
-    Args:
-        default: its value when a preset does not say.
-        help: unit, and what raising it does to speed and to quality.
-        low, high: inclusive range of a number.
-        choices: allowed values of a name.
-    """
-    return dataclasses.field(
-        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
-    )
-
-
-@dataclass(frozen=True)
-class TechniqueConfig:
-    """Base of all settings: values are checked for type, finiteness and range when they are made."""
-
-    @classmethod
-    def group(cls) -> str:
-        """Name of the config group, for messages."""
-        return next((t.name for t in REGISTRY.values() if t.config is cls), cls.__name__)
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = _checked(getattr(self, field.name), field, f"{self.group()}.{field.name}")
-            object.__setattr__(self, field.name, value)
-
-    @classmethod
-    def describe(cls) -> dict[str, str]:
-        """Help text of every field, with its range."""
-        lines = {}
-        for field in dataclasses.fields(cls):
-            limits = _range_text(field.metadata)
-            lines[field.name] = f"{field.metadata.get('help', '')}{f' Allowed: {limits}.' if limits else ''}"
-        return lines
-
-
-def _range_text(metadata: Mapping[str, Any]) -> str:
-    if metadata.get("choices"):
-        return ", ".join(str(c) for c in metadata["choices"])
-    low, high = metadata.get("low"), metadata.get("high")
-    if low is None and high is None:
-        return ""
-    if high is None:
-        return f"at least {low}"
-    return f"{low} to {high}"
-
-
-def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
-    default, metadata = field.default, field.metadata
-    allowed = _range_text(metadata)
-    way_out = f"; allowed: {allowed} (default {default})" if allowed else f" (default {default})"
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise UserError(f"{where} is {value!r}: give true or false (default {str(default).lower()})")
-        return value
-    if isinstance(default, str):
-        if value not in metadata["choices"]:
-            raise UserError(f"{where} is {value!r}{way_out}")
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UserError(f"{where} is {value!r}: a finite number is needed{way_out}")
-    if isinstance(default, int):
-        if value != int(value):
-            raise UserError(f"{where} is {value!r}: a whole number is needed{way_out}")
-        value = int(value)
-    else:
-        value = float(value)
-    low, high = metadata["low"], metadata["high"]
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise UserError(f"{where} is {value!r}, out of range{way_out}")
-    return value
+def stages_setting(default: str = "both") -> Any:
+    """The field `stages` of a technique that can act on either sampled stage."""
+    return setting(default, "Sampled stages it acts on. Both: faster.", choices=("both", *STAGES))
 
 
 @dataclass(frozen=True)
@@ -241,11 +184,12 @@ class Technique:
 
     Attributes:
         name: config group.
-        config: its settings, a `TechniqueConfig` with a field `enabled`, or with switches only.
+        config: its settings, a `TechniqueConfig` with a field `enabled`, or with switches only. A field `stages`
+            (see `stages_setting`) lets the user choose among `stages`.
         kind: "velocity", "evaluation", "voxels", "steps" or "exact": which interface `make` returns.
-        stages: stages it acts on.
+        stages: stages it can act on.
         make: `(config, trajectory) -> policy` with the state of one run, None where the technique has no say in
-            it; for voxel policies `config -> policy`.
+            it; for voxel policies `config -> policy`. Asked only where the technique is on and acts on the stage.
         advise: warnings about settings that are allowed but known to cost quality.
     """
 
@@ -255,6 +199,13 @@ class Technique:
     stages: tuple[str, ...]
     make: Callable[..., Any] | None = None
     advise: Callable[[Any], list[str]] = dataclasses.field(default=cast(Any, lambda config: []))
+
+    def acts_on(self, config: Any) -> tuple[str, ...]:
+        """Stages on which it acts with these settings; none where it is off."""
+        if not getattr(config, "enabled", True):
+            return ()
+        chosen = getattr(config, "stages", "both")
+        return tuple(stage for stage in self.stages if chosen in ("both", stage))
 
 
 REGISTRY: dict[str, Technique] = {}

@@ -6,7 +6,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from fastsam3d.config import config_directory, load_preset, preset_names
+from fastsam3d.config import KINDS, config_directory, load_preset, preset_info, preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.techniques import REGISTRY
 
@@ -30,12 +30,20 @@ def test_every_preset_loads_names_itself_and_says_how_to_use_it(path):
 
 
 @pytest.mark.parametrize("path", preset_files(), ids=lambda path: path.stem)
-def test_every_technique_that_is_on_states_all_its_values(path):
+def test_presets_say_what_they_are_and_name_only_what_is_on(path):
+    info = preset_info(path.stem)
+    assert info.kind in KINDS
+    assert len(info.description) > 20
     values = OmegaConf.to_container(OmegaConf.load(path))
-    for group, technique in REGISTRY.items():
-        assert group in values, f"{path.name} does not mention {group}"
-        if values[group].get("enabled", True):
-            assert set(values[group]) == {field.name for field in dataclasses.fields(technique.config)}
+    for group in set(values) - {"name", "kind", "description", "exact"}:
+        assert REGISTRY[group].acts_on(load_preset(path.stem)[group]), f"{group} is named and off"
+
+
+@pytest.mark.parametrize("name", ["off", "exact", "paper", "balanced", "fast"])
+def test_our_presets_state_all_values_of_what_is_on(name):
+    values = OmegaConf.to_container(OmegaConf.load(config_directory() / "acceleration" / f"{name}.yaml"))
+    for group in set(values) - {"name", "kind", "description"}:
+        assert set(values[group]) == {field.name for field in dataclasses.fields(REGISTRY[group].config)}
 
 
 def test_off_switches_nothing_on():

@@ -40,12 +40,15 @@ def test_help_of_the_other_verbs(verb, capsys):
     assert f"python -m fastsam3d {verb}" in capsys.readouterr().out
 
 
-def test_presets_are_listed_with_their_comment(capsys):
+def test_presets_are_listed_by_kind_with_their_descriptions(capsys):
     assert main(["presets"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == ["off", "exact", "paper", "balanced", "fast"]
-    assert {line.split()[0] for line in lines[: len(preset_names())]} == set(preset_names())
-    assert "bit-identical" in lines[0]
+    blocks = [block.splitlines() for block in capsys.readouterr().out.split("\n\n")]
+    names = [[line.split()[0] for line in lines[1:]] for lines in blocks[:3]]
+    assert names[0] == ["off", "exact", "paper", "balanced", "fast"]
+    assert {"taylorseer", "easycache", "hicache"} <= set(names[1])
+    assert "fewer_steps" in names[2]
+    assert sorted(name for group in names for name in group) == sorted(preset_names())
+    assert "bit-identical" in blocks[0][1]
 
 
 @pytest.mark.parametrize("name", preset_names())

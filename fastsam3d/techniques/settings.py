@@ -1,0 +1,99 @@
+"""Checked settings of techniques: what a field may hold, what it means, and what to do when it is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastsam3d.errors import UserError
+
+
+class AccelerationWarning(UserWarning):
+    """A setting that is allowed and known to cost quality."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] = (),
+) -> Any:
+    """A checked field of a technique's settings.
+
+    Args:
+        default: its value when a preset does not say.
+        help: unit, and what raising it does to speed and to quality.
+        low, high: inclusive range of a number.
+        choices: allowed values of a name.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
+    )
+
+
+@dataclass(frozen=True)
+class TechniqueConfig:
+    """Base of all settings: values are checked for type, finiteness and range when they are made."""
+
+    @classmethod
+    def group(cls) -> str:
+        """Name of the config group, for messages."""
+        from fastsam3d.techniques.base import REGISTRY
+
+        return next((t.name for t in REGISTRY.values() if t.config is cls), cls.__name__)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _checked(getattr(self, field.name), field, f"{self.group()}.{field.name}")
+            object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def describe(cls) -> dict[str, str]:
+        """Help text of every field, with its range."""
+        lines = {}
+        for field in dataclasses.fields(cls):
+            limits = _range_text(field.metadata)
+            lines[field.name] = f"{field.metadata.get('help', '')}{f' Allowed: {limits}.' if limits else ''}"
+        return lines
+
+
+def _range_text(metadata: Mapping[str, Any]) -> str:
+    if metadata.get("choices"):
+        return ", ".join(str(c) for c in metadata["choices"])
+    low, high = metadata.get("low"), metadata.get("high")
+    if low is None and high is None:
+        return ""
+    if high is None:
+        return f"at least {low}"
+    return f"{low} to {high}"
+
+
+def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
+    default, metadata = field.default, field.metadata
+    allowed = _range_text(metadata)
+    way_out = f"; allowed: {allowed} (default {default})" if allowed else f" (default {default})"
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UserError(f"{where} is {value!r}: give true or false (default {str(default).lower()})")
+        return value
+    if isinstance(default, str):
+        if value not in metadata["choices"]:
+            raise UserError(f"{where} is {value!r}{way_out}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{where} is {value!r}: a finite number is needed{way_out}")
+    if isinstance(default, int):
+        if value != int(value):
+            raise UserError(f"{where} is {value!r}: a whole number is needed{way_out}")
+        value = int(value)
+    else:
+        value = float(value)
+    low, high = metadata["low"], metadata["high"]
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise UserError(f"{where} is {value!r}, out of range{way_out}")
+    return value
