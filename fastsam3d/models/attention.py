@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastsam3d.models.layers import FeedForward, LayerNorm32, modulate
+from fastsam3d.models.elementwise import operations_for
+from fastsam3d.models.layers import FeedForward, LayerNorm32
 
 
 class MultiHeadRMSNorm(nn.Module):
@@ -40,6 +41,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class SelfAttention(nn.Module):
     """Full multi-head self-attention of one stream. `[B, T, C] -> [B, T, C]`."""
 
+    fused = True
+
     def __init__(self, channels: int, heads: int, qk_rms_norm: bool = True) -> None:
         super().__init__()
         self.heads = heads
@@ -52,9 +55,10 @@ class SelfAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values `[B, T, H, D]`, normalised: what carving keeps of unchanged tokens."""
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(dim=2)
+        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.unbind(dim=2)
         if self.qk_rms_norm:
-            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+            q, k = operations_for(qkv, self.fused).normalise_heads(qkv, self.q_rms_norm, self.k_rms_norm)
         return q, k, v
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,6 +95,8 @@ class ModulatedTransformerCrossBlock(nn.Module):
     (SAM 3D Objects architecture, section 4.3, for one stream).
     """
 
+    fused = True
+
     def __init__(
         self, channels: int, context_channels: int, heads: int, mlp_ratio: float = 4.0, qk_rms_norm: bool = True
     ) -> None:
@@ -105,6 +111,8 @@ class ModulatedTransformerCrossBlock(nn.Module):
 
     def forward(self, h: Tensor, t_emb: Tensor, cond: Tensor) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(t_emb).chunk(6, dim=-1)
-        h = h + gate_a.unsqueeze(1) * self.self_attn(modulate(self.norm1(h), shift_a, scale_a))
-        h = h + self.cross_attn(self.norm2(h), cond)
-        return h + gate_m.unsqueeze(1) * self.mlp(modulate(self.norm3(h), shift_m, scale_m))
+        do = operations_for(h, self.fused)
+        attended = self.self_attn(do.normalise(h, self.norm1, shift_a, scale_a))
+        h, x = do.add_normalise(h, attended, gate_a, self.norm2)
+        h, x = do.add_normalise(h, self.cross_attn(x, cond), None, self.norm3, shift_m, scale_m)
+        return do.add(h, self.mlp(x), gate_m)

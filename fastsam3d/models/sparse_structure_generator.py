@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastsam3d.models.attention import CrossAttention, MultiHeadRMSNorm, attend
+from fastsam3d.models.elementwise import operations_for
 from fastsam3d.models.layers import (
     FeedForward,
     LayerNorm32,
     TimestepEmbedder,
     grid_positions,
-    modulate,
     sinusoidal_position_embedding,
 )
 
@@ -53,6 +53,8 @@ class Latent(nn.Module):
 class MixtureSelfAttention(nn.Module):
     """Self-attention of two streams with separate weights: shape sees shape, layout sees layout and shape."""
 
+    fused = True
+
     def __init__(self, streams: Sequence[str], channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -63,8 +65,10 @@ class MixtureSelfAttention(nn.Module):
 
     def project(self, stream: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised queries and keys, and values, of one stream: each `[B, T, H, D]`."""
-        q, k, v = self.to_qkv[stream](x).unflatten(-1, (3, self.heads, -1)).unbind(dim=2)
-        return self.q_rms_norm[stream](q), self.k_rms_norm[stream](k), v
+        qkv = self.to_qkv[stream](x).unflatten(-1, (3, self.heads, -1))
+        do = operations_for(qkv, self.fused)
+        q, k = do.normalise_heads(qkv, self.q_rms_norm[stream], self.k_rms_norm[stream])
+        return q, k, qkv[:, :, 2]
 
     def forward(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
         q_shape, k_shape, v_shape = self.project(SHAPE, x[SHAPE])
@@ -76,6 +80,8 @@ class MixtureSelfAttention(nn.Module):
 
 class MixtureBlock(nn.Module):
     """Transformer block over named streams: all weights apart, time modulation shared."""
+
+    fused = True
 
     def __init__(self, channels: int, context_channels: int, heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
@@ -90,14 +96,14 @@ class MixtureBlock(nn.Module):
 
     def forward(self, x: Mapping[str, Tensor], t_emb: Tensor, cond: Tensor) -> dict[str, Tensor]:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(t_emb).chunk(6, dim=-1)
-        attended = self.self_attn({s: modulate(self.norm1(h), shift_a, scale_a) for s, h in x.items()})
+        do = operations_for(x[SHAPE], self.fused)
+        attended = self.self_attn({s: do.normalise(h, self.norm1, shift_a, scale_a) for s, h in x.items()})
         out = {}
         for stream, h in x.items():
-            h = h + gate_a.unsqueeze(1) * attended[stream]
-            h = h + self.cross_attn[stream](self.norm2[stream](h), cond)
-            out[stream] = h + gate_m.unsqueeze(1) * self.mlp[stream](
-                modulate(self.norm3(h), shift_m, scale_m)
-            )
+            h, y = do.add_normalise(h, attended[stream], gate_a, self.norm2[stream])
+            y = self.cross_attn[stream](y, cond)
+            h, y = do.add_normalise(h, y, None, self.norm3, shift_m, scale_m)
+            out[stream] = do.add(h, self.mlp[stream](y), gate_m)
         return out
 
 
