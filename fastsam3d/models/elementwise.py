@@ -168,4 +168,4 @@ def set_fused(network: nn.Module, fused: bool) -> None:
     """Allows or forbids fused operations in every block of a network that has them. Allowed by default."""
     for module in network.modules():
         if hasattr(type(module), "fused"):
-            module.fused = fused
+            setattr(module, "fused", fused)  # noqa: B010 - PyTorch types attributes of modules as tensors
