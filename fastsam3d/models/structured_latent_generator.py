@@ -181,11 +181,14 @@ class StructuredLatentGenerator(nn.Module):
     def _transform(self, h: SparseTensor, t_emb: Tensor, cond: Tensor) -> SparseTensor:
         position = sinusoidal_position_embedding(h.coords[:, 1:], self.model_channels)
         feats = h.feats + position.to(h.feats.dtype)
-        outputs = []
-        # Objects of a training batch have different numbers of tokens and do not see each other.
-        for item, tokens in enumerate(feats.split(h.index.batch_sizes())):
-            tokens = tokens.unsqueeze(0)
+        outputs, first, row = [], 0, 0
+        # Objects of a batch do not see each other; those with equally many tokens in a row share the launches.
+        for size, group in itertools.groupby(h.index.batch_sizes()):
+            count = len(list(group))
+            items = slice(first, first + count)
+            tokens = feats[row : row + count * size].view(count, size, -1)
             for block in self.blocks:
-                tokens = block(tokens, t_emb[item : item + 1], cond[item : item + 1])
-            outputs.append(tokens[0])
+                tokens = block(tokens, t_emb[items], cond[items])
+            outputs.append(tokens.flatten(0, 1))
+            first, row = first + count, row + count * size
         return h.replace(outputs[0] if len(outputs) == 1 else torch.cat(outputs))

@@ -83,13 +83,15 @@ def bounding_box(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lower, upper
 
 
-def _box(local: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
+def box_distance(local: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
+    """Rounded boxes: half extents `size [K, 3]`, at `local [K, 3, N]`; `[K, N]`."""
     q = local.abs() - (size - rounding[:, None])[:, :, None]
     outside = q.clamp_min(0).square().sum(1).sqrt()
     return outside + q.amax(1).clamp_max(0) - rounding[:, None]
 
 
-def _cone(local: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
+def cone_distance(local: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
+    """Capped, rounded cones along z: `size` holds bottom radius, half height, top radius."""
     inner = (size - rounding[:, None]).clamp_min(0)
     r1, h, r2 = inner[:, 0, None], inner[:, 1, None], inner[:, 2, None]
     radius, z = local[:, :2].square().sum(1).sqrt(), local[:, 2]
@@ -103,7 +105,8 @@ def _cone(local: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
     return torch.where(inside, -distance, distance) - rounding[:, None]
 
 
-def _ellipsoid(local: Tensor, size: Tensor) -> Tensor:
+def ellipsoid_distance(local: Tensor, size: Tensor) -> Tensor:
+    """Ellipsoids with radii `size`; a bound, exact on the surface."""
     scaled = local / size[:, :, None]
     k0 = scaled.square().sum(1).sqrt()
     k1 = (scaled / size[:, :, None]).square().sum(1).sqrt()
@@ -111,12 +114,14 @@ def _ellipsoid(local: Tensor, size: Tensor) -> Tensor:
     return torch.where(k1 > 1e-6, k0 * (k0 - 1) / k1.clamp_min(1e-6), -size.amin(1)[:, None])
 
 
-def _torus(local: Tensor, size: Tensor) -> Tensor:
+def torus_distance(local: Tensor, size: Tensor) -> Tensor:
+    """Tori around z: `size` holds major and minor radius."""
     ring = local[:, :2].square().sum(1).sqrt() - size[:, 0, None]
     return (ring.square() + local[:, 2].square()).sqrt() - size[:, 1, None]
 
 
-def _capsule(local: Tensor, size: Tensor) -> Tensor:
+def capsule_distance(local: Tensor, size: Tensor) -> Tensor:
+    """Capsules along z: `size` holds radius and half length of the axis."""
     half = size[:, 1, None]
     along = local[:, 2] - torch.maximum(torch.minimum(local[:, 2], half), -half)
     return (local[:, :2].square().sum(1) + along.square()).sqrt() - size[:, 0, None]
@@ -165,15 +170,15 @@ class CompiledTable:
         for kind, first, end in self.slices:
             piece, size, rounding = local[first:end], self.size[first:end], self.rounding[first:end]
             if kind == BOX:
-                parts.append(_box(piece, size, rounding))
+                parts.append(box_distance(piece, size, rounding))
             elif kind == CONE:
-                parts.append(_cone(piece, size, rounding))
+                parts.append(cone_distance(piece, size, rounding))
             elif kind == ELLIPSOID:
-                parts.append(_ellipsoid(piece, size))
+                parts.append(ellipsoid_distance(piece, size))
             elif kind == TORUS:
-                parts.append(_torus(piece, size))
+                parts.append(torus_distance(piece, size))
             else:
-                parts.append(_capsule(piece, size))
+                parts.append(capsule_distance(piece, size))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _combine(self, distances: Tensor) -> Tensor:

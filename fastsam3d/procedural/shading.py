@@ -37,9 +37,17 @@ def shade(albedo: Tensor, normal: Tensor, light: Light, visible: Tensor | None =
         light: the light.
         visible: `[N]` share of direct light that arrives (shadows); 1 by default.
     """
-    direct = (normal @ torch.as_tensor(light.direction, dtype=torch.float32)).clamp_min(0)
+    direction = torch.as_tensor(light.direction, dtype=torch.float32)
+    return shade_with(albedo, normal, direction, torch.tensor(light.ambient), visible)
+
+
+def shade_with(
+    albedo: Tensor, normal: Tensor, direction: Tensor, ambient: Tensor, visible: Tensor | None = None
+) -> Tensor:
+    """The same for lights as tensors: `direction [..., 3]` and `ambient [...]` broadcast against `normal [..., 3]`."""
+    direct = (normal * direction).sum(-1).clamp_min(0)
     if visible is not None:
         direct = direct * visible
-    sky = 0.5 + 0.5 * normal[:, 2]
-    brightness = light.ambient * (0.55 + 0.45 * sky) + (1 - light.ambient) * 1.25 * direct
-    return (albedo * brightness[:, None]).clamp(0, 1)
+    sky = 0.5 + 0.5 * normal[..., 2]
+    brightness = ambient * (0.55 + 0.45 * sky) + (1 - ambient) * 1.25 * direct
+    return (albedo * brightness[..., None]).clamp(0, 1)

@@ -13,9 +13,9 @@ from fastsam3d.procedural.objects import ProceduralObject, voxel_centers
 GRID = 32
 _GRID_STEPS = 24
 _FEW = 300  # a 300th of the rays costs as much time as thousands: they skip to the next phase
-_HIT, _GRAZING = 1.5e-3, 6e-3
+HIT, GRAZING = 1.5e-3, 6e-3
 # A lookup of the nearest voxel is off by at most half its diagonal: distances change by at most one per unit.
-_LOOKUP_ERROR = 0.5 * 3**0.5 / GRID
+LOOKUP_ERROR = 0.5 * 3**0.5 / GRID
 
 
 @dataclass
@@ -51,7 +51,7 @@ def trace(traced: TracedObject, origins: Tensor, directions: Tensor, steps: int 
         origins: `[N, 3]` ray origins in the object frame, outside the object.
         directions: `[N, 3]` unit directions.
         steps: limit of the exact march. Grazing rays that are still under way count as hits when they are
-            within `_GRAZING` of the surface.
+            within `GRAZING` of the surface.
 
     Returns:
         `[N]`, infinity where the ray misses.
@@ -71,7 +71,7 @@ def trace(traced: TracedObject, origins: Tensor, directions: Tensor, steps: int 
             break
         position = torch.addcmul(start, ray, depth[:, None])
         cell = ((position + 0.5) * GRID).long().clamp_(0, GRID - 1)
-        safe = flat[(cell[:, 0] * GRID + cell[:, 1]) * GRID + cell[:, 2]] - _LOOKUP_ERROR
+        safe = flat[(cell[:, 0] * GRID + cell[:, 1]) * GRID + cell[:, 2]] - LOOKUP_ERROR
         close = safe < 0.01
         if close.any():
             near_ids.append(active[close])
@@ -92,7 +92,7 @@ def trace(traced: TracedObject, origins: Tensor, directions: Tensor, steps: int 
             break
         distance = sdf(torch.addcmul(start, ray, depth[:, None]))
         last = step == steps - 1 or len(active) < few
-        hit = distance < (_GRAZING if last else _HIT)
+        hit = distance < (GRAZING if last else HIT)
         result[active[hit]] = depth[hit] + distance[hit]
         if last:
             break

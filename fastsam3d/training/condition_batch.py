@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from fastsam3d.training.dataset import ProceduralDataset
+    from fastsam3d.training.device_dataset import DeviceDataset
 
 MISSING_POINTMAP = 0.2
 """Share of samples without a point map."""
@@ -23,7 +24,7 @@ GROUND = 0.25
 
 
 def build_condition_batch(
-    dataset: ProceduralDataset,
+    dataset: ProceduralDataset | DeviceDataset,
     indices: Tensor | None,
     generator: torch.Generator,
     count: int = 16,
@@ -35,7 +36,7 @@ def build_condition_batch(
     Args:
         dataset: the stored objects.
         indices: object rows `[B]`, or None to draw `count` of them with replacement; views are always drawn.
-        generator: source of every random choice.
+        generator: source of every random choice, on the device where the batch is made.
         image_size: side of the condition images.
         scene_factor: share of samples whose point-map scale is that of a larger scene, the object's own scale
             times exp(U(0, 1.6)); for pipelines that take the scale over all points of the picture.
@@ -48,13 +49,13 @@ def build_condition_batch(
         `[B, 32, 32, 32]`; `object` `[B]` rows, `view` `[B]`, `mirrored` `[B]` bool.
     """
     if indices is None:
-        indices = torch.randint(len(dataset), (count,), generator=generator)
-    count = len(indices)
-    view = torch.randint(dataset.views, (count,), generator=generator)
+        indices = torch.randint(len(dataset), (count,), generator=generator, device=generator.device)
+    count, device = len(indices), indices.device
+    view = torch.randint(dataset.views, (count,), generator=generator, device=device)
     raw = dataset.gather(indices, view)
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(count, *shape, generator=generator)
+        return torch.rand(count, *shape, generator=generator, device=device)
 
     mirrored = uniform() < 0.5
     _mirror(raw, mirrored)
@@ -65,12 +66,12 @@ def build_condition_batch(
     known = alpha > 0.5
 
     shift, unit = _moments(points, known)
-    factor = torch.where(uniform() < scene_factor, torch.exp(1.6 * uniform()), torch.ones(count))
+    factor = torch.where(uniform() < scene_factor, torch.exp(1.6 * uniform()), 1.0)
     missing = uniform() < MISSING_POINTMAP
-    unit = unit * torch.where(missing, torch.ones(count), factor)
+    unit = unit * torch.where(missing, 1.0, factor)
 
     crop_uv = _window_coordinates(raw["window"], color.shape[-1])
-    full_uv = _window_coordinates(torch.tensor([[0.0, 0.0, 1.0]]).expand(count, 3), image_size)
+    full_uv = _window_coordinates(torch.tensor([[0.0, 0.0, 1.0]], device=device).expand(count, 3), image_size)
     background = _Background(uniform)
     gain, blur = (0.75 + 0.45 * uniform(1, 1, 1)), uniform(1, 1, 1) * (uniform(1, 1, 1) < 0.5)
 
@@ -117,7 +118,7 @@ def build_condition_batch(
 def _mirror(raw: dict[str, Tensor], mirrored: Tensor) -> None:
     """Mirror chosen samples: camera and object frame are both reflected in x, so R' = M R M is a rotation."""
     chosen = mirrored[:, None, None, None]
-    sign = torch.tensor([-1.0, 1.0, 1.0])
+    sign = torch.tensor([-1.0, 1.0, 1.0], device=mirrored.device)
     raw["rgba"] = torch.where(chosen, raw["rgba"].flip(3), raw["rgba"])
     raw["points"] = torch.where(chosen, raw["points"].flip(3) * sign[:, None, None].half(), raw["points"])
     raw["rotation"] = torch.where(mirrored[:, None, None], raw["rotation"] * torch.outer(sign, sign), raw["rotation"])
@@ -136,7 +137,7 @@ def _moments(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 def _window_coordinates(window: Tensor, size: int) -> Tensor:
     """Full-frame coordinates (x right, y down, 0..1) `[B, size, size, 2]` of the pixel centres of windows."""
-    steps = (torch.arange(size) + 0.5) / size * window[:, 2:]
+    steps = (torch.arange(size, device=window.device) + 0.5) / size * window[:, 2:]
     x, y = window[:, :1] + steps, window[:, 1:2] + steps
     return torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
 
@@ -164,7 +165,8 @@ def _paste(color: Tensor, alpha: Tensor, points: Tensor, window: Tensor, size: i
     """The crop placed in the full frame: premultiplied RGBA `[B, 4, S, S]`, mask, points."""
 
     def coordinates(resolution: int) -> Tensor:
-        uv = _window_coordinates(torch.tensor([[0.0, 0.0, 1.0]]).expand(len(window), 3), resolution)
+        frame = torch.tensor([[0.0, 0.0, 1.0]], device=window.device).expand(len(window), 3)
+        uv = _window_coordinates(frame, resolution)
         return 2 * (uv - window[:, None, None, :2]) / window[:, None, None, 2:] - 1
 
     premultiplied = torch.cat([color * alpha, alpha], dim=1)
@@ -189,3 +191,9 @@ def _ground(raw: dict[str, Tensor], uv: Tensor, wanted: Tensor) -> Tensor:
     limit = 4 * raw["translation"].norm(dim=1)[:, None, None]
     valid = ((depth > 0) & (depth < limit))[:, None] & wanted
     return torch.where(valid, (rays * depth[..., None]).permute(0, 3, 1, 2), torch.nan)
+
+
+def lowest_level(sdf: Tensor) -> Tensor:
+    """Height z, in grid units, of the lowest occupied layer of distance grids `[B, R, R, R]`; `[B]`."""
+    side = sdf.shape[-1]
+    return (sdf < 0).flatten(1, 2).any(dim=1).int().argmax(dim=1) / float(side) - 0.5

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from fastsam3d.errors import UserError
 from fastsam3d.procedural.objects import HELD_OUT_SEED
-from fastsam3d.training.condition_batch import build_condition_batch
+from fastsam3d.training.condition_batch import build_condition_batch, lowest_level
 from fastsam3d.training.shards import SDF_CLIP, SHARD_SIZE, generate_shard, shard_path
 
 __all__ = ["ProceduralDataset", "build_condition_batch", "generate"]
@@ -123,8 +123,7 @@ class ProceduralDataset:
         raw["points"] = raw["points"].permute(0, 3, 1, 2)
         raw["rotation"] = _matrices(raw.pop("quaternion"))
         raw["sdf"] = self.to_sdf(self.array("sdf", indices))
-        lowest = (raw["sdf"] < 0).flatten(1, 2).any(dim=1).int().argmax(dim=1)
-        raw["bottom"] = lowest / 32.0 - 0.5
+        raw["bottom"] = lowest_level(raw["sdf"])
         return raw
 
 

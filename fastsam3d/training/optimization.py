@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastsam3d.training.muon import StackedMuon
+
 
 class OptimizerGroup:
     """Muon for the weight matrices inside the network, AdamW for everything else, behind one interface.
 
     Muon's orthogonalised updates need about half the samples of AdamW on transformers of this size. Embeddings,
-    norms, biases, convolutions and the layers at the network's ends keep AdamW. Without Muon in the installed
-    torch, AdamW takes all.
+    norms, biases, convolutions and the layers at the network's ends keep AdamW.
 
     Args:
         module: network to train.
@@ -40,23 +41,15 @@ class OptimizerGroup:
         keep = tuple(keep)
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
-        has_muon = matrix_learning_rate > 0 and hasattr(torch.optim, "Muon")
         for name, parameter in module.named_parameters():
             is_matrix = parameter.ndim == 2 and min(parameter.shape) >= 32
-            use_muon = has_muon and is_matrix and not any(part in name for part in keep)
+            use_muon = matrix_learning_rate > 0 and is_matrix and not any(part in name for part in keep)
             (matrices if use_muon else others).append(parameter)
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
         ]
         if matrices:
-            self.optimizers.append(
-                torch.optim.Muon(
-                    matrices,
-                    lr=matrix_learning_rate,
-                    weight_decay=weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
+            self.optimizers.append(StackedMuon(matrices, matrix_learning_rate, weight_decay))
         self.peaks = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
         self.parameters = [*others, *matrices]
 
@@ -96,11 +89,11 @@ class Average:
         """Moves the average towards the module's present state."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
+        values = module.state_dict()
+        floating = [name for name, value in values.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.state[name] for name in floating], [values[name] for name in floating], 1 - decay)
+        for name in values.keys() - set(floating):
+            self.state[name].copy_(values[name])
 
 
 def cosine_factor(progress: float, warmup: float = 0.02, final: float = 0.02) -> float:
@@ -120,6 +113,10 @@ class Budget:
         self.minutes, self.steps = minutes, steps
         self.spent_seconds = 0.0
         self.step = 0
+        self._last = time.monotonic()
+
+    def begin(self) -> None:
+        """Starts the clock: what came before, such as making data, is no training time."""
         self._last = time.monotonic()
 
     def advance(self) -> None:

@@ -9,7 +9,6 @@ weighted alike; the condition is zeroed for a tenth of the images, which trains 
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from fastsam3d.config import config_directory
 from fastsam3d.models.build import build_condition_embedder
 from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE, SparseStructureGenerator
-from fastsam3d.training.dataset import ProceduralDataset, build_condition_batch
+from fastsam3d.training.condition_batch import build_condition_batch
+from fastsam3d.training.data_source import Dataset, add_data_arguments, open_dataset
 from fastsam3d.training.optimization import (
     Average,
     Budget,
@@ -71,9 +71,10 @@ def initialise(module: nn.Module) -> None:
 
 def sample_times(count: int, generator: torch.Generator) -> Tensor:
     """Training times in 0..1: four fifths logit-normal around 0.31, one fifth uniform."""
-    normal = torch.sigmoid(torch.randn(count, generator=generator) - 0.8)
-    uniform = torch.rand(count, generator=generator)
-    return torch.where(torch.rand(count, generator=generator) < 0.2, uniform, normal)
+    device = generator.device
+    normal = torch.sigmoid(torch.randn(count, generator=generator, device=device) - 0.8)
+    uniform = torch.rand(count, generator=generator, device=device)
+    return torch.where(torch.rand(count, generator=generator, device=device) < 0.2, uniform, normal)
 
 
 class SparseStructureTargets:
@@ -84,7 +85,7 @@ class SparseStructureTargets:
     """
 
     def __init__(
-        self, dataset: ProceduralDataset, encoder: SparseStructureEncoder, patch: int, cache: Path | None = None
+        self, dataset: Dataset, encoder: SparseStructureEncoder, patch: int, cache: Path | None = None
     ) -> None:
         sdf = dataset.sdf_bytes()
         known = load_checkpoint(cache) if cache is not None else None
@@ -139,17 +140,17 @@ def flow_loss(
     images = data[SHAPE].shape[0]
     count = images * repeats
     device = data[SHAPE].device
-    time = sample_times(count, generator)
-    keep = (torch.rand(images, generator=generator) >= drop).float()
+    time = sample_times(count, generator).to(device)
+    keep = (torch.rand(images, generator=generator, device=generator.device) >= drop).float().to(device)
     state, target = {}, {}
     for name in sorted(data):
         values = data[name].repeat_interleave(repeats, dim=0)
-        noise = torch.randn(values.shape, generator=generator).to(device)
-        weight = time.to(device)[:, None, None]
+        noise = torch.randn(values.shape, generator=generator, device=generator.device).to(device)
+        weight = time[:, None, None]
         state[name] = (1 - weight) * noise + weight * values
         target[name] = values - noise
     with torch.autocast(device.type, torch.bfloat16):
-        velocity = stage(state, time.to(device), inputs, keep.to(device))
+        velocity = stage(state, time, inputs, keep)
     shape = mean_square(velocity[SHAPE], target[SHAPE])
     layout = torch.stack([mean_square(velocity[n], target[n]) for n in POSE_LATENTS[:3]]).mean()
     auxiliary = mean_square(velocity["translation_scale"], target["translation_scale"])
@@ -161,18 +162,20 @@ def train(arguments: argparse.Namespace) -> None:
     config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
-    generator = torch.Generator().manual_seed(arguments.seed)
-    encoder = SparseStructureEncoder(config.ss_decoder.latent_channels)
+    generator = torch.Generator(device).manual_seed(arguments.seed)
+    encoder = SparseStructureEncoder(config.ss_decoder.latent_channels).to(device)
     vae = load_checkpoint(Path(arguments.vae))
     if vae is None:
         raise SystemExit(f"no checkpoint at {arguments.vae}: train the VAE first")
     encoder.load_state_dict({k[8:]: v for k, v in vae["model"].items() if k.startswith("encoder.")})
     encoder.to(memory_format=torch.channels_last_3d)
 
-    dataset = ProceduralDataset(arguments.data)
+    dataset = open_dataset(arguments)
     output = Path(arguments.output)
-    targets = SparseStructureTargets(dataset, encoder, config.ss_decoder.patch, output / "latents.pt")
-    fitting = torch.Generator().manual_seed(1)
+    # On a GPU all latents are encoded in seconds; on a CPU they are kept for the next start.
+    cache = output / "latents.pt" if device.type == "cpu" else None
+    targets = SparseStructureTargets(dataset, encoder, config.ss_decoder.patch, cache)
+    fitting = torch.Generator(device).manual_seed(1)
     targets.fit_pose([build_condition_batch(dataset, None, fitting, count=512) for _ in range(8)])
 
     stage = SparseStructureStage(config).to(device)
@@ -183,6 +186,7 @@ def train(arguments: argparse.Namespace) -> None:
         keep=("latent_mapping", "_embedder.mlp", "adaLN", "point_proj", "pos_emb", "idx_emb", "token"),
     )
     average = Average(stage, arguments.average)
+    network = torch.compile(stage) if arguments.compile else stage
     budget = Budget(arguments.minutes, arguments.steps)
     if (state := load_checkpoint(output / "checkpoint.pt")) is not None:
         stage.load_state_dict(state["model"])
@@ -206,23 +210,23 @@ def train(arguments: argparse.Namespace) -> None:
         )
 
     log = LossLog(output / "losses.jsonl")
-    saved, running = budget.spent_seconds, {"shape": math.nan, "layout": math.nan}
+    saved, running = budget.spent_seconds, dict[str, Tensor]()
     bar = tqdm(total=100, unit="%", desc="sparse-structure flow")
+    budget.begin()
     while budget.progress < 1:
         batch = build_condition_batch(dataset, None, generator, count=arguments.images)
-        inputs = {n: batch[n].to(device) for n in CONDITION_INPUTS}
-        data = {n: v.to(device) for n, v in targets.state(batch).items()}
-        loss, parts = flow_loss(stage, inputs, data, arguments.noises, generator)
+        inputs = {n: batch[n] for n in CONDITION_INPUTS}
+        loss, parts = flow_loss(network, inputs, targets.state(batch), arguments.noises, generator)
         loss.backward()
         norm = optimizer.step(cosine_factor(budget.progress))
         average.update(stage)
         budget.advance()
         for name, value in parts.items():
-            old = running[name]
-            running[name] = float(value) if math.isnan(old) else 0.98 * old + 0.02 * float(value)
+            old = running.get(name)
+            running[name] = value.detach() if old is None else torch.lerp(old, value.detach(), 0.02)
         if budget.step % 20 == 0:
             log.write(step=budget.step, seconds=budget.spent_seconds, norm=norm, **running)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in running.items()} | {"step": budget.step})
+            bar.set_postfix({k: f"{float(v):.3f}" for k, v in running.items()} | {"step": budget.step})
         bar.update(100 * budget.progress - bar.n)
         if budget.spent_seconds - saved > 180:
             saved = budget.spent_seconds
@@ -238,7 +242,7 @@ CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask", "pointmap", 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of shards made by fastsam3d.training.dataset")
+    add_data_arguments(parser)
     parser.add_argument("--vae", required=True, help="checkpoint of fastsam3d.training.sparse_structure_vae")
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
     parser.add_argument("--model", default="mini")
@@ -249,8 +253,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=8e-4, help="AdamW's peak")
     parser.add_argument("--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off")
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the networks: minutes to start, then faster")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
     train(parser.parse_args(arguments))
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fastsam3d.config import config_directory
 from fastsam3d.models.config import load_model_config
 from fastsam3d.models.sparse_structure_decoder import ResBlock3d, SparseStructureDecoder, grid_to_tokens
-from fastsam3d.training.dataset import ProceduralDataset
+from fastsam3d.training.data_source import add_data_arguments, open_dataset
 from fastsam3d.training.optimization import (
     Budget,
     LossLog,
@@ -96,7 +96,7 @@ def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes."""
     config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
     device = torch.device(arguments.device)
-    generator = torch.Generator().manual_seed(arguments.seed)
+    generator = torch.Generator(device).manual_seed(arguments.seed)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
     encoder = SparseStructureEncoder(config.ss_decoder.latent_channels).to(device)
     decoder = SparseStructureDecoder(**asdict(config.ss_decoder)).to(device)
@@ -123,17 +123,19 @@ def train(arguments: argparse.Namespace) -> None:
             },
         )
 
-    dataset = ProceduralDataset(arguments.data)
+    dataset = open_dataset(arguments)
     log = LossLog(Path(arguments.output) / "losses.jsonl")
     side = config.resolution // 4
     saved = budget.spent_seconds
     bar = tqdm(total=100, unit="%", desc="sparse-structure VAE")
+    budget.begin()
     while budget.progress < 1:
-        sdf = dataset.sample_sdf(arguments.batch, generator).to(device).unsqueeze(1)
-        noise = torch.randn(sdf.shape[0], config.ss_decoder.latent_channels, side, side, side, generator=generator)
+        sdf = dataset.sample_sdf(arguments.batch, generator).unsqueeze(1)
+        shape = (len(sdf), config.ss_decoder.latent_channels, side, side, side)
+        noise = torch.randn(shape, generator=generator, device=device)
         sdf = sdf.to(memory_format=torch.channels_last_3d)
         with torch.autocast(device.type, torch.bfloat16):
-            loss, parts = vae_loss(encoder, decoder, sdf, noise.to(device), arguments.kl_weight)
+            loss, parts = vae_loss(encoder, decoder, sdf, noise, arguments.kl_weight)
         loss.backward()
         norm = optimizer.step(cosine_factor(budget.progress, warmup=0.03))
         budget.advance()
@@ -151,7 +153,7 @@ def train(arguments: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of shards made by fastsam3d.training.dataset")
+    add_data_arguments(parser)
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
@@ -160,7 +162,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--kl-weight", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
     train(parser.parse_args(arguments))
 
 

@@ -25,7 +25,9 @@ from fastsam3d.models.structured_latent_generator import StructuredLatentGenerat
 from fastsam3d.models.voxels import split_interior
 from fastsam3d.pipeline.preprocessing import mean_color
 from fastsam3d.procedural.objects import make_object
-from fastsam3d.training.dataset import ProceduralDataset, build_condition_batch
+from fastsam3d.training.condition_batch import build_condition_batch
+from fastsam3d.training.data_source import Dataset, add_data_arguments, open_dataset
+from fastsam3d.training.device_dataset import DeviceDataset
 from fastsam3d.training.optimization import (
     Average,
     Budget,
@@ -37,12 +39,21 @@ from fastsam3d.training.optimization import (
     save_checkpoint,
 )
 from fastsam3d.training.sparse_structure_flow import initialise, sample_times
-from fastsam3d.training.structured_latent_data import COLOR_CHANNELS, Placement, occupied_voxels, voxel_sample
+from fastsam3d.training.structured_latent_batch import PlacementBatch, voxel_samples
+from fastsam3d.training.structured_latent_data import (
+    COLOR_CHANNELS,
+    Placement,
+    VoxelSample,
+    occupied_voxels,
+    voxel_sample,
+)
 
 CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask")
 """Inputs of the second stage's condition embedder."""
 RAGGED = 0.3
 """Share of objects whose voxels deviate from the true ones, as predicted voxels do."""
+RAGGED_NOISE = 0.35
+"""How far, in voxels: standard deviation of what is added to the distances."""
 
 
 class StructuredLatentStage(nn.Module):
@@ -79,37 +90,59 @@ class LatentSource:
     again: what a thousand voxels have in common need not pass through the noise.
     """
 
-    def __init__(self, resolution: int, dataset: ProceduralDataset, count: int = 128) -> None:
-        self.resolution = resolution
-        self.mean, self.std = torch.zeros(1), torch.ones(1)
-        generator, rng = torch.Generator().manual_seed(12), np.random.default_rng(12)
+    def __init__(self, resolution: int, dataset: Dataset, count: int = 128) -> None:
+        self.resolution, self.dataset = resolution, dataset
+        device = dataset.device if isinstance(dataset, DeviceDataset) else torch.device("cpu")
+        self.mean, self.std = torch.zeros(1, device=device), torch.ones(1, device=device)
+        generator, rng = torch.Generator(device).manual_seed(12), np.random.default_rng(12)
         batch = build_condition_batch(dataset, None, generator, count=count)
-        values = torch.cat([latents for _, latents in self.batch(dataset, batch, rng)])
+        _, values = self.batch(batch, rng)
         self.mean, self.std = values.mean(0), values.std(0)
 
-    def batch(
-        self, dataset: ProceduralDataset, batch: dict[str, Tensor], rng: np.random.Generator
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Voxels `[N, 4]` and normalised latents `[N, C]` of the objects of a condition batch."""
-        seeds = dataset.array("seed", batch["object"]).tolist()
+    def batch(self, batch: dict[str, Tensor], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Voxels `[N, 4]`, object by object, and normalised latents `[N, C]` of the objects of a condition batch."""
         colors = mean_color(batch["image"], batch["mask"])
-        rows = zip(seeds, batch["mirrored"].tolist(), colors, strict=True)
-        return [self.latents(seed, mirrored, color, rng) for seed, mirrored, color in rows]
+        ragged = rng.random(len(colors)) < RAGGED
+        if isinstance(self.dataset, DeviceDataset):
+            coords, values = self._on_device(batch, torch.from_numpy(ragged), rng)
+        else:
+            coords, values = self._one_by_one(batch, ragged, rng)
+        values[:, list(COLOR_CHANNELS)] -= colors[coords[:, 0].long()]
+        return coords, (values - self.mean) / self.std
 
-    def latents(
-        self, seed: int, mirrored: bool, color: Tensor, rng: np.random.Generator
+    def _one_by_one(
+        self, batch: dict[str, Tensor], ragged: np.ndarray, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Voxels and normalised latents of one object whose picture has the mean colour `[3]`, -1..1."""
+        seeds = self.dataset.array("seed", batch["object"]).tolist()  # type: ignore[union-attr]
+        coords, values = [], []
+        for number, (seed, mirrored) in enumerate(zip(seeds, batch["mirrored"].tolist(), strict=True)):
+            sample = self._sample(seed, Placement(mirrored=mirrored), bool(ragged[number]), rng)
+            coords.append(sample.coords.clone())
+            coords[-1][:, 0] = number
+            values.append(sample.latents())
+        return torch.cat(coords), torch.cat(values)
+
+    def _sample(self, seed: int, placement: Placement, ragged: bool, rng: np.random.Generator) -> VoxelSample:
         item = make_object(seed)
-        placement = Placement(mirrored=mirrored)
         noise = None
-        if rng.random() < RAGGED:
-            noise = torch.from_numpy(rng.normal(0, 0.35, (self.resolution,) * 3).astype(np.float32))
+        if ragged:
+            shape = (self.resolution,) * 3
+            noise = torch.from_numpy(rng.normal(0, RAGGED_NOISE, shape).astype(np.float32))
         coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
-        sample = voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
-        values = sample.latents()
-        values[:, list(COLOR_CHANNELS)] -= color
-        return sample.coords, (values - self.mean) / self.std
+        return voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
+
+    def _on_device(
+        self, batch: dict[str, Tensor], ragged: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.dataset, DeviceDataset)
+        device = self.dataset.device
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
+        shape = (len(ragged), *[self.resolution] * 3)
+        noise = RAGGED_NOISE * torch.randn(shape, generator=generator, device=device)
+        noise = noise * ragged.to(device)[:, None, None, None]
+        tables = self.dataset.table_batch(batch["object"].cpu().numpy())
+        sample = voxel_samples(tables, self.resolution, PlacementBatch.plain(batch["mirrored"], noise))
+        return sample.coords, sample.latents()
 
 
 EARLY = 0.05
@@ -123,15 +156,26 @@ def sample_latent_times(count: int, generator: torch.Generator, shift: float = 1
     A thousand voxels of one part show its colour through a lot of noise: at t = 0.1 their mean already tells
     it, and the condition is needed, and learned, only at earlier times.
     """
-    u = torch.rand(count, generator=generator)
+    u = torch.rand(count, generator=generator, device=generator.device)
     shifted = u / (u + shift * (1 - u))
-    return torch.where(torch.rand(count, generator=generator) < 0.5, shifted, sample_times(count, generator))
+    half = torch.rand(count, generator=generator, device=generator.device) < 0.5
+    return torch.where(half, shifted, sample_times(count, generator))
+
+
+def repeated(coords: Tensor, values: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
+    """Every object `repeats` times in a row: `coords [N, 4]` and `values [N, C]`, grouped by object, get `repeats` N rows."""
+    copies = torch.arange(repeats, device=coords.device).repeat_interleave(len(coords))
+    coords, values = coords.repeat(repeats, 1), values.repeat(repeats, 1)
+    coords[:, 0] = coords[:, 0] * repeats + copies.to(coords.dtype)
+    order = coords[:, 0].argsort(stable=True)
+    return coords[order], values[order]
 
 
 def flow_loss(
     stage: StructuredLatentStage,
     inputs: dict[str, Tensor],
-    objects: list[tuple[Tensor, Tensor]],
+    coords: Tensor,
+    latents: Tensor,
     repeats: int,
     generator: torch.Generator,
     drop: float = 0.1,
@@ -141,7 +185,8 @@ def flow_loss(
     Args:
         stage: the networks.
         inputs: condition images `[B, c, S, S]`.
-        objects: voxels `[N, 4]` and normalised latents `[N, C]` of each of the B objects.
+        coords: voxels `[N, 4]` of the B objects, grouped by object.
+        latents: their normalised latents `[N, C]`.
         repeats: noises and times an object.
         generator: source of times, noise and dropped conditions.
         drop: share of images without condition.
@@ -149,22 +194,16 @@ def flow_loss(
     Returns:
         the loss, and its value over voxels at early times, or None where there are none.
     """
-    device = inputs["image"].device
-    coords: list[Tensor] = []
-    data: list[Tensor] = []
-    for voxels, latents in [item for item in objects for _ in range(repeats)]:
-        numbered = voxels.clone()
-        numbered[:, 0] = len(coords)
-        coords.append(numbered)
-        data.append(latents)
-    time = sample_latent_times(len(coords), generator)
-    keep = (torch.rand(len(objects), generator=generator) >= drop).float()
-    voxels, values = torch.cat(coords).to(device), torch.cat(data).to(device)
-    noise = torch.randn(values.shape, generator=generator).to(device)
-    weight = time.to(device)[voxels[:, 0].long()].unsqueeze(1)
+    device, draws = latents.device, generator.device
+    images = len(inputs["image"])
+    voxels, values = repeated(coords, latents, repeats)
+    time = sample_latent_times(images * repeats, generator).to(device)
+    keep = (torch.rand(images, generator=generator, device=draws) >= drop).float().to(device)
+    noise = torch.randn(values.shape, generator=generator, device=draws).to(device)
+    weight = time[voxels[:, 0].long()].unsqueeze(1)
     state = (1 - weight) * noise + weight * values
     with torch.autocast(device.type, torch.bfloat16):
-        velocity = stage(state, time.to(device), inputs, keep.to(device), voxels, repeats)
+        velocity = stage(state, time, inputs, keep, voxels, repeats)
     target = values - noise
     with torch.no_grad():
         early = weight[:, 0] < EARLY
@@ -179,8 +218,8 @@ def train(arguments: argparse.Namespace) -> None:
     config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
-    generator = torch.Generator().manual_seed(arguments.seed)
-    dataset = ProceduralDataset(arguments.data)
+    generator = torch.Generator(device).manual_seed(arguments.seed)
+    dataset = open_dataset(arguments)
     source = LatentSource(config.resolution, dataset)
     stage = StructuredLatentStage(config).to(device)
     output = Path(arguments.output)
@@ -232,14 +271,14 @@ def train(arguments: argparse.Namespace) -> None:
     log = LossLog(output / "losses.jsonl")
     saved, running = budget.spent_seconds, {"loss": math.nan, "early": math.nan}
     bar = tqdm(total=100, unit="%", desc="structured-latent flow")
+    budget.begin()
     while budget.progress < 1:
         rng = np.random.default_rng([arguments.seed, budget.step])
         batch = build_condition_batch(
             dataset, None, generator, count=arguments.images, image_size=config.image_size
         )
-        inputs = {n: batch[n].to(device) for n in CONDITION_INPUTS}
-        objects = source.batch(dataset, batch, rng)
-        loss, early = flow_loss(stage, inputs, objects, arguments.noises, generator)
+        inputs = {n: batch[n] for n in CONDITION_INPUTS}
+        loss, early = flow_loss(stage, inputs, *source.batch(batch, rng), arguments.noises, generator)
         loss.backward()
         norm = optimizer.step(cosine_factor(budget.progress))
         average.update(stage)
@@ -264,7 +303,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="folder of shards made by fastsam3d.training.dataset")
+    add_data_arguments(parser)
     parser.add_argument("--start", default=None, help="checkpoint of an earlier run to start from")
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
     parser.add_argument(
@@ -283,7 +322,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
     train(parser.parse_args(arguments))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from tqdm import tqdm
 from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.models.structured_latent_decoder import MeshDecoder
 from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.training.data_source import add_data_arguments, open_dataset
+from fastsam3d.training.device_dataset import DeviceDataset
 from fastsam3d.training.optimization import (
     Budget,
     LossLog,
@@ -33,6 +36,7 @@ from fastsam3d.training.optimization import (
     load_checkpoint,
     save_checkpoint,
 )
+from fastsam3d.training.structured_latent_batch import PlacementBatch, voxel_samples
 from fastsam3d.training.structured_latent_data import (
     VoxelSample,
     corner_columns,
@@ -104,18 +108,20 @@ def reconstruction_losses(output: Tensor, sample: VoxelSample, resolution: int) 
 def autoencoder_loss(
     model: StructuredLatentAutoencoder, sample: VoxelSample, spread: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total loss of one object and its parts.
+    """Total loss of one or more objects and its parts.
 
     Args:
         model: the networks.
-        sample: the object.
+        sample: the objects, on the model's device.
         spread: standard deviation of the latents per channel `[C]`, the unit of the added noise.
         generator: source of the noise; its strength is drawn per object, uniform from 0 to `LATENT_NOISE`.
     """
     latent = model.encode(sample)
-    strength = LATENT_NOISE * torch.rand((), generator=generator)
-    noise = strength * torch.randn(latent.shape, generator=generator)
-    output = model.decoder(latent + (noise * spread).to(latent.device), sample.coords).feats.float()
+    rows = sample.coords[:, 0].long()
+    draws = torch.rand(int(rows[-1]) + 1, generator=generator, device=generator.device).to(latent.device)
+    noise = torch.randn(latent.shape, generator=generator, device=generator.device).to(latent.device)
+    noise = LATENT_NOISE * draws[rows, None] * noise * spread.to(latent.device)
+    output = model.decoder(latent + noise, sample.coords).feats.float()
     parts = reconstruction_losses(output, sample, model.decoder.mesh_resolution)
     total = parts["sdf"] + parts["color"] + 0.25 * parts["normal"] + 0.01 * parts["regular"]
     return total, parts
@@ -166,6 +172,30 @@ def load_autoencoder(path: str | Path, config: ModelConfig) -> tuple[StructuredL
     return model.eval(), state
 
 
+def sample_source(arguments: argparse.Namespace, resolution: int) -> Callable[[int], list[VoxelSample]]:
+    """Gives the samples of a step, which depend on its number only, so that a resumed run sees new ones.
+
+    Beside shards on disk objects are made and decoded one by one; those of a data set on the device form one batched
+    sample.
+    """
+    dataset = None if arguments.data is not None else open_dataset(arguments)
+    if not isinstance(dataset, DeviceDataset):
+
+        def draw(step: int) -> list[VoxelSample]:
+            rng = np.random.default_rng([arguments.seed, step])
+            return [draw_sample(rng, resolution) for _ in range(arguments.batch)]
+
+        return draw
+
+    def draw_batch(step: int) -> list[VoxelSample]:
+        rows = np.random.default_rng([arguments.seed, step]).integers(len(dataset), size=arguments.batch)
+        generator = torch.Generator(dataset.device).manual_seed(arguments.seed * 1_000_003 + step)
+        placement = PlacementBatch.draw(arguments.batch, resolution, generator)
+        return [voxel_samples(dataset.table_batch(rows), resolution, placement)]
+
+    return draw_batch
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes."""
     from fastsam3d.config import config_directory
@@ -174,8 +204,8 @@ def train(arguments: argparse.Namespace) -> None:
     resolution = config.resolution
     checkpoint = Path(arguments.output) / "checkpoint.pt"
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
-    generator = torch.Generator().manual_seed(arguments.seed)
     device = torch.device(arguments.device)
+    generator = torch.Generator(device).manual_seed(arguments.seed)
     model = StructuredLatentAutoencoder(config).to(device)
     if arguments.start is not None:
         earlier = load_checkpoint(Path(arguments.start))
@@ -198,6 +228,7 @@ def train(arguments: argparse.Namespace) -> None:
         generator.set_state(state["generator"])
         budget.step, budget.spent_seconds = state["step"], state["seconds"]
     statistics = latent_statistics(resolution)
+    source = sample_source(arguments, resolution)
 
     def save() -> None:
         contents: dict[str, Any] = {
@@ -211,22 +242,22 @@ def train(arguments: argparse.Namespace) -> None:
     log = LossLog(Path(arguments.output) / "losses.jsonl")
     saved = budget.spent_seconds
     bar = tqdm(total=100, unit="%", desc="structured-latent VAE")
-    running: dict[str, float] = {}
+    running: dict[str, Tensor] = {}
+    budget.begin()
     while budget.progress < 1 and not arguments.statistics:
-        # The samples of a step depend on its number only, so that a resumed run sees new ones.
-        rng = np.random.default_rng([arguments.seed, budget.step])
-        for _ in range(arguments.batch):
-            sample = draw_sample(rng, resolution).to(device)
+        samples = source(budget.step)
+        for sample in samples:
             with torch.autocast(device.type, torch.bfloat16):
                 loss, parts = autoencoder_loss(model, sample, statistics["latent_std"], generator)
-            (loss / arguments.batch).backward()
+            (loss / len(samples)).backward()
             for name, value in parts.items():
-                running[name] = 0.98 * running.get(name, float(value)) + 0.02 * float(value)
+                old = running.get(name, value.detach())
+                running[name] = torch.lerp(old, value.detach(), 0.02)
         norm = optimizer.step(cosine_factor(budget.progress, warmup=0.03))
         budget.advance()
         if budget.step % 10 == 0:
             log.write(step=budget.step, seconds=budget.spent_seconds, norm=norm, **running)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in running.items()} | {"step": budget.step})
+            bar.set_postfix({k: f"{float(v):.3f}" for k, v in running.items()} | {"step": budget.step})
         bar.update(100 * budget.progress - bar.n)
         if budget.spent_seconds - saved > 120:
             saved = budget.spent_seconds
@@ -234,7 +265,7 @@ def train(arguments: argparse.Namespace) -> None:
     bar.close()
     model.eval()
     save()
-    results = evaluate(model, resolution)
+    results = evaluate(model.cpu(), resolution)
     log.write(
         step=budget.step, seconds=budget.spent_seconds, **{f"held_out_{k}": v for k, v in results.items()}
     )
@@ -248,9 +279,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
-    parser.add_argument(
-        "--data", default=None, help="accepted like the other stages; objects are made on the fly"
-    )
+    add_data_arguments(parser)
     parser.add_argument("--start", default=None, help="checkpoint of an earlier run whose blocks to start from")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
@@ -266,7 +295,6 @@ def main(arguments: list[str] | None = None) -> None:
         "--matrix-learning-rate", type=float, default=2e-3, help="Muon's peak; 0 switches it off"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
     settings = parser.parse_args(arguments)
     if settings.statistics:
         settings.minutes, settings.steps = None, 1

@@ -163,10 +163,10 @@ def test_flow_loss_of_zero_velocity_is_the_target_power(config: ModelConfig) -> 
     stage = StructuredLatentStage(config)  # the output layer starts at zero
     cells = torch.randperm(4096)[:60].sort().values
     coords = torch.stack([torch.zeros_like(cells), cells // 256, cells // 16 % 16, cells % 16], 1).int()
-    objects = [(coords[:40], torch.full((40, 8), 2.0)), (coords[40:], torch.full((20, 8), 2.0))]
+    coords[40:, 0] = 1  # two objects, of 40 and 20 voxels
     inputs = {name: torch.rand(2, 3, 64, 64) for name in ("image", "rgb_image")}
     inputs |= {name: torch.rand(2, 1, 64, 64) for name in ("mask", "rgb_image_mask")}
-    loss, _ = flow_loss(stage, inputs, objects, 2, torch.Generator().manual_seed(0))
+    loss, _ = flow_loss(stage, inputs, coords, torch.full((60, 8), 2.0), 2, torch.Generator().manual_seed(0))
     # Target = data - noise: power 4 + 1, up to the spread of 960 normal numbers.
     assert float(loss.detach()) == pytest.approx(5.0, abs=0.5)
     loss.backward()

@@ -1,0 +1,37 @@
+"""Where a training run's objects come from: shards on disk, or, on a GPU, objects made on it."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+
+from fastsam3d.training.dataset import ProceduralDataset
+from fastsam3d.training.device_dataset import DeviceDataset
+
+Dataset = ProceduralDataset | DeviceDataset
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say where the objects come from and where the networks are."""
+    parser.add_argument("--data", default=None, help="folder of shards made by fastsam3d.training.dataset, for a CPU")
+    parser.add_argument("--objects", type=int, default=100_000, help="objects made on the device, without --data")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make their tables")
+    parser.add_argument("--device", default="cpu")
+
+
+def open_dataset(arguments: argparse.Namespace) -> Dataset:
+    """The training objects that the command line describes; stages of one process share them.
+
+    Raises:
+        SystemExit: shards from disk for networks on a GPU, which would wait for them most of the time.
+    """
+    if arguments.data is None:
+        return _on_device(arguments.objects, arguments.device, arguments.workers)
+    if arguments.device != "cpu":
+        raise SystemExit(f"--data is for training on a CPU; leave it out, and the objects are made on {arguments.device}")
+    return ProceduralDataset(arguments.data)
+
+
+@functools.lru_cache(maxsize=1)
+def _on_device(objects: int, device: str, workers: int) -> DeviceDataset:
+    return DeviceDataset(objects, device, workers=workers)
