@@ -28,7 +28,7 @@ def open_dataset(arguments: argparse.Namespace) -> Dataset:
     if arguments.data is None:
         return _on_device(arguments.objects, arguments.device, arguments.workers)
     if arguments.device != "cpu":
-        raise SystemExit(f"--data is for training on a CPU; leave it out, and the objects are made on {arguments.device}")
+        raise SystemExit(f"--data is for a CPU; leave it out, and the objects are made on {arguments.device}")
     return ProceduralDataset(arguments.data)
 
 

@@ -253,7 +253,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=8e-4, help="AdamW's peak")
     parser.add_argument("--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off")
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the networks: minutes to start, then faster")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: slow to start, then fast")
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args(arguments))
 

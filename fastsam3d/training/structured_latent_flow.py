@@ -163,7 +163,7 @@ def sample_latent_times(count: int, generator: torch.Generator, shift: float = 1
 
 
 def repeated(coords: Tensor, values: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
-    """Every object `repeats` times in a row: `coords [N, 4]` and `values [N, C]`, grouped by object, get `repeats` N rows."""
+    """Every object `repeats` times in a row. `coords [N, 4]` and `values [N, C]` are grouped by object."""
     copies = torch.arange(repeats, device=coords.device).repeat_interleave(len(coords))
     coords, values = coords.repeat(repeats, 1), values.repeat(repeats, 1)
     coords[:, 0] = coords[:, 0] * repeats + copies.to(coords.dtype)
