@@ -1,13 +1,9 @@
-"""Benchmark of acceleration methods: same objects, same noise, one process, methods interleaved.
+"""`python -m fastsam3d bench`: acceleration methods on the same objects with the same noise, in one process.
 
-What is timed is `pipeline.run`: seconds from image and mask in memory to mesh in memory, the device
-synchronised at both ends. Attaching a method is not timed (it happens once in the life of a pipeline),
-metrics are not timed. The order of methods rotates from object to object, so that a machine that grows warm
-or busy favours nobody.
-
-The judge is fidelity to the result of "off" for the same object and noise: with a generative model the truth
-is only one of many plausible completions, and its metrics hardly tell methods apart. The row "other_seed"
-shows how far two results of the untouched pipeline lie from one another.
+How a run is timed and judged stands in `fastsam3d.evaluation.runs`; what the columns mean in docs/bench_schema.md.
+Measurements are appended to records.jsonl as they are made, object by object: the same command goes on where an
+earlier one was interrupted. The results are made from the records alone, by this command or, without measuring
+anything, by `bench report=DIR`.
 """
 
 from __future__ import annotations
@@ -16,14 +12,17 @@ import hashlib
 import logging
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from fastsam3d.evaluation import methods as method_module
-from fastsam3d.evaluation.benchmark_report import write_results
-from fastsam3d.evaluation.methods import CONTROL, CONTROL_PARTNER, Method
+from fastsam3d.errors import UserError
+from fastsam3d.evaluation import experiments, scene_runs
+from fastsam3d.evaluation.benchmark_report import PROTOCOL, render_again, write_results
+from fastsam3d.evaluation.counting import STAGES
+from fastsam3d.evaluation.methods import Method, guidance_of, guided, resolve_methods
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.options import (
@@ -37,32 +36,20 @@ from fastsam3d.evaluation.options import (
     whole,
     words,
 )
-from fastsam3d.evaluation.outcome import against_outcome, against_truth, outcome_of
-from fastsam3d.evaluation.reference import reference_shape
+from fastsam3d.evaluation.records import CODE, Record, RecordLog, code_fingerprint, weights_fingerprint
+from fastsam3d.evaluation.runs import OTHER_SEED, Case, Runner
 from fastsam3d.evaluation.tables import summarise
 
 logger = logging.getLogger(__name__)
 
 COMMAND = "python -m fastsam3d bench"
+RECORDS = "records.jsonl"
 HELD_OUT = 1_000_000_000
 """Objects from this seed on are never trained on."""
-OTHER_SEED = "other_seed"
-NOISE_SHIFT = 500_000_009
-PROTOCOL = (
-    "Seconds from image and mask in memory to mesh in memory, device synchronised, attaching and metrics "
-    "excluded; one process, methods interleaved object by object in rotating order, warm-up objects "
-    "excluded; same noise for every method. speedup: ratio of total seconds; cpu_speedup: of total "
-    "processor seconds, which a busy machine disturbs less. cd, f1: {points} area-uniform surface points "
-    "each, both surfaces normalised separately to [-1, 1] by bounding box, no alignment; cd is the mean "
-    "of both directed mean distances, not squared; f1 in percent. viou: solids on a 64^3 grid in the "
-    "object frame; surface_viou: 64^3 occupancy of the surface points. iou_3d: axis-aligned boxes of the "
-    "posed objects in the camera frame. fidelity_* and layout_distance compare with off for the same "
-    "object and noise; layout_distance is the root mean square displacement of the corners of off's box "
-    "over its diagonal. *_ci: 95 % limits of the paired difference to off, of the mean itself for "
-    "fidelity and layout. nfe: network evaluations, conditional and unconditional. fewer_steps: the "
-    "fewest plain steps, object by object, that take at least as many network evaluations in each stage "
-    "as balanced did; both stand on the exact tier."
-)
+CALIBRATION = 1_600_000_000
+"""Objects from this seed on are for `tune`; no seed of the benchmark reaches so far."""
+SCHEMA = 1
+"""Version of bench.json; docs/bench_schema.md describes it."""
 
 
 @dataclass(frozen=True)
@@ -70,35 +57,51 @@ class BenchmarkOptions:
     """Options of the benchmark."""
 
     methods: tuple[str, ...] = option(
-        ("off", "paper", "balanced", "fewer_steps"), words, "presets, and the control fewer_steps"
+        ("off", "paper", "balanced", "fewer_steps"),
+        words,
+        "presets, preset files, fewer_steps[@NAME] (the control matched to NAME), or all",
     )
     objects: int = option(16, whole(1), "number of held-out procedural objects")
+    scenes: int = option(1, whole(0), "number of held-out scenes of three objects")
     seed: int = option(7, whole(0), "chooses the objects and their noise")
-    output: str = option("benchmark", str, "folder for bench.json, bench.md and plots")
+    output: str = option("benchmark", str, "folder for records.jsonl, bench.json, bench.md and plots")
     guidance: tuple[float | None, ...] = option((None,), strengths, "guidance strength, or a list; null: the model's")
+    ablation: bool = option(False, boolean, "the eight choices among the three modules of paper, instead of methods")
+    sweep: str | None = option(None, optional_text, f"one setting instead: {', '.join(experiments.SWEEPS)}")
+    presets: tuple[str, ...] = option((), words, "of a sweep: the presets on which the setting is varied")
     device: str = option("cpu", str, "cpu or cuda")
     model: str = option("mini", str, "model to load")
     checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
     random_weights: bool = option(False, boolean, "untrained weights: speed only, quality means nothing")
     noise_row: bool = option(True, boolean, "also run off with other noise, the scale of fidelity")
-    warmup: int = option(1, whole(1), "objects run before anything is timed")
+    warmup: int = option(1, whole(1), "objects run before anything is timed; TFLOP are counted on them")
     points: int = option(SURFACE_POINTS, whole(100), "surface points of the metrics")
+    resume: bool = option(True, boolean, "go on from records in the output folder; false measures again")
+    report: str | None = option(None, optional_text, "folder of an earlier run: write its report again")
+    document: str | None = option(None, optional_text, "with report: Markdown file whose marked tables are replaced")
 
 
-def object_seeds(seed: int, count: int, *, warmup: int = 0) -> tuple[list[int], list[int]]:
+def object_seeds(
+    seed: int, count: int, *, warmup: int = 0, first_of_all: int = HELD_OUT
+) -> tuple[list[int], list[int]]:
     """Seeds of the held-out objects that belong to a benchmark seed, and of its warm-up objects."""
     digest = hashlib.sha256(f"fastsam3d benchmark {seed}".encode()).digest()
-    first = HELD_OUT + 1_000 * (1 + int.from_bytes(digest[:8], "big") % 500_000)
+    first = first_of_all + 1_000 * (1 + int.from_bytes(digest[:8], "big") % 500_000)
     return [first + i for i in range(count)], [first - 1 - i for i in range(warmup)]
 
 
 def main(overrides: Sequence[str]) -> int:
-    """The command `bench`: run, write bench.json, bench.md and plots, print the Markdown table."""
+    """The command `bench`: run, write records, bench.json, bench.md and plots, print the Markdown table."""
     if any(override in ("-h", "--help", "help") for override in overrides):
         print(describe_options(BenchmarkOptions, COMMAND))
         return 0
     options = parse_options(BenchmarkOptions, overrides, "bench")
-    method_module.resolve_methods(options.methods)
+    if options.report is not None:
+        print(render_again(Path(options.report), options.document), end="")
+        return 0
+    if options.document is not None:
+        raise UserError("bench: document=FILE belongs to report=DIR: measure first, then write the document")
+    methods = chosen_methods(options)
     folder = prepare_directory(options.output, "bench")
     for module in ("scipy.spatial", "matplotlib.figure"):
         require(module)  # now, and not after an hour of measuring
@@ -110,162 +113,193 @@ def main(overrides: Sequence[str]) -> int:
         checkpoint_dir=options.checkpoint_dir,
         random_weights=options.random_weights,
     )
-    result = run_benchmark(pipeline, options)
+    log = RecordLog(folder / RECORDS, identity_of(pipeline, options, methods), resume=options.resume)
+    try:
+        result = run_benchmark(pipeline, options, methods=methods, log=log)
+    except KeyboardInterrupt:
+        print(f"interrupted; what is measured is kept in {log.path}, and the same command goes on", file=sys.stderr)
+        return 130
     print(write_results(result, folder), end="")
     return 0
 
 
-def run_benchmark(
-    pipeline: Any, options: BenchmarkOptions, make_view: Callable[[int], Any] | None = None
-) -> dict[str, Any]:
-    """Measure every method on every object.
+def chosen_methods(options: BenchmarkOptions) -> list[Method]:
+    """The methods that the options ask for; UserError where they do not fit together."""
+    if options.ablation and options.sweep:
+        raise UserError("bench: ablation=true and sweep are two experiments: run one after the other")
+    if options.presets and not options.sweep:
+        raise UserError("bench: presets=[...] belongs to a sweep: use methods=[...] to choose what is compared")
+    if options.ablation:
+        return experiments.ablation_methods()
+    if options.sweep:
+        return experiments.sweep_methods(options.sweep, options.presets)
+    return resolve_methods(options.methods)
 
-    make_view: object seed -> view with `.object`, `.image`, `.mask`, `.pointmap`, `.pose`; procedural by
-    default. Returns `{"rows": [...], "meta": {...}, "objects": [...]}` as bench.json has it.
+
+def run_benchmark(
+    pipeline: Any,
+    options: BenchmarkOptions,
+    make_view: Callable[[int], Any] | None = None,
+    *,
+    methods: Sequence[Method] | None = None,
+    log: RecordLog | None = None,
+    make_scene: Callable[[int], Any] | None = None,
+) -> Record:
+    """Measure every method on every object and scene.
+
+    Args:
+        make_view: object seed -> view with `.object`, `.image`, `.mask`, `.pointmap`, `.pose`; procedural by default.
+        methods: by default those of the options.
+        log: where records go and earlier ones come from; by default nowhere.
+        make_scene: seed -> `scene_runs.SceneCase`; procedural by default.
+
+    Returns:
+        `{"rows": [...], "meta": {...}, "objects": [...]}` as bench.json has it.
     """
     if make_view is None:
         from fastsam3d.procedural import samples
 
         make_view = samples.make_view
-    names = method_module.resolve_methods(options.methods)
-    rows: list[dict[str, Any]] = []
-    objects: list[dict[str, Any]] = []
-    steps: dict[str, Any] = {}
-    started = time.perf_counter()
-    for guidance in options.guidance:
-        with method_module.guided(pipeline, guidance):
-            bench = _Benchmark(pipeline, options, make_view)
-            chosen = bench.prepare(names)
-            records = bench.measure(chosen, guidance)
-            strength = _strength(pipeline)
-        steps[strength] = {name: dict(method.overrides) for name, method in chosen.items() if method.overrides}
-        for name, own in records.items():
-            row = summarise(name, own, records["off"])
-            rows.append({**row, "guidance": strength, "timed": name != OTHER_SEED})
-        objects.extend({"method": name, "guidance": strength, **record} for name in records for record in records[name])
-    meta = _meta(pipeline, options)
-    meta.update(method_settings=steps, seconds_of_benchmark=time.perf_counter() - started)
+    methods = list(chosen_methods(options) if methods is None else methods)
+    if log is None:
+        log = RecordLog(None, identity_of(pipeline, options, methods))
+    seeds, warmup_seeds = object_seeds(options.seed, options.objects, warmup=options.warmup)
+    runner = Runner(pipeline, options.device, options.points)
+    warm_cases = [Case(seed, make_view, options.points) for seed in warmup_seeds]
+    methods = _warm_up(runner, methods, warm_cases, options, log)
+    columns = len(methods) + options.noise_row
+
+    from tqdm import tqdm
+
+    total = columns * len(seeds) * len(options.guidance)
+    with tqdm(total=total, desc="bench", file=sys.stderr, unit="run") as bar:
+        for number, seed in enumerate(seeds):
+            case = Case(seed, make_view, options.points)
+            for strength in options.guidance:
+                with guided(pipeline, strength):
+                    guidance = guidance_of(pipeline)
+                    if not log.select(kind="object", guidance=guidance, object_seed=seed):
+                        records = runner.measure(methods, case, number, noise_row=options.noise_row)
+                        # One line for all, so that an object is measured whole or not at all.
+                        log.append(
+                            [{"kind": "object", "guidance": guidance, "object_seed": seed, "methods": records}]
+                        )
+                bar.update(columns)
+    scene_seeds = [seeds[0] + 900 + 10 * number for number in range(options.scenes)]
+    scene_runs.measure_scenes(runner, methods, scene_seeds, options.guidance, log, make_scene)
+    return result_of(log, seeds)
+
+
+def _warm_up(
+    runner: Runner, methods: list[Method], cases: Sequence[Case], options: BenchmarkOptions, log: RecordLog
+) -> list[Method]:
+    """Run every method on the warm-up objects, and count its operations there once; returns what can be run."""
+    left_out: dict[str, str] = {}
+    for strength in options.guidance:
+        with guided(runner.pipeline, strength):
+            guidance = guidance_of(runner.pipeline)
+            counts: dict[tuple[str, int], Record] = {}
+            # Controls last: they are matched to what the others took.
+            for method in sorted(methods, key=lambda m: m.matched_to is not None):
+                if method.name in left_out or method.matched_to in left_out:
+                    left_out.setdefault(method.name, f"{method.matched_to} was left out")
+                    continue
+                for case in cases:
+                    actual = method
+                    if method.matched_to is not None:
+                        actual = method.matched(runner.pipeline, counts[method.matched_to, case.seed])
+                    known = {"kind": "count", "guidance": guidance, "method": method.name, "object_seed": case.seed}
+                    earlier = log.select(**known)
+                    try:
+                        _, record = runner.run(actual, case)
+                        if not earlier:
+                            record = runner.count(actual, case)
+                            log.append([{**known, **record}])
+                    except UserError as error:
+                        if not method.optional:
+                            raise
+                        left_out[method.name] = str(error)
+                        break
+                    counts[method.name, case.seed] = record
+    for name, reason in left_out.items():
+        print(f"bench: {name} is left out: {reason}", file=sys.stderr)
+        if not log.select(kind="left_out", method=name):
+            log.append([{"kind": "left_out", "method": name, "reason": reason}])
+    return [method for method in methods if method.name not in left_out]
+
+
+def result_of(log: RecordLog, seeds: Sequence[int] | None = None) -> Record:
+    """bench.json from the records: of the objects with these seeds, or of all that were measured."""
+    identity = log.identity
+    objects = _flattened(log, "object", None if seeds is None else set(seeds))
+    names = [name for name in [*identity["methods"], OTHER_SEED] if any(r["method"] == name for r in objects)]
+    rows = []
+    for guidance in dict.fromkeys(record["guidance"] for record in objects):
+        tables = {name: [r for r in objects if (r["method"], r["guidance"]) == (name, guidance)] for name in names}
+        scenes = [r for r in _flattened(log, "scene") if r["guidance"] == guidance]
+        counts = log.select(kind="count", guidance=guidance)
+        for name in names:
+            row = summarise(name, tables[name], tables["off"], scenes=scenes, counts=counts)
+            rows.append({**row, "guidance": guidance, "timed": name != OTHER_SEED})
+    meta = {key: value for key, value in identity.items() if key != "methods"}
+    meta.update(
+        schema=SCHEMA,
+        objects=len({record["object_seed"] for record in objects}),
+        scenes=len({record["scene_seed"] for record in log.select(kind="scene")}),
+        method_settings=identity["methods"],
+        left_out={record["method"]: record["reason"] for record in log.select(kind="left_out")},
+        protocol=PROTOCOL.format(points=identity["points"]),
+    )
     return {"rows": rows, "meta": meta, "objects": objects}
 
 
-class _Benchmark:
-    """The objects and the pipeline of one table."""
-
-    def __init__(self, pipeline: Any, options: BenchmarkOptions, make_view: Callable[[int], Any]) -> None:
-        self.pipeline, self.options, self.make_view = pipeline, options, make_view
-        self.seeds, self.warmup_seeds = object_seeds(options.seed, options.objects, warmup=options.warmup)
-
-    def prepare(self, names: Sequence[str]) -> dict[str, Method]:
-        """Run every method once on the warm-up objects and settle the number of steps of the control."""
-        chosen = {name: Method(name, name) for name in names if name != CONTROL}
-        views = [self.make_view(seed) for seed in self.warmup_seeds]
-        warm = [*chosen.values()]
-        if CONTROL in names and CONTROL_PARTNER not in chosen:
-            warm.append(Method(CONTROL_PARTNER, CONTROL_PARTNER))
-        counts: dict[str, int] = {}
-        for method in warm:
-            for view, seed in zip(views, self.warmup_seeds, strict=True):
-                _, record = self.run(method, view, seed)
-                if method.name == CONTROL_PARTNER:
-                    counts = {key: max(counts.get(key, 0), record[key]) for key in method_module.STAGES}
-        if CONTROL in names:
-            # The control belongs in its place among the rows, and it is warmed up like the others.
-            control = method_module.fewer_steps_method(self.pipeline, counts)
-            self.run(control, views[0], self.warmup_seeds[0])
-            chosen = {name: control if name == CONTROL else chosen[name] for name in names}
-        return chosen
-
-    def measure(self, chosen: dict[str, Method], guidance: float | None) -> dict[str, list[dict[str, Any]]]:
-        """Records of every method, object by object."""
-        from tqdm import tqdm
-
-        runs = [(name, method, 0) for name, method in chosen.items()]
-        if self.options.noise_row:
-            runs.append((OTHER_SEED, chosen["off"], NOISE_SHIFT))
-        records: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in runs}
-        title = "bench" if guidance is None else f"bench, guidance {guidance:g}"
-        with tqdm(total=len(runs) * len(self.seeds), desc=title, file=sys.stderr, unit="run") as bar:
-            for number, seed in enumerate(self.seeds):
-                view = self.make_view(seed)
-                reference = reference_shape(view.object, points=self.options.points)
-                outcomes: dict[str, Any] = {}
-                own: dict[str, dict[str, Any]] = {}
-                for name, method, shift in rotated(runs, number):
-                    if name == CONTROL and CONTROL_PARTNER in own:
-                        method = method_module.fewer_steps_method(self.pipeline, own[CONTROL_PARTNER])
-                    outcomes[name], own[name] = self.run(method, view, seed, shift)
-                    own[name].update(against_truth(outcomes[name], reference, view.pose))
-                    bar.update()
-                for name, done in records.items():
-                    own[name].update(against_outcome(outcomes[name], outcomes["off"]))
-                    own[name].update(object_seed=seed, family=reference.family)
-                    done.append(own[name])
-        return records
-
-    def run(self, method: Method, view: Any, seed: int, shift: int = 0) -> tuple[Any, dict[str, Any]]:
-        """One timed reconstruction, its mesh prepared for comparison."""
-        with method.attached(self.pipeline), method_module.counted_evaluations(self.pipeline) as counts:
-            synchronise(self.options.device)
-            start, start_cpu = time.perf_counter(), time.process_time()
-            result = self.pipeline.run(view.image, view.mask, seed=seed + shift, pointmap=view.pointmap)
-            synchronise(self.options.device)
-            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-        record = {
-            "seconds": seconds,
-            "cpu_seconds": cpu_seconds,
-            **counts,
-            "stage_seconds": dict(result.stage_seconds),
-        }
-        return outcome_of(result, seed, self.options.points), record
+def _flattened(log: RecordLog, kind: str, seeds: set[int] | None = None) -> list[Record]:
+    """One record a method, of all units of a kind."""
+    return [
+        {key: value for key, value in unit.items() if key not in ("kind", "methods")} | record
+        for unit in log.select(kind=kind)
+        if seeds is None or unit["object_seed"] in seeds
+        for record in unit["methods"]
+    ]
 
 
-def rotated(runs: Sequence[tuple[str, Method, int]], number: int) -> list[tuple[str, Method, int]]:
-    """Runs of the object with this number: the order turns, but the control comes after what it is matched to."""
-    turn = number % len(runs)
-    order = [*runs[turn:], *runs[:turn]]
-    places = {name: place for place, (name, _, _) in enumerate(order)}
-    control, partner = places.get(CONTROL, len(order)), places.get(CONTROL_PARTNER, -1)
-    if control < partner:
-        order[control], order[partner] = order[partner], order[control]
-    return order
+def identity_of(pipeline: Any, options: BenchmarkOptions, methods: Sequence[Method]) -> Record:
+    """What all records of a run share: everything that a measurement depends on."""
+    chosen = asdict(options)
+    for name in ("methods", "objects", "scenes", "output", "resume", "report", "document", "presets"):
+        del chosen[name]
+    described = {
+        method.name: {"matched_to": method.matched_to} if method.matched_to else method.settings()
+        for method in methods
+        if not method.optional or _readable(method)
+    }
+    return {**chosen, **environment(pipeline, options.device), "methods": described}
 
 
-def synchronise(device: str) -> None:
-    """Wait until the device has done all its work."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)
-
-
-def _strength(pipeline: Any) -> str:
-    """Guidance of both stages, "2" or "2/1" where they differ."""
-    own = [pipeline.models[name].reverse_fn.strength for name in method_module.STAGES.values()]
-    texts = [f"{s:g}" if isinstance(s, (int, float)) else str(dict(s)) for s in own]
-    return "/".join(dict.fromkeys(texts))
+def _readable(method: Method) -> bool:
+    with suppress(UserError):
+        method.settings()
+        return True
+    return False
 
 
-def _meta(pipeline: Any, options: BenchmarkOptions) -> dict[str, Any]:
+def environment(pipeline: Any, device: str) -> Record:
+    """Machine, versions, weights and steps."""
     import numpy
     import torch
 
-    cuda = options.device.startswith("cuda")
-    threads = torch.get_num_threads()
-    name = torch.cuda.get_device_name(options.device) if cuda else f"CPU, {threads} thread{'s' * (threads != 1)}"
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
-    try:
-        from importlib.metadata import version
+    from fastsam3d import __version__
 
-        versions["fastsam3d"] = version("fastsam3d")
-    except Exception:  # an uninstalled checkout has no version
-        logger.debug("package version unknown", exc_info=True)
-    steps = {stage: pipeline.models[stage].inference_steps for stage in method_module.STAGES.values()}
+    threads = torch.get_num_threads()
+    cuda = device.startswith("cuda")
+    name = torch.cuda.get_device_name(device) if cuda else f"CPU, {threads} thread{'s' * (threads != 1)}"
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
     return {
-        **asdict(options),
         "device_name": name,
         "threads": threads,
         "platform": platform.platform(),
-        "versions": versions,
-        "steps": steps,
-        "protocol": PROTOCOL.format(points=options.points),
+        "versions": {**versions, "fastsam3d": __version__},
+        "steps": {stage: pipeline.models[stage].inference_steps for stage in STAGES.values()},
+        "weights": weights_fingerprint(pipeline),
+        CODE: code_fingerprint(),
     }

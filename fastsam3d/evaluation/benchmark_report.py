@@ -1,48 +1,206 @@
-"""The files of a benchmark: JSON, Markdown and plots."""
+"""The files of a benchmark: JSON, Markdown, plots, and the marked tables of a document."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.evaluation.options import write_json, write_text
-from fastsam3d.evaluation.tables import difference_table, main_table, stage_table
+from fastsam3d.errors import UserError
+from fastsam3d.evaluation import benchmark_tables as tables
+from fastsam3d.evaluation.options import finite, write_json, write_text
+from fastsam3d.evaluation.records import RecordLog, read_log
+from fastsam3d.evaluation.tables import guidance_text
+
+PROTOCOL = (
+    "Seconds from image and mask in memory to mesh in memory, device synchronised, attaching and metrics "
+    "excluded; one process, methods interleaved object by object in rotating order, warm-up objects "
+    "excluded; same noise for every method. speedup: ratio of total seconds; cpu_speedup: of total "
+    "processor seconds, which a busy machine disturbs less. ssim, psnr, mask_iou: renders from 8 views against "
+    "renders of the truth, where either silhouette is. cd, f1: {points} area-uniform surface points "
+    "each, both surfaces normalised separately to [-1, 1] by bounding box, no alignment; cd is the mean "
+    "of both directed mean distances, not squared; f1 in percent. viou: solids on a 64^3 grid in the "
+    "object frame; surface_viou: 64^3 occupancy of the surface points. iou_3d: axis-aligned boxes of the "
+    "posed objects in the camera frame. fidelity_* and layout_distance compare with off for the same "
+    "object and noise; layout_distance is the root mean square displacement of the corners of off's box "
+    "over its diagonal. *_ci: 95 % limits of the paired difference to off, of the mean itself for "
+    "fidelity and layout. nfe: network evaluations, conditional and unconditional. tflop: counted operations of "
+    "one warm-up object. fewer_steps@NAME: the fewest plain steps, object by object, that take at least as many "
+    "network evaluations in each stage as NAME did, on the exact tier; fewer_steps alone is matched to balanced."
+)
+RESULT, TABLES = "bench.json", "bench.md"
+START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"
 
 
 def write_results(result: dict[str, Any], folder: Path) -> str:
-    """Write bench.json, bench.md, pareto.png and stages.png into a folder; returns the Markdown."""
-    from fastsam3d.evaluation import plots
-
-    write_json(folder / "bench.json", result)
-    text = report(result)
-    write_text(folder / "bench.md", text)
-    tables = _by_guidance(result["rows"])
-    for guidance, rows in tables.items():
-        ending = "" if len(tables) == 1 else f"-guidance-{guidance}"
-        plots.pareto(rows, folder / f"pareto{ending}.png")
-        plots.stage_bars([row for row in rows if row["timed"]], folder / f"stages{ending}.png")
+    """Write bench.json, bench.md and the plots of a run into a folder; returns the Markdown."""
+    write_json(folder / RESULT, result)
+    result = finite(result)
+    images = draw(result, folder)
+    text = report(result, images)
+    write_text(folder / TABLES, text)
     return text
 
 
-def report(result: dict[str, Any]) -> str:
+def load_result(folder: Path) -> dict[str, Any]:
+    """The result in a folder, made from its records where the run was interrupted before it wrote one.
+
+    Raises:
+        UserError: there is neither.
+    """
+    from fastsam3d.evaluation.benchmark import RECORDS, result_of
+
+    path, log = folder / RESULT, folder / RECORDS
+    if log.is_file() and (not path.is_file() or path.stat().st_mtime < log.stat().st_mtime):
+        kept = RecordLog(None, {})
+        kept.identity, kept.records = read_log(log)
+        if kept.select(kind="object"):
+            return finite(result_of(kept))
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["rows"], result["meta"]
+    except OSError:
+        raise UserError(f"bench: report={folder} has no {RESULT}: give the output folder of a benchmark") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"bench: {path} is not the result of a benchmark: measure again") from None
+    return result
+
+
+def render_again(folder: Path, document: str | None = None) -> str:
+    """Tables and plots of an earlier run once more, and, if asked for, into a document; returns the Markdown."""
+    result = load_result(folder)
+    text = write_results(result, folder)
+    if document is not None:
+        update_document(Path(document), result, folder)
+    return text
+
+
+def draw(result: dict[str, Any], folder: Path) -> dict[str, list[str]]:
+    """The plots of a result; file names by what they show."""
+    from fastsam3d.evaluation import plots
+
+    meta = result["meta"]
+    images: dict[str, list[str]] = {}
+    by_guidance = _by_guidance(result["rows"])
+    if meta.get("sweep"):
+        plots.sweep_curves(by_guidance, meta["sweep"], folder / f"sweep-{meta['sweep']}.png")
+        return {"sweep": [f"sweep-{meta['sweep']}.png"]}
+    for guidance, rows in by_guidance.items():
+        ending = "" if len(by_guidance) == 1 else f"-guidance-{_name(guidance)}"
+        plots.pareto(rows, folder / f"pareto{ending}.png")
+        plots.stage_bars([row for row in rows if row["timed"]], folder / f"stages{ending}.png")
+        for name in ("pareto", "stages"):
+            images.setdefault(name, []).append(f"{name}{ending}.png")
+    return images
+
+
+def report(result: dict[str, Any], images: dict[str, list[str]]) -> str:
     """The benchmark as Markdown."""
     meta, parts = result["meta"], []
-    for guidance, rows in _by_guidance(result["rows"]).items():
-        timed = [row for row in rows if row["timed"]]
-        parts += [
-            f"### {meta['objects']} objects, seed {meta['seed']}, guidance {guidance}, {meta['device_name']}",
-            main_table(rows),
-            "Paired differences to `off`, 95 % confidence intervals; fidelity and layout themselves:",
-            difference_table(rows),
-            "Seconds by stage:",
-            stage_table(timed),
-        ]
+    for index, (guidance, rows) in enumerate(_by_guidance(result["rows"]).items()):
+        parts.append(f"### {title(meta, guidance)}")
+        for names in images.values():
+            name = names[index] if index < len(names) else None
+            if name is not None:
+                parts.append(f"![{Path(name).stem}]({name})")
+        parts += [part for _, heading, table in sections(rows) for part in (heading, table)]
+    parts += [f"Left out: {name}, {reason}" for name, reason in meta.get("left_out", {}).items()]
     return "\n\n".join([*parts, meta["protocol"]]) + "\n"
 
 
-def _by_guidance(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    tables: dict[str, list[dict[str, Any]]] = {}
+def title(meta: dict[str, Any], guidance: Any) -> str:
+    """What was measured on what."""
+    counts = [
+        f"{meta[key]} {key if meta[key] != 1 else key[:-1]}" for key in ("objects", "scenes") if meta.get(key)
+    ]
+    return ", ".join(
+        [*counts, f"seed {meta['seed']}", f"guidance {guidance_text(guidance)}", str(meta["device_name"])]
+    )
+
+
+def sections(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Name, heading and Markdown of every table of one guidance strength."""
+    timed = [row for row in rows if row["timed"]]
+    found = [
+        ("main", "Quality against the truth, and time:", tables.main_table(rows)),
+        ("fidelity", "Fidelity to `off` with the same noise, the judge:", tables.fidelity_table(rows)),
+        ("differences", "Paired differences to `off`, 95 % intervals:", tables.difference_table(rows)),
+        ("pose", "Pose errors (paired difference to `off`):", tables.pose_table(rows)),
+        ("cost", "What was computed for an object:", tables.cost_table(timed)),
+        ("stages", "Seconds by stage:", tables.stage_table(timed)),
+    ]
+    split = tables.split_table(timed)
+    if split is not None:
+        found.append(("split", "Exact and approximate savings:", split))
+    return found
+
+
+def update_document(document: Path, result: dict[str, Any], folder: Path) -> None:
+    """Replace what stands between the markers of a Markdown document by this result.
+
+    Markers are `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; NAME is a table ("main", "fidelity", ...), a plot
+    ("pareto", "stages", "sweep"), "run", or "ablation", "sweep-stride" and the like for everything of such a run.
+
+    Raises:
+        UserError: no document, a marker without its end, or none that this result fills.
+    """
+    try:
+        text = document.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"bench: cannot read document={document} ({error.strerror}): give a Markdown file") from None
+    images = draw(result, folder)
+    filled = 0
+    for name, content in document_parts(result, images, folder, document.parent).items():
+        start, end = START.format(name=name), END.format(name=name)
+        if start not in text:
+            continue
+        if end not in text.partition(start)[2]:
+            raise UserError(f"bench: {document} has {start} without {end}: add it where the generated part ends")
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}\n\n{content}\n\n{end}{rest.partition(end)[2]}"
+        filled += 1
+    if not filled:
+        raise UserError(f"bench: {document} has no marker such as {START.format(name='main')} for this result")
+    write_text(document, text)
+
+
+def document_parts(
+    result: dict[str, Any], images: dict[str, list[str]], folder: Path, beside: Path
+) -> dict[str, str]:
+    """Generated Markdown by marker."""
+    meta = result["meta"]
+    grouped = _by_guidance(result["rows"])
+    pictures = {
+        name: "\n\n".join(f"![{Path(file).stem}]({_relative(folder / file, beside)})" for file in files)
+        for name, files in images.items()
+    }
+    titles = {guidance: f"**{title(meta, guidance)}**" for guidance in grouped}
+    joined: dict[str, list[str]] = {}
+    for guidance, rows in grouped.items():
+        for name, _, table in sections(rows):
+            joined.setdefault(name, []).append(f"{titles[guidance]}\n\n{table}")
+    parts = {name: "\n\n".join(pieces) for name, pieces in joined.items()}
+    if meta.get("ablation"):
+        return {"ablation": "\n\n".join([parts["main"], parts["fidelity"]])}
+    if meta.get("sweep"):
+        return {f"sweep-{meta['sweep']}": "\n\n".join([pictures["sweep"], parts["fidelity"]])}
+    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
+    parts["run"] = f"{next(iter(titles.values())).strip('*')}; steps {meta['steps']}; {versions}."
+    return {**parts, "pareto": pictures["pareto"], "plot-stages": pictures["stages"]}
+
+
+def _relative(path: Path, beside: Path) -> str:
+    return Path(os.path.relpath(path, beside)).as_posix()
+
+
+def _name(guidance: Any) -> str:
+    return guidance_text(guidance).replace("/", "-")
+
+
+def _by_guidance(rows: Sequence[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:
+    grouped: dict[Any, list[dict[str, Any]]] = {}
     for row in rows:
-        tables.setdefault(row["guidance"], []).append(row)
-    return tables
+        grouped.setdefault(row["guidance"], []).append(row)
+    return grouped

@@ -1,58 +1,121 @@
-"""What the benchmark can run: presets of the acceleration, and the control of plain fewer steps."""
+"""What the benchmark can run: presets of the acceleration, preset files, and the control of plain fewer steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from fastsam3d.errors import UserError
+from fastsam3d.evaluation.counting import STAGES
 
-STAGES = {"nfe_ss": "ss_generator", "nfe_slat": "slat_generator"}
-CONTROL = "fewer_steps"
-CONTROL_PARTNER = "balanced"
+OFF, EXACT, ALL = "off", "exact", "all"
+CONTROL, CONTROL_PARTNER = "fewer_steps", "balanced"
+ORDER = ("off", "exact", "paper_release", "paper", "balanced", "fast")
+"""Of the rows of `all`; the others follow by name, and the controls come last."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the benchmark: an acceleration preset with overrides. "off" leaves the pipeline untouched."""
+    """A row of the benchmark.
+
+    Attributes:
+        name: of the row.
+        preset: an acceleration preset or preset file; "off" leaves the pipeline untouched.
+        overrides: changed settings of the preset.
+        matched_to: of a control: the method whose network evaluations it takes, object by object.
+        optional: left out, and said so, where the pipeline cannot run it.
+    """
 
     name: str
     preset: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    matched_to: str | None = None
+    optional: bool = False
 
-    def attached(self, pipeline: Any) -> Any:
-        """Context manager inside which the pipeline runs with this method."""
-        if self.preset == "off":
-            return nullcontext()
+    @contextmanager
+    def attached(self, pipeline: Any) -> Iterator[Any]:
+        """Inside, the pipeline runs with this method; gives the `Acceleration`, or None for "off"."""
+        if self.preset == OFF:
+            yield None
+            return
         from fastsam3d.acceleration import accelerate
+        from fastsam3d.techniques.base import AccelerationWarning
 
-        return accelerate(pipeline, self.preset, **self.overrides)
+        with warnings.catch_warnings():
+            # What settings cost is what is being measured; advice about them would only break the progress bar.
+            warnings.simplefilter("ignore", AccelerationWarning)
+            acceleration = accelerate(pipeline, self.preset, **self.overrides)
+        with acceleration:
+            yield acceleration
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain values; UserError where they are not possible."""
+        if self.preset == OFF:
+            return {}
+        from fastsam3d.config import load_preset
+
+        return load_preset(self.preset, self.overrides).to_dict()
+
+    def matched(self, pipeline: Any, counts: Mapping[str, int]) -> Method:
+        """This control with the fewest plain steps that take at least `counts` evaluations in each stage."""
+        steps = {column: matched_steps(pipeline.models[name], counts[column]) for column, name in STAGES.items()}
+        chosen = {
+            "enabled": True,
+            "sparse_structure_steps": steps["nfe_ss"],
+            "structured_latent_steps": steps["nfe_slat"],
+        }
+        return replace(self, overrides={CONTROL: chosen})
 
 
-@contextmanager
-def counted_evaluations(pipeline: Any) -> Iterator[dict[str, int]]:
-    """Counts, from zero, the network evaluations of both stages, conditional and unconditional ones alike.
+def resolve_methods(names: Sequence[str]) -> list[Method]:
+    """The methods of names in order, "off" first and added where it is missing, since it is the reference.
 
-    It watches the networks themselves and not what a technique says of itself. An evaluation on a part of the
-    tokens counts as one.
+    A name is a preset, a preset file, `fewer_steps` (the control matched to `balanced`), `fewer_steps@NAME` (matched
+    to any other method), or `all`. What a control is matched to is run as well.
     """
-    counts = dict.fromkeys(STAGES, 0)
+    from fastsam3d.config import preset_names
 
-    def count_into(column: str) -> Any:
-        def count(_module: Any, _arguments: Any) -> None:
-            counts[column] += 1
+    presets = [name for name in preset_names() if name != CONTROL]
+    every = [*(name for name in ORDER if name in presets), *(name for name in presets if name not in ORDER)]
+    found: dict[str, Method] = {OFF: Method(OFF, OFF)}
+    wanted = [part for name in names for part in ([*every, CONTROL, f"{CONTROL}@fast"] if name == ALL else [name])]
+    for name in wanted:
+        method = _method(name, presets, {Path(n).stem: n for n in wanted if _is_file(n)})
+        if found.get(method.name, method) != method:
+            raise UserError(f"bench: two methods are called {method.name!r}: rename the preset file {name}")
+        if method.matched_to is not None and method.matched_to not in found:
+            partner = _method(method.matched_to, presets, {Path(n).stem: n for n in wanted if _is_file(n)})
+            found[partner.name] = partner
+        found[method.name] = method
+    # A preset of the package that this pipeline cannot run does not stop a run of all of them.
+    listed = set(names) | {OFF, EXACT}
+    return [replace(m, optional=ALL in names and m.name not in listed) for m in found.values()]
 
-        return count
 
-    backbones = {column: pipeline.models[name].reverse_fn.backbone for column, name in STAGES.items()}
-    handles = [backbones[column].register_forward_pre_hook(count_into(column)) for column in STAGES]
-    try:
-        yield counts
-    finally:
-        for handle in handles:
-            handle.remove()
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _method(name: str, presets: Sequence[str], files: Mapping[str, str]) -> Method:
+    base, _, partner = name.partition("@")
+    if base == CONTROL:
+        if partner == CONTROL or partner.startswith(f"{CONTROL}@"):
+            raise UserError(f"bench: {name!r} is a control of a control: match it to a preset")
+        return Method(name, EXACT, matched_to=partner or CONTROL_PARTNER)
+    if name not in presets and name in files:
+        name = files[name]
+    if _is_file(name):
+        method = Method(Path(name).stem, name)
+        method.settings()  # says now what is wrong with the file
+        return method
+    if name not in presets:
+        known = ", ".join([ALL, *presets, CONTROL, f"{CONTROL}@NAME"])
+        raise UserError(f"bench: unknown method {name!r}; known methods: {known}, or a preset file (.yaml)")
+    return Method(name, name)
 
 
 def evaluations_of_steps(generator: Any, steps: int) -> int:
@@ -83,30 +146,6 @@ def matched_steps(generator: Any, evaluations: int) -> int:
     return generator.inference_steps
 
 
-def fewer_steps_method(pipeline: Any, counts: Mapping[str, int]) -> Method:
-    """The control: the exact tier, and the fewest plain steps with at least `counts` evaluations a stage."""
-    steps = {column: matched_steps(pipeline.models[name], counts[column]) for column, name in STAGES.items()}
-    overrides = {
-        "fewer_steps": {
-            "enabled": True,
-            "sparse_structure_steps": steps["nfe_ss"],
-            "structured_latent_steps": steps["nfe_slat"],
-        }
-    }
-    return Method(CONTROL, "exact", overrides)
-
-
-def resolve_methods(names: tuple[str, ...]) -> list[str]:
-    """Checked names in order, "off" first and added where it is missing, since it is the reference."""
-    from fastsam3d.config import preset_names
-
-    known = dict.fromkeys(["off", *preset_names(), CONTROL])
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UserError(f"bench: unknown method {unknown[0]!r}; known methods: {', '.join(known)}")
-    return list(dict.fromkeys(["off", *names]))
-
-
 @contextmanager
 def guided(pipeline: Any, strength: float | None) -> Iterator[None]:
     """Both stages at another guidance strength; null keeps the model's own.
@@ -125,3 +164,12 @@ def guided(pipeline: Any, strength: float | None) -> Iterator[None]:
     finally:
         for reverse, own in saved:
             reverse.strength = own
+
+
+def guidance_of(pipeline: Any) -> float | str:
+    """Guidance strength as the tables name it: a number, or "2/1" where the stages differ."""
+    own = [pipeline.models[name].reverse_fn.strength for name in STAGES.values()]
+    if own[0] == own[1] and isinstance(own[0], (int, float)):
+        return own[0]
+    texts = [f"{s:g}" if isinstance(s, (int, float)) else str(dict(s)) for s in own]
+    return "/".join(dict.fromkeys(texts))

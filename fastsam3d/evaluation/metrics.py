@@ -8,6 +8,7 @@ and with 30,000 instead of 1,000,000 points.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,16 @@ class Surface:
     def empty(self) -> bool:
         return len(self.points) == 0
 
+    @cached_property
+    def tree(self) -> Any:
+        """Search tree of the points; a surface that is compared with many others makes it once."""
+        return require("scipy.spatial").cKDTree(self.points)
+
     def scaled(self, factor: float) -> Surface:
         """The surface with all coordinates multiplied by `factor`."""
         return Surface(self.points * factor, self.normals, self.low * factor, self.high * factor)
 
+    @cached_property
     def normalised(self) -> Surface:
         """The surface with the centre of its box at the origin and its longest side from -1 to 1."""
         if self.empty:
@@ -123,11 +130,10 @@ def compare_surfaces(
             "normal_consistency": 0.0,
         }
     if normalise == "separately":
-        prediction, reference = prediction.normalised(), reference.normalised()
-    tree = require("scipy.spatial").cKDTree
+        prediction, reference = prediction.normalised, reference.normalised
     # workers=1: the benchmark shares the machine with the network that it times.
-    forward, to_reference = tree(reference.points).query(prediction.points, workers=1)
-    backward, to_prediction = tree(prediction.points).query(reference.points, workers=1)
+    forward, to_reference = reference.tree.query(prediction.points, workers=1)
+    backward, to_prediction = prediction.tree.query(reference.points, workers=1)
     cosines = (
         np.abs((prediction.normals * reference.normals[to_reference]).sum(1)).mean(),
         np.abs((reference.normals * prediction.normals[to_prediction]).sum(1)).mean(),
@@ -168,6 +174,6 @@ def surface_viou(prediction: Surface, reference: Surface, resolution: int = 64) 
     if prediction.empty or reference.empty:
         return float(prediction.empty and reference.empty)
     return intersection_over_union(
-        surface_occupancy(prediction.normalised().points, resolution),
-        surface_occupancy(reference.normalised().points, resolution),
+        surface_occupancy(prediction.normalised.points, resolution),
+        surface_occupancy(reference.normalised.points, resolution),
     )

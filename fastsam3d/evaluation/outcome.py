@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,23 +18,36 @@ from fastsam3d.evaluation.metrics import (
 )
 from fastsam3d.evaluation.pose_metrics import apply_pose, box_iou_3d, compare_poses, layout_distance
 from fastsam3d.evaluation.reference import Reference
+from fastsam3d.evaluation.visual import Renders, compare_renders, render_views
 from fastsam3d.evaluation.voxelize import voxelize_mesh
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Surface points and solid voxels (object frame) and the pose of one reconstruction."""
+    """Surface points and solid voxels (object frame), the pose and the mesh of one reconstruction."""
 
     surface: Surface
     solid: np.ndarray
     pose: Any
+    mesh: Any = None
+
+    @cached_property
+    def renders(self) -> Renders:
+        """The views of its mesh, drawn when first asked for."""
+        mesh = self.mesh
+        return render_views(mesh.vertices, mesh.faces, getattr(mesh, "vertex_colors", None))
+
+    @cached_property
+    def framed(self) -> Surface:
+        """The surface with its cube as [-1, 1], for comparison with another run."""
+        return self.surface.scaled(2)
 
 
 def outcome_of(reconstruction: Any, seed: int, points: int = SURFACE_POINTS) -> Outcome:
     """Sample and voxelise the mesh of a reconstruction; `seed`, the object's, makes the points repeatable."""
     mesh = reconstruction.mesh
     surface = sample_surface(mesh.vertices, mesh.faces, points, np.random.default_rng(seed))
-    return Outcome(surface, voxelize_mesh(mesh.vertices, mesh.faces), reconstruction.pose)
+    return Outcome(surface, voxelize_mesh(mesh.vertices, mesh.faces), reconstruction.pose, mesh)
 
 
 def against_truth(outcome: Outcome, reference: Reference, pose: Any = None) -> dict[str, float]:
@@ -41,11 +55,14 @@ def against_truth(outcome: Outcome, reference: Reference, pose: Any = None) -> d
 
     "viou" compares solids in the object frame without any normalisation; "surface_viou" and the surface
     distances follow the published protocol (`fastsam3d.evaluation.metrics`); "iou_3d" compares the
-    axis-aligned boxes of the posed surface points in the camera frame.
+    axis-aligned boxes of the posed surface points in the camera frame; "ssim", "psnr" and "mask_iou", where the
+    reference has colours, are those of `fastsam3d.evaluation.visual`.
     """
     result = compare_surfaces(outcome.surface, reference.surface)
     result["viou"] = intersection_over_union(outcome.solid, reference.solid)
     result["surface_viou"] = surface_viou(outcome.surface, reference.surface)
+    if reference.renders is not None:
+        result.update(compare_renders(outcome.renders, reference.renders))
     if pose is not None:
         posed, true = (
             apply_pose(outcome.surface.points, outcome.pose),
@@ -60,19 +77,20 @@ def against_outcome(outcome: Outcome, baseline: Outcome) -> dict[str, float]:
     """Fidelity to another run of the same object: 1, 100 and 0 where nothing changed.
 
     "fidelity_viou": IoU of the solids; "fidelity_f1_005": F-score at 0.05, percent, in the object's own frame
-    with its cube as [-1, 1]; "layout_distance": `fastsam3d.evaluation.pose_metrics.layout_distance`.
+    with its cube as [-1, 1]; "fidelity_ssim": of the renders; "layout_distance":
+    `fastsam3d.evaluation.pose_metrics.layout_distance`.
     """
     if outcome.surface.empty and baseline.surface.empty:
         f1 = 100.0
     else:
         # No normalisation of its own for each: a shape that grew or moved in its frame has changed.
-        scores = compare_surfaces(outcome.surface.scaled(2), baseline.surface.scaled(2), normalise="none")
-        f1 = scores["f1_005"]
+        f1 = compare_surfaces(outcome.framed, baseline.framed, normalise="none")["f1_005"]
     low, high = baseline.surface.low, baseline.surface.high
     if baseline.surface.empty:
         low, high = np.full(3, -0.5), np.full(3, 0.5)
     return {
         "fidelity_viou": intersection_over_union(outcome.solid, baseline.solid),
         "fidelity_f1_005": f1,
+        "fidelity_ssim": compare_renders(outcome.renders, baseline.renders)["ssim"],
         "layout_distance": layout_distance(outcome.pose, baseline.pose, low, high),
     }

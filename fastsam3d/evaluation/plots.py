@@ -1,51 +1,59 @@
-"""Pictures of measurements: Pareto front, gallery of reconstructions, loss curves.
+"""Plots of a benchmark: Pareto front, seconds by stage, sweep curves.
 
-matplotlib is imported when a picture is drawn, not before; where it is missing the error says how to get it.
+A method has the same colour in every picture, and its name stands at its points, not in a legend.
 """
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastsam3d.errors import UserError
-from fastsam3d.evaluation.metrics import as_array
-from fastsam3d.evaluation.optional import require
-from fastsam3d.evaluation.pose_metrics import quaternion_to_matrix
-from fastsam3d.pipeline.files import write_atomically
+from fastsam3d.evaluation.experiments import SWEEPS, point_of
+from fastsam3d.evaluation.plot_style import ACCENT, GRID, INK, MUTED, figure_of, label, save, style
+from fastsam3d.evaluation.tables import guidance_text
 
-INK, GRID, MUTED, ACCENT = "#1b1f24", "#d9dee3", "#6a737d", "#0b6bcb"
+Row = Mapping[str, Any]
 
-NOT_LOSSES = {"step", "norm", "seconds", "minutes", "samples", "rate", "lr", "learning_rate", "time", "epoch"}
+OURS, EXACT, PAPER, RIVAL, CONTROL, FREE = ACCENT, "#1f8f5f", "#c2571a", "#8b6fb5", MUTED, "#a3336b"
+COLOURS = {
+    "off": INK,
+    "exact": EXACT,
+    "balanced": OURS,
+    "fast": OURS,
+    "exact_layout": OURS,
+    "paper": PAPER,
+    "paper_release": PAPER,
+}
+"""Our presets, the published ones and the exact tier; rivals and controls have one colour each kind."""
+STAGE_COLOURS = {
+    "preprocess": "#b4bcc4",
+    "ss_condition": "#d9c28a",
+    "sparse_structure": "#0b3a66",
+    "ss_decode": "#62a8ea",
+    "slat_condition": "#f3cf85",
+    "structured_latent": "#0b6bcb",
+    "mesh_decode": "#e09f1f",
+    "surface": "#8a5a00",
+    "gaussian_decode": "#1f8f5f",
+}
+PANELS = (
+    # The least height of a panel, so that differences that are nothing do not fill it.
+    ("fidelity_viou", "fidelity to off (vIoU)", 0.05),
+    ("f1_005", "F1@0.05 against truth (%)", 4.0),
+    ("iou_3d", "3D-IoU against truth", 0.05),
+)
 
 
-def _figure(width: float, height: float) -> Any:
-    # A figure of its own canvas: pyplot would keep global state and may want a display.
-    canvas, figures = require("matplotlib.backends.backend_agg"), require("matplotlib.figure")
-    figure = figures.Figure(figsize=(width, height), dpi=144, facecolor="white", layout="constrained")
-    canvas.FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, path: str | Path) -> Path:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return write_atomically(path, buffer.getvalue())
-
-
-def _style(axes: Any) -> None:
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, length=0)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GRID)
+def colour_of(method: str) -> str:
+    """Colour of a method, of a row of a sweep that of its preset."""
+    point = point_of(method)
+    name = point[0] if point else method
+    if name.startswith("fewer_steps") or name == "few_step_shortcut":
+        return CONTROL
+    return COLOURS.get(name, RIVAL)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -58,190 +66,163 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front[::-1]
 
 
-def pareto(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+def pareto(rows: Sequence[Row], path: str | Path) -> Path:
     """Speed-up against fidelity, F1 and 3D-IoU, one panel each; rows as in bench.json.
 
-    The line joins the methods that no other beats in both; the band in the first panel is the fidelity that
-    another seed has, the scale of what does not matter.
+    The line joins the methods that no other beats in both; whiskers are the 95 % limits where they are of the value
+    itself; the dashed line in the first panel is the fidelity that another seed has, the scale of what does not matter.
     """
-    figure = _figure(13, 4.4)
+    figure = figure_of(10, 11)
     timed = [row for row in rows if row.get("timed", True)]
     noise = next((row for row in rows if row["method"] == "other_seed"), None)
-    # The least height of a panel, so that differences that are nothing do not fill it.
-    panels = (
-        ("fidelity_viou", "fidelity to off (vIoU)", 0.05),
-        ("f1_005", "F1@0.05 against truth (%)", 4.0),
-        ("iou_3d", "3D-IoU against truth", 0.05),
-    )
     labelled = []
-    for axes, (column, label, least) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        _style(axes)
-        drawn = [row for row in timed if row.get(column) is not None and np.isfinite(row[column])]
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.35, 1))
+    places = (grid[0, :], grid[1, 0], grid[1, 1])
+    for place, (column, name, least) in zip(places, PANELS, strict=True):
+        axes = figure.add_subplot(place)
+        style(axes)
+        drawn = [row for row in timed if _is_number(row.get(column))]
         spots = [(row["speedup"], row[column]) for row in drawn]
         front = pareto_front(spots)
-        axes.plot(
-            [spots[i][0] for i in front],
-            [spots[i][1] for i in front],
-            color=ACCENT,
-            linewidth=1.2,
-            alpha=0.6,
-        )
+        axes.plot(*zip(*[spots[i] for i in front], strict=True), color=MUTED, linewidth=1, alpha=0.5)
         for spot, row in zip(spots, drawn, strict=True):
-            control = row["method"] in ("off", "fewer_steps")
-            axes.scatter(*spot, s=46, color=MUTED if control else ACCENT, zorder=3)
+            colour = colour_of(row["method"])
+            if column == "fidelity_viou":
+                _whisker(axes, spot, row, colour)
+            marker = "D" if colour == CONTROL else "o"
+            axes.scatter(*spot, s=44 if marker == "o" else 34, marker=marker, color=colour, zorder=3)
         labelled.append((axes, spots, [row["method"] for row in drawn]))
-        if column == "fidelity_viou" and noise is not None and noise.get(column) is not None:
-            axes.axhline(noise[column], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
-            axes.annotate(
-                "another seed", (1, noise[column]), xycoords=("axes fraction", "data"), xytext=(0, 4),
-                textcoords="offset points", fontsize=8, color=MUTED, ha="right",
-            )  # fmt: skip
+        if column == "fidelity_viou" and noise is not None and _is_number(noise.get(column)):
+            low = min(value for _, value in spots)
+            _noise_line(axes, noise[column], visible=noise[column] > low - 0.15)
         axes.set_xlabel("speed-up over off (×)", color=INK)
-        axes.set_ylabel(label, color=INK)
-        axes.margins(0.18)
+        axes.set_title(name, color=INK, loc="left", fontsize=11)
+        axes.margins(0.14)
         low, high = axes.get_ylim()
         if high - low < least:
             axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
     figure.draw_without_rendering()  # settles the layout, on which the places of the labels depend
     for axes, spots, names in labelled:
-        _label(axes, spots, names)
-    return _save(figure, path)
+        label(axes, spots, names, colours=[colour_of(name) for name in names])
+    return save(figure, path)
 
 
-def _label(axes: Any, spots: Sequence[tuple[float, float]], names: Sequence[str], size: float = 9) -> None:
-    """Write names beside points, each where it covers no other name and no point, as far as there is room."""
-    scale = axes.figure.dpi / 72
-    places = axes.transData.transform(spots) / scale if spots else np.zeros((0, 2))
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
-    for (x, y), spot, name in zip(places, spots, names, strict=True):
-        width = 0.58 * size * len(name)
-        shifts = [(dx, dy) for dy in (5, -13, 17, -25, 29, -37) for dx in (6, -6 - width)]
-
-        def clashes(shift: tuple[float, float], x: float = x, y: float = y, width: float = width) -> int:
-            left, bottom = x + shift[0], y + shift[1]
-            return sum(
-                left < other[2] and other[0] < left + width and bottom < other[3] and other[1] < bottom + size
-                for other in taken
-            )
-
-        best = min(shifts, key=clashes)
-        taken.append((x + best[0], y + best[1], x + best[0] + width, y + best[1] + size))
-        axes.annotate(name, spot, xytext=best, textcoords="offset points", fontsize=size, color=INK)
+def _whisker(axes: Any, spot: tuple[float, float], row: Row, colour: str) -> None:
+    limits = row.get("fidelity_viou_ci")
+    if limits and all(_is_number(limit) for limit in limits):
+        axes.plot([spot[0]] * 2, limits, color=colour, linewidth=1.2, alpha=0.45, zorder=2)
 
 
-def stage_bars(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
-    """Seconds of every stage as one stacked bar a method."""
-    figure = _figure(9, 0.5 * len(rows) + 1.8)
+def _noise_line(axes: Any, value: float, *, visible: bool) -> None:
+    if visible:
+        axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    axes.annotate(
+        f"another seed: {value:.2f}" + ("" if visible else ", far below"),
+        (1, value if visible else 0),
+        xycoords=("axes fraction", "data") if visible else "axes fraction",
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=8.5,
+        color=MUTED,
+        ha="right",
+    )
+
+
+def stage_bars(rows: Sequence[Row], path: str | Path) -> Path:
+    """Seconds of every stage as one stacked bar a method, fastest last; the first bar names the stages."""
+    rows = sorted(rows, key=lambda row: -row["seconds_per_object"])
+    figure = figure_of(9, 0.36 * len(rows) + 1.9)
     axes = figure.subplots()
-    _style(axes)
+    style(axes)
     stages = list(dict.fromkeys(stage for row in rows for stage in row["stage_seconds"]))
-    shades = [
-        "#0b3a66",
-        "#0b6bcb",
-        "#62a8ea",
-        "#b9d7f5",
-        "#8a5a00",
-        "#e09f1f",
-        "#f3cf85",
-        "#6a737d",
-        "#b4bcc4",
-    ]
     left = np.zeros(len(rows))
-    for index, stage in enumerate(stages):
+    for stage in stages:
         width = np.array([row["stage_seconds"].get(stage) or 0.0 for row in rows])
-        colour = shades[index % len(shades)]
-        axes.barh(range(len(rows)), width, left=left, color=colour, label=stage.replace("_", " "), height=0.65)
+        axes.barh(range(len(rows)), width, left=left, color=STAGE_COLOURS.get(stage, FREE), height=0.7)
         left += width
-    axes.set_yticks(range(len(rows)), [row["method"] for row in rows], color=INK)
+    for place, row in enumerate(rows):
+        text = f"{row['seconds_per_object']:.2f} s  {row['speedup']:.1f}×"
+        axes.annotate(
+            text, (left[place], place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK
+        )
+    axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
+    for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_color(colour_of(row["method"]))
+    axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
+    axes.set_xlim(0, 1.14 * max(float(left.max()), 1e-9))
     axes.set_xlabel("seconds per object", color=INK)
-    axes.legend(fontsize=8, frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.28))
-    return _save(figure, path)
+    _name_stages(axes, stages)
+    return save(figure, path)
 
 
-def gallery(views: Sequence[Any], reconstructions: Sequence[Any], path: str | Path, *, columns: int = 4) -> Path:
-    """Inputs beside their meshes, `columns` pairs a line.
+def _name_stages(axes: Any, stages: Sequence[str]) -> None:
+    """The stages in their colours, as one line of text above the bars."""
+    from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 
-    views: objects with `.image` (uint8 [H, W, 3]), `.mask` and optionally `.object.family` and `.pose`, in
-    which case the mesh is seen from the side of the camera; reconstructions: what `Pipeline.run` returned for
-    them.
-    """
-    from fastsam3d.pipeline.preview import render_mesh
-
-    lines = -(-len(views) // columns)
-    figure = _figure(3.2 * columns, 1.75 * lines)
-    grid = figure.subplots(lines, 2 * columns, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_axis_off()
-    for index, (view, reconstruction) in enumerate(zip(views, reconstructions, strict=True)):
-        line, column = divmod(index, columns)
-        left, right = grid[line, 2 * column], grid[line, 2 * column + 1]
-        left.imshow(_around_object(view))
-        left.set_title(getattr(getattr(view, "object", None), "family", ""), fontsize=8, color=INK, loc="left")
-        mesh, pose = reconstruction.mesh, getattr(view, "pose", None)
-        angles = (30.0, 20.0) if pose is None else camera_angles(pose)
-        right.imshow(np.asarray(render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, *angles)))
-    return _save(figure, path)
-
-
-def _around_object(view: Any) -> np.ndarray:
-    """The square part of the picture around the mask, with a margin; the whole picture without a mask."""
-    mask = getattr(view, "mask", None)
-    if mask is None or not np.any(mask):
-        return view.image
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    half = 0.6 * max(rows[-1] - rows[0], columns[-1] - columns[0]) + 2
-    slices = [
-        slice(int(max(0, middle - half)), int(middle + half) + 1)
-        for middle in ((rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2)
+    words: list[Any] = [
+        TextArea(stage.replace("_", " "), textprops={"color": STAGE_COLOURS.get(stage, FREE), "size": 8.5})
+        for stage in stages
     ]
-    return view.image[tuple(slices)]
+    axes.set_title(" ", fontsize=10)  # keeps room for the line
+    line = HPacker(children=words, pad=0, sep=12)
+    axes.add_artist(
+        AnchoredOffsetbox("lower left", child=line, pad=0, frameon=False, bbox_to_anchor=(0, 1.01),
+                          bbox_transform=axes.transAxes)
+    )  # fmt: skip
 
 
-def camera_angles(pose: Any) -> tuple[float, float]:
-    """Azimuth and elevation (degrees, as in `preview.view_rotation`) of the camera that sees `pose`."""
-    towards = -as_array(pose.translation).reshape(3) @ quaternion_to_matrix(pose.rotation).T
-    x, y, z = towards / max(float(np.linalg.norm(towards)), 1e-12)
-    return float(np.degrees(np.arctan2(x, -y))), float(np.degrees(np.arcsin(np.clip(z, -1, 1))))
+SWEEP_PANELS = (
+    ("fidelity_viou", "fidelity to off (vIoU)"),
+    ("layout_distance", "layout distance to off"),
+    ("speedup", "speed-up over off (×)"),
+)
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+def sweep_curves(by_guidance: Mapping[Any, Sequence[Row]], name: str, path: str | Path) -> Path:
+    """A setting against fidelity, layout distance and speed-up: a line of panels for every guidance strength.
 
-
-def loss_curves(log: str | Path, path: str | Path, *, columns: Sequence[str] | None = None, smooth: int = 50) -> Path:
-    """Losses of a training log: JSON lines with "step" and numbers, where a line cut off is skipped.
-
-    columns: names to draw; by default all positive numbers but those that count or time the training. smooth:
-    records of the running mean. UserError if there is nothing to draw.
+    by_guidance: rows named `preset@value`, as `fastsam3d.evaluation.experiments.sweep_methods` names them.
     """
-    records = []
-    for line in Path(log).read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    records = [record for record in records if isinstance(record, dict) and "step" in record]
-    if columns is None:
-        numbers = {name for record in records for name, value in record.items() if _is_positive(value)}
-        columns = sorted(numbers - NOT_LOSSES)
-    if not columns:
-        raise UserError(f"{log} has no losses: lines of JSON with 'step' and numbers are needed")
-    figure = _figure(8, 4.5)
-    axes = figure.subplots()
-    _style(axes)
-    for name in columns:
-        pairs = [(record["step"], record[name]) for record in records if _is_positive(record.get(name))]
-        if not pairs:
-            continue
-        steps, values = np.asarray(pairs, dtype=float).T
-        width = max(1, min(smooth, len(values) // 10))
-        mean = np.convolve(values, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], mean, linewidth=1.4, label=name)
-    axes.set_yscale("log")
-    for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        ticks(lambda value, _: f"{value:g}")
-    axes.set_xlabel("step", color=INK)
-    axes.set_ylabel("loss", color=INK)
-    axes.legend(frameon=False, fontsize=9)
-    return _save(figure, path)
+    sweep = SWEEPS[name]
+    figure = figure_of(11, 3.2 * len(by_guidance) + 0.4)
+    grid = figure.subplots(len(by_guidance), len(SWEEP_PANELS), squeeze=False, sharex=True, sharey="col")
+    labels = []
+    for line, (guidance, rows) in enumerate(by_guidance.items()):
+        for axes, (column, title) in zip(grid[line], SWEEP_PANELS, strict=True):
+            style(axes)
+            ends, names = [], []
+            for preset, points in _curves(rows, column).items():
+                axes.plot(*zip(*points, strict=True), color=colour_of(preset), marker="o", markersize=4, linewidth=1.6)
+                ends.append(points[-1])
+                names.append(preset)
+            if sweep.cliff is not None:
+                axes.axvspan(sweep.cliff - 0.5, max(sweep.points) + 0.4, color=GRID, alpha=0.45, zorder=0, linewidth=0)
+            axes.set_title(f"{title}, guidance {guidance_text(guidance)}", color=INK, loc="left", fontsize=9.5)
+            axes.margins(x=0.16, y=0.12)
+            labels.append((axes, ends, names))
+    for axes in grid[-1]:
+        axes.set_xlabel(sweep.label, color=INK, fontsize=9)
+    if sweep.cliff is not None:
+        grid[0, 0].annotate(
+            f"published cliff: {sweep.cliff:g} and more", (0.98, 0.02), xycoords="axes fraction", ha="right",
+            fontsize=8, color=MUTED,
+        )  # fmt: skip
+    figure.draw_without_rendering()
+    for axes, ends, names in labels:
+        label(axes, ends, names, colours=[colour_of(n) for n in names], size=8.5)
+    return save(figure, path)
+
+
+def _curves(rows: Sequence[Row], column: str) -> dict[str, list[tuple[float, float]]]:
+    """Points (value, column) of every preset in order of the value."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        point = point_of(row["method"])
+        if point is not None and _is_number(row.get(column)):
+            curves.setdefault(point[0], []).append((point[1], row[column]))
+    return {preset: sorted(points) for preset, points in curves.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

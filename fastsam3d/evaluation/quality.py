@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.evaluation.benchmark import HELD_OUT, NOISE_SHIFT
+from fastsam3d.evaluation.benchmark import HELD_OUT
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.options import (
@@ -37,7 +37,9 @@ from fastsam3d.evaluation.options import (
 )
 from fastsam3d.evaluation.outcome import Outcome, against_outcome, against_truth, outcome_of
 from fastsam3d.evaluation.quality_tables import SHAPE_COLUMNS, report, summarise_quality
+from fastsam3d.evaluation.records import weights_fingerprint
 from fastsam3d.evaluation.reference import Reference, reference_shape
+from fastsam3d.evaluation.runs import NOISE_SHIFT
 
 COMMAND = "python -m fastsam3d.evaluation.quality"
 
@@ -130,7 +132,7 @@ def evaluate_quality(
 
 def draw_gallery(pipeline: Any, result: dict[str, Any], options: QualityOptions, path: Path) -> None:
     """Inputs beside their meshes: the first object of every family, then further ones."""
-    from fastsam3d.evaluation.plots import gallery
+    from fastsam3d.evaluation.gallery import gallery
     from fastsam3d.procedural.samples import make_view
 
     first: dict[str, int] = {}
@@ -188,14 +190,7 @@ def _steps(pipeline: Any) -> dict[str, int]:
 
 def _identity(pipeline: Any, options: QualityOptions) -> str:
     """Fingerprint of weights and settings, so that records of other ones are not taken over."""
-    digest = hashlib.sha256()
-    modules = [
-        pipeline.models,
-        *(pipeline.condition_embedders[name] for name in sorted(pipeline.condition_embedders)),
-    ]
-    for module in modules:
-        for name, value in module.state_dict().items():
-            digest.update(f"{name} {value.double().abs().sum().item():.10e}".encode())
+    digest = hashlib.sha256(weights_fingerprint(pipeline).encode())
     strengths = [pipeline.models[name].reverse_fn.strength for name in ("ss_generator", "slat_generator")]
     settings = (options.noise_seed, options.points, options.other_seed, _steps(pipeline), strengths)
     # The control of the last object looks at the first, so the number of objects counts for it; that one

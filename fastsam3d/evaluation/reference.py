@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,21 @@ class Reference:
     """The true shape of one object in its own frame.
 
     surface: points on it; solid: [R, R, R] bool, the sign of the distance at the voxel centres; symmetry: as
-    the object declares it; family: its family's name.
+    the object declares it; family: its family's name; shape: the object itself.
     """
 
     surface: Surface
     solid: np.ndarray
     symmetry: Any = "none"
     family: str = ""
+    shape: Any = None
+
+    @cached_property
+    def renders(self) -> Any:
+        """Its views (`fastsam3d.evaluation.visual.Renders`), drawn when first asked for; None without colours."""
+        from fastsam3d.evaluation.visual import render_truth
+
+        return None if self.shape is None else render_truth(self.shape)
 
 
 def reference_shape(shape: Any, *, points: int = SURFACE_POINTS, resolution: int = RESOLUTION) -> Reference:
@@ -54,7 +63,7 @@ def reference_shape(shape: Any, *, points: int = SURFACE_POINTS, resolution: int
         on_surface, normals = project_to_surface(distance, drawn.points)
         surface = Surface(on_surface, normals, on_surface.min(0), on_surface.max(0))
     solid = distance(voxel_centres(resolution)) < 0
-    return Reference(surface, solid, getattr(shape, "symmetry", "none"), getattr(shape, "family", ""))
+    return Reference(surface, solid, getattr(shape, "symmetry", "none"), getattr(shape, "family", ""), shape)
 
 
 def distance_of(shape: Any) -> SignedDistance:

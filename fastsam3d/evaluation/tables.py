@@ -10,8 +10,11 @@ import numpy as np
 
 from fastsam3d.evaluation.statistics import finite_mean, paired_interval, ratio_interval
 
-# Columns of a row that are means over objects: name, heading, digits, and which way is better (for readers).
+# Columns of a row that are means over objects: name, heading, digits; the arrow says which way is better.
 COLUMNS = (
+    ("ssim", "SSIM ↑", 4),
+    ("psnr", "PSNR dB ↑", 2),
+    ("mask_iou", "mask IoU ↑", 4),
     ("cd", "CD ↓", 4),
     ("f1_005", "F1@0.05 ↑", 2),
     ("f1_002", "F1@0.02 ↑", 2),
@@ -25,17 +28,35 @@ COLUMNS = (
     ("scale_error", "scale ↓", 4),
     ("fidelity_viou", "fidelity vIoU ↑", 4),
     ("fidelity_f1_005", "fidelity F1 ↑", 2),
+    ("fidelity_ssim", "fidelity SSIM ↑", 4),
     ("layout_distance", "layout distance ↓", 4),
     ("nfe_ss", "NFE SS", 1),
     ("nfe_slat", "NFE SLaT", 1),
+    ("tokens_ss", "tokens SS", 0),
+    ("tokens_slat", "tokens SLaT", 0),
+    ("peak_memory_mib", "peak MiB", 0),
 )
+HEADINGS = {name: heading for name, heading, _ in COLUMNS}
 DIGITS = {name: digits for name, _, digits in COLUMNS}
-TO_BASELINE = ("fidelity_viou", "fidelity_f1_005", "layout_distance")
-COUNTS = ("nfe_ss", "nfe_slat")
+TO_BASELINE = ("fidelity_viou", "fidelity_f1_005", "fidelity_ssim", "layout_distance")
+COSTS = ("nfe_ss", "nfe_slat", "tokens_ss", "tokens_slat", "peak_memory_mib")
+COUNTED = ("tflop", "tflop_ss", "tflop_slat")
 Record = Mapping[str, Any]
 
 
-def summarise(method: str, records: Sequence[Record], baseline: Sequence[Record]) -> dict[str, Any]:
+def values_of(records: Sequence[Record], name: str) -> list[float]:
+    """A column of records; NaN where it is missing."""
+    return [math.nan if record.get(name) is None else record[name] for record in records]
+
+
+def summarise(
+    method: str,
+    records: Sequence[Record],
+    baseline: Sequence[Record],
+    *,
+    scenes: Sequence[Record] = (),
+    counts: Sequence[Record] = (),
+) -> dict[str, Any]:
     """One row from the records of one method and of "off", object by object in the same order.
 
     "seconds_per_object" is the mean; "speedup" the ratio of total seconds, "speedup_median" the median of the
@@ -43,13 +64,15 @@ def summarise(method: str, records: Sequence[Record], baseline: Sequence[Record]
     "cpu_speedup". Every other column is a mean over objects. "<column>_delta" is the mean paired difference
     to "off" of the metrics against the truth, and "<column>_ci" its 95 % limits; for the columns that already
     compare with "off" "<column>_ci" are the limits of the mean itself.
+
+    scenes, counts: records of all methods of scenes ("seconds", "iou_3d") and of counted operations.
     """
-    seconds = [record["seconds"] for record in records]
-    slow = [record["seconds"] for record in baseline]
-    cpu, slow_cpu = ([record.get("cpu_seconds", math.nan) for record in own] for own in (records, baseline))
+    seconds, slow = values_of(records, "seconds"), values_of(baseline, "seconds")
+    cpu, slow_cpu = values_of(records, "cpu_seconds"), values_of(baseline, "cpu_seconds")
     row: dict[str, Any] = {
         "method": method,
         "seconds_per_object": finite_mean(seconds),
+        "seconds_ci": paired_interval(seconds, np.zeros(len(seconds))).to_list(),
         "speedup": sum(slow) / max(sum(seconds), 1e-12),
         "speedup_median": float(np.median(np.asarray(slow) / np.maximum(seconds, 1e-12))),
         "speedup_ci": list(ratio_interval(slow, seconds)),
@@ -57,18 +80,34 @@ def summarise(method: str, records: Sequence[Record], baseline: Sequence[Record]
         "cpu_speedup": sum(slow_cpu) / sum(cpu) if sum(cpu) > 0 else math.nan,
     }
     for name, _, _ in COLUMNS:
-        values = [record.get(name, math.nan) for record in records]
+        values = values_of(records, name)
         row[name] = finite_mean(values)
         if name in TO_BASELINE:
             row[f"{name}_ci"] = paired_interval(values, np.zeros(len(values))).to_list()
-        elif name not in COUNTS:
-            difference = paired_interval(values, [record.get(name, math.nan) for record in baseline])
+        elif name not in COSTS:
+            difference = paired_interval(values, values_of(baseline, name))
             row[f"{name}_delta"], row[f"{name}_ci"] = difference.mean, difference.to_list()
     stages = dict.fromkeys(stage for record in records for stage in record.get("stage_seconds", {}))
     row["stage_seconds"] = {
         stage: finite_mean([record["stage_seconds"].get(stage, 0.0) for record in records]) for stage in stages
     }
-    return row
+    own, off = ([r for r in counts if r["method"] == name] for name in (method, "off"))
+    for name in COUNTED:
+        row[name] = finite_mean(values_of(own, name))
+    row["tflop_ratio"] = finite_mean(values_of(off, "tflop")) / row["tflop"] if row["tflop"] else math.nan
+    return row | _scene_columns(method, scenes)
+
+
+def _scene_columns(method: str, scenes: Sequence[Record]) -> dict[str, Any]:
+    """Seconds a scene, speed-up over "off" and the mean 3D-IoU of the objects."""
+    own, off = ([r for r in scenes if r["method"] == name] for name in (method, "off"))
+    seconds, slow = values_of(own, "seconds"), values_of(off, "seconds")
+    return {
+        "scene_seconds": finite_mean(seconds),
+        "scene_speedup": sum(slow) / sum(seconds) if seconds else math.nan,
+        "scene_speedup_ci": list(ratio_interval(slow, seconds)),
+        "scene_iou_3d": finite_mean(values_of(own, "iou_3d")),
+    }
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -92,54 +131,14 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
+def guidance_text(guidance: float | str) -> str:
+    """Guidance strength of a row: "7", or "2/1" where the stages differ."""
+    return f"{guidance:g}" if isinstance(guidance, (int, float)) else guidance
+
+
 def half_width(limits: Sequence[float | None] | None, digits: int) -> str:
     """Half of a symmetric interval as "±x"; empty where it is unbounded."""
     if not limits or any(limit is None or not math.isfinite(limit) for limit in limits):
         return ""
     low, high = (float(limit or 0) for limit in limits)
     return f" ±{(high - low) / 2:.{digits}f}"
-
-
-def main_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Speed, quality and fidelity on one line a method."""
-    shown = ("cd", "f1_005", "viou", "iou_3d", "rotation_error_deg", *TO_BASELINE, *COUNTS)
-    headings = {name: heading for name, heading, _ in COLUMNS}
-    lines = []
-    for row in rows:
-        timed = row.get("timed", True)
-        lines.append(
-            [
-                row["method"],
-                number(row["seconds_per_object"], 3) if timed else "–",
-                f"{row['speedup']:.2f}×" if timed else "–",
-                *(number(row[name], DIGITS[name]) for name in shown),
-            ]
-        )
-    return markdown_table(["method", "s/object", "speed-up", *(headings[name] for name in shown)], lines)
-
-
-def difference_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Paired differences to "off" with the half width of their 95 % intervals."""
-    shown = ("cd", "f1_005", "f1_002", "f1_001", "viou", "iou_3d", "rotation_error_deg")
-    headings = {name: heading for name, heading, _ in COLUMNS}
-    lines = []
-    for row in rows:
-        if row["method"] == "off":
-            continue
-        cells = []
-        for name in shown:
-            delta = row[f"{name}_delta"]
-            text = "–" if delta is None or not math.isfinite(delta) else f"{delta:+.{DIGITS[name]}f}"
-            cells.append(text + half_width(row[f"{name}_ci"], DIGITS[name]))
-        for name in ("fidelity_viou", "layout_distance"):
-            cells.append(number(row[name], 4) + half_width(row[f"{name}_ci"], 4))
-        lines.append([row["method"], *cells])
-    header = ["method", *(f"Δ {headings[name]}" for name in shown), "fidelity vIoU", "layout distance"]
-    return markdown_table(header, lines)
-
-
-def stage_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Seconds of every stage, mean over objects."""
-    stages = list(dict.fromkeys(stage for row in rows for stage in row["stage_seconds"]))
-    lines = [[row["method"], *(number(row["stage_seconds"].get(stage), 3) for stage in stages)] for row in rows]
-    return markdown_table(["method", *(stage.replace("_", " ") for stage in stages)], lines)

@@ -4,11 +4,12 @@ import pytest
 import torch
 from evaluation_stand_in import Backbone, StandIn
 
+from fastsam3d.config import preset_names
 from fastsam3d.errors import UserError
+from fastsam3d.evaluation.counting import counted_evaluations
 from fastsam3d.evaluation.methods import (
-    counted_evaluations,
+    Method,
     evaluations_of_steps,
-    fewer_steps_method,
     guided,
     matched_steps,
     resolve_methods,
@@ -43,19 +44,58 @@ def test_the_control_has_at_least_as_many_evaluations_and_no_step_on_the_guidanc
 
 
 def test_control_settings_for_both_stages():
-    method = fewer_steps_method(StandIn(), {"nfe_ss": 18, "nfe_slat": 10})
+    method = Method("fewer_steps@fast", "exact", matched_to="fast").matched(
+        StandIn(), {"nfe_ss": 18, "nfe_slat": 10}
+    )
     # Second stage without rescale: 7 steps at k/7, of which 0 to 3 are guided, make 11 evaluations.
     assert method.overrides["fewer_steps"] == {
         "enabled": True, "sparse_structure_steps": 10, "structured_latent_steps": 7,
     }  # fmt: skip
-    assert (method.name, method.preset) == ("fewer_steps", "exact")
+    assert (method.name, method.preset) == ("fewer_steps@fast", "exact")
+
+
+def names(*given):
+    return [method.name for method in resolve_methods(given)]
 
 
 def test_off_comes_first_and_unknown_names_are_refused():
-    assert resolve_methods(("balanced", "paper"))[0] == "off"
-    assert resolve_methods(("paper", "off", "paper")) == ["off", "paper"]
+    assert names("balanced", "paper")[0] == "off"
+    assert names("paper", "off", "paper") == ["off", "paper"]
     with pytest.raises(UserError, match=r"unknown method 'fastest'.*balanced"):
         resolve_methods(("fastest",))
+
+
+def test_all_is_every_preset_and_two_controls():
+    methods = {method.name: method for method in resolve_methods(("all",))}
+    assert list(methods)[:2] == ["off", "exact"]
+    assert set(preset_names()) <= set(methods)
+    assert [methods[name].matched_to for name in list(methods)[-2:]] == ["balanced", "fast"]
+    assert methods["paper"].optional
+    assert not methods["off"].optional
+    assert not {m.name: m for m in resolve_methods(("all", "paper"))}["paper"].optional
+
+
+def test_a_control_brings_what_it_is_matched_to():
+    assert names("fewer_steps") == ["off", "balanced", "fewer_steps"]
+    assert names("fewer_steps@paper", "fast") == ["off", "paper", "fewer_steps@paper", "fast"]
+    with pytest.raises(UserError, match="unknown method 'fastest'"):
+        resolve_methods(("fewer_steps@fastest",))
+    with pytest.raises(UserError, match="control of a control"):
+        resolve_methods(("fewer_steps@fewer_steps",))
+
+
+def test_a_preset_file_is_a_method_and_a_broken_one_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("step_caching: {enabled: true, stride: 2}\n")
+    methods = resolve_methods((str(path), "fewer_steps@mine"))
+    assert [(m.name, m.matched_to) for m in methods[1:]] == [("mine", None), ("fewer_steps@mine", "mine")]
+    assert methods[1].settings()["step_caching"]["stride"] == 2
+    path.write_text("step_caching: {strides: 2}\n")
+    with pytest.raises(UserError, match="strides"):
+        resolve_methods((str(path),))
+    (tmp_path / "paper.yaml").write_text("step_caching: true\n")
+    with pytest.raises(UserError, match="two methods are called 'paper'"):
+        resolve_methods(("paper", str(tmp_path / "paper.yaml")))
 
 
 def test_guidance_is_set_and_given_back_also_after_an_error():

@@ -9,7 +9,8 @@ import pytest
 from evaluation_shapes import Pose, box_mesh
 
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation import plots
+from fastsam3d.evaluation import gallery, plots
+from fastsam3d.evaluation.loss_curves import loss_curves
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.options import write_json
 from fastsam3d.evaluation.tables import half_width, markdown_table, number, summarise
@@ -62,13 +63,13 @@ def test_gallery_and_loss_curves_are_drawn(tmp_path):
     vertices, faces = box_mesh((-0.3,) * 3, (0.3,) * 3)
     mesh = SimpleNamespace(vertices=vertices, faces=faces, vertex_colors=np.full((8, 3), 0.5))
     view = SimpleNamespace(image=np.zeros((8, 8, 3), np.uint8), pose=Pose(translation=(0, 0, 4)))
-    assert plots.gallery([view], [SimpleNamespace(mesh=mesh)], tmp_path / "g.png", columns=1).stat().st_size > 1000
+    assert gallery.gallery([view], [SimpleNamespace(mesh=mesh)], tmp_path / "g.png", columns=1).stat().st_size > 1000
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
-    assert plots.loss_curves(log, tmp_path / "l.png").stat().st_size > 1000
+    assert loss_curves(log, tmp_path / "l.png").stat().st_size > 1000
     log.write_text('{"step": 1, "seconds": 2.0}')
     with pytest.raises(UserError, match="no losses"):
-        plots.loss_curves(log, tmp_path / "none.png")
+        loss_curves(log, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
@@ -79,9 +80,9 @@ def test_a_missing_package_is_named_with_the_way_to_get_it():
 
 def test_camera_angles_point_from_the_object_to_the_camera():
     # Unturned, the object's z is the direction of sight: the camera looks from below.
-    assert plots.camera_angles(Pose(translation=(0, 0, 4)))[1] == pytest.approx(-90)
+    assert gallery.camera_angles(Pose(translation=(0, 0, 4)))[1] == pytest.approx(-90)
     # The rows of the rotation are the images of the object's axes. With y towards the camera and z up it is
     # seen from +y, which is azimuth 180; with y away from the camera and z up from -y, its front.
     half = 2**-0.5
-    assert np.abs(plots.camera_angles(Pose((half, half, 0, 0), (0, 0, 4)))) == pytest.approx([180, 0], abs=1e-6)
-    assert plots.camera_angles(Pose((0, 0, half, half), (0, 0, 4))) == pytest.approx([0, 0], abs=1e-6)
+    assert np.abs(gallery.camera_angles(Pose((half, half, 0, 0), (0, 0, 4)))) == pytest.approx([180, 0], abs=1e-6)
+    assert gallery.camera_angles(Pose((0, 0, half, half), (0, 0, 4))) == pytest.approx([0, 0], abs=1e-6)
