@@ -10,16 +10,28 @@ from types import TracebackType
 from typing import Any
 
 from fastsam3d.config import AccelerationConfig, load_preset
+from fastsam3d.errors import UserError
 from fastsam3d.hosts import find_host
 from fastsam3d.hosts.base import EvaluationState, Host
+from fastsam3d.hosts.block_stack import BlockStack
 from fastsam3d.hosts.partial import PartialBlocks
+from fastsam3d.hosts.partial_streams import PartialStreams
 from fastsam3d.patching import Patches
 from fastsam3d.report import Report, StageReport, peak_memory
 from fastsam3d.session import StageSession
 from fastsam3d.techniques import REGISTRY
-from fastsam3d.techniques.base import STAGES, STRUCTURED_LATENT, AccelerationWarning, Trajectory, VoxelSet
+from fastsam3d.techniques.base import (
+    CAPABILITIES,
+    FIRST_STAGE_ONLY,
+    SPARSE_STRUCTURE,
+    STAGES,
+    STRUCTURED_LATENT,
+    AccelerationWarning,
+    Technique,
+    Trajectory,
+    VoxelSet,
+)
 from fastsam3d.techniques.exact import IndexCache, SharedPrefix, condition_caches
-from fastsam3d.techniques.token_aggregation import TokenAggregation
 
 _MARK = "_fastsam3d_acceleration"
 
@@ -88,21 +100,23 @@ class Acceleration:
                 self._report.stages[stage],
                 self._maker("velocity", stage),
                 self._maker("evaluation", stage),
-                config["fewer_steps"].steps(stage) if config["fewer_steps"].enabled else None,
+                self._maker("blocks", stage),
+                **self._step_count(stage),
             )
             for cache in condition_caches(config["exact"], host.cross_attentions(stage), state):
                 patches.replace(cache.site.module, "forward", cache.wrap)
                 session.keepers.append(cache)
             if stage == STRUCTURED_LATENT:
                 self._attach_latent(session, state)
+            self._attach_blocks(stage, session, state)
             # After carving, so that a carved evaluation shares what it computed as well.
             for module in host.branch_prefix(stage) if config["exact"].shared_prefix else ():
                 shared = SharedPrefix(state)
                 patches.replace(module, "forward", shared.wrap)
                 session.keepers.append(shared)
             host.attach_sampler(patches, stage, session)
-        aggregation = config["token_aggregation"]
-        policy = _CountedVoxels(TokenAggregation(aggregation), self._report) if aggregation.enabled else None
+        voxel_policies = [t.make(config[t.name]) for t in self._on("voxels", STRUCTURED_LATENT) if t.make is not None]
+        policy = _CountedVoxels(voxel_policies[0], self._report) if voxel_policies else None
         host.attach_structure(patches, policy)
         host.attach_recorder(patches, _Recorder(self))
 
@@ -117,15 +131,43 @@ class Acceleration:
             partial.attach(self._patches)
             session.keepers.append(partial)
 
+    def _attach_blocks(self, stage: str, session: StageSession, state: EvaluationState) -> None:
+        """What the techniques of this stage need inside its transformer blocks."""
+        needs = {need for t in REGISTRY.values() if stage in t.acts_on(self.config[t.name]) for need in t.needs}
+        if stage == SPARSE_STRUCTURE and needs & {"layout_only", "subset"}:
+            streams = PartialStreams(self._host.stream_blocks(), state, keep="layout_only" in needs)
+            streams.attach(self._patches)
+            session.keepers.append(streams)
+        if "block_stack" in needs:
+            stack = BlockStack(
+                self._host.block_stack(stage), state, lambda: session.block_policy, lambda: session.step_index
+            )
+            stack.attach(self._patches)
+            session.keepers.append(stack)
+
+    def _on(self, kind: str, stage: str) -> list[Technique]:
+        """Techniques of a kind that are on and act on a stage."""
+        return [t for t in REGISTRY.values() if t.kind == kind and stage in t.acts_on(self.config[t.name])]
+
+    def _step_count(self, stage: str) -> dict[str, Any]:
+        """Step count and mode of a stage, where a control sets them."""
+        for technique in self._on("steps", stage):
+            settings = self.config[technique.name]
+            return {"steps": settings.steps(stage), "shortcut": settings.distilled(stage)}
+        return {}
+
     def _maker(self, kind: str, stage: str) -> Callable[[Trajectory], Any]:
         """Maker of the one policy of a kind that has a say in a run of this stage."""
-        techniques = [
-            t for t in REGISTRY.values() if t.kind == kind and stage in t.acts_on(self.config[t.name])
-        ]
+        techniques = self._on(kind, stage)
+        around = self._on("layout", stage) if kind == "velocity" else []
 
         def make(trajectory: Trajectory) -> Any:
             made = (t.make(self.config[t.name], trajectory) for t in techniques if t.make is not None)
-            return next((policy for policy in made if policy is not None), None)
+            policy = next((policy for policy in made if policy is not None), None)
+            for technique in around:
+                if policy is not None and technique.make is not None:
+                    policy = technique.make(self.config[technique.name], trajectory, policy)
+            return policy
 
         return make
 
@@ -161,6 +203,19 @@ class _CountedVoxels:
         return merged
 
 
+def _check_host(host: Host, config: AccelerationConfig) -> None:
+    """Refuses techniques that need of a pipeline what its host does not offer."""
+    for technique in REGISTRY.values():
+        for stage in technique.acts_on(config[technique.name]):
+            needed = [n for n in technique.needs if stage == SPARSE_STRUCTURE or n not in FIRST_STAGE_ONLY]
+            missing = [n for n in needed if n not in host.capabilities.get(stage, ())]
+            if missing:
+                raise UserError(
+                    f"{technique.name} needs {CAPABILITIES[missing[0]]} in the {stage} stage, which {host.name} does "
+                    f"not offer: set {technique.name}.enabled=false, or use another preset."
+                )
+
+
 def accelerate(
     pipeline: Any, preset: str | Path | dict[str, Any] | AccelerationConfig = "balanced", **overrides: Any
 ) -> Acceleration:
@@ -168,7 +223,7 @@ def accelerate(
 
     Args:
         pipeline: what `fastsam3d.load_pipeline` gives, or another pipeline that a host knows.
-        preset: `off`, `exact`, `paper`, `balanced` or `fast`; a YAML file; or settings.
+        preset: `balanced` or another of `fastsam3d.presets()`; a YAML file; or settings.
         overrides: changed settings, nested or dotted: `step_caching={"stride": 2}`, `token_carving=True`,
             `**{"step_caching.stride": 2}`.
 
@@ -188,6 +243,7 @@ def accelerate(
     # Everything that can be wrong with the settings is said before the pipeline is touched.
     config = load_preset(preset, overrides)
     host = find_host(pipeline)
+    _check_host(host, config)
     previous = vars(pipeline).get(_MARK)
     if previous is not None and previous.acceleration is not None:
         previous.acceleration.remove()

@@ -18,6 +18,7 @@ class StageReport:
         conditional_forecast, unconditional_forecast: evaluations that a forecast stood in for.
         tokens_computed, tokens_possible: transformer tokens of the evaluations that ran, without and with those
             that were left out; 0 for a stage without such a count.
+        layout_evaluations: passes of the layout tokens alone, which are not among the evaluations.
     """
 
     runs: int = 0
@@ -27,6 +28,7 @@ class StageReport:
     unconditional_forecast: int = 0
     tokens_computed: int = 0
     tokens_possible: int = 0
+    layout_evaluations: int = 0
 
     @property
     def evaluations(self) -> int:

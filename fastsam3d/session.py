@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from fastsam3d.hosts.base import EvaluationState
+from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, EvaluationState
+from fastsam3d.hosts.block_stack import BlockPolicy
 from fastsam3d.report import StageReport
 from fastsam3d.techniques.base import (
+    SHAPE,
     Evaluate,
     EvaluationPolicy,
     GuidedVelocity,
@@ -37,7 +39,9 @@ class StageSession:
         report: where counts go.
         velocity_policy: makes the policy that decides when the network runs, or None.
         evaluation_policy: makes the policy that decides how it runs, or None.
+        block_policy: makes the policy that decides when a stack of blocks is replaced by its last change, or None.
         steps: step count of the control technique; None leaves the pipeline's own.
+        shortcut: the stage runs in its distilled few-step mode, without guidance.
     """
 
     def __init__(
@@ -46,21 +50,28 @@ class StageSession:
         report: StageReport,
         velocity_policy: Callable[[Trajectory], VelocityPolicy | None],
         evaluation_policy: Callable[[Trajectory], EvaluationPolicy | None],
+        block_policy: Callable[[Trajectory], BlockPolicy | None] = lambda trajectory: None,
         steps: int | None = None,
+        shortcut: bool = False,
     ) -> None:
         self.state = state
         self.report = report
         self.keepers: list[Keeper] = []
         self._make_velocity, self._make_evaluation = velocity_policy, evaluation_policy
-        self._steps = steps
+        self._make_block_policy = block_policy
+        self._steps, self.shortcut = steps, shortcut
+        self.block_policy: BlockPolicy | None = None
+        self.step_index = 0
         self._trajectory: Trajectory | None = None
         self._velocity: VelocityPolicy | None = None
         self._evaluation: EvaluationPolicy | None = None
-        self._token_count = 0
+        self.token_count = 0
 
     def steps(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
-        """Step count of the run that is about to start; the pipeline's own unless the control is on."""
-        return configured if self._steps is None else avoid_edge(self._steps, times, edges)
+        """Step count of the run that is about to start; the pipeline's own unless a control is on."""
+        if self._steps is None:
+            return configured
+        return self._steps if self.shortcut else avoid_edge(self._steps, times, edges)
 
     def start(self, trajectory: Trajectory) -> None:
         """Begins a run: fresh state for every policy."""
@@ -68,7 +79,8 @@ class StageSession:
         self._trajectory = trajectory
         self._velocity = self._make_velocity(trajectory)
         self._evaluation = self._make_evaluation(trajectory)
-        self._token_count = 0 if trajectory.cells is None else int(trajectory.cells.max()) + 1
+        self.block_policy = self._make_block_policy(trajectory)
+        self.token_count = 0 if trajectory.cells is None else int(trajectory.cells.max()) + 1
         for keeper in self.keepers:
             keeper.start()
         self.state.running = True
@@ -79,7 +91,7 @@ class StageSession:
         self.state.reset()
         for keeper in self.keepers:
             keeper.finish()
-        self._trajectory = self._velocity = self._evaluation = None
+        self._trajectory = self._velocity = self._evaluation = self.block_policy = None
 
     def velocity(self, x: Velocity, time: float, evaluate: Evaluate) -> Velocity:
         """Velocity of the step at `time`, by the network or by a policy's forecast."""
@@ -87,8 +99,9 @@ class StageSession:
         assert trajectory is not None
         # By nearest time and not by counting calls: a pipeline that asks twice for one step stays in step.
         index = min(range(trajectory.count), key=lambda j: abs(trajectory.times[j] - time))
+        self.step_index = index
         step = Step(index, trajectory.times, trajectory.guided)
-        counted = _Counted(evaluate, self.report, self._token_count)
+        counted = _Counted(evaluate, self, trajectory, step)
         source: Evaluate = counted
         if self._evaluation is not None:
             source = _Through(self._evaluation, step, counted)
@@ -102,28 +115,51 @@ class StageSession:
 class _Counted:
     """The real network, with its evaluations counted."""
 
-    def __init__(self, evaluate: Evaluate, report: StageReport, token_count: int) -> None:
-        self._evaluate, self._report, self._token_count = evaluate, report, token_count
+    def __init__(
+        self, evaluate: Evaluate, session: StageSession, trajectory: Trajectory, step: Step
+    ) -> None:
+        self._evaluate, self._session, self._trajectory, self._step = evaluate, session, trajectory, step
         self.calls = 0
 
-    def __call__(self, x: Velocity, tokens: Tensor | None = None) -> GuidedVelocity:
-        result = self._evaluate(x, tokens)
+    def __call__(self, x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
+        state, report = self._session.state, self._session.report
+        state.reused.clear()
+        result = self._evaluate(x, tokens, **options)
+        branches = [CONDITIONAL] if result.delta is None else [CONDITIONAL, UNCONDITIONAL]
+        if options.get("layout_only"):
+            report.layout_evaluations += len(branches)
+            return result
         self.calls += 1
-        branches = 1 if result.delta is None else 2
-        self._report.conditional_computed += 1
-        self._report.unconditional_computed += branches - 1
-        self._report.tokens_possible += branches * self._token_count
-        self._report.tokens_computed += branches * (self._token_count if tokens is None else len(tokens))
+        # A stack of blocks that was replaced by its last change has not run, whatever ran around it.
+        report.conditional_computed += int(CONDITIONAL not in state.reused)
+        report.conditional_forecast += int(CONDITIONAL in state.reused)
+        unconditional = UNCONDITIONAL in branches and UNCONDITIONAL not in state.reused
+        report.unconditional_computed += int(unconditional)
+        report.unconditional_forecast += int(self._step.is_guided and not unconditional)
+        possible, computed = self._tokens(x, tokens, options.get("subset"))
+        report.tokens_possible += len(branches) * possible
+        report.tokens_computed += len(branches) * computed
         return result
+
+    def _tokens(self, x: Velocity, tokens: Tensor | None, subset: Tensor | None) -> tuple[int, int]:
+        """Transformer tokens of an evaluation: all there are, and those that ran."""
+        cells = self._trajectory.cells
+        if cells is None:
+            possible = sum(value.shape[1] for value in x.values()) if SHAPE in x else 0
+            return possible, possible if subset is None else possible - x[SHAPE].shape[1] + len(subset)
+        possible = self._session.token_count
+        if subset is not None:
+            return possible, len(cells[subset].unique())
+        return possible, possible if tokens is None else len(tokens)
 
 
 class _Through:
-    """The network as an evaluation policy lets it be seen."""
+    """The network as an evaluation policy lets it be seen; what is asked with options goes straight to it."""
 
     def __init__(self, policy: EvaluationPolicy, step: Step, evaluate: Evaluate) -> None:
         self._policy, self._step, self._evaluate = policy, step, evaluate
 
-    def __call__(self, x: Velocity, tokens: Tensor | None = None) -> GuidedVelocity:
-        if tokens is not None:
-            return self._evaluate(x, tokens)
+    def __call__(self, x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
+        if tokens is not None or options:
+            return self._evaluate(x, tokens, **options)
         return self._policy.evaluate(x, self._step, self._evaluate)

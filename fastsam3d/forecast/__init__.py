@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastsam3d.forecast.corrector import Corrector
 from fastsam3d.forecast.differences import BackwardDifferences
-from fastsam3d.forecast.dmd import dmd_forecast
+from fastsam3d.forecast.dmd import MINIMUM_SNAPSHOTS, DynamicModes, dmd_forecast
 from fastsam3d.forecast.hermite import hermite_forecast, hermite_terms
 from fastsam3d.forecast.history import History
 from fastsam3d.forecast.magnitude import mean_distance, mean_magnitude
@@ -13,8 +13,10 @@ from fastsam3d.forecast.schedule import full_steps, guidance_edges, network_eval
 from fastsam3d.forecast.taylor import taylor_forecast
 
 __all__ = [
+    "MINIMUM_SNAPSHOTS",
     "BackwardDifferences",
     "Corrector",
+    "DynamicModes",
     "History",
     "dmd_forecast",
     "full_steps",

@@ -8,8 +8,8 @@ functions. To support another pipeline, write one subclass of `Host` and add it 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -30,6 +30,9 @@ class EvaluationState:
         branch: "conditional" or "unconditional" during a network evaluation, else None.
         condition: the condition as the pipeline handed it in, during an evaluation.
         tokens: transformer tokens to compute `[A]`; None for all.
+        subset: tokens that the network sees alone `[A]`; None for all.
+        layout_only: only the layout tokens run.
+        reused: branches of the latest evaluation whose stack of blocks was replaced by what it did before.
     """
 
     running: bool = False
@@ -37,10 +40,19 @@ class EvaluationState:
     branch: str | None = None
     condition: Tensor | None = None
     tokens: Tensor | None = None
+    subset: Tensor | None = None
+    layout_only: bool = False
+    reused: set[str] = field(default_factory=set)
+
+    def end_evaluation(self) -> None:
+        """Forgets what was asked of one evaluation."""
+        self.branch, self.condition = None, None
+        self.tokens, self.subset, self.layout_only = None, None, False
 
     def reset(self) -> None:
         """Back to idle, whatever happened."""
-        self.running, self.branch, self.condition, self.tokens = False, None, None, None
+        self.running = False
+        self.end_evaluation()
 
 
 @dataclass(frozen=True)
@@ -77,10 +89,34 @@ class BlockSite:
     attend: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class StreamBlockSite:
+    """One transformer block of the first stage, whose shape and layout tokens have weights of their own.
+
+    Shape attends to shape; layout attends to layout and shape. Hence the shape can run without the layout, and the
+    layout against keys and values of the shape that were kept.
+
+    Attributes:
+        block: object whose `forward({stream: h [B, T, C]}, ...)` is called, also with one stream only.
+        attention: object whose `forward({stream: x [B, T, C]})` is self-attention.
+        shape, layout: names of the streams.
+        project: `(stream, x) -> (queries, keys, values)`, each `[B, T, ...]`.
+        attend: `(stream, queries, keys, values) -> [B, T, C]`, output projection included.
+    """
+
+    block: Any
+    attention: Any
+    shape: str
+    layout: str
+    project: Callable[[str, Tensor], tuple[Tensor, Tensor, Tensor]]
+    attend: Callable[[str, Tensor, Tensor, Tensor], Tensor]
+
+
 class Session(Protocol):
     """One stage's run, as a host sees it; see `fastsam3d.session.StageSession`."""
 
     state: EvaluationState
+    shortcut: bool
 
     def steps(
         self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]
@@ -107,6 +143,10 @@ class Host(ABC):
     """
 
     name: ClassVar[str]
+    capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """What its evaluations offer beyond whole ones, by stage; names from `fastsam3d.techniques.base.CAPABILITIES`.
+    A technique that needs more is refused. The `evaluate` that a host hands to a session is never called with an
+    option that is not named here, `tokens` in the latent stage (see `latent_blocks`) aside."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -148,3 +188,15 @@ class Host(ABC):
     @abstractmethod
     def index_makers(self) -> list[Any]:
         """Objects of the latent stage whose `make_index(coords)` builds voxel tables."""
+
+    def stream_blocks(self) -> list[StreamBlockSite]:
+        """Transformer blocks of the first stage, in order ("layout_only" and "subset" there); none by default."""
+        return []
+
+    def block_stack(self, stage: str) -> list[Any]:
+        """Transformer blocks of a stage in order ("block_stack"); none by default.
+
+        Each is an object whose `forward(h, ...)` takes and gives hidden states, a tensor or a mapping of tensors,
+        and which one item of a batch may pass after the other.
+        """
+        return []

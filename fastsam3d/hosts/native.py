@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,12 @@ from fastsam3d.hosts.base import (
     Host,
     Recorder,
     Session,
+    StreamBlockSite,
 )
 from fastsam3d.patching import Patches, temporarily
 from fastsam3d.techniques.base import (
     LATENT,
+    SHAPE,
     SPARSE_STRUCTURE,
     STRUCTURED_LATENT,
     GuidedVelocity,
@@ -37,6 +39,17 @@ class NativeHost(Host):
     """Our own pipeline: `models`, overridable stage methods, generators with `velocity` and `sample`."""
 
     name = "fastsam3d.pipeline.Pipeline"
+    capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        SPARSE_STRUCTURE: (
+            "conditional_only",
+            "subset",
+            "layout_only",
+            "occupancy",
+            "block_stack",
+            "shortcut",
+        ),
+        STRUCTURED_LATENT: ("conditional_only", "subset", "block_stack"),
+    }
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
@@ -73,7 +86,11 @@ class NativeHost(Host):
             def sample(noise: Any, condition: Tensor, *extra: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
                 steps = session.steps(configured, self._times(generator), self._edges(generator))
-                with temporarily(generator, **({} if steps == configured else {"inference_steps": steps})):
+                changes = {} if steps == configured else {"inference_steps": steps}
+                distilled = {"strength": 0.0} if session.shortcut else {}
+                if session.shortcut:
+                    changes["shortcut"] = True
+                with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
                     session.start(self._trajectory(generator, stage, extra))
                     try:
                         return original(noise, condition, *extra, **kwargs)
@@ -126,7 +143,12 @@ class NativeHost(Host):
             coords=coords,
             logits=self._logits if stage == STRUCTURED_LATENT else None,
             cells=cells,
+            occupancy=self._occupancy if stage == SPARSE_STRUCTURE else None,
         )
+
+    @torch.no_grad()
+    def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
+        return self.pipeline.models["ss_decoder"](latents[SHAPE]).float()
 
     @staticmethod
     def _evaluate(
@@ -137,21 +159,38 @@ class NativeHost(Host):
         def named(value: Any) -> dict[str, Tensor]:
             return {LATENT: value} if single else dict(value)
 
-        def evaluate(x: dict[str, Tensor], tokens: Tensor | None = None) -> GuidedVelocity:
-            own = x[LATENT] if single else x
+        def evaluate(
+            x: dict[str, Tensor],
+            tokens: Tensor | None = None,
+            *,
+            subset: Tensor | None = None,
+            conditional_only: bool = False,
+            layout_only: bool = False,
+        ) -> GuidedVelocity:
+            own, more = (x[LATENT] if single else x), extra
+            if subset is not None and single:
+                # Voxels are left out of the network altogether; shape tokens in its blocks, see `PartialStreams`.
+                own, more = x[LATENT].index_select(1, subset), (extra[0][subset], *extra[1:])
             kwargs = generator.evaluation_kwargs(own)
             state.condition, state.tokens = condition, tokens
+            state.subset, state.layout_only = subset, layout_only
             state.evaluation += 1
             try:
                 state.branch = CONDITIONAL
-                conditional = guidance.conditional(own, time, condition, *extra, **kwargs)
-                if not guidance.is_guided(time):
-                    return GuidedVelocity(named(conditional))
-                state.branch = UNCONDITIONAL
-                unconditional = guidance.unconditional(own, time, condition, *extra, **kwargs)
+                conditional = guidance.conditional(own, time, condition, *more, **kwargs)
+                delta = None
+                if guidance.is_guided(time) and not conditional_only:
+                    state.branch = UNCONDITIONAL
+                    unconditional = guidance.unconditional(own, time, condition, *more, **kwargs)
+                    delta = named(guidance.delta(conditional, unconditional, time))
             finally:
-                state.branch, state.condition, state.tokens = None, None, None
-            return GuidedVelocity(named(conditional), named(guidance.delta(conditional, unconditional, time)))
+                state.end_evaluation()
+            parts = [named(conditional), delta]
+            if layout_only:
+                parts = [part and {k: v for k, v in part.items() if k != SHAPE} for part in parts]
+            if subset is not None:
+                parts = [part and _spread(part, x, subset) for part in parts]
+            return GuidedVelocity(parts[0] or {}, parts[1])
 
         return evaluate
 
@@ -244,9 +283,36 @@ class NativeHost(Host):
     def latent_blocks(self) -> list[BlockSite]:
         return [_block_site(block) for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks]
 
+    def stream_blocks(self) -> list[StreamBlockSite]:
+        return [_stream_block_site(block) for block in self.block_stack(SPARSE_STRUCTURE)]
+
+    def block_stack(self, stage: str) -> list[Any]:
+        return list(self.generator(stage).reverse_fn.backbone.blocks)
+
     def index_makers(self) -> list[Any]:
         backbone = self.generator(STRUCTURED_LATENT).reverse_fn.backbone
         return [backbone] if callable(getattr(backbone, "make_index", None)) else []
+
+
+def _spread(values: dict[str, Tensor], x: dict[str, Tensor], subset: Tensor) -> dict[str, Tensor]:
+    """Values of a subset among zeros for the other tokens; layout stays as it is."""
+    name = LATENT if LATENT in x else SHAPE
+    value = values[name]
+    chosen = value if value.shape[1] == len(subset) else value.index_select(1, subset)
+    whole = chosen.new_zeros(x[name].shape).index_copy(1, subset, chosen)
+    return {**values, name: whole}
+
+
+def _stream_block_site(block: Any) -> StreamBlockSite:
+    from fastsam3d.models.attention import attend
+    from fastsam3d.models.sparse_structure_generator import POSE_STREAM
+
+    attention = block.self_attn
+
+    def attend_and_project(stream: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention.to_out[stream](attend(q, k, v))
+
+    return StreamBlockSite(block, attention, SHAPE, POSE_STREAM, attention.project, attend_and_project)
 
 
 def _block_site(block: Any) -> BlockSite:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from fastsam3d.techniques import (  # noqa: F401 - importing a technique registers it
     adaptive_caching,
+    dmd,
     easycache,
     exact,
+    exact_layout,
+    few_step_shortcut,
     fewer_steps,
+    guidance_reuse,
     hicache,
+    random_drop,
     step_caching,
     taylorseer,
     token_aggregation,
     token_carving,
+    uniform_merge,
 )
 from fastsam3d.techniques.base import REGISTRY, Technique, TechniqueConfig
 

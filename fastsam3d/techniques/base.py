@@ -17,6 +17,8 @@ from torch import Tensor
 from fastsam3d.techniques.settings import AccelerationWarning, TechniqueConfig, setting
 
 __all__ = [
+    "CAPABILITIES",
+    "FIRST_STAGE_ONLY",
     "LATENT",
     "REGISTRY",
     "SHAPE",
@@ -50,6 +52,18 @@ SHAPE = "shape"
 LATENT = "latent"
 """Name under which a stage with a single tensor shows it to policies."""
 
+CAPABILITIES = {
+    "conditional_only": "evaluations without their unconditional pass",
+    "subset": "evaluations of some tokens alone",
+    "layout_only": "evaluations of the layout alone, against kept keys and values of the shape",
+    "occupancy": "a decoder of occupancy while the first stage runs",
+    "block_stack": "access to the stack of transformer blocks",
+    "shortcut": "a distilled few-step mode of the first stage",
+}
+"""What a technique may need of a host beyond whole evaluations, and how to say it."""
+FIRST_STAGE_ONLY = ("layout_only", "occupancy", "shortcut")
+"""Those that only mean something in the first stage."""
+
 Velocity = dict[str, Tensor]
 
 
@@ -70,6 +84,7 @@ class Trajectory:
         coords: voxels `[N, 4]` of the latent stage.
         logits: occupancy logits `[1, 1, R, R, R]` that those voxels came from, where known.
         cells: for each voxel the transformer token `[N]` it belongs to, where the stage has such a pooling.
+        occupancy: decoder of a state of the first stage to occupancy logits `[B, 1, R, R, R]`, where there is one.
     """
 
     stage: str
@@ -79,6 +94,7 @@ class Trajectory:
     coords: Tensor | None = None
     logits: Tensor | None = None
     cells: Tensor | None = None
+    occupancy: Callable[[Mapping[str, Tensor]], Tensor] | None = None
 
     @property
     def count(self) -> int:
@@ -117,10 +133,14 @@ class Step:
 
 @dataclass
 class GuidedVelocity:
-    """What the network said: conditional velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities."""
+    """What the network said: conditional velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities.
+
+    `delta_is_forecast`: the unconditional pass did not run and `delta` stands in for it; nobody should learn from it.
+    """
 
     conditional: Velocity
     delta: Velocity | None = None
+    delta_is_forecast: bool = False
 
     def combined(self) -> Velocity:
         """The velocity to integrate, `c + w (c - u)`."""
@@ -130,13 +150,28 @@ class GuidedVelocity:
 
 
 class Evaluate(Protocol):
-    """Runs the real network; every call is counted.
+    """Runs the real network; every call is counted. Options that a technique uses are named in `Technique.needs`.
 
-    `tokens`: indices of the transformer tokens that are computed, all where absent. Values of the others are those
-    of the last evaluation that computed them.
+    Args of a call:
+        x: the state, by modality.
+        tokens: indices of the transformer tokens that are computed `[A]`, all where absent. Values of the others
+            are those of the last evaluation that computed them, and their keys and values stay in view.
+        subset: indices `[A]` along the token axis of the state (voxels of the latent stage, shape tokens of the
+            first): the network sees these alone, as if the others did not exist. The result holds zeros for them.
+        conditional_only: the unconditional pass is left out; the result has no `delta`.
+        layout_only: only the layout runs, against the shape's keys and values of the last whole evaluation; the
+            result has no shape.
     """
 
-    def __call__(self, x: Velocity, tokens: Tensor | None = None) -> GuidedVelocity: ...
+    def __call__(
+        self,
+        x: Velocity,
+        tokens: Tensor | None = None,
+        *,
+        subset: Tensor | None = None,
+        conditional_only: bool = False,
+        layout_only: bool = False,
+    ) -> GuidedVelocity: ...
 
 
 class VelocityPolicy(Protocol):
@@ -186,11 +221,14 @@ class Technique:
         name: config group.
         config: its settings, a `TechniqueConfig` with a field `enabled`, or with switches only. A field `stages`
             (see `stages_setting`) lets the user choose among `stages`.
-        kind: "velocity", "evaluation", "voxels", "steps" or "exact": which interface `make` returns.
+        kind: "velocity", "evaluation", "voxels", "steps", "blocks", "layout" or "exact": which interface `make`
+            returns. "blocks" is `fastsam3d.hosts.block_stack.BlockPolicy`; "layout" wraps a velocity policy and is
+            made with it, `(config, trajectory, policy) -> policy`; "steps" has no policy, its settings say all.
         stages: stages it can act on.
         make: `(config, trajectory) -> policy` with the state of one run, None where the technique has no say in
             it; for voxel policies `config -> policy`. Asked only where the technique is on and acts on the stage.
         advise: warnings about settings that are allowed but known to cost quality.
+        needs: what it asks of a host beyond whole evaluations, names from `CAPABILITIES`.
     """
 
     name: str
@@ -199,6 +237,7 @@ class Technique:
     stages: tuple[str, ...]
     make: Callable[..., Any] | None = None
     advise: Callable[[Any], list[str]] = dataclasses.field(default=cast(Any, lambda config: []))
+    needs: tuple[str, ...] = ()
 
     def acts_on(self, config: Any) -> tuple[str, ...]:
         """Stages on which it acts with these settings; none where it is off."""

@@ -31,6 +31,10 @@ class FewerStepsConfig(TechniqueConfig):
         """The step count asked for in `stage`."""
         return self.sparse_structure_steps if stage == SPARSE_STRUCTURE else self.structured_latent_steps
 
+    def distilled(self, stage: str) -> bool:
+        """Whether `stage` runs in its distilled mode: never."""
+        return False
+
 
 def avoid_edge(steps: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
     """The smallest count from `steps` on that puts no step exactly on a guidance edge.

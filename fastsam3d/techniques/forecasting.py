@@ -68,7 +68,7 @@ class GuidedForecaster:
         """Runs the network. Gives the velocity to integrate and what the network said."""
         guided = evaluate(x)
         self.conditional.add(step.index, step.time, guided.conditional)
-        if guided.delta is not None:
+        if guided.delta is not None and not guided.delta_is_forecast:
             self.delta.add(step.index, step.time, guided.delta)
         self.last = guided.combined()
         return self._corrected(step, guided), guided
@@ -118,7 +118,7 @@ class GuidedForecaster:
 
     def _corrected(self, step: Step, guided: GuidedVelocity) -> Velocity:
         errors = [self._corrector.computed(step.index, step.time, guided.conditional)]
-        if guided.delta is not None:
+        if guided.delta is not None and not guided.delta_is_forecast:
             errors.append(self._guidance_corrector.computed(step.index, step.time, guided.delta))
         velocity, duration = self.last, step.next_time - step.time
         for error in errors:

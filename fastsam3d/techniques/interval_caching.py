@@ -101,7 +101,7 @@ class IntervalCaching:
         velocity = guided.combined()
         self._names = tuple(velocity)
         self.conditional.add(step.index, guided.conditional if self.apart else velocity)
-        if self.apart and guided.delta is not None:
+        if self.apart and guided.delta is not None and not guided.delta_is_forecast:
             self.delta.add(step.index, guided.delta)
         return velocity
 

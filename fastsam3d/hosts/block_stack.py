@@ -1,0 +1,127 @@
+"""Replaces a stack of transformer blocks, or all but its first, by its last change, where a policy says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fastsam3d.hosts.base import EvaluationState
+from fastsam3d.patching import Patches
+
+Hidden = Any
+"""Hidden states: a tensor, or a mapping of tensors by stream."""
+Forward = Callable[..., Any]
+Key = tuple[str, int]
+"""Guidance branch and item of the batch: each has a memory of its own."""
+
+
+class BlockPolicy(Protocol):
+    """Says when the rest of a stack is replaced by its last change.
+
+    Attributes:
+        probe: blocks at the front that always run, and whose change `reuse` is shown; 0 for none.
+    """
+
+    probe: int
+
+    def reuse(self, key: Key, step: int, probe: dict[str, Tensor]) -> bool: ...
+
+    def computed(self, key: Key, step: int, change: dict[str, Tensor]) -> None: ...
+
+
+class _Item:
+    """One pass through the stack, and what is kept of the last that ran to its end."""
+
+    def __init__(self) -> None:
+        self.entered: Hidden = None
+        self.reusing = False
+        self.change: Hidden = None
+
+
+class BlockStack:
+    """Attaches a block policy to the blocks of a stage.
+
+    Args:
+        blocks: the blocks in order.
+        state: what the host evaluates at the moment.
+        policy: gives the policy of the run in progress, or None.
+        step: gives the index of the step in progress.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Any],
+        state: EvaluationState,
+        policy: Callable[[], BlockPolicy | None],
+        step: Callable[[], int],
+    ) -> None:
+        self.blocks, self.state = list(blocks), state
+        self._policy, self._step = policy, step
+        self._items: dict[Key, _Item] = {}
+        self._pass: tuple[int, str, int] = (-1, "", -1)  # evaluation, branch, item
+
+    def attach(self, patches: Patches) -> None:
+        """Patches every block."""
+        for index, block in enumerate(self.blocks):
+            patches.replace(block, "forward", self._block(index))
+
+    def start(self) -> None:
+        """Begins a run with nothing kept."""
+        self._items.clear()
+        self._pass = (-1, "", -1)
+
+    def finish(self) -> None:
+        """Releases what was kept."""
+        self._items.clear()
+
+    def _block(self, index: int) -> Callable[[Forward], Forward]:
+        last = len(self.blocks) - 1
+
+        def make(original: Forward) -> Forward:
+            def forward(h: Hidden, *args: Any, **kwargs: Any) -> Any:
+                policy, branch = self._policy(), self.state.branch
+                if not self.state.running or branch is None or policy is None:
+                    return original(h, *args, **kwargs)
+                key = self._key(index, branch)
+                item = self._items.setdefault(key, _Item())
+                if index == 0:
+                    item.entered, item.reusing = h, False
+                if index == policy.probe:
+                    probe = _named(_minus(h, item.entered))
+                    item.entered = h
+                    item.reusing = item.change is not None and policy.reuse(key, self._step(), probe)
+                    if item.reusing:
+                        self.state.reused.add(branch)
+                if index >= policy.probe and item.reusing:
+                    return _plus(h, item.change) if index == last else h
+                out = original(h, *args, **kwargs)
+                if index == last:
+                    item.change = _minus(out, item.entered)
+                    policy.computed(key, self._step(), _named(item.change))
+                return out
+
+            return forward
+
+        return make
+
+    def _key(self, index: int, branch: str) -> Key:
+        evaluation, passing, item = self._pass
+        if index == 0:
+            same = (evaluation, passing) == (self.state.evaluation, branch)
+            item = item + 1 if same else 0
+            self._pass = (self.state.evaluation, branch, item)
+        return branch, item
+
+
+def _named(h: Hidden) -> dict[str, Tensor]:
+    return dict(h) if isinstance(h, Mapping) else {"": h}
+
+
+def _minus(a: Hidden, b: Hidden) -> Hidden:
+    return {name: a[name] - b[name] for name in a} if isinstance(a, Mapping) else a - b
+
+
+def _plus(a: Hidden, b: Hidden) -> Hidden:
+    return {name: a[name] + b[name] for name in a} if isinstance(a, Mapping) else a + b
