@@ -17,6 +17,7 @@ VERBATIM = (
     "image_dir",
     "mask_path",
     "pointmap",
+    "depth_model",
     "output_dir",
     "name",
     "checkpoint_dir",

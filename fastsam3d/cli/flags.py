@@ -45,6 +45,7 @@ After the flags, any setting as key=value; python -m fastsam3d presets --keys li
   device=cuda              cpu, cuda, cuda:1; default: cuda where there is one
   precision=bfloat16       mixed precision; default float32
   formats=[mesh]           also gaussian, where the model has its decoder
+  depth=moge               estimate the point map where no file gives one (depth_model=FILE: MoGe's weights)
 
 Exit codes: 0 done, 2 unusable input or settings (nothing is written){more}.
 """

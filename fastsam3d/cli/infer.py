@@ -13,9 +13,9 @@ from fastsam3d.cli.inputs import (
     example_directory,
     read_mask,
     read_picture,
-    read_pointmap,
 )
 from fastsam3d.cli.outputs import OutputFolder
+from fastsam3d.cli.pointmaps import pointmap_of
 from fastsam3d.cli.running import Clock, accelerated, finish, say, usable_formats
 from fastsam3d.cli.settings import Settings, settings_from
 from fastsam3d.cli.summary import STAGE_NAMES, describe
@@ -39,9 +39,7 @@ def run(arguments: Arguments) -> int:
         console.warn(text)
     picture = read_picture(settings.image_path or example_directory(EXAMPLE))
     mask = read_mask(settings.mask_path, picture) if settings.mask_path else choose_mask(picture, settings.mask_index)
-    pointmap, pointmap_path, unused = read_pointmap(settings.pointmap, picture)
-    if unused:
-        console.warn(unused)
+    pointmap, pointmap_source = pointmap_of(settings, picture, console)
     clock = Clock()
     name = settings.name or f"{picture.name}_{mask.label}"
     with (
@@ -62,7 +60,7 @@ def run(arguments: Arguments) -> int:
         with clock.measure("write"):
             console.step("writing")
             files = write_object(folder, name, result, picture, mask, settings)
-        inputs = {"image": picture.path, "mask": mask.path, "pointmap": pointmap_path}
+        inputs = {"image": picture.path, "mask": mask.path, "pointmap": pointmap_source}
         described = {"name": name} | describe(result) | {"files": files}
         text = finish(arguments, settings, folder, pipeline, acceleration, inputs, [described], clock, console)
     say(text)

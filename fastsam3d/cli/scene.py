@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fastsam3d.cli.console import Console
 from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.infer import write_object
-from fastsam3d.cli.inputs import Mask, Picture, all_masks, example_directory, picture_in, read_pointmap
+from fastsam3d.cli.inputs import Mask, Picture, all_masks, example_directory, picture_in
 from fastsam3d.cli.outputs import OutputFolder
+from fastsam3d.cli.pointmaps import pointmap_of
 from fastsam3d.cli.running import Clock, accelerated, finish, say, usable_formats
 from fastsam3d.cli.settings import Settings, settings_from
 from fastsam3d.cli.summary import STAGE_NAMES, describe
@@ -38,9 +39,7 @@ def run(arguments: Arguments) -> int:
         console.warn(text)
     picture = picture_in(settings.image_dir or example_directory(EXAMPLE))
     masks = all_masks(picture)
-    pointmap, pointmap_path, unused = read_pointmap(settings.pointmap, picture)
-    if unused:
-        console.warn(unused)
+    pointmap, pointmap_source = pointmap_of(settings, picture, console)
     clock = Clock()
     names = [f"object_{mask.label}" for mask in masks]
     with (
@@ -70,7 +69,7 @@ def run(arguments: Arguments) -> int:
             raise UserError(f"none of the {len(masks)} objects could be reconstructed ({reasons}).")
         with clock.measure("write"):
             objects = write_scene(folder, scene, picture, masks, settings, pointmap, console)
-        inputs = {"image": picture.path, "masks": [mask.path for mask in masks], "pointmap": pointmap_path}
+        inputs = {"image": picture.path, "masks": [mask.path for mask in masks], "pointmap": pointmap_source}
         text = finish(arguments, settings, folder, pipeline, acceleration, inputs, objects, clock, console)
     say(text)
     return 1 if any("error" in item for item in objects) else 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 FORMATS = ("mesh", "gaussian")
+DEPTHS = ("none", "moge")
 MAXIMUM_SEED = 2**63 - 1
 
 
@@ -29,6 +30,7 @@ class Settings:
     Attributes:
         samplers: values of `model.ss_sampler` and `model.slat_sampler`.
         acceleration: the preset with its changes.
+        given: keys of the words that were given, as `model.ss_sampler.strength`.
         changed: what was changed of preset and model, as `key=value`.
         warnings: advice about the settings.
     """
@@ -38,6 +40,8 @@ class Settings:
     mask_index: int
     mask_path: str | None
     pointmap: str
+    depth: str
+    depth_model: str | None
     output_dir: str
     name: str | None
     seed: int
@@ -50,11 +54,20 @@ class Settings:
     model: str
     samplers: dict[str, dict[str, Any]]
     acceleration: AccelerationConfig
+    given: frozenset[str]
     changed: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    def device_name(self) -> str:
+        """The device to run on: `auto` is decided."""
+        import torch
+
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
     def load(self) -> Pipeline:
-        """Builds the pipeline.
+        """Builds the pipeline. Sampler settings that were not given are those of the checkpoint folder.
 
         Raises:
             UserError: an absent device, missing or unfitting weights.
@@ -63,13 +76,10 @@ class Settings:
 
         from fastsam3d.pipeline.loading import load_pipeline
 
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         autocast = None if self.precision == "float32" else getattr(torch, self.precision)
         pipeline = load_pipeline(
             self.model,
-            device=device,
+            device=self.device_name(),
             checkpoint_dir=self.checkpoint_dir,
             random_weights=self.random_weights,
             formats=self.formats,
@@ -77,10 +87,17 @@ class Settings:
         )
         for part, values in self.samplers.items():
             generator = pipeline.models[part.replace("_sampler", "_generator")]
-            generator.inference_steps = values["inference_steps"]
-            generator.rescale_t = values["rescale_t"]
-            generator.reverse_fn.strength = values["strength"]
-            generator.reverse_fn.interval = tuple(values["interval"])
+            for key, owner in (
+                ("inference_steps", generator),
+                ("rescale_t", generator),
+                ("strength", generator.reverse_fn),
+                ("interval", generator.reverse_fn),
+            ):
+                if f"model.{part}.{key}" in self.given:
+                    setattr(owner, key, tuple(values[key]) if key == "interval" else values[key])
+                # The report shows what holds.
+                value = getattr(owner, key)
+                values[key] = list(value) if key == "interval" else value
         return pipeline
 
 
@@ -101,6 +118,8 @@ def settings_from(arguments: Arguments) -> Settings:
         mask_index=_whole(values, "mask_index", 10**9),
         mask_path=_text(values, "mask_path"),
         pointmap=_text(values, "pointmap") or "none",
+        depth=_choice(values, "depth", DEPTHS),
+        depth_model=_text(values, "depth_model"),
         output_dir=_text(values, "output_dir") or ".",
         name=_name(values),
         seed=_whole(values, "seed", MAXIMUM_SEED),
@@ -113,6 +132,7 @@ def settings_from(arguments: Arguments) -> Settings:
         model=values["model"]["name"],
         samplers={part: _sampler(part, values["model"][part]) for part in SAMPLERS},
         acceleration=acceleration,
+        given=frozenset(word.partition("=")[0].lstrip("+") for word in arguments.overrides),
         changed=tuple(changes(arguments)),
         warnings=(*acceleration.warnings(), *ineffective(arguments, acceleration)),
     )
@@ -172,6 +192,6 @@ def as_plain(settings: Settings) -> dict[str, Any]:
     plain = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
-        if field.name not in ("acceleration", "warnings", "changed")
+        if field.name not in ("acceleration", "warnings", "changed", "given")
     }
     return plain | {"formats": list(settings.formats), "acceleration": settings.acceleration.to_dict()}
