@@ -32,6 +32,9 @@ from fastsam3d.techniques.base import (
     VoxelSet,
 )
 from fastsam3d.techniques.exact import IndexCache, SharedPrefix, condition_caches
+from fastsam3d.techniques.exact_taps import OccupiedTaps
+from fastsam3d.techniques.exact_time import TimeTable
+from fastsam3d.techniques.exact_weights import CastWeights
 
 _MARK = "_fastsam3d_acceleration"
 
@@ -91,6 +94,7 @@ class Acceleration:
 
     def _attach(self) -> None:
         host, patches, config = self._host, self._patches, self.config
+        tables = self._attach_weights_and_tables()
         # A deep copy of the pipeline must not believe that it is accelerated by this handle.
         patches.set(host.pipeline, _MARK, _Mark(self))
         for stage in STAGES:
@@ -106,9 +110,14 @@ class Acceleration:
             for cache in condition_caches(config["exact"], host.cross_attentions(stage), state):
                 patches.replace(cache.site.module, "forward", cache.wrap)
                 session.keepers.append(cache)
+            for site in host.time_sites(stage) if config["exact"].time_tables else ():
+                table = TimeTable(site, state)
+                patches.replace(site.module, "forward", table.wrap)
+                session.keepers.append(table)
             if stage == STRUCTURED_LATENT:
                 self._attach_latent(session, state)
             self._attach_blocks(stage, session, state)
+            state.joint = self._may_join(stage)
             # After carving, so that a carved evaluation shares what it computed as well.
             for module in host.branch_prefix(stage) if config["exact"].shared_prefix else ():
                 shared = SharedPrefix(state)
@@ -118,14 +127,29 @@ class Acceleration:
         voxel_policies = [t.make(config[t.name]) for t in self._on("voxels", STRUCTURED_LATENT) if t.make is not None]
         policy = _CountedVoxels(voxel_policies[0], self._report) if voxel_policies else None
         host.attach_structure(patches, policy)
-        host.attach_recorder(patches, _Recorder(self))
+        host.attach_recorder(patches, _Recorder(self, tables))
+
+    def _attach_weights_and_tables(self) -> IndexCache:
+        """What lives longer than a run, and is the innermost of what is attached."""
+        host, patches, exact = self._host, self._patches, self.config["exact"]
+        for layer in host.cast_layers() if exact.cast_weights else ():
+            patches.replace(layer, "forward", CastWeights(layer).wrap)
+        tables = IndexCache()
+        for maker in [*host.index_makers(), *host.voxel_decoders()] if exact.index_cache else ():
+            patches.replace(maker, "make_index", tables.wrap)
+        for convolution in host.convolutions() if exact.occupied_taps else ():
+            patches.replace(convolution, "apply_to", OccupiedTaps(convolution).wrap)
+        return tables
+
+    def _may_join(self, stage: str) -> bool:
+        """Whether both branches may share a pass: nothing inside the network has a memory of its own for each."""
+        exact = self.config["exact"]
+        active = [t for t in REGISTRY.values() if stage in t.acts_on(self.config[t.name])]
+        needs = {need for technique in active for need in technique.needs}
+        inside = needs & {"layout_only", "subset", "block_stack"} or any(t.kind == "evaluation" for t in active)
+        return exact.joint_branches and exact.zero_condition and not inside
 
     def _attach_latent(self, session: StageSession, state: EvaluationState) -> None:
-        if self.config["exact"].index_cache:
-            for maker in self._host.index_makers():
-                cache = IndexCache(state)
-                self._patches.replace(maker, "make_index", cache.wrap)
-                session.keepers.append(cache)
         if self.config["token_carving"].enabled:
             partial = PartialBlocks(self._host.latent_blocks(), state)
             partial.attach(self._patches)
@@ -183,10 +207,11 @@ class _Mark:
 
 
 class _Recorder:
-    def __init__(self, acceleration: Acceleration) -> None:
-        self._acceleration = acceleration
+    def __init__(self, acceleration: Acceleration, tables: IndexCache) -> None:
+        self._acceleration, self._tables = acceleration, tables
 
     def add_object(self, seconds: dict[str, float]) -> None:
+        self._tables.clear()
         self._acceleration._report.add_object(seconds)
 
 

@@ -83,7 +83,7 @@ class StageSession:
         self.token_count = 0 if trajectory.cells is None else int(trajectory.cells.max()) + 1
         for keeper in self.keepers:
             keeper.start()
-        self.state.running = True
+        self.state.running, self.state.times = True, trajectory.times[:-1]
         self.report.runs += 1
 
     def finish(self) -> None:

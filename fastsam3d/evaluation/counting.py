@@ -34,8 +34,10 @@ def counted_evaluations(pipeline: Any) -> Iterator[dict[str, int]]:
     counts = dict.fromkeys(STAGES, 0)
 
     def count_into(column: str) -> Any:
-        def count(_module: Any, _arguments: Any) -> None:
-            counts[column] += 1
+        def count(_module: Any, arguments: Any) -> None:
+            state = arguments[0]
+            # Both branches may go through in one pass, as a batch of two.
+            counts[column] += len(next(iter(state.values())) if isinstance(state, dict) else state)
 
         return count
 

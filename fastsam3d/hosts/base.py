@@ -18,6 +18,8 @@ from fastsam3d.patching import Patches
 
 CONDITIONAL = "conditional"
 UNCONDITIONAL = "unconditional"
+BOTH = "both"
+"""Both branches in one pass: a batch of two, the conditional one first."""
 
 
 @dataclass
@@ -27,7 +29,10 @@ class EvaluationState:
     Attributes:
         running: a sampling run is in progress.
         evaluation: number of the evaluation in progress; its two branches see the same state at the same time.
-        branch: "conditional" or "unconditional" during a network evaluation, else None.
+        times: of the steps of the run in progress, empty outside one.
+        time: of the evaluation in progress.
+        joint: whether both branches may run in one pass, where the host can.
+        branch: "conditional", "unconditional" or "both" during a network evaluation, else None.
         condition: the condition as the pipeline handed it in, during an evaluation.
         tokens: transformer tokens to compute `[A]`; None for all.
         subset: tokens that the network sees alone `[A]`; None for all.
@@ -37,6 +42,9 @@ class EvaluationState:
 
     running: bool = False
     evaluation: int = 0
+    times: tuple[float, ...] = ()
+    time: float | None = None
+    joint: bool = False
     branch: str | None = None
     condition: Tensor | None = None
     tokens: Tensor | None = None
@@ -46,13 +54,14 @@ class EvaluationState:
 
     def end_evaluation(self) -> None:
         """Forgets what was asked of one evaluation."""
-        self.branch, self.condition = None, None
+        self.branch, self.condition, self.time = None, None, None
         self.tokens, self.subset, self.layout_only = None, None, False
 
     def reset(self) -> None:
         """Back to idle, whatever happened."""
         self.running = False
         self.end_evaluation()
+        self.times = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,19 @@ class CrossAttentionSite:
     project_context: Callable[[Tensor], tuple[Tensor, Tensor]]
     attend: Callable[[Tensor, Tensor, Tensor], Tensor]
     constant: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class TimeSite:
+    """One module whose output depends on the time of the step only.
+
+    Attributes:
+        module: object whose `forward(x [B, ...]) -> [B, C]` is called.
+        inputs: times `[n]` (0 noise to 1 data) `-> ` what the module is given at each of them, `[n, ...]`.
+    """
+
+    module: Any
+    inputs: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -199,4 +221,20 @@ class Host(ABC):
         Each is an object whose `forward(h, ...)` takes and gives hidden states, a tensor or a mapping of tensors,
         and which one item of a batch may pass after the other.
         """
+        return []
+
+    def voxel_decoders(self) -> list[Any]:
+        """Decoders whose `make_index(coords)` builds tables of the same voxels; none by default."""
+        return []
+
+    def time_sites(self, stage: str) -> list[TimeSite]:
+        """Modules of a stage's network that depend on time only; none by default."""
+        return []
+
+    def convolutions(self) -> list[Any]:
+        """Sparse 3 x 3 x 3 convolutions with `apply_to(feats, index)`, `taps()` and `bias`; none by default."""
+        return []
+
+    def cast_layers(self) -> list[Any]:
+        """Linear layers whose fp32 weights autocast casts at every call; none by default."""
         return []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastsam3d.hosts.base import (
+    BOTH,
     CONDITIONAL,
     UNCONDITIONAL,
     BlockSite,
@@ -19,6 +20,7 @@ from fastsam3d.hosts.base import (
     Recorder,
     Session,
     StreamBlockSite,
+    TimeSite,
 )
 from fastsam3d.patching import Patches, temporarily
 from fastsam3d.techniques.base import (
@@ -31,6 +33,8 @@ from fastsam3d.techniques.base import (
     VoxelSet,
 )
 
+TIME_SCALE = 1000.0
+"""The native networks see time multiplied by this."""
 GENERATORS = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
 _STAGE_METHODS = ("run", "preprocess", "sample_slat", "decode_slat")
 
@@ -172,10 +176,14 @@ class NativeHost(Host):
                 # Voxels are left out of the network altogether; shape tokens in its blocks, see `PartialStreams`.
                 own, more = x[LATENT].index_select(1, subset), (extra[0][subset], *extra[1:])
             kwargs = generator.evaluation_kwargs(own)
-            state.condition, state.tokens = condition, tokens
+            state.condition, state.tokens, state.time = condition, tokens, time
             state.subset, state.layout_only = subset, layout_only
             state.evaluation += 1
             try:
+                whole = not (single or conditional_only or layout_only) and subset is None and len(condition) == 1
+                if state.joint and whole and guidance.is_guided(time):
+                    state.branch = BOTH
+                    return _joint(generator, x, time, condition)
                 state.branch = CONDITIONAL
                 conditional = guidance.conditional(own, time, condition, *more, **kwargs)
                 delta = None
@@ -292,6 +300,57 @@ class NativeHost(Host):
     def index_makers(self) -> list[Any]:
         backbone = self.generator(STRUCTURED_LATENT).reverse_fn.backbone
         return [backbone] if callable(getattr(backbone, "make_index", None)) else []
+
+    def voxel_decoders(self) -> list[Any]:
+        decoders = [module for name, module in self.pipeline.models.items() if name.startswith("slat_decoder")]
+        return [decoder for decoder in decoders if callable(getattr(decoder, "make_index", None))]
+
+    def time_sites(self, stage: str) -> list[TimeSite]:
+        generator = self.generator(stage)
+        backbone: Any = generator.reverse_fn.backbone
+
+        def network_times(times: Tensor) -> Tensor:
+            return TIME_SCALE * times
+
+        def sizes(times: Tensor) -> Tensor:
+            return generator.evaluation_kwargs(times)["d"]
+
+        def embedded(times: Tensor) -> Tensor:
+            if stage == SPARSE_STRUCTURE:
+                return backbone.t_embedder(network_times(times)) + backbone.d_embedder(sizes(times))
+            return backbone.t_embedder(network_times(times)).to(backbone.dtype)
+
+        sites = [TimeSite(block.adaLN_modulation, embedded) for block in backbone.blocks]
+        if stage == STRUCTURED_LATENT:
+            levels = [*backbone.input_blocks, *backbone.out_blocks]
+            return [*sites, *(TimeSite(level.emb_layers, embedded) for level in levels)]
+        return sites
+
+    def convolutions(self) -> list[Any]:
+        backbone: Any = self.generator(STRUCTURED_LATENT).reverse_fn.backbone
+        return [
+            module.conv
+            for level in [*backbone.input_blocks, *backbone.out_blocks]
+            for module in (level.conv1, level.conv2)
+            # Copies of cells go through `apply_to_copies`, which multiplies each cell once already.
+            if not (level.direction > 0 and module is level.conv1)
+        ]
+
+    def cast_layers(self) -> list[Any]:
+        if self.pipeline.autocast is None:
+            return []
+        networks = [*self.pipeline.models.values(), *self.pipeline.condition_embedders.values()]
+        layers = [module for network in networks for module in network.modules() if isinstance(module, nn.Linear)]
+        return [layer for layer in layers if layer.weight.dtype == torch.float32]
+
+
+def _joint(generator: Any, x: dict[str, Tensor], time: float, condition: Tensor) -> GuidedVelocity:
+    """Both branches in one pass, as a batch of two; what is attached inside tells them apart."""
+    guidance = generator.reverse_fn
+    doubled = {name: value.expand(2, *value.shape[1:]) for name, value in x.items()}
+    out = guidance.conditional(doubled, time, condition, **generator.evaluation_kwargs(doubled))
+    conditional, unconditional = ({name: value[i : i + 1] for name, value in out.items()} for i in (0, 1))
+    return GuidedVelocity(conditional, guidance.delta(conditional, unconditional, time))
 
 
 def _spread(values: dict[str, Tensor], x: dict[str, Tensor], subset: Tensor) -> dict[str, Tensor]:

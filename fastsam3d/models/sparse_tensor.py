@@ -99,33 +99,34 @@ class SparseIndex:
         Column `9 (dx + 1) + 3 (dy + 1) + (dz + 1)`; column 13 is the voxel itself, column `26 - k` the
         mirror of k.
         """
-        return self._get("neighbours", self._neighbours)
+        return self.table("neighbours", self._neighbours)
 
     def pooling(self) -> Pooling:
         """The next coarser level: 2 x 2 x 2 cells."""
-        return self._get("pooling", self._pooling)
+        return self.table("pooling", self._pooling)
 
     def subdivision(self) -> SparseIndex:
         """The next finer level: 8 children of each voxel, in the order (0,0,0), (0,0,1) ... (1,1,1)."""
-        return self._get("subdivision", self._subdivision)
+        return self.table("subdivision", self._subdivision)
 
     def windows(self, window: int, shift: int) -> Windows:
         """Windows of `window`^3 voxels, `floor((coord + shift) / window)`, without cyclic wrap."""
-        return self._get(("windows", window, shift), lambda: self._windows(window, shift))
+        return self.table(("windows", window, shift), lambda: self._windows(window, shift))
 
     def packed_windows(self, window: int, shift: int) -> PackedWindows:
         """The windows of `windows` without padding."""
-        return self._get(("packed", window, shift), lambda: self._packed_windows(window, shift))
+        return self.table(("packed", window, shift), lambda: self._packed_windows(window, shift))
 
     def batch_sizes(self) -> list[int]:
         """Voxels of each object; rows are grouped by object."""
-        return self._get("batch_sizes", lambda: torch.bincount(self.coords[:, 0].long()).tolist())
+        return self.table("batch_sizes", lambda: torch.bincount(self.coords[:, 0].long()).tolist())
 
     def to(self, device: torch.device | str) -> SparseIndex:
         """The same voxels on another device, with empty caches."""
         return SparseIndex(self.coords.to(device))
 
-    def _get(self, key, build):
+    def table(self, key, build):
+        """A table of these voxels, built on first use: the own ones above, or one of a caller's."""
         if key not in self._cache:
             self._cache[key] = build()
         return self._cache[key]

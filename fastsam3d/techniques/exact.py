@@ -6,21 +6,24 @@
 - *Condition cache.* The condition does not change over a run; its keys and values are projected once a block.
 - *Shared prefix.* Up to the first cross-attention no condition has entered: conditional and unconditional pass compute
   the same there, hence once.
-- *Index cache.* The voxels do not change over a run; neighbour and pooling tables are built once.
+- *Index cache.* The voxels of an object do not change; neighbour, pooling and window tables are built once, for the
+  generator and the decoders.
+- *Joint branches.* Small networks wait for weights more than they compute; both branches go through in one pass.
+- *Time tables*, *occupied taps* and *cast weights*: see `exact_time`, `exact_taps`, `exact_weights`.
 
-What is kept lives as long as a sampling run and no longer.
+Values of a run live as long as the run, voxel tables until the object is done, cast weights until it is all taken off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, CrossAttentionSite, EvaluationState
+from fastsam3d.hosts.base import BOTH, CONDITIONAL, UNCONDITIONAL, CrossAttentionSite, EvaluationState
 from fastsam3d.techniques.base import STAGES, Technique, TechniqueConfig, register, setting
 
 Forward = Callable[..., Any]
@@ -40,7 +43,23 @@ class ExactConfig(TechniqueConfig):
     shared_prefix: bool = setting(
         True, "Layers before the first cross-attention computed once for both branches. Faster; memory: their outputs."
     )
-    index_cache: bool = setting(True, "Voxel tables kept for a run. Faster; memory: 27 numbers a voxel.")
+    index_cache: bool = setting(
+        True, "Voxel tables kept for an object, through generator and decoders. Faster; memory: 27 numbers a voxel."
+    )
+    joint_branches: bool = setting(
+        True,
+        "Both guidance branches of the structure stage in one pass. Faster for small models; memory: activations "
+        "twice. Needs zero_condition; rests where a technique works inside the network.",
+    )
+    time_tables: bool = setting(
+        True, "Modulation computed for all steps at once. Faster; memory: blocks x steps x 6 widths."
+    )
+    occupied_taps: bool = setting(
+        True, "Sparse convolutions multiply occupied neighbours only. Faster; memory: two numbers a pair of neighbours."
+    )
+    cast_weights: bool = setting(
+        True, "Under autocast, weights are cast once. Faster; memory: half as much again as their fp32 weights."
+    )
 
 
 class ConditionCache:
@@ -76,20 +95,30 @@ class ConditionCache:
             branch, condition = self.state.branch, self.state.condition
             if branch is None or condition is None:
                 return original(x, context)
+            if branch == BOTH:
+                # Only asked for where `zero_condition` is on.
+                conditional = self._conditional(x[:1], context, condition, CONDITIONAL, original)
+                return torch.cat([conditional, self._of_zeros().expand_as(conditional)])
             if self.zero_condition and branch == UNCONDITIONAL:
-                if self._constant is None:
-                    self._constant = self.site.constant()
-                return self._constant.expand(*x.shape[:-1], -1)
-            if not self.keep:
-                return original(x, context)
-            # By identity of what the pipeline handed in: the network may cast or zero it anew at every call.
-            kept = self._projected.get(branch)
-            if kept is None or kept[0] is not condition:
-                kept = (condition, *self.site.project_context(context))
-                self._projected[branch] = kept
-            return self.site.attend(x, kept[1], kept[2])
+                return self._of_zeros().expand(*x.shape[:-1], -1)
+            return self._conditional(x, context, condition, branch, original)
 
         return forward
+
+    def _of_zeros(self) -> Tensor:
+        if self._constant is None:
+            self._constant = self.site.constant()
+        return self._constant
+
+    def _conditional(self, x: Tensor, context: Tensor, condition: Tensor, branch: str, original: Forward) -> Tensor:
+        if not self.keep:
+            return original(x, context)
+        # By identity of what the pipeline handed in: the network may cast or zero it anew at every call.
+        kept = self._projected.get(branch)
+        if kept is None or kept[0] is not condition:
+            kept = (condition, *self.site.project_context(context))
+            self._projected[branch] = kept
+        return self.site.attend(x, kept[1], kept[2])
 
 
 class SharedPrefix:
@@ -112,6 +141,9 @@ class SharedPrefix:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             branch, evaluation = self.state.branch, self.state.evaluation
+            if branch == BOTH:
+                # The two halves of the batch are equal still.
+                return _map(lambda v: v.expand(2, *v.shape[1:]), original(*_map(lambda v: v[:1], args), **kwargs))
             if branch == UNCONDITIONAL and self._kept is not None and self._kept[0] == evaluation:
                 out = self._kept[1]
                 self._kept = None
@@ -124,27 +156,29 @@ class SharedPrefix:
         return forward
 
 
-class IndexCache:
-    """One index object for the voxels of a run."""
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Applies a function to every tensor of tuples and mappings."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {name: _map(function, part) for name, part in value.items()}
+    return tuple(_map(function, part) for part in value) if isinstance(value, tuple) else value
 
-    def __init__(self, state: EvaluationState) -> None:
-        self.state = state
+
+class IndexCache:
+    """One index object for the voxels of an object, shared by everything that builds tables of them."""
+
+    def __init__(self) -> None:
         self._kept: tuple[Tensor, Any] | None = None
 
-    def start(self) -> None:
-        """Begins a run with nothing kept."""
-        self._kept = None
-
-    def finish(self) -> None:
-        """Releases what was kept."""
+    def clear(self) -> None:
+        """Releases what was kept: the object is done."""
         self._kept = None
 
     def wrap(self, original: Forward) -> Forward:
-        """The maker of index objects, which gives the same one for the same voxels within a run."""
+        """The maker of index objects, which gives the same one for the same voxels."""
 
         def make_index(coords: Tensor) -> Any:
-            if not self.state.running:
-                return original(coords)
             if self._kept is None or not _same(self._kept[0], coords):
                 self._kept = (coords, original(coords))
             return self._kept[1]

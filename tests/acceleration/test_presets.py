@@ -49,7 +49,7 @@ def test_our_presets_state_all_values_of_what_is_on(name):
 def test_off_switches_nothing_on():
     assert load_preset("off").enabled == ()
     assert load_preset("exact").enabled == tuple(
-        f"exact.{name}" for name in ("zero_condition", "condition_cache", "shared_prefix", "index_cache")
+        f"exact.{field.name}" for field in dataclasses.fields(REGISTRY["exact"].config)
     )
 
 

@@ -1,0 +1,133 @@
+"""Every exact saving alone, and all together, against the plain path."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from fastsam3d.acceleration import accelerate
+from fastsam3d.hosts import find_host
+from fastsam3d.techniques.exact import ExactConfig
+from fastsam3d.techniques.exact_taps import occupied_pairs, paired_convolution
+from fastsam3d.techniques.exact_weights import CastWeights
+
+SWITCHES = [field.name for field in dataclasses.fields(ExactConfig)]
+EXACT = 1e-5
+"""Relative difference in fp32 that only another order of additions explains."""
+
+
+def distance(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def assert_equal(result, plain):
+    assert distance(result.structure.logits, plain.structure.logits) < EXACT
+    assert torch.equal(result.structure.coords, plain.structure.coords)
+    assert distance(result.feats, plain.feats) < EXACT
+    for name, latent in plain.structure.latents.items():
+        assert distance(result.structure.latents[name], latent) < EXACT
+    assert torch.allclose(result.pose.translation, plain.pose.translation, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_saving_alone_changes_nothing(pipeline, picture, switch):
+    plain = pipeline.run(*picture, seed=1)
+    settings = {f"exact.{switch}": True}
+    if switch == "joint_branches":
+        settings["exact.zero_condition"] = True
+    with accelerate(pipeline, "off", **settings):
+        assert_equal(pipeline.run(*picture, seed=1), plain)
+
+
+@pytest.mark.parametrize("switch", [None, *SWITCHES])
+def test_all_savings_but_one_change_nothing(pipeline, picture, switch):
+    plain = pipeline.run(*picture, seed=1)
+    with accelerate(pipeline, "exact", **({} if switch is None else {f"exact.{switch}": False})):
+        assert_equal(pipeline.run(*picture, seed=1), plain)
+        assert_equal(pipeline.run(*picture, seed=1), plain)  # and nothing kept spoils the next run
+
+
+def test_branches_go_through_in_one_pass(pipeline, picture):
+    backbone = pipeline.models["ss_generator"].reverse_fn.backbone
+    batches = []
+    handle = backbone.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0]["shape"].shape[0]))
+    with accelerate(pipeline, "exact") as acceleration:
+        pipeline.run(*picture, seed=1)
+        done = acceleration.report().stages["sparse_structure"]
+    handle.remove()
+    assert batches.count(2) == done.unconditional_computed > 0
+    assert batches.count(1) == done.conditional_computed - done.unconditional_computed
+
+
+def test_time_modules_run_once(pipeline, picture):
+    for stage in ("ss_generator", "slat_generator"):
+        block = pipeline.models[stage].reverse_fn.backbone.blocks[0]
+        rows = []
+        handle = block.adaLN_modulation[1].register_forward_hook(lambda *a, rows=rows: rows.append(len(a[2])))
+        with accelerate(pipeline, "exact"):
+            pipeline.run(*picture, seed=1)
+        handle.remove()
+        assert rows == [pipeline.models[stage].inference_steps]
+
+
+def test_tables_are_shared_by_generator_and_decoder(pipeline, picture):
+    made = []
+    for maker in (pipeline.models["slat_generator"].reverse_fn.backbone, pipeline.models["slat_decoder_mesh"]):
+        original = type(maker).make_index
+        vars(maker)["make_index"] = lambda coords, f=original, m=maker: made.append(len(coords)) or f(m, coords)
+    with accelerate(pipeline, "exact"):
+        first = pipeline.run(*picture, seed=1)
+        assert made == [len(first.structure.coords)]
+        second = pipeline.run(*picture, seed=2)
+    assert made == [len(first.structure.coords), len(second.structure.coords)]
+
+
+def test_occupied_pairs_by_hand():
+    # Two voxels side by side along z: columns 12 (dz -1), 13 (itself), 14 (dz +1).
+    table = torch.full((2, 27), 2)
+    table[0, 13], table[1, 13], table[0, 14], table[1, 12] = 0, 1, 1, 0
+    pairs = occupied_pairs(table)
+    assert [len(own) for own, _ in pairs] == [0] * 12 + [1, 2, 1] + [0] * 12
+    taps = torch.zeros(27, 1, 1)
+    taps[12], taps[13], taps[14] = 1.0, 10.0, 100.0
+    out = paired_convolution(torch.tensor([[1.0], [2.0]]), taps, torch.tensor([0.5]), pairs)
+    assert out.tolist() == [[10.0 + 200.0 + 0.5], [20.0 + 1.0 + 0.5]]
+
+
+def test_weights_are_cast_once_and_followed():
+    layer = torch.nn.Linear(4, 3).requires_grad_(False)
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    cast = CastWeights(layer)
+    forward = cast.wrap(layer.forward)
+    assert torch.equal(forward(x), layer(x))  # no autocast, no cast
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(forward(x), layer(x))
+        kept = cast._cast[0]
+        forward(x)
+        assert cast._cast[0] is kept
+        layer.weight.mul_(2)
+        assert torch.equal(forward(x), layer(x))
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(forward(x), layer(x))
+
+
+def test_cast_weights_give_the_same_bits_under_autocast(pipeline, picture):
+    pipeline.autocast = torch.bfloat16
+    plain = pipeline.run(*picture, seed=1)
+    assert len(find_host(pipeline).cast_layers()) > 20
+    with accelerate(pipeline, "off", **{"exact.cast_weights": True}):
+        result = pipeline.run(*picture, seed=1)
+    assert torch.equal(result.feats, plain.feats)
+    assert torch.equal(result.structure.logits, plain.structure.logits)
+    assert all(p.dtype == torch.float32 for p in pipeline.models.parameters())
+
+
+def test_techniques_inside_the_network_see_one_branch_at_a_time(pipeline):
+    with accelerate(pipeline, "exact", step_caching=True) as acceleration:
+        assert acceleration._may_join("sparse_structure")
+    with accelerate(pipeline, "exact", step_caching=True, exact_layout=True) as acceleration:
+        assert not acceleration._may_join("sparse_structure")
+    with accelerate(pipeline, "exact", **{"exact.zero_condition": False}) as acceleration:
+        assert not acceleration._may_join("sparse_structure")
