@@ -120,7 +120,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         lines += [f"**{rows[0]['voxels']:,} voxels**", "", *_methods(rows), "", *_stages(rows), ""]
     lines += _probes(content.get("probes", {}))
     for failure in content.get("failures", []):
-        lines.append(f"- failed: {failure['method']} at {failure['voxels']} voxels ({failure['error'].splitlines()[-1]})")
+        reason = failure["error"].splitlines()[-1]
+        lines.append(f"- failed: {failure['method']} at {failure['voxels']} voxels ({reason})")
     if content.get("unfinished"):
         lines.append(f"- the time budget ended before {content['unfinished']}")
     return "\n".join(lines).rstrip() + "\n"
@@ -197,7 +198,7 @@ def write_between_markers(source: Path, target: Path) -> Path:
         content = json.loads(source.read_text(encoding="utf-8"))
         text = target.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"{source} or {target} cannot be read ({error}); give the JSON file of an earlier run.") from None
+        raise UserError(f"cannot read {source} or {target} ({error}); give the JSON file of an earlier run.") from None
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,0 +1,77 @@
+"""Every tensor of a run is where it belongs, and the first stage never waits: on a device that is pretended."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pretend_cuda import is_marked, mark, place, pretend_cuda
+from small_pipeline import SETTINGS, picture, small_pipeline
+
+import fastsam3d
+
+PRESETS = ("off", "exact", "balanced", "paper", "fast")
+
+
+def accelerated(pipeline: Any, preset: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fastsam3d.accelerate(pipeline, preset, **(SETTINGS if preset in ("paper", "fast") else {}))
+
+
+def waits_during(pipeline: Any, name: str, mode: Any) -> list[str]:
+    """A list that fills with what the sampler of a stage waits for."""
+    generator, found = pipeline.models[name], []
+    sample = generator.sample
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        before = len(mode.waits)
+        result = sample(*args, **kwargs)
+        pairs = zip(mode.waits[before:], mode.places[before:], strict=True)
+        found.extend(f"{what} at {where}" for what, where in pairs)
+        return result
+
+    vars(generator)["sample"] = watched
+    return found
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_whole_runs_keep_to_the_device(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, pipeline = small_pipeline(), place(small_pipeline())
+    formats = ("mesh", "gaussian")
+    with accelerated(reference, preset):
+        expected = reference.run(*picture(), formats=formats)
+    with pretend_cuda(monkeypatch) as mode, accelerated(pipeline, preset):
+        structure_waits = waits_during(pipeline, "ss_generator", mode)
+        result = pipeline.run(*picture(), formats=formats)
+        assert structure_waits == []
+        assert is_marked(result.feats)
+        assert is_marked(result.structure.coords)
+        assert mode.waits, "the pretended device sees nothing"
+    np.testing.assert_allclose(result.mesh.vertices, expected.mesh.vertices, atol=1e-5)
+    torch.testing.assert_close(result.gaussian.xyz, expected.gaussian.xyz)
+
+
+def test_latent_stage_waits_for_tables_and_decisions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = place(small_pipeline())
+    with pretend_cuda(monkeypatch) as mode, accelerated(pipeline, "exact"):
+        found = waits_during(pipeline, "slat_generator", mode)
+        pipeline.run(*picture())
+    outside = [entry for entry in found if "sparse_tensor.py" not in entry]
+    # Once before the loop: the number of cells.
+    assert len(outside) <= 2, outside
+    assert len(found) <= 14, found
+
+
+def test_pretended_device_refuses_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretend_cuda(monkeypatch):
+        here, there = torch.ones(2), mark(torch.ones(2))
+        with pytest.raises(RuntimeError, match="two devices"):
+            here + there
+        assert (there * torch.tensor(2.0)).device.type == "cuda"
+        assert there.cpu().device.type == "cpu"
+        with pytest.raises(TypeError):
+            there.numpy()
