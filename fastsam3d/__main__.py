@@ -17,6 +17,7 @@ VERBS = {
     "scene": ("fastsam3d.cli.scene", "every masked object of a picture, and the scene they form"),
     "presets": ("fastsam3d.cli.presets", "lists the acceleration presets, prints one, or explains every key"),
     "bench": ("fastsam3d.evaluation.benchmark", "compares presets on held-out objects: seconds and quality"),
+    "tune": ("fastsam3d.evaluation.tune", "searches the cheapest setting within a quality budget, writes a preset"),
     "train": ("fastsam3d.training.command", "trains the small model on procedural objects"),
 }
 """Verb to module, and what it does. A module has `main(words) -> exit code`, or for those below `run(arguments)`."""

@@ -17,6 +17,8 @@ from typing import Any
 STAGES = {"nfe_ss": "ss_generator", "nfe_slat": "slat_generator"}
 """Columns of the network evaluations and the samplers that they belong to."""
 TOKENS = {"tokens_ss": ("nfe_ss", "sparse_structure"), "tokens_slat": ("nfe_slat", "structured_latent")}
+COUNTED = ("tflop", "tflop_ss", "tflop_slat")
+"""Columns of counted operations: everything, and what ran inside each velocity network."""
 MEBIBYTE = 2**20
 
 
@@ -110,6 +112,12 @@ def counted_tokens(pipeline: Any, result: Any, counts: Mapping[str, int], accele
         reported = stages[stage].tokens_computed if stage in stages else 0
         tokens[column] = float(reported) if reported else counts[evaluations] * each[column]
     return tokens
+
+
+def layout_evaluations(acceleration: Any) -> int:
+    """Passes of the layout's few tokens alone, which the networks were called for but which are no evaluations."""
+    stages = acceleration.report().stages if acceleration is not None else {}
+    return sum(getattr(stage, "layout_evaluations", 0) for stage in stages.values())
 
 
 def _structure_tokens(pipeline: Any) -> float:

@@ -47,6 +47,22 @@ def whole(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def number_from(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
+    """Parser of numbers in a range."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value <= maximum or math.isinf(value):
+            limits = f"of at least {minimum:g}" if math.isinf(maximum) else f"from {minimum:g} to {maximum:g}"
+            raise ValueError(f"a number {limits}")
+        return value
+
+    return parse
+
+
 def words(text: str) -> tuple[str, ...]:
     """[a,b,c] or a,b,c."""
     return tuple(part.strip() for part in text.strip().strip("[]()").split(",") if part.strip())

@@ -50,18 +50,20 @@ def outcome_of(reconstruction: Any, seed: int, points: int = SURFACE_POINTS) -> 
     return Outcome(surface, voxelize_mesh(mesh.vertices, mesh.faces), reconstruction.pose, mesh)
 
 
-def against_truth(outcome: Outcome, reference: Reference, pose: Any = None) -> dict[str, float]:
+def against_truth(
+    outcome: Outcome, reference: Reference, pose: Any = None, *, visual: bool = True
+) -> dict[str, float]:
     """Shape metrics against the true object and, given its true pose, layout metrics.
 
     "viou" compares solids in the object frame without any normalisation; "surface_viou" and the surface
     distances follow the published protocol (`fastsam3d.evaluation.metrics`); "iou_3d" compares the
     axis-aligned boxes of the posed surface points in the camera frame; "ssim", "psnr" and "mask_iou", where the
-    reference has colours, are those of `fastsam3d.evaluation.visual`.
+    reference has colours and `visual` is true, are those of `fastsam3d.evaluation.visual`.
     """
     result = compare_surfaces(outcome.surface, reference.surface)
     result["viou"] = intersection_over_union(outcome.solid, reference.solid)
     result["surface_viou"] = surface_viou(outcome.surface, reference.surface)
-    if reference.renders is not None:
+    if visual and reference.renders is not None:
         result.update(compare_renders(outcome.renders, reference.renders))
     if pose is not None:
         posed, true = (
@@ -73,11 +75,11 @@ def against_truth(outcome: Outcome, reference: Reference, pose: Any = None) -> d
     return result
 
 
-def against_outcome(outcome: Outcome, baseline: Outcome) -> dict[str, float]:
+def against_outcome(outcome: Outcome, baseline: Outcome, *, visual: bool = True) -> dict[str, float]:
     """Fidelity to another run of the same object: 1, 100 and 0 where nothing changed.
 
     "fidelity_viou": IoU of the solids; "fidelity_f1_005": F-score at 0.05, percent, in the object's own frame
-    with its cube as [-1, 1]; "fidelity_ssim": of the renders; "layout_distance":
+    with its cube as [-1, 1]; "fidelity_ssim", where `visual` is true: of the renders; "layout_distance":
     `fastsam3d.evaluation.pose_metrics.layout_distance`.
     """
     if outcome.surface.empty and baseline.surface.empty:
@@ -88,9 +90,11 @@ def against_outcome(outcome: Outcome, baseline: Outcome) -> dict[str, float]:
     low, high = baseline.surface.low, baseline.surface.high
     if baseline.surface.empty:
         low, high = np.full(3, -0.5), np.full(3, 0.5)
-    return {
+    result = {
         "fidelity_viou": intersection_over_union(outcome.solid, baseline.solid),
         "fidelity_f1_005": f1,
-        "fidelity_ssim": compare_renders(outcome.renders, baseline.renders)["ssim"],
         "layout_distance": layout_distance(outcome.pose, baseline.pose, low, high),
     }
+    if visual:
+        result["fidelity_ssim"] = compare_renders(outcome.renders, baseline.renders)["ssim"]
+    return result

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.evaluation.counting import STAGES, counted_evaluations, synchronise
+from fastsam3d.evaluation.counting import STAGES, counted_evaluations, layout_evaluations, synchronise
 from fastsam3d.evaluation.methods import Method, guidance_of, guided
 from fastsam3d.evaluation.outcome import against_truth, outcome_of
 from fastsam3d.evaluation.records import Record, RecordLog
@@ -73,7 +73,7 @@ def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Re
     """One timed scene: seconds, evaluations of all objects together, and the mean 3D-IoU of those that succeeded."""
     from fastsam3d.pipeline.scene import reconstruct_scene
 
-    with method.attached(runner.pipeline), counted_evaluations(runner.pipeline) as counts:
+    with method.attached(runner.pipeline) as acceleration, counted_evaluations(runner.pipeline) as counts:
         synchronise(runner.device)
         start, start_cpu = time.perf_counter(), time.process_time()
         result = reconstruct_scene(
@@ -81,6 +81,7 @@ def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Re
         )
         synchronise(runner.device)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    counts["nfe_ss"] -= layout_evaluations(acceleration)
     boxes = [
         against_truth(outcome_of(item.reconstruction, seed, runner.points), reference, pose)["iou_3d"]
         for item, reference, pose in zip(result.objects, scene.references, scene.poses, strict=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsam3d.evaluation.counting import COUNTED
 from fastsam3d.evaluation.statistics import finite_mean, paired_interval, ratio_interval
 
 # Columns of a row that are means over objects: name, heading, digits; the arrow says which way is better.
@@ -40,7 +41,6 @@ HEADINGS = {name: heading for name, heading, _ in COLUMNS}
 DIGITS = {name: digits for name, _, digits in COLUMNS}
 TO_BASELINE = ("fidelity_viou", "fidelity_f1_005", "fidelity_ssim", "layout_distance")
 COSTS = ("nfe_ss", "nfe_slat", "tokens_ss", "tokens_slat", "peak_memory_mib")
-COUNTED = ("tflop", "tflop_ss", "tflop_slat")
 Record = Mapping[str, Any]
 
 

@@ -23,7 +23,8 @@ class Backbone(nn.Module):
         self.weight = nn.Parameter(torch.ones(1))
 
     def forward(self, x, time, condition, cfg=False):
-        return x * 0 + self.weight
+        # One product of matrices an evaluation, so that there are operations to count.
+        return (x.reshape(-1, 1) @ self.weight.reshape(1, 1)).reshape(x.shape) * 0 + self.weight
 
 
 class StandIn:
