@@ -10,6 +10,7 @@ setup(
     package_dir=INSIDE,
     package_data={
         "fastsam3d": ["py.typed"],
+        "fastsam3d.app.assets": ["*.html", "*.js", "*.css"],
         "fastsam3d.app.viewer": ["*.js", "*.html"],
         "fastsam3d.mini": ["*.safetensors", "*.md", "*.json", "*.png"],
         "fastsam3d.configs": ["**/*.yaml"],

@@ -16,6 +16,7 @@ VERBS = {
     "infer": ("fastsam3d.cli.infer", "one masked object of a picture to GLB, PLY, preview and report"),
     "scene": ("fastsam3d.cli.scene", "every masked object of a picture, and the scene they form"),
     "presets": ("fastsam3d.cli.presets", "lists the acceleration presets, prints one, or explains every key"),
+    "demo": ("fastsam3d.app.command", "serves a page for trying it in the browser"),
     "bench": ("fastsam3d.evaluation.benchmark", "compares presets on held-out objects: seconds and quality"),
     "tune": ("fastsam3d.evaluation.tune", "searches the cheapest setting within a quality budget, writes a preset"),
     "train": ("fastsam3d.training.command", "trains the small model on procedural objects"),

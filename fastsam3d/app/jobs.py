@@ -1,0 +1,196 @@
+"""One job at a time on a device: a queue with a limit, a time-out, progress and cancelling. Knows no web page."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from fastsam3d.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
+CAPACITY = 16
+TIMEOUT = 600.0
+
+
+class Stop(BaseException):
+    """Raised inside a job that was cancelled or ran out of time.
+
+    Not an `Exception`, so that work which goes on after the failure of one of its parts stops all the same.
+    """
+
+
+class Job:
+    """One piece of work. Made by `JobQueue.submit`; all methods can be called from any thread."""
+
+    def __init__(self, work: Callable[[Job], Any], queue: JobQueue) -> None:
+        self.state = WAITING
+        self.progress: Any = None
+        self._work = work
+        self._queue = queue
+        self._result: Any = None
+        self._message = ""
+        self._cancelled = False
+        self._started: float | None = None
+        self._finished: float | None = None
+        self._ended = threading.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is done, failed or stopped."""
+        return self._ended.is_set()
+
+    @property
+    def position(self) -> int:
+        """Jobs that run before this one does; 0 when it runs or has ended."""
+        return self._queue.position(self)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began to run, until it ended."""
+        if self._started is None:
+            return 0.0
+        return (self._finished or time.monotonic()) - self._started
+
+    @property
+    def message(self) -> str:
+        """Why it failed or stopped, for a person."""
+        return self._message
+
+    def report(self, progress: Any) -> None:
+        """Called by the work: says how far it is.
+
+        Raises:
+            Stop: it was cancelled, or its time is up.
+        """
+        self.progress = progress
+        if self._cancelled:
+            raise Stop("Stopped.")
+        if self.seconds > self._queue.timeout:
+            raise Stop(
+                f"Stopped after {self._queue.timeout:.0f} s, the time that one run may take. Mark fewer objects, try "
+                "fewer seeds, or start the demo with a larger timeout=SECONDS."
+            )
+
+    def cancel(self) -> None:
+        """Asks it to stop: at once if it waits, else when it next reports progress."""
+        self._cancelled = True
+        self._queue.forget(self)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Waits for its end; whether it came within the time."""
+        return self._ended.wait(seconds)
+
+    def result(self) -> Any:
+        """What the work returned.
+
+        Raises:
+            UserError: it failed or was stopped.
+        """
+        self._ended.wait()
+        if self.state != DONE:
+            raise UserError(self._message)
+        return self._result
+
+    def _run(self) -> None:
+        self.state, self._started = RUNNING, time.monotonic()
+        try:
+            self._result = self._work(self)
+        except Stop as stop:
+            self._end(STOPPED, str(stop))
+        except UserError as error:
+            self._end(FAILED, str(error))
+        except Exception as error:
+            logger.exception("a job of the demo failed")
+            memory = type(error).__name__ == "OutOfMemoryError"
+            self._end(
+                FAILED,
+                "The device has not enough memory for this. Mark fewer objects, or start with precision=bfloat16."
+                if memory
+                else "Something went wrong inside; the terminal that the demo was started from says what.",
+            )
+        else:
+            self._end(DONE, "")
+
+    def _end(self, state: str, message: str) -> None:
+        self._finished = time.monotonic()
+        self._message, self.state = message, state
+        self._ended.set()
+
+
+class JobQueue:
+    """Runs jobs one after the other in a thread of its own.
+
+    Args:
+        capacity: jobs that may wait; more are refused.
+        timeout: seconds that one job may run. It is looked at whenever the job reports progress, because work on
+            a device cannot be broken off anywhere else.
+    """
+
+    def __init__(self, capacity: int = CAPACITY, timeout: float = TIMEOUT) -> None:
+        self.capacity, self.timeout = capacity, timeout
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="fastsam3d-device", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Job], Any]) -> Job:
+        """Queues work, a function of its job, whose `report` it calls often.
+
+        Raises:
+            UserError: too many are waiting.
+        """
+        job = Job(work, self)
+        with self._changed:
+            if self._closed:
+                raise UserError("The demo is shutting down.")
+            if len(self._waiting) >= self.capacity:
+                raise UserError(f"{len(self._waiting)} runs are waiting already. Try again in a few minutes.")
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def position(self, job: Job) -> int:
+        """Jobs that run before this one does."""
+        with self._changed:
+            if job not in self._waiting:
+                return 0
+            return self._waiting.index(job) + (self._running is not None)
+
+    def forget(self, job: Job) -> None:
+        """Takes a job that still waits out of the queue."""
+        with self._changed:
+            if job not in self._waiting:
+                return
+            self._waiting.remove(job)
+        job._end(STOPPED, "Stopped.")
+
+    def close(self, patience: float = 10.0) -> None:
+        """Stops everything, and waits for the running job to notice, up to `patience` seconds."""
+        with self._changed:
+            self._closed = True
+            jobs = [*self._waiting, *([self._running] if self._running else [])]
+            self._changed.notify()
+        for job in jobs:
+            job.cancel()
+        if self._thread is not threading.current_thread():
+            self._thread.join(patience)
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                self._running = job = self._waiting.popleft()
+            job._run()
+            with self._changed:
+                self._running = None

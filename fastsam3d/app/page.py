@@ -1,0 +1,290 @@
+"""The demo's page, in Gradio: what there is on it and which method of the session each part calls.
+
+The only module that imports Gradio at its top: Gradio reads the annotations of the functions below.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from fastsam3d.app import fragments
+from fastsam3d.app.jobs import DONE, STOPPED
+from fastsam3d.app.knobs import LABELS, MAXIMUM_ERROR, MAXIMUM_STRIDE, configure, knobs_of, presets
+from fastsam3d.app.marking import data_url
+from fastsam3d.app.session import EXAMPLES, Session, Studio, Visitors
+from fastsam3d.app.viewer import scripts
+from fastsam3d.cli.inputs import example_directory
+from fastsam3d.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+POLL = 0.25
+"""Seconds between two looks at a running job."""
+TITLE = "fastsam3d"
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def asset(name: str) -> str:
+    """A file of the page as text."""
+    return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+def build_page(studio: Studio) -> Any:
+    """The page as Gradio blocks.
+
+    Args:
+        studio: what all visitors share.
+    """
+    described = presets()
+    first = next(iter(described))
+    knobs = knobs_of(first)
+    visitors = Visitors(studio)
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def labelled(knob: str) -> dict[str, Any]:
+        return {"label": LABELS[knob][0], "info": LABELS[knob][1], "elem_id": f"knob-{knob}"}
+
+    def piece(*values: Any, **more: Any) -> Any:
+        return gr.HTML(*values, apply_default_css=False, padding=False, container=False, **more)
+
+    def marker(session: Session, message: str | None = None, kind: str = "error") -> tuple[Any, str]:
+        return _marker(session), fragments.notice(message, kind)
+
+    def visitor(request: gr.Request) -> Session:
+        return visitors.session(str(request.session_hash))
+
+    def uploaded(path: str | None, request: gr.Request) -> Any:
+        session = visitor(request)
+        if path is None:
+            return marker(session)
+        return _guarded(lambda: session.open_upload(path), session, marker)
+
+    def example(request: gr.Request, event: gr.EventData) -> Any:
+        session = visitor(request)
+        return _guarded(lambda: session.open_example(_value(event, "name")), session, marker)
+
+    def mask(path: str | None, request: gr.Request) -> Any:
+        session = visitor(request)
+        if path is None:
+            return marker(session)
+        return _guarded(lambda: session.add_mask(path), session, marker)
+
+    def marked(request: gr.Request, event: gr.EventData) -> Any:
+        session = visitor(request)
+        return _guarded(lambda: session.mark(dict(event._data or {})), session, marker)
+
+    def turned(preset: str) -> Any:
+        values = knobs_of(preset)
+        return described[preset], values.stride, values.error, values.carving, values.merging
+
+    def result_of(session: Session) -> tuple[Any, str, str, str]:
+        finished = session.finished
+        if finished is None:
+            return gr.skip(), "", "", ""
+        return (
+            gr.HTML(result=fragments.shown(finished, studio.folder)),
+            fragments.headline(finished),
+            fragments.table(finished),
+            fragments.downloads(finished, studio.folder),
+        )
+
+    def run(
+        preset: Any,
+        stride: Any,
+        error: Any,
+        carving: Any,
+        merging: Any,
+        seed: Any,
+        count: Any,
+        plain_too: Any,
+        request: gr.Request,
+    ) -> Iterator[Any]:
+        session = visitor(request)
+        knob_values = preset, stride, error, carving, merging
+        yield from follow(
+            session, lambda: session.start(session.request(configure(*knob_values), seed, count, plain_too))
+        )
+
+    def run_plain(request: gr.Request) -> Iterator[Any]:
+        session = visitor(request)
+        yield from follow(session, session.start_plain)
+
+    def follow(session: Session, start: Any) -> Iterator[Any]:
+        idle = (gr.Button(visible=True), gr.Button(visible=False))
+        busy = (gr.Button(visible=False), gr.Button(visible=True))
+        unchanged = (gr.skip(),) * 4
+        try:
+            job = start()
+        except UserError as error:
+            yield (fragments.notice(str(error)), *idle, *unchanged)
+            return
+        finished = False
+        try:
+            while not job.wait(POLL):
+                yield (fragments.waiting(job), *busy, *unchanged)
+            finished = True
+        finally:
+            if not finished:  # the visitor has left
+                job.cancel()
+        if job.state == DONE:
+            yield ("", *idle, *result_of(session))
+        else:
+            yield (fragments.notice(job.message, "advice" if job.state == STOPPED else "error"), *idle, *unchanged)
+
+    def chosen(request: gr.Request, event: gr.EventData) -> Any:
+        session = visitor(request)
+        try:
+            session.select(_value(event, "seed"))
+        except UserError as error:
+            return (fragments.notice(str(error)), *(gr.skip(),) * 4)
+        return ("", *result_of(session))
+
+    def stopped(request: gr.Request) -> None:
+        visitor(request).stop()
+
+    def left(request: gr.Request) -> None:
+        visitors.leave(str(request.session_hash))
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as page:
+        piece(asset("header.html"))
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(scale=5, min_width=320, elem_classes="inputs"):
+                piece("<h2>1 · Mark what you want in 3D</h2>")
+                canvas = piece(
+                    html_template=asset("marker.html"),
+                    js_on_load=asset("marker.js"),
+                    picture="",
+                    masks="",
+                    marks={},
+                    elem_id="marker",
+                )
+                said = piece(elem_id="said")
+                with gr.Row(elem_classes="files"):
+                    upload = gr.UploadButton(
+                        "Choose a picture",
+                        file_types=["image"],
+                        variant="primary",
+                        elem_id="upload",
+                        elem_classes="upload-picture",
+                    )
+                    upload_mask = gr.UploadButton("Add a mask file", file_types=["image"], elem_id="upload-mask")
+                    shelf = piece(
+                        fragments.shelf(_thumbnails()),
+                        js_on_load="element.addEventListener('click', event => { const node = event.target.closest("
+                        "'[data-example]'); if (node) trigger('select', {name: node.dataset.example}); });",
+                        elem_id="shelf",
+                    )
+                piece("<h2>2 · Choose how</h2>")
+                preset = gr.Radio(list(described), value=first, label="Preset", elem_id="preset")
+                about = gr.Markdown(described[first], elem_id="about-preset", elem_classes="fine")
+                plain_too = gr.Checkbox(
+                    True, label="Run it without acceleration too, to compare", elem_id="compare-off"
+                )
+                with gr.Accordion("Seeds and settings", open=False, elem_id="more"):
+                    with gr.Row():
+                        seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
+                        count = gr.Slider(
+                            1,
+                            studio.limits.seeds,
+                            value=1,
+                            step=1,
+                            label="Seeds to try",
+                            info="The one that fits your mask best is shown.",
+                            elem_id="count",
+                        )
+                    stride = gr.Slider(1, MAXIMUM_STRIDE, value=knobs.stride, step=1, **labelled("stride"))
+                    error = gr.Slider(0, MAXIMUM_ERROR, value=knobs.error, step=0.1, **labelled("error"))
+                    carving = gr.Checkbox(knobs.carving, **labelled("carving"))
+                    merging = gr.Checkbox(knobs.merging, **labelled("merging"))
+                go = gr.Button("Reconstruct", variant="primary", size="lg", elem_id="go")
+                stop = gr.Button("Stop", variant="stop", size="lg", visible=False, elem_id="stop")
+            with gr.Column(scale=7, min_width=320, elem_classes="outputs"):
+                piece("<h2>3 · Look</h2>")
+                status = piece(elem_id="status")
+                headline = piece(elem_id="headline")
+                viewers = piece(
+                    html_template=asset("compare.html"),
+                    js_on_load=asset("compare.js"),
+                    result=None,
+                    elem_id="compare",
+                )
+                files = piece(elem_id="files")
+                table = piece(elem_id="table")
+
+        marking = {"outputs": [canvas, said], **quiet}
+        outcome = [viewers, headline, table, files]
+        running = {"outputs": [status, go, stop, *outcome], "concurrency_limit": studio.queue.capacity + 2, **quiet}
+        upload.upload(uploaded, upload, **marking)
+        upload_mask.upload(mask, upload_mask, **marking)
+        shelf.select(example, None, **marking)
+        canvas.select(marked, None, trigger_mode="multiple", **marking)
+        preset.change(turned, preset, [about, stride, error, carving, merging], **quiet)
+        go.click(run, [preset, stride, error, carving, merging, seed, count, plain_too], **running)
+        # On a phone the result is below; it comes into view when the run begins.
+        go.click(None, js="() => { if (innerWidth < 900) document.querySelector('.outputs').scrollIntoView(); }")
+        viewers.option_select(run_plain, None, **running)
+        viewers.select(chosen, None, [status, *outcome], **quiet)
+        stop.click(stopped, None, None, concurrency_limit=None, **quiet)
+        page.unload(left)
+    page.queue(default_concurrency_limit=4, max_size=200)
+    return page
+
+
+def appearance() -> dict[str, Any]:
+    """Theme, style and scripts, for mounting the page. No font and no script comes from elsewhere."""
+    theme = gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+        radius_size=gr.themes.sizes.radius_md,
+    )
+    return {"theme": theme, "css": asset("page.css"), "head": f"<script>{scripts()}</script>"}
+
+
+def _marker(session: Session) -> Any:
+    marking, picture = session.marking, session.picture
+    if marking is None or picture is None:
+        return gr.HTML(picture="", masks="", marks={})
+    overlay = marking.overlay()
+    view = marking.view() | {"ready_masks": session.pointmap is not None}
+    return gr.HTML(
+        picture=data_url(Image.fromarray(picture.pixels)),
+        masks="" if overlay is None else data_url(overlay),
+        marks=view,
+        # Also where nothing else changed, as after a click that was refused, the page must hear of the answer.
+        stamp=id(view) ^ hash(str(view)),
+    )
+
+
+def _guarded(action: Any, session: Session, show: Any) -> Any:
+    try:
+        note = action()
+    except UserError as error:
+        return show(session, str(error))
+    except Exception:
+        logger.exception("an action in the demo's page failed")
+        return show(session, "Something went wrong inside; the terminal that the demo was started from says what.")
+    return show(session, note, "advice") if isinstance(note, str) else show(session)
+
+
+def _value(event: Any, key: str) -> Any:
+    data = event._data
+    return data.get(key) if isinstance(data, dict) else None
+
+
+def _thumbnails() -> dict[str, str]:
+    found = {}
+    for name in EXAMPLES:
+        try:
+            with Image.open(example_directory(name) / "image.png") as image:
+                found[name] = data_url(image.convert("RGB"), 96)
+        except (OSError, UserError):
+            continue  # an installation without them still takes pictures
+    return found

@@ -1,0 +1,253 @@
+"""From clicks and boxes on a picture to a mask: pure functions, and a wrapper for SAM predictors.
+
+Without a segmentation network two classical steps do it. Where to begin: every pixel goes to the nearest click,
+nearest along paths that shun edges (geodesic distances, as in Bai and Sapiro, "A Geodesic Framework for Fast
+Interactive Image and Video Segmentation", ICCV 2007), with the rim of the picture standing for the background.
+Then GrabCut (Rother et al., "GrabCut", SIGGRAPH 2004; OpenCV's) fits colours to both sides and cuts between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastsam3d.errors import UserError
+
+WORKING_SIDE = 256
+"""Longest side, in pixels, at which is segmented; the mask is enlarged to the picture."""
+SEED_RADIUS = 3
+"""Radius, in working pixels, of the disc that a click stands for."""
+ITERATIONS = 5
+LIGHTNESS_WEIGHT = 0.5
+"""Of lightness against colour in an edge's strength: shadows are edges of lightness alone."""
+REACH = 3.0
+"""How many times farther from the object's clicks than from the background a pixel may be to be the object's."""
+MINIMUM_SIDE = 8
+"""Narrowest picture, in pixels, and smallest box, in working pixels, that can be segmented."""
+SMALLEST_PIECE = 0.05
+"""Pieces of a mask below this share of its largest are dropped, unless a click is on them."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a person marked, in pixels of the picture: x to the right, y down.
+
+    Attributes:
+        clicks: (x, y, whether the object is there).
+        box: (left, top, right, bottom) around the object, or None.
+    """
+
+    clicks: tuple[tuple[float, float, bool], ...] = field(default=())
+    box: tuple[float, float, float, float] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing says where the object is: neither a box nor a click on it."""
+        return self.box is None and not any(inside for _, _, inside in self.clicks)
+
+
+class Segmenter(Protocol):
+    """Picture uint8 `[H, W, 3]` and prompt to a mask, bool `[H, W]`; may be empty."""
+
+    def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray: ...
+
+
+def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
+    """The mask of a prompt without a network.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+
+    Returns:
+        bool `[H, W]`; all false where the prompt is empty.
+
+    Raises:
+        UserError: the picture is too small, or OpenCV is not installed.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < MINIMUM_SIDE:
+        raise UserError(f"The picture is {width} x {height} pixels; at least {MINIMUM_SIDE} a side can be segmented.")
+    if prompt.is_empty:
+        return np.zeros((height, width), dtype=bool)
+    cv2 = _opencv()
+    factor = min(1.0, WORKING_SIDE / max(height, width))
+    rows, columns = max(MINIMUM_SIDE, round(height * factor)), max(MINIMUM_SIDE, round(width * factor))
+    small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    scaled = scale_prompt(prompt, columns / width, rows / height)
+    inside = _segment_small(cv2, small, scaled)
+    # Enlarged as a soft edge and split at half, so that the outline is smooth and not a staircase.
+    soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)
+    return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+
+
+def scale_prompt(prompt: Prompt, horizontal: float, vertical: float) -> Prompt:
+    """The prompt in pixels of a resized picture."""
+    box = prompt.box
+    return Prompt(
+        tuple((x * horizontal, y * vertical, inside) for x, y, inside in prompt.clicks),
+        None if box is None else (box[0] * horizontal, box[1] * vertical, box[2] * horizontal, box[3] * vertical),
+    )
+
+
+def seeds(shape: tuple[int, int], prompt: Prompt, radius: int = SEED_RADIUS) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that are known, from the prompt alone: (of the object, of the background), bool `[H, W]` each.
+
+    Clicks are discs, the later over the earlier. All outside of the box is background; without a box the rim of
+    the picture is, except near a click on the object.
+    """
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    of_object, of_background = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    if prompt.box is None:
+        of_background[[0, -1], :] = True
+        of_background[:, [0, -1]] = True
+        for x, y, inside in prompt.clicks:
+            if inside:
+                # The object may reach the rim beside a click.
+                of_background &= (rows - y) ** 2 + (columns - x) ** 2 > (max(shape) / 8) ** 2
+    else:
+        left, top, right, bottom = prompt.box
+        of_background = (columns < left) | (columns >= right) | (rows < top) | (rows >= bottom)
+    for x, y, inside in prompt.clicks:
+        disc = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+        of_object = of_object | disc if inside else of_object & ~disc
+        of_background = of_background & ~disc if inside else of_background | disc
+    return of_object, of_background
+
+
+def geodesic_distance(costs: np.ndarray, sources: np.ndarray, sweeps: int = 3) -> np.ndarray:
+    """Cost of the cheapest path from the nearest source to every pixel, nearly (raster-scan sweeps).
+
+    Args:
+        costs: `[H, W]`, cost of stepping onto a pixel, positive.
+        sources: bool `[H, W]`.
+        sweeps: passes in the four directions; each lets paths turn once more.
+
+    Returns:
+        fp32 `[H, W]`; infinite everywhere if there is no source.
+    """
+    distance = np.where(sources, 0.0, np.inf).astype(np.float32)
+    for _ in range(sweeps):
+        # A pass over all four directions: turning the picture by a quarter makes one routine do for each.
+        for turn in range(4):
+            turned = np.rot90(distance, turn)
+            distance = np.rot90(_sweep_down(turned.copy(), np.rot90(costs, turn)), -turn)
+    return np.ascontiguousarray(distance)
+
+
+def _sweep_down(distance: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    diagonal = np.float32(np.sqrt(2))
+    for row in range(1, len(distance)):
+        above = distance[row - 1]
+        cost = costs[row]
+        candidate = above + cost
+        np.minimum(candidate[1:], above[:-1] + diagonal * cost[1:], out=candidate[1:])
+        np.minimum(candidate[:-1], above[1:] + diagonal * cost[:-1], out=candidate[:-1])
+        np.minimum(distance[row], candidate, out=distance[row])
+    return distance
+
+
+def edge_costs(cv2: Any, image: np.ndarray) -> np.ndarray:
+    """Cost of stepping onto a pixel: small in a plain area and on soft shadows, large across an edge of colour.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+
+    Returns:
+        fp32 `[H, W]`, positive.
+    """
+    lab = cv2.cvtColor(cv2.bilateralFilter(image, 5, 30, 3), cv2.COLOR_RGB2LAB).astype(np.float32)
+    lab[..., 0] *= LIGHTNESS_WEIGHT
+    across = sum(cv2.Sobel(lab, cv2.CV_32F, *axis) ** 2 for axis in ((1, 0), (0, 1))).sum(axis=2)
+    return (0.05 + across / 144.0).astype(np.float32)
+
+
+def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+    shape = image.shape[:2]
+    box = prompt.box
+    if box is not None and min(box[2] - box[0], box[3] - box[1]) < MINIMUM_SIDE / 2:
+        raise UserError("The box is too small: draw it around the whole object.")
+    of_object, of_background = seeds(shape, prompt)
+    if box is not None:
+        labels = np.full(shape, cv2.GC_PR_FGD, dtype=np.uint8)
+    else:
+        costs = edge_costs(cv2, image)
+        near = geodesic_distance(costs, of_object)
+        far = geodesic_distance(costs, of_background)
+        labels = np.where(near < far, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        # Colours that another object has as well must not carry the cut over to it.
+        labels[near > REACH * far] = cv2.GC_BGD
+    labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
+    return tidy(cv2, _cut(cv2, image, labels), of_object)
+
+
+def _cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    known = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if known.all() or not known.any():
+        return known
+    state = labels.copy()
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)  # the mixtures begin with random centres: one prompt gives one mask
+    cv2.grabCut(np.ascontiguousarray(image[..., ::-1]), state, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    return np.isin(state, (cv2.GC_FGD, cv2.GC_PR_FGD))
+
+
+def tidy(cv2: Any, inside: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """A mask without specks and pinholes: the pieces under the clicks, or without clicks the large ones.
+
+    Args:
+        inside: bool `[H, W]`.
+        keep: bool `[H, W]`, pixels of the object's clicks.
+    """
+    count, pieces, sizes, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
+    if count <= 1:
+        return inside
+    areas = sizes[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    under = np.unique(pieces[keep & inside])
+    wanted = under[under > 0] if (under > 0).any() else np.flatnonzero(areas >= SMALLEST_PIECE * areas.max())
+    result = np.isin(pieces, wanted)
+    holes, gaps, gap_sizes, _ = cv2.connectedComponentsWithStats((~result).astype(np.uint8), connectivity=4)
+    small = [i for i in range(1, holes) if gap_sizes[i, cv2.CC_STAT_AREA] < 0.005 * result.sum()]
+    return result | np.isin(gaps, small)
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError:
+        raise UserError(
+            "Marking objects by clicks needs OpenCV, which is not installed: pip install 'fastsam3d[demo]'. "
+            "Uploading a mask works without it."
+        ) from None
+    return cv2
+
+
+class SamSegmenter:
+    """Masks from a predictor with the interface of Segment Anything (`set_image`, `predict`), 1 or 2.
+
+    The picture is embedded once, not at every click.
+    """
+
+    def __init__(self, predictor: Any) -> None:
+        self._predictor = predictor
+        self._embedded: np.ndarray | None = None
+
+    def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        if prompt.is_empty:
+            return np.zeros(image.shape[:2], dtype=bool)
+        if self._embedded is None or not np.array_equal(self._embedded, image):
+            self._predictor.set_image(image)
+            self._embedded = image
+        points: Sequence[tuple[float, float, bool]] = prompt.clicks
+        single = len(points) == 1 and prompt.box is None
+        masks, scores, _ = self._predictor.predict(
+            point_coords=np.array([(x, y) for x, y, _ in points], dtype=np.float32) if points else None,
+            point_labels=np.array([int(inside) for _, _, inside in points]) if points else None,
+            box=None if prompt.box is None else np.array(prompt.box, dtype=np.float32),
+            # One click may mean a part or the whole; more say which.
+            multimask_output=single,
+        )
+        return np.asarray(masks[int(np.argmax(scores))]) > 0

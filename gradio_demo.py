@@ -1,0 +1,8 @@
+"""Serves the demo page: `python gradio_demo.py --help`."""
+
+import sys
+
+from fastsam3d.__main__ import run
+
+if __name__ == "__main__":
+    sys.exit(run("demo"))
