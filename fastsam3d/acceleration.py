@@ -108,7 +108,7 @@ class Acceleration:
                 **self._step_count(stage),
             )
             for cache in condition_caches(config["exact"], host.cross_attentions(stage), state):
-                patches.replace(cache.site.module, "forward", cache.wrap)
+                patches.replace(cache.site.module, "forward", cache.site.states.through(cache.wrap))
                 session.keepers.append(cache)
             for site in host.time_sites(stage) if config["exact"].time_tables else ():
                 table = TimeTable(site, state)
@@ -124,6 +124,7 @@ class Acceleration:
                 patches.replace(module, "forward", shared.wrap)
                 session.keepers.append(shared)
             host.attach_sampler(patches, stage, session)
+        self._attach_decoding_and_encoding()
         voxel_policies = [t.make(config[t.name]) for t in self._on("voxels", STRUCTURED_LATENT) if t.make is not None]
         policy = _CountedVoxels(voxel_policies[0], self._report) if voxel_policies else None
         host.attach_structure(patches, policy)
@@ -149,7 +150,18 @@ class Acceleration:
         inside = needs & {"layout_only", "subset", "block_stack"} or any(t.kind == "evaluation" for t in active)
         return exact.joint_branches and exact.zero_condition and not inside
 
+    def _attach_decoding_and_encoding(self) -> None:
+        host, exact = self._host, self.config["exact"]
+        if exact.maskless_attention:
+            host.attach_maskless_attention(self._patches)
+        if exact.sparse_surface:
+            host.attach_sparse_surface(self._patches)
+        if exact.shared_features:
+            host.attach_shared_features(self._patches)
+
     def _attach_latent(self, session: StageSession, state: EvaluationState) -> None:
+        if self.config["exact"].index_cache:
+            session.keepers += self._host.attach_voxel_tables(self._patches, state)
         if self.config["token_carving"].enabled:
             partial = PartialBlocks(self._host.latent_blocks(), state)
             partial.attach(self._patches)
@@ -239,6 +251,9 @@ def _check_host(host: Host, config: AccelerationConfig) -> None:
                     f"{technique.name} needs {CAPABILITIES[missing[0]]} in the {stage} stage, which {host.name} does "
                     f"not offer: set {technique.name}.enabled=false, or use another preset."
                 )
+    for name, reason in host.refusals().items():
+        if config[name].enabled:
+            raise UserError(f"{name} cannot be attached to this pipeline: {reason}. Set {name}.enabled=false.")
 
 
 def accelerate(
@@ -268,10 +283,12 @@ def accelerate(
     # Everything that can be wrong with the settings is said before the pipeline is touched.
     config = load_preset(preset, overrides)
     host = find_host(pipeline)
+    host.check()
     _check_host(host, config)
-    previous = vars(pipeline).get(_MARK)
+    previous = vars(host.pipeline).get(_MARK)
     if previous is not None and previous.acceleration is not None:
         previous.acceleration.remove()
-    for text in config.warnings():
+    left_out = host.left_out() if any(name.startswith("exact.") for name in config.enabled) else []
+    for text in [*config.warnings(), *left_out]:
         warnings.warn(text, AccelerationWarning, stacklevel=2)
     return Acceleration(host, config)

@@ -7,8 +7,10 @@ from typing import Any
 from fastsam3d.errors import UserError
 from fastsam3d.hosts.base import Host
 from fastsam3d.hosts.native import NativeHost
+from fastsam3d.hosts.sam3d_objects import Sam3dObjectsHost
+from fastsam3d.hosts.trellis import TrellisHost
 
-HOSTS: tuple[type[Host], ...] = (NativeHost,)
+HOSTS: tuple[type[Host], ...] = (NativeHost, Sam3dObjectsHost, TrellisHost)
 """Known hosts, asked in this order."""
 
 
@@ -28,4 +30,16 @@ def find_host(pipeline: Any) -> Host:
     )
 
 
-__all__ = ["HOSTS", "Host", "find_host"]
+def describe_differences(pipeline: Any) -> list[str]:
+    """What a pipeline has other than this library knows it: missing attributes, changed signatures.
+
+    Ask this before `accelerate` about a pipeline that is newer than this library. One line each; empty where all is as
+    known.
+
+    Raises:
+        UserError: no host knows such a pipeline.
+    """
+    return find_host(pipeline).describe_differences()
+
+
+__all__ = ["HOSTS", "Host", "describe_differences", "find_host"]

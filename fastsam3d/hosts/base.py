@@ -38,6 +38,7 @@ class EvaluationState:
         subset: tokens that the network sees alone `[A]`; None for all.
         layout_only: only the layout tokens run.
         reused: branches of the latest evaluation whose stack of blocks was replaced by what it did before.
+        zero_condition: the unconditional branch sees zeros for a condition, as most pipelines have it.
     """
 
     running: bool = False
@@ -51,6 +52,7 @@ class EvaluationState:
     subset: Tensor | None = None
     layout_only: bool = False
     reused: set[str] = field(default_factory=set)
+    zero_condition: bool = True
 
     def end_evaluation(self) -> None:
         """Forgets what was asked of one evaluation."""
@@ -64,6 +66,32 @@ class EvaluationState:
         self.times = ()
 
 
+Forward = Callable[..., Any]
+
+
+class HiddenStates:
+    """How tokens are read from, and written to, what the layers of a network hand on. This one: plain tensors."""
+
+    def accepts(self, h: Any) -> bool:
+        """Whether the sites' functions, which know one object at a time, hold for `h`."""
+        return True
+
+    def read(self, h: Any) -> Tensor:
+        """Tokens `[B, T, C]`."""
+        return h
+
+    def write(self, h: Any, tokens: Tensor, kept: Tensor | None = None) -> Any:
+        """The like of `h` with other values; with `kept [A]`, of those of its tokens alone."""
+        return tokens
+
+    def through(self, make: Callable[[Forward], Forward]) -> Callable[[Forward], Forward]:
+        """Makes of a wrapper of functions of tensors one of functions of hidden states."""
+        return make
+
+
+TENSORS = HiddenStates()
+
+
 @dataclass(frozen=True)
 class CrossAttentionSite:
     """One cross-attention module and its parts.
@@ -73,12 +101,14 @@ class CrossAttentionSite:
         project_context: `context [B, L, C] -> (keys, values)`.
         attend: `(x [B, T, C], keys, values) -> [B, T, C]`, output projection included.
         constant: the output for a context of zeros, `[1, 1, C]`.
+        states: what `x` is in the network; the functions here work on tensors.
     """
 
     module: Any
     project_context: Callable[[Tensor], tuple[Tensor, Tensor]]
     attend: Callable[[Tensor, Tensor, Tensor], Tensor]
     constant: Callable[[], Tensor]
+    states: HiddenStates = TENSORS
 
 
 @dataclass(frozen=True)
@@ -103,12 +133,14 @@ class BlockSite:
         attention: object whose `forward(x [1, T, C])` is self-attention.
         project: `x -> (queries, keys, values)`, each `[1, T, ...]`.
         attend: `(queries, keys, values) -> [1, T, C]`, output projection included.
+        states: what `h` and `x` are in the network; the functions here work on tensors.
     """
 
     block: Any
     attention: Any
     project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
     attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+    states: HiddenStates = TENSORS
 
 
 @dataclass(frozen=True)
@@ -238,3 +270,37 @@ class Host(ABC):
     def cast_layers(self) -> list[Any]:
         """Linear layers whose fp32 weights autocast casts at every call; none by default."""
         return []
+
+    # What follows has a meaning for some pipelines only; the default is that there is nothing to attach.
+
+    def check(self) -> None:  # noqa: B027
+        """Refuses a pipeline that lacks what every run needs.
+
+        Raises:
+            UserError: what is missing, and the way out.
+        """
+
+    def refusals(self) -> dict[str, str]:
+        """Techniques that cannot be attached to this very pipeline, by config group, and why."""
+        return {}
+
+    def left_out(self) -> list[str]:
+        """Exact savings that this very pipeline has no room for, in words; everything else works."""
+        return []
+
+    def describe_differences(self) -> list[str]:
+        """What this pipeline has other than the host knows it, one line each; empty where nothing is."""
+        return []
+
+    def attach_voxel_tables(self, patches: Patches, state: EvaluationState) -> list[Any]:
+        """Keeps the pipeline's own voxel tables for the length of a run; returns what has `start` and `finish`."""
+        return []
+
+    def attach_maskless_attention(self, patches: Patches) -> None:  # noqa: B027
+        """Replaces attention that is masked over all pairs of tokens by attention inside the allowed pairs."""
+
+    def attach_sparse_surface(self, patches: Patches) -> None:  # noqa: B027
+        """Replaces surface extraction on dense grids by extraction at the voxels."""
+
+    def attach_shared_features(self, patches: Patches) -> None:  # noqa: B027
+        """Keeps encodings of pictures that are asked for twice."""

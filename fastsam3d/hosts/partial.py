@@ -23,12 +23,13 @@ Forward = Callable[..., Any]
 class _Store:
     """What is kept of one guidance branch. Keys and values `[1, T, ...]` by block; change `[1, T, C]`.
 
-    `input [1, T, C]` and `tokens [A]` (None for all) are those of the evaluation in progress.
+    `input [1, T, C]`, read from `entered`, and `tokens [A]` (None for all) are those of the evaluation in progress.
     """
 
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
     change: Tensor | None = None
+    entered: Any = None
     input: Tensor | None = None
     tokens: Tensor | None = None
 
@@ -63,56 +64,62 @@ class PartialBlocks:
         """Releases what was kept."""
         self._stores.clear()
 
-    def _store(self) -> _Store | None:
+    def _store(self, site: BlockSite, h: Any) -> _Store | None:
         branch = self.state.branch
-        if not self.state.running or branch is None:
+        if not self.state.running or branch is None or not site.states.accepts(h):
             return None
         return self._stores.setdefault(branch, _Store())
 
     def _enter(self, original: Forward) -> Forward:
-        def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
-            store = self._store()
+        site = self.sites[0]
+
+        def forward(h: Any, *args: Any, **kwargs: Any) -> Any:
+            store = self._store(site, h)
             if store is None:
                 return original(h, *args, **kwargs)
-            store.input = h
+            store.entered, store.input = h, site.states.read(h)
             # Nothing was kept yet, or the voxels are others: then all tokens are computed.
-            known = store.change is not None and store.change.shape == h.shape
+            known = store.change is not None and store.change.shape == store.input.shape
             store.tokens = self.state.tokens if known else None
-            return original(h if store.tokens is None else h.index_select(1, store.tokens), *args, **kwargs)
+            if store.tokens is not None:
+                h = site.states.write(h, store.input.index_select(1, store.tokens), store.tokens)
+            return original(h, *args, **kwargs)
 
         return forward
 
     def _attention(self, index: int, site: BlockSite) -> Callable[[Forward], Forward]:
         def make(original: Forward) -> Forward:
-            def forward(x: Tensor) -> Any:
-                store = self._store()
+            def forward(x: Any) -> Any:
+                store = self._store(site, x)
                 if store is None:
                     return original(x)
-                queries, keys, values = site.project(x)
+                queries, keys, values = site.project(site.states.read(x))
                 if store.tokens is not None:
                     store.keys[index].index_copy_(1, store.tokens, keys.to(store.keys[index].dtype))
                     store.values[index].index_copy_(1, store.tokens, values.to(store.values[index].dtype))
                 else:
                     # Values are a view of the joint projection, which would be held alive three times as large.
                     store.keys[index], store.values[index] = keys.contiguous(), values.contiguous()
-                return site.attend(queries, store.keys[index], store.values[index])
+                return site.states.write(x, site.attend(queries, store.keys[index], store.values[index]))
 
             return forward
 
         return make
 
     def _leave(self, original: Forward) -> Forward:
-        def forward(h: Tensor, *args: Any, **kwargs: Any) -> Any:
-            out = original(h, *args, **kwargs)
-            store = self._store()
+        states = self.sites[-1].states
+
+        def forward(h: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(h, *args, **kwargs)
+            store = self._store(self.sites[-1], h)
             if store is None or store.input is None:
-                return out
-            entered, store.input = store.input, None
-            tokens = store.tokens
+                return result
+            out, tokens = states.read(result), store.tokens
+            (whole, store.entered), (entered, store.input) = (store.entered, None), (store.input, None)
             if tokens is None or store.change is None:
                 store.change = out - entered
-                return out
+                return result
             store.change.index_copy_(1, tokens, (out - entered.index_select(1, tokens)).to(store.change.dtype))
-            return (entered + store.change).index_copy_(1, tokens, out)
+            return states.write(whole, (entered + store.change).index_copy_(1, tokens, out))
 
         return forward

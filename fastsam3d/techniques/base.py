@@ -136,14 +136,19 @@ class GuidedVelocity:
     """What the network said: conditional velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities.
 
     `delta_is_forecast`: the unconditional pass did not run and `delta` stands in for it; nobody should learn from it.
+    `guided`: the two as the pipeline itself combines them, where it does so in another precision or order than
+    `c + w (c - u)` and a computed step must not differ from the pipeline's own.
     """
 
     conditional: Velocity
     delta: Velocity | None = None
     delta_is_forecast: bool = False
+    guided: Velocity | None = None
 
     def combined(self) -> Velocity:
         """The velocity to integrate, `c + w (c - u)`."""
+        if self.guided is not None:
+            return self.guided
         if self.delta is None:
             return self.conditional
         return {name: c + self.delta[name] for name, c in self.conditional.items()}

@@ -9,6 +9,10 @@
 - *Index cache.* The voxels of an object do not change; neighbour, pooling and window tables are built once, for the
   generator and the decoders.
 - *Joint branches.* Small networks wait for weights more than they compute; both branches go through in one pass.
+- *Attention without masks.* Where a pipeline keeps windows or objects apart by a mask over all pairs of tokens, only
+  the allowed pairs are computed.
+- *Sparse surface.* The decoder's surface is extracted at the voxels, where a pipeline does so on dense grids.
+- *Shared features.* A picture is encoded once for both stages and for all objects in it.
 - *Time tables*, *occupied taps* and *cast weights*: see `exact_time`, `exact_taps`, `exact_weights`.
 
 Values of a run live as long as the run, voxel tables until the object is done, cast weights until it is all taken off.
@@ -60,6 +64,15 @@ class ExactConfig(TechniqueConfig):
     cast_weights: bool = setting(
         True, "Under autocast, weights are cast once. Faster; memory: half as much again as their fp32 weights."
     )
+    maskless_attention: bool = setting(
+        True, "Attention inside windows and objects instead of masks over all pairs. Faster; no cost."
+    )
+    sparse_surface: bool = setting(
+        True, "Surface extraction at the voxels instead of on dense grids. Faster; less memory; other order of faces."
+    )
+    shared_features: bool = setting(
+        True, "Encodings of the newest pictures kept. Faster; memory: a few of them, while accelerated."
+    )
 
 
 class ConditionCache:
@@ -99,7 +112,7 @@ class ConditionCache:
                 # Only asked for where `zero_condition` is on.
                 conditional = self._conditional(x[:1], context, condition, CONDITIONAL, original)
                 return torch.cat([conditional, self._of_zeros().expand_as(conditional)])
-            if self.zero_condition and branch == UNCONDITIONAL:
+            if self.zero_condition and branch == UNCONDITIONAL and self.state.zero_condition:
                 return self._of_zeros().expand(*x.shape[:-1], -1)
             return self._conditional(x, context, condition, branch, original)
 

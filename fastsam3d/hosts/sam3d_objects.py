@@ -1,0 +1,328 @@
+"""SAM 3D Objects as its authors publish it: `InferencePipelinePointMap`, and the notebook's `Inference` around it.
+
+Nothing of it is imported; a pipeline is recognised by its parts (architecture, sections 1, 4, 12 and 16).
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastsam3d.errors import UserError
+from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, Session
+from fastsam3d.hosts.known_parts import SAM3D_OBJECTS_PARTS
+from fastsam3d.hosts.shared_features import KEPT, SharedDepth, SharedFeatures, groups_of_equal_weights
+from fastsam3d.hosts.two_stage import STAGE_METHODS, Structure, TwoStageHost
+from fastsam3d.lattice import subtract_voxels
+from fastsam3d.patching import Patches, temporarily
+from fastsam3d.techniques.base import (
+    LATENT,
+    SPARSE_STRUCTURE,
+    STAGES,
+    STRUCTURED_LATENT,
+    GuidedVelocity,
+    Trajectory,
+)
+
+GRID = 64
+"""Voxels along the side of the structure grid."""
+ZEROING = ("zeros", "add_flag")
+"""Ways of the guidance class to make a condition of zeros; the second leaves it to the network."""
+
+
+class Sam3dObjectsHost(TwoStageHost):
+    """The authors' pipeline, untouched.
+
+    Velocities are taken over at `reverse_fn.forward`, once a step: outside what the pipeline's own `compile_model`
+    compiles, for both generators alike, with time already multiplied and the step size already embedded. Each branch
+    is computed by `reverse_fn.inner_forward`, compiled or not.
+    """
+
+    name = "SAM 3D Objects (InferencePipelinePointMap, Inference)"
+    networks: ClassVar[Mapping[str, str]] = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
+    structure_decoder = "ss_decoder"
+    expectations = SAM3D_OBJECTS_PARTS
+    stage_methods: ClassVar[Mapping[str, str]] = {
+        "compute_pointmap": "depth",
+        "preprocess_image": "preprocess",
+        "sample_sparse_structure": "sparse_structure",
+        "get_condition_input": "condition",
+        "sample_slat": "structured_latent",
+        "decode_slat": "decode",
+        "postprocess_slat_output": "postprocess",
+        "run_post_optimization": "layout",
+    }
+    nested_stages: ClassVar[Mapping[tuple[str, str], str]] = {
+        ("sparse_structure", "condition"): "ss_condition",
+        ("structured_latent", "condition"): "slat_condition",
+    }
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__(_inner(pipeline))
+
+    @classmethod
+    def recognises(cls, pipeline: Any) -> bool:
+        inner = _inner(pipeline)
+        if not all(callable(getattr(inner, method, None)) for method in STAGE_METHODS):
+            return False
+        try:
+            generators = [inner.models[name] for name in cls.networks.values()]
+        except (AttributeError, KeyError, TypeError):
+            return False
+        return all(hasattr(g, "reverse_fn") and hasattr(g, "inference_steps") for g in generators)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.pipeline.device)
+
+    def generator(self, stage: str) -> Any:
+        """The sampler of a stage."""
+        return self.pipeline.models[self.networks[stage]]
+
+    def network(self, stage: str) -> Any:
+        return self.generator(stage).reverse_fn.backbone
+
+    def check(self) -> None:
+        super().check()
+        for stage in STAGES:
+            generator = self.generator(stage)
+            solver = type(generator._solver).__name__
+            if solver != "Euler":
+                raise UserError(
+                    f"the {stage} sampler integrates by {solver}; techniques count one velocity a step, which only "
+                    "Euler's method asks for. Build the pipeline with the Euler solver, as it is published."
+                )
+            if generator.reversed_timestamp:
+                raise UserError(f"the {stage} sampler runs from data to noise, which is not known of this pipeline.")
+            handling = generator.reverse_fn.unconditional_handling
+            if handling not in ZEROING:
+                raise UserError(
+                    f"guidance of the {stage} stage makes its unconditional pass by {handling!r}; known are "
+                    f"{', '.join(ZEROING)}."
+                )
+
+    def is_sealed(self, stage: str) -> bool:
+        # Compiling the pipeline puts a compiled `inner_forward` on the instance, which no longer looks inside.
+        return "inner_forward" in vars(self.generator(stage).reverse_fn) or super().is_sealed(stage)
+
+    def left_out(self) -> list[str]:
+        texts = []
+        if self.is_sealed(SPARSE_STRUCTURE):
+            texts.append(
+                "the sparse-structure network is compiled: zero_condition, condition_cache and shared_prefix are left "
+                "out there (step caching works); compile_model=False lets them in"
+            )
+        if any("forward" in vars(e) or "inner_forward" in vars(e) for e in self._embedders("ss_condition_embedder")):
+            texts.append("the condition embedders are compiled: their outputs are not shared between stages")
+        return texts
+
+    def branch_prefix(self, stage: str) -> list[Any]:
+        # Zeroing all arguments zeroes the step size as well, so that the branches differ from the first layer on.
+        add_flag = self.generator(stage).reverse_fn.unconditional_handling == "add_flag"
+        return super().branch_prefix(stage) if add_flag else []
+
+    # --- sampling
+
+    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
+        generator = self.generator(stage)
+        run = _Run()
+
+        def generated(original: Callable[..., Any]) -> Callable[..., Any]:
+            def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
+                configured = generator.inference_steps
+                steps = session.steps(configured, self._times_of(generator), self._edges(generator))
+                with temporarily(generator, **({} if steps == configured else {"inference_steps": steps})):
+                    trajectory = self._trajectory(generator, stage, args)
+                    run.begin(trajectory)
+                    session.start(trajectory)
+                    try:
+                        return original(shape, device, *args, **kwargs)
+                    finally:
+                        session.finish()
+
+            return generate
+
+        def guided(original: Callable[..., Any]) -> Callable[..., Any]:
+            draws = "p_unconditional" in inspect.signature(type(generator.reverse_fn).forward).parameters
+
+            def forward(x: Any, t: Tensor, *args: Any, **kwargs: Any) -> Any:
+                index = run.next() if session.state.running else None
+                if index is None:
+                    return original(x, t, *args, **kwargs)
+                if draws:
+                    # The guidance class draws a number at every call, which has no effect in inference. Whoever
+                    # seeds Python's generator finds it where the pipeline alone would have left it.
+                    random.random()
+                single = isinstance(x, Tensor)
+                evaluate = self._evaluate(generator, session, index, run, (t, args, kwargs), single)
+                result = session.velocity({LATENT: x} if single else dict(x), run.times[index], evaluate)
+                return result[LATENT] if single else result
+
+            return forward
+
+        patches.replace(generator, "generate", generated)
+        patches.replace(generator.reverse_fn, "forward", guided)
+
+    @staticmethod
+    def _grid(generator: Any, steps: int | None = None) -> list[float]:
+        """Times of a run from 0 to 1, as the generator makes them: `steps + 1`, its own number where None."""
+        if hasattr(generator, "_prepare_t_and_d"):
+            return [float(t) for t in generator._prepare_t_and_d(steps)[0]]
+        return generator._prepare_t(steps).tolist()
+
+    def _times_of(self, generator: Any) -> Callable[[int], Sequence[float]]:
+        return lambda steps: self._grid(generator, steps)
+
+    @staticmethod
+    def _edges(generator: Any) -> tuple[float, ...]:
+        interval = generator.reverse_fn.interval
+        intervals = interval.values() if isinstance(interval, Mapping) else [interval]
+        return tuple(bound / generator.time_scale for bounds in intervals if bounds is not None for bound in bounds)
+
+    @staticmethod
+    def _strength(generator: Any, time: float) -> Any:
+        """Guidance strength at a time 0..1, a number or one for each modality; 0 outside the interval (4.2)."""
+        guidance = generator.reverse_fn
+        scaled = float(np.float32(time * generator.time_scale))  # as the network is told it
+
+        def inside(strength: float, interval: Any) -> float:
+            return strength if interval is not None and interval[0] <= scaled <= interval[1] else 0.0
+
+        strength, interval = guidance.strength, guidance.interval
+        if not isinstance(strength, Mapping):
+            return inside(strength, interval)
+        bounds = interval if isinstance(interval, Mapping) else dict.fromkeys(strength, interval)
+        return {name: inside(value, bounds[name]) for name, value in strength.items()}
+
+    def _trajectory(self, generator: Any, stage: str, args: tuple[Any, ...]) -> Trajectory:
+        times = tuple(self._grid(generator))
+        guided = tuple(_is_positive(self._strength(generator, t)) for t in times[:-1])
+        coords = None
+        if stage == STRUCTURED_LATENT and args and not isinstance(args[-1], Mapping):
+            coords = torch.as_tensor(args[-1]).to(self.device)
+        return Trajectory(
+            stage=stage,
+            times=times,
+            guided=guided,
+            # Only a generator with a step size knows distilled sampling; the pipeline sets the flag on both.
+            shortcut=hasattr(generator, "_prepare_t_and_d") and not generator.no_shortcut,
+            coords=coords,
+            logits=self._stage_logits if stage == STRUCTURED_LATENT else None,
+            cells=None if coords is None else self.cells(coords),
+        )
+
+    def _evaluate(
+        self, generator: Any, session: Session, index: int, run: _Run, call: tuple[Any, ...], single: bool
+    ) -> Callable[..., GuidedVelocity]:
+        guidance, state = generator.reverse_fn, session.state
+        t, args, kwargs = call
+        strength = self._strength(generator, run.times[index])
+        network = self.network(SPARSE_STRUCTURE if generator is self.generator(SPARSE_STRUCTURE) else STRUCTURED_LATENT)
+        flagged = guidance.unconditional_handling == "add_flag"
+        zeroed = getattr(network, "force_zeros_cond", False) if flagged else True
+
+        def named(value: Any) -> dict[str, Tensor]:
+            return {LATENT: value} if single else dict(value)
+
+        def branch(name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            state.branch = name
+            # The pipeline's own unguided call, compiled or not; the network takes entries out of its keywords.
+            return guidance.inner_forward(own, t, True, 0.0, *args, **dict(kwargs))
+
+        def evaluate(x: dict[str, Tensor], tokens: Tensor | None = None) -> GuidedVelocity:
+            own = x[LATENT] if single else x
+            state.condition = next((a for a in args if isinstance(a, Tensor)), None)
+            state.tokens, state.zero_condition = tokens, zeroed
+            state.evaluation += 1
+            try:
+                conditional = branch(CONDITIONAL, own, args, kwargs)
+                c = {name: v.float() for name, v in named(conditional).items()}
+                if not _is_positive(strength):
+                    return GuidedVelocity(c, None, named(conditional))
+                other_args, other_kwargs = guidance._make_unconditional_args(args, dict(kwargs))
+                unconditional = branch(UNCONDITIONAL, own, tuple(other_args), other_kwargs)
+            finally:
+                state.branch, state.condition, state.tokens = None, None, None
+            guided = named(guidance._cfg_step(conditional, unconditional, strength))
+            u = named(unconditional)
+            # Half precision is the network's affair; what is kept and extrapolated is not rounded to it.
+            delta = {name: _of(strength, name) * (value - u[name].float()) for name, value in c.items()}
+            return GuidedVelocity(c, delta, guided)
+
+        return evaluate
+
+    # --- voxels, picture, encodings
+
+    def structure_of(self, result: Any) -> Structure:
+        coords = result["coords"]
+        halved = int(result.get("downsample_factor", 1)) != 1
+        original = result.get("coords_original")
+        interior = None if halved or original is None else subtract_voxels(original, coords, GRID)
+        return Structure(coords, interior, halved)
+
+    def attach_picture(self, patches: Patches) -> None:
+        def merged(original: Callable[..., Any]) -> Callable[..., Any]:
+            def merge_image_and_mask(*args: Any, **kwargs: Any) -> Any:
+                pixels = original(*args, **kwargs)
+                self._picture = (torch.from_numpy(pixels[..., :3].copy()), torch.from_numpy(pixels[..., 3] > 0))
+                return pixels
+
+            return merge_image_and_mask
+
+        if hasattr(self.pipeline, "merge_image_and_mask"):
+            patches.replace(self.pipeline, "merge_image_and_mask", merged)
+
+    def attach_shared_features(self, patches: Patches) -> None:
+        encoders = [
+            embedder.backbone
+            for name in self.pipeline.condition_embedders
+            for embedder in self._embedders(name)
+            if hasattr(getattr(embedder, "backbone", None), "forward_features") and "forward" not in vars(embedder)
+        ]
+        for group in groups_of_equal_weights(encoders):
+            # A group of all encoders, of pictures and of masks, is asked for both.
+            shared = SharedFeatures(kept=max(KEPT, len(group)))
+            for encoder in group:
+                patches.replace(encoder, "forward_features", shared.wrap)
+        depth = getattr(self.pipeline, "depth_model", None)
+        if callable(depth):
+            patches.set(self.pipeline, "depth_model", SharedDepth(depth))
+
+    def _embedders(self, name: str) -> list[Any]:
+        fuser = self.pipeline.condition_embedders[name]
+        return [embedder for embedder, _ in getattr(fuser, "embedder_list", ())]
+
+
+class _Run:
+    """Steps of the sampling run in progress: times, and which step asks for its velocity next."""
+
+    def __init__(self) -> None:
+        self.times: tuple[float, ...] = ()
+        self._asked = 0
+
+    def begin(self, trajectory: Trajectory) -> None:
+        self.times, self._asked = trajectory.times, 0
+
+    def next(self) -> int | None:
+        """Index of the step that asks; None after the last. Counted: reading the time would wait for the device."""
+        self._asked += 1
+        return self._asked - 1 if self._asked < len(self.times) else None
+
+
+def _inner(pipeline: Any) -> Any:
+    """The pipeline inside the notebook's `Inference` object, or the object itself."""
+    return getattr(pipeline, "_pipeline", pipeline)
+
+
+def _is_positive(strength: Any) -> bool:
+    return any(w > 0 for w in strength.values()) if isinstance(strength, Mapping) else strength > 0
+
+
+def _of(strength: Any, name: str) -> float:
+    return strength[name] if isinstance(strength, Mapping) else strength
