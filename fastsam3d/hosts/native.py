@@ -22,6 +22,7 @@ from fastsam3d.hosts.base import (
     StreamBlockSite,
     TimeSite,
 )
+from fastsam3d.hosts.subset import spread
 from fastsam3d.patching import Patches, temporarily
 from fastsam3d.techniques.base import (
     LATENT,
@@ -197,7 +198,7 @@ class NativeHost(Host):
             if layout_only:
                 parts = [part and {k: v for k, v in part.items() if k != SHAPE} for part in parts]
             if subset is not None:
-                parts = [part and _spread(part, x, subset) for part in parts]
+                parts = [part and spread(part, x, subset) for part in parts]
             return GuidedVelocity(parts[0] or {}, parts[1])
 
         return evaluate
@@ -351,15 +352,6 @@ def _joint(generator: Any, x: dict[str, Tensor], time: float, condition: Tensor)
     out = guidance.conditional(doubled, time, condition, **generator.evaluation_kwargs(doubled))
     conditional, unconditional = ({name: value[i : i + 1] for name, value in out.items()} for i in (0, 1))
     return GuidedVelocity(conditional, guidance.delta(conditional, unconditional, time))
-
-
-def _spread(values: dict[str, Tensor], x: dict[str, Tensor], subset: Tensor) -> dict[str, Tensor]:
-    """Values of a subset among zeros for the other tokens; layout stays as it is."""
-    name = LATENT if LATENT in x else SHAPE
-    value = values[name]
-    chosen = value if value.shape[1] == len(subset) else value.index_select(1, subset)
-    whole = chosen.new_zeros(x[name].shape).index_copy(1, subset, chosen)
-    return {**values, name: whole}
 
 
 def _stream_block_site(block: Any) -> StreamBlockSite:

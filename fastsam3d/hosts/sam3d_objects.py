@@ -18,11 +18,13 @@ from fastsam3d.errors import UserError
 from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, Session
 from fastsam3d.hosts.known_parts import SAM3D_OBJECTS_PARTS
 from fastsam3d.hosts.shared_features import KEPT, SharedDepth, SharedFeatures, groups_of_equal_weights
-from fastsam3d.hosts.two_stage import STAGE_METHODS, Structure, TwoStageHost
+from fastsam3d.hosts.subset import spread
+from fastsam3d.hosts.two_stage import STAGE_METHODS, Structure, TwoStageHost, fp32_layers
 from fastsam3d.lattice import subtract_voxels
 from fastsam3d.patching import Patches, temporarily
 from fastsam3d.techniques.base import (
     LATENT,
+    SHAPE,
     SPARSE_STRUCTURE,
     STAGES,
     STRUCTURED_LATENT,
@@ -46,6 +48,10 @@ class Sam3dObjectsHost(TwoStageHost):
 
     name = "SAM 3D Objects (InferencePipelinePointMap, Inference)"
     networks: ClassVar[Mapping[str, str]] = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
+    capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        SPARSE_STRUCTURE: ("conditional_only", "occupancy", "block_stack", "shortcut"),
+        STRUCTURED_LATENT: ("conditional_only", "subset"),
+    }
     structure_decoder = "ss_decoder"
     expectations = SAM3D_OBJECTS_PARTS
     stage_methods: ClassVar[Mapping[str, str]] = {
@@ -118,9 +124,15 @@ class Sam3dObjectsHost(TwoStageHost):
                 "the sparse-structure network is compiled: zero_condition, condition_cache and shared_prefix are left "
                 "out there (step caching works); compile_model=False lets them in"
             )
-        if any("forward" in vars(e) or "inner_forward" in vars(e) for e in self._embedders("ss_condition_embedder")):
+        names = self.pipeline.condition_embedders
+        if any(len(self._open_embedders(name)) < len(self._embedders(name)) for name in names):
             texts.append("the condition embedders are compiled: their outputs are not shared between stages")
         return texts
+
+    def cast_layers(self) -> list[Any]:
+        networks = [] if self.is_sealed(SPARSE_STRUCTURE) else [self.network(SPARSE_STRUCTURE)]
+        networks += [e for name in self.pipeline.condition_embedders for e in self._open_embedders(name)]
+        return fp32_layers(networks)
 
     def branch_prefix(self, stage: str) -> list[Any]:
         # Zeroing all arguments zeroes the step size as well, so that the branches differ from the first layer on.
@@ -137,7 +149,11 @@ class Sam3dObjectsHost(TwoStageHost):
             def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
                 steps = session.steps(configured, self._times_of(generator), self._edges(generator))
-                with temporarily(generator, **({} if steps == configured else {"inference_steps": steps})):
+                changes: dict[str, Any] = {} if steps == configured else {"inference_steps": steps}
+                distilled = {"strength": 0} if session.shortcut else {}
+                if session.shortcut:
+                    changes["no_shortcut"] = False
+                with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
                     trajectory = self._trajectory(generator, stage, args)
                     run.begin(trajectory)
                     session.start(trajectory)
@@ -215,7 +231,16 @@ class Sam3dObjectsHost(TwoStageHost):
             coords=coords,
             logits=self._stage_logits if stage == STRUCTURED_LATENT else None,
             cells=None if coords is None else self.cells(coords),
+            occupancy=self._occupancy if stage == SPARSE_STRUCTURE else None,
         )
+
+    @torch.no_grad()
+    def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """Occupancy logits of a state of the first stage, decoded as the pipeline decodes its last (section 5)."""
+        shape = latents[SHAPE]
+        side = round(shape.shape[1] ** (1 / 3))
+        cube = shape.transpose(1, 2).contiguous().view(len(shape), -1, side, side, side)
+        return self.pipeline.models[self.structure_decoder](cube).float()
 
     def _evaluate(
         self, generator: Any, session: Session, index: int, run: _Run, call: tuple[Any, ...], single: bool
@@ -226,8 +251,9 @@ class Sam3dObjectsHost(TwoStageHost):
         network = self.network(SPARSE_STRUCTURE if generator is self.generator(SPARSE_STRUCTURE) else STRUCTURED_LATENT)
         flagged = guidance.unconditional_handling == "add_flag"
         zeroed = getattr(network, "force_zeros_cond", False) if flagged else True
+        is_guided = _is_positive(strength)
 
-        def named(value: Any) -> dict[str, Tensor]:
+        def named(value: Any) -> Any:
             return {LATENT: value} if single else dict(value)
 
         def branch(name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -235,25 +261,40 @@ class Sam3dObjectsHost(TwoStageHost):
             # The pipeline's own unguided call, compiled or not; the network takes entries out of its keywords.
             return guidance.inner_forward(own, t, True, 0.0, *args, **dict(kwargs))
 
-        def evaluate(x: dict[str, Tensor], tokens: Tensor | None = None) -> GuidedVelocity:
-            own = x[LATENT] if single else x
+        def evaluate(
+            x: dict[str, Tensor],
+            tokens: Tensor | None = None,
+            *,
+            subset: Tensor | None = None,
+            conditional_only: bool = False,
+        ) -> GuidedVelocity:
+            own, given = (x[LATENT] if single else x), args
+            if subset is not None:
+                own = x[LATENT].index_select(1, subset)
+                given = (*args[:-1], args[-1][subset.cpu().numpy()])
             state.condition = next((a for a in args if isinstance(a, Tensor)), None)
-            state.tokens, state.zero_condition = tokens, zeroed
+            state.tokens, state.subset, state.time = tokens, subset, run.times[index]
+            state.zero_condition = zeroed
             state.evaluation += 1
             try:
-                conditional = branch(CONDITIONAL, own, args, kwargs)
+                conditional = branch(CONDITIONAL, own, given, kwargs)
                 c = {name: v.float() for name, v in named(conditional).items()}
-                if not _is_positive(strength):
-                    return GuidedVelocity(c, None, named(conditional))
-                other_args, other_kwargs = guidance._make_unconditional_args(args, dict(kwargs))
-                unconditional = branch(UNCONDITIONAL, own, tuple(other_args), other_kwargs)
+                delta, guided = None, named(conditional)
+                if is_guided and conditional_only:
+                    guided = None  # the rest of it is somebody else's to say
+                elif is_guided:
+                    other_args, other_kwargs = guidance._make_unconditional_args(given, dict(kwargs))
+                    unconditional = branch(UNCONDITIONAL, own, tuple(other_args), other_kwargs)
+                    guided = named(guidance._cfg_step(conditional, unconditional, strength))
+                    u = named(unconditional)
+                    # Half precision is the network's affair; what is kept and extrapolated is not rounded to it.
+                    delta = {name: _of(strength, name) * (value - u[name].float()) for name, value in c.items()}
             finally:
-                state.branch, state.condition, state.tokens = None, None, None
-            guided = named(guidance._cfg_step(conditional, unconditional, strength))
-            u = named(unconditional)
-            # Half precision is the network's affair; what is kept and extrapolated is not rounded to it.
-            delta = {name: _of(strength, name) * (value - u[name].float()) for name, value in c.items()}
-            return GuidedVelocity(c, delta, guided)
+                state.end_evaluation()
+            if subset is not None:
+                parts = [part and spread(part, x, subset) for part in (c, delta, guided)]
+                return GuidedVelocity(parts[0] or {}, parts[1], guided=parts[2])
+            return GuidedVelocity(c, delta, guided=guided)
 
         return evaluate
 
@@ -282,8 +323,8 @@ class Sam3dObjectsHost(TwoStageHost):
         encoders = [
             embedder.backbone
             for name in self.pipeline.condition_embedders
-            for embedder in self._embedders(name)
-            if hasattr(getattr(embedder, "backbone", None), "forward_features") and "forward" not in vars(embedder)
+            for embedder in self._open_embedders(name)
+            if hasattr(getattr(embedder, "backbone", None), "forward_features")
         ]
         for group in groups_of_equal_weights(encoders):
             # A group of all encoders, of pictures and of masks, is asked for both.
@@ -297,6 +338,10 @@ class Sam3dObjectsHost(TwoStageHost):
     def _embedders(self, name: str) -> list[Any]:
         fuser = self.pipeline.condition_embedders[name]
         return [embedder for embedder, _ in getattr(fuser, "embedder_list", ())]
+
+    def _open_embedders(self, name: str) -> list[Any]:
+        """Those that are not compiled."""
+        return [e for e in self._embedders(name) if not {"forward", "inner_forward"} & set(vars(e))]
 
 
 class _Run:

@@ -39,6 +39,10 @@ class TrellisHost(TwoStageHost):
         SPARSE_STRUCTURE: "sparse_structure_flow_model",
         STRUCTURED_LATENT: "slat_flow_model",
     }
+    capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        SPARSE_STRUCTURE: ("conditional_only", "occupancy", "block_stack"),
+        STRUCTURED_LATENT: ("conditional_only",),
+    }
     structure_decoder = "sparse_structure_decoder"
     expectations = TRELLIS_PARTS
     run_methods = ("run", "run_multi_image")
@@ -131,7 +135,12 @@ class TrellisHost(TwoStageHost):
             coords=coords,
             logits=self._stage_logits if stage == STRUCTURED_LATENT else None,
             cells=None if coords is None else self.cells(coords),
+            occupancy=self._occupancy if stage == SPARSE_STRUCTURE else None,
         )
+
+    @torch.no_grad()
+    def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
+        return self.pipeline.models[self.structure_decoder](latents[SHAPE]).float()
 
     @staticmethod
     def _evaluate(
@@ -141,27 +150,32 @@ class TrellisHost(TwoStageHost):
         model, given, t, cond = call
         rest = {key: value for key, value in kwargs.items() if key not in ("neg_cond", "cfg_strength", "cfg_interval")}
         interval, strength = kwargs.get("cfg_interval", (0.0, 1.0)), kwargs["cfg_strength"]
+        is_guided = interval[0] <= t <= interval[1]
 
         def branch(which: str, x: Any, condition: Tensor) -> Any:
             state.branch, state.condition = which, condition
             return plain(model, x, t, condition, **rest)
 
-        def evaluate(x: dict[str, Tensor], tokens: Tensor | None = None) -> GuidedVelocity:
+        def evaluate(
+            x: dict[str, Tensor], tokens: Tensor | None = None, *, conditional_only: bool = False
+        ) -> GuidedVelocity:
             own = given if x[name] is _tensor(given) else _like(given, x[name])
-            state.tokens = tokens
+            state.tokens, state.time = tokens, 1.0 - float(t)
             state.evaluation += 1
             try:
                 conditional = branch(CONDITIONAL, own, cond)
                 c = -_tensor(conditional)
-                if not interval[0] <= t <= interval[1]:
-                    return GuidedVelocity({name: c.float()}, None, {name: c})
+                if not is_guided:
+                    return GuidedVelocity({name: c.float()}, None, guided={name: c})
+                if conditional_only:
+                    return GuidedVelocity({name: c.float()})
                 unconditional = branch(UNCONDITIONAL, own, kwargs["neg_cond"])
             finally:
-                state.branch, state.condition, state.tokens = None, None, None
+                state.end_evaluation()
             u = -_tensor(unconditional)
             combined = (1 + strength) * conditional - strength * unconditional
             delta = strength * (c.float() - u.float())
-            return GuidedVelocity({name: c.float()}, {name: delta}, {name: -_tensor(combined)})
+            return GuidedVelocity({name: c.float()}, {name: delta}, guided={name: -_tensor(combined)})
 
         return evaluate
 

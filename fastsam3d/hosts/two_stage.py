@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from fastsam3d.hosts.stage_clock import StageClock
 from fastsam3d.hosts.voxel_tables import VoxelTables
 from fastsam3d.lattice import Lattice
 from fastsam3d.patching import Patches
-from fastsam3d.techniques.base import STRUCTURED_LATENT, VoxelSet
+from fastsam3d.techniques.base import REGISTRY, SPARSE_STRUCTURE, STRUCTURED_LATENT, VoxelSet
 
 STAGE_METHODS = ("sample_sparse_structure", "sample_slat", "decode_slat")
 CELL = 2
@@ -127,6 +127,13 @@ class TwoStageHost(Host):
         )
 
     def refusals(self) -> dict[str, str]:
+        refused: dict[str, str] = {}
+        if self.is_sealed(SPARSE_STRUCTURE):
+            reason = "its sparse-structure network is compiled, and steps are replaced inside of it"
+            refused |= {t.name: reason for t in REGISTRY.values() if "block_stack" in t.needs}
+        return refused | self._carving_refusal()
+
+    def _carving_refusal(self) -> dict[str, str]:
         if self.is_sealed(STRUCTURED_LATENT):
             return {"token_carving": "its latent network is compiled, and tokens are carved inside of it"}
         attention = self.network(STRUCTURED_LATENT).blocks[0].self_attn
@@ -155,6 +162,11 @@ class TwoStageHost(Host):
 
     def latent_blocks(self) -> list[BlockSite]:
         return [block_site(block, SPARSE) for block in self.network(STRUCTURED_LATENT).blocks]
+
+    def block_stack(self, stage: str) -> list[Any]:
+        # Blocks of the latent stage hand on sparse tensors, which are not added as tensors are.
+        open_stack = stage == SPARSE_STRUCTURE and not self.is_sealed(stage)
+        return list(self.network(stage).blocks) if open_stack else []
 
     def index_makers(self) -> list[Any]:
         return [self._tables]
@@ -250,7 +262,7 @@ class TwoStageHost(Host):
         return self._tables.attach(patches, self.network(STRUCTURED_LATENT), state)
 
     def attach_maskless_attention(self, patches: Patches) -> None:
-        if not self.is_sealed(STRUCTURED_LATENT) and "token_carving" not in self.refusals():
+        if not self.is_sealed(STRUCTURED_LATENT) and not self._carving_refusal():
             for site in self.latent_blocks():
                 if builds_dense_masks(site.attention):
                     patches.replace(site.attention, "forward", unmasked(site))
@@ -294,6 +306,12 @@ class TwoStageHost(Host):
         surface = self.model("slat_decoder_mesh")
         if hasattr(surface, "to_representation"):
             patches.replace(surface, "to_representation", clock.timed("surface"))
+
+
+def fp32_layers(networks: Iterable[nn.Module]) -> list[Any]:
+    """Linear layers with fp32 weights, which take and give tensors."""
+    layers = [layer for network in networks for layer in network.modules() if type(layer) is nn.Linear]
+    return [layer for layer in layers if layer.weight.dtype == torch.float32]
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -69,7 +69,8 @@ class PooledOnce:
         """The layer's `forward`, which pools into known cells from the second evaluation of a run on."""
 
         def forward(x: Any) -> Any:
-            if not self.state.running:
+            # An evaluation of a subset has voxels of its own.
+            if not self.state.running or self.state.subset is not None:
                 return original(x)
             if self._kept is None or len(self._kept[1]) != len(x.feats):
                 first = original(x)
@@ -117,7 +118,7 @@ class Rulebooks:
     def _sharing(self, key: str) -> Callable[[Forward], Forward]:
         def make(original: Forward) -> Forward:
             def forward(x: Any) -> Any:
-                if not self.state.running:
+                if not self.state.running or self.state.subset is not None:
                     return original(x)
                 if key in self._kept:
                     x.data.indice_dict[key] = self._kept[key]

@@ -49,7 +49,7 @@ class RandomDrop:
             return None
         # On the CPU whatever the device is: one seed drops the same voxels on every machine.
         generator = torch.Generator().manual_seed(self.config.seed)
-        chosen = torch.randperm(count, generator=generator)[:kept].sort().values.to(voxels.coords.device)
+        chosen = torch.randperm(count, generator=generator, device="cpu")[:kept].sort().values.to(voxels.coords.device)
         identity = Lattice((0.0, 0.0, 0.0), 1.0, voxels.resolution)
         return Aggregated(voxels.coords[chosen], voxels.interior_coords, voxels.logits, identity)
 

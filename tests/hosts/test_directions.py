@@ -14,7 +14,7 @@ class WatchingSession:
     """Computes every step, and remembers what it was shown."""
 
     def __init__(self):
-        self.state, self.seen, self.trajectory = EvaluationState(), [], None
+        self.state, self.seen, self.trajectory, self.shortcut = EvaluationState(), [], None, False
 
     def steps(self, configured, times, edges):
         assert times(configured)[0] == pytest.approx(0.0)

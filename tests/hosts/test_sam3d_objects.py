@@ -64,15 +64,26 @@ def test_exact_is_equal_up_to_rounding(sam3d, picture):
     assert (result["mesh"][0].vertex_attrs - plain["mesh"][0].vertex_attrs).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("preset", preset_names())
+REFUSED = ("exact_layout",)
+
+
+@pytest.mark.parametrize("preset", REFUSED)
+def test_what_the_pipeline_does_not_offer_is_refused(sam3d, preset):
+    before = snapshot(sam3d)
+    with pytest.raises(UserError, match=rf"{preset} needs .* does not offer: set {preset}.enabled=false"):
+        accelerate(sam3d, preset)
+    assert snapshot(sam3d) == before
+
+
+@pytest.mark.parametrize("preset", sorted({*preset_names()} - {*REFUSED}))
 def test_every_preset_runs_and_leaves_no_trace(sam3d, picture, preset):
     plain, before = run(sam3d, picture), snapshot(sam3d)
-    with accelerate(sam3d, preset, **OPTIONS) as acceleration:
+    with accelerate(sam3d, preset, **(OPTIONS if preset in ("paper", "balanced", "fast") else {})) as acceleration:
         result = run(sam3d, picture)
         report = acceleration.report()
     assert torch.isfinite(result["gaussian"][0]._xyz).all()
     assert report.stages["sparse_structure"].runs == report.stages["structured_latent"].runs == 1
-    if preset not in ("off", "exact"):
+    if preset in ("paper", "balanced", "fast"):
         assert report.stages["sparse_structure"].forecast > 0
     assert snapshot(sam3d) == before
     assert_same(run(sam3d, picture), plain)
@@ -293,7 +304,7 @@ def test_compiled_structure_network(sam3d, picture):
 def test_a_compiled_latent_network_cannot_be_carved(sam3d):
     network = sam3d.models["slat_generator"].reverse_fn.backbone
     network.blocks[0] = torch.compile(network.blocks[0], backend="eager")
-    with pytest.raises(UserError, match=r"token_carving cannot be attached.*compiled.*token_carving=False"):
+    with pytest.raises(UserError, match=r"token_carving cannot be attached.*compiled.*token_carving.enabled=false"):
         accelerate(sam3d, "paper")
     accelerate(sam3d, "balanced").remove()
 

@@ -28,15 +28,26 @@ def test_off_is_bit_identical_and_counts_a_default_run(trellis, cut_out):
     assert {"condition", "sparse_structure", "structured_latent", "mesh_decode"} <= set(report.seconds)
 
 
-@pytest.mark.parametrize("preset", preset_names())
+REFUSED = ("exact_layout", "few_step_shortcut")
+
+
+@pytest.mark.parametrize("preset", REFUSED)
+def test_what_the_pipeline_does_not_offer_is_refused(trellis, preset):
+    before = snapshot(trellis)
+    with pytest.raises(UserError, match=rf"{preset} needs .* does not offer: set {preset}.enabled=false"):
+        accelerate(trellis, preset)
+    assert snapshot(trellis) == before
+
+
+@pytest.mark.parametrize("preset", sorted({*preset_names()} - {*REFUSED}))
 def test_every_preset_runs_and_leaves_no_trace(trellis, cut_out, preset):
     plain, before = run(trellis, cut_out), snapshot(trellis)
-    with accelerate(trellis, preset, **OPTIONS) as acceleration:
+    with accelerate(trellis, preset, **(OPTIONS if preset in ("paper", "balanced", "fast") else {})) as acceleration:
         result = run(trellis, cut_out)
         report = acceleration.report()
     assert torch.isfinite(result["gaussian"][0]._xyz).all()
     assert report.stages["sparse_structure"].runs == report.stages["structured_latent"].runs == 1
-    if preset not in ("off", "exact"):
+    if preset in ("paper", "balanced", "fast"):
         assert report.stages["sparse_structure"].forecast > 0
     assert snapshot(trellis) == before
     assert_same(run(trellis, cut_out), plain)
