@@ -17,6 +17,8 @@ VERBS = {
     "scene": ("fastsam3d.cli.scene", "every masked object of a picture, and the scene they form"),
     "presets": ("fastsam3d.cli.presets", "lists the acceleration presets, prints one, or explains every key"),
     "demo": ("fastsam3d.app.command", "serves a page for trying it in the browser"),
+    "download": ("fastsam3d.cli.download", "fetches the official weights, or those of MoGe, from the Hugging Face Hub"),
+    "doctor": ("fastsam3d.cli.doctor", "tells what is installed and missing, and whether a checkpoint folder is whole"),
     "bench": ("fastsam3d.evaluation.benchmark", "compares presets on held-out objects: seconds and quality"),
     "tune": ("fastsam3d.evaluation.tune", "searches the cheapest setting within a quality budget, writes a preset"),
     "train": ("fastsam3d.training.command", "trains the small model on procedural objects"),

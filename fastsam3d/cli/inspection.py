@@ -1,0 +1,237 @@
+"""What `doctor` looks at: packages, devices, checkpoint files, and what weights need. Nothing heavy is imported.
+
+Every function returns plain values, for the table and for `--json` alike.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastsam3d.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fastsam3d.models.config import ModelConfig
+    from fastsam3d.pipeline.checkpoints import CheckpointFolder
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that some part uses.
+
+    Attributes:
+        module: what is imported.
+        distribution: what pip calls it.
+        without: what is lost without it.
+        upstream: only the official pipeline uses it, not this package.
+    """
+
+    module: str
+    distribution: str
+    without: str
+    upstream: bool = False
+
+
+PACKAGES = (
+    Package("huggingface_hub", "huggingface-hub", "no `download`; fetch the checkpoint folder by other means"),
+    Package("moge", "moge", "no depth=moge; layouts rest on a flat guess unless a pointmap.npy is given"),
+    Package("scipy", "scipy", "no `bench`: the quality figures need it"),
+    Package("matplotlib", "matplotlib", "`bench` writes tables but no plots"),
+    Package("sam3d_objects", "sam3d_objects", "the official pipeline cannot run; model=sam3d does not need it", True),
+    Package("spconv", "spconv-cu124", "sam3d_objects does not start (sparse convolution)", True),
+    Package("pytorch3d", "pytorch3d", "sam3d_objects does not start (transforms, layout)", True),
+    Package("kaolin", "kaolin", "sam3d_objects does not start (FlexiCubes' checks)", True),
+    Package("gsplat", "gsplat", "sam3d_objects renders no Gaussians, so it bakes no textures", True),
+    Package("xformers", "xformers", "attention of TRELLIS and DINOv2 falls back, or is refused", True),
+    Package("flash_attn", "flash-attn", "sam3d_objects stops on A100, H100 and H200, where it insists on it", True),
+    Package("trellis", "trellis", "TRELLIS cannot run", True),
+)
+
+UPSTREAM_NAMES = {
+    "pipeline/inference_pipeline.py": {
+        "InferencePipeline": ("sample_sparse_structure", "sample_slat", "decode_slat", "embed_condition",
+                              "get_condition_input", "run"),
+    },
+    "pipeline/inference_pipeline_pointmap.py": {"InferencePipelinePointMap": ("run", "compute_pointmap")},
+    "model/backbone/generator/flow_matching/model.py": {"FlowMatching": ("generate_iter", "_generate_dynamics")},
+    "model/backbone/generator/shortcut/model.py": {"ShortCut": ("generate_iter", "_generate_dynamics")},
+    "model/backbone/generator/classifier_free_guidance.py": {"ClassifierFreeGuidance": ("inner_forward", "forward")},
+}  # fmt: skip
+"""Classes and methods of sam3d_objects that acceleration attaches to, by file (SAM 3D Objects architecture, 12)."""
+
+
+def packages() -> list[dict[str, Any]]:
+    """Every package of `PACKAGES` with its version; None where it is missing. Nothing is imported."""
+    distributions = metadata.packages_distributions()
+    return [asdict(p) | {"version": _version(p, distributions.get(p.module, ()))} for p in PACKAGES]
+
+
+def _version(package: Package, distributions: Iterable[str]) -> str | None:
+    try:
+        if importlib.util.find_spec(package.module) is None:
+            return None
+    except (ImportError, ValueError):
+        return None
+    # A package may be installed by another name (spconv-cu121), or lie on the path without any.
+    for name in (package.distribution, *distributions):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "of unknown version"
+
+
+def environment() -> dict[str, Any]:
+    """Python, PyTorch, Hydra and the devices."""
+    import torch
+
+    from fastsam3d import __version__
+
+    devices = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        devices.append(
+            {
+                "name": properties.name,
+                "memory_bytes": properties.total_memory,
+                "capability": f"{properties.major}.{properties.minor}",
+                "bfloat16": properties.major >= 8,
+            }
+        )
+    hydra = metadata.version("hydra-core")
+    return {
+        "fastsam3d": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": str(torch.__version__),
+        "cuda_of_torch": torch.version.cuda,
+        "devices": devices,
+        "threads": torch.get_num_threads(),
+        "hydra": hydra,
+        "hydra_patch": "python patching/hydra tells whether it is needed" if hydra == "1.3.2" else None,
+    }
+
+
+def upstream_differences(package: Path | None = None) -> list[str] | None:
+    """What an installed `sam3d_objects` lacks of the names that acceleration attaches to; None where there is none.
+
+    Its source is read, not run: importing it needs a GPU and takes long. A pipeline that is loaded can be asked more
+    closely: `fastsam3d.hosts.describe_differences(pipeline)`.
+    """
+    if package is None:
+        try:
+            spec = importlib.util.find_spec("sam3d_objects")
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        package = Path(next(iter(spec.submodule_search_locations)))
+    lines = []
+    for name, classes in UPSTREAM_NAMES.items():
+        try:
+            tree = ast.parse((package / name).read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, UnicodeDecodeError):
+            lines.append(f"{name} is missing or unreadable")
+            continue
+        found = {
+            node.name: {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+        }
+        for kind, methods in classes.items():
+            if kind not in found:
+                lines.append(f"{name} has no class {kind}")
+            else:
+                lines += [f"{kind} has no method {method}" for method in methods if method not in found[kind]]
+    return lines
+
+
+def networks_on_meta(config: ModelConfig) -> dict[str, nn.Module]:
+    """Every network of a model without its numbers: names, shapes and counts."""
+    import torch
+
+    from fastsam3d.models.build import build_networks
+
+    with torch.device("meta"):
+        return dict(build_networks(config))
+
+
+def checkpoint(directory: str | Path, config: ModelConfig, networks: dict[str, nn.Module]) -> dict[str, Any]:
+    """State of a checkpoint folder: each file with its size, tensors, and what does not fit.
+
+    Files are mapped, not loaded: names and shapes of all tensors are compared, and that the numbers are there to their
+    last byte; the numbers themselves are not looked at.
+
+    Raises:
+        UserError: there is no such folder, or no network in it.
+    """
+    from fastsam3d.pipeline.checkpoints import PIPELINE_FILE
+    from fastsam3d.pipeline.official_settings import read_folder, with_official_settings
+
+    folder, values = read_folder(directory)
+    files = [_file(folder, name, networks) for name in networks if not name.endswith("_condition_embedder")]
+    settings: dict[str, Any] = {"file": PIPELINE_FILE, "found": bool(values), "problem": None, "differences": {}}
+    try:
+        changed = with_official_settings(config, values, folder.path / PIPELINE_FILE)
+        settings["differences"] = {
+            name: _plain(getattr(changed, name))
+            for name in ("ss_sampler", "slat_sampler", "slat_mean", "slat_std", "downsample_ss_dist")
+            if getattr(changed, name) != getattr(config, name)
+        }
+    except UserError as error:
+        settings["problem"] = str(error)
+    whole = settings["problem"] is None and all(file["problem"] is None for file in files)
+    return {"folder": str(folder.path), "whole": whole, "files": files, "settings": settings}
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _file(folder: CheckpointFolder, name: str, networks: dict[str, nn.Module]) -> dict[str, Any]:
+    from fastsam3d.pipeline.checkpoints import compare, parts_of, read_state
+
+    path = folder.find(name)
+    result: dict[str, Any] = {"network": name, "file": None, "bytes": None, "tensors": None, "problem": None}
+    if path is None:
+        return result | {"problem": f"missing: no {name}.ckpt or {name}.safetensors"}
+    result |= {"file": path.name, "bytes": path.stat().st_size}
+    try:
+        parts = parts_of(name, read_state(path))
+    except UserError as error:
+        return result | {"problem": str(error).replace(str(path), path.name)}
+    result["tensors"] = sum(len(state) for state in parts.values())
+    problems = [f"{part}: {found}" for part, state in parts.items() if (found := compare(networks[part], state))]
+    return result | {"problem": "; ".join(problems) or None}
+
+
+STAGES = {
+    "structure": ("ss_condition_embedder", "ss_generator", "ss_decoder"),
+    "latents": ("slat_condition_embedder", "slat_generator"),
+    "mesh": ("slat_decoder_mesh",),
+    "Gaussians": ("slat_decoder_gs",),
+}
+"""Networks that are needed at the same time."""
+
+
+def weights(networks: dict[str, nn.Module]) -> dict[str, Any]:
+    """Bytes of weights in fp32 and in half precision: of each network, of each stage, and of all together."""
+    counts = {name: sum(p.numel() for p in module.parameters()) for name, module in networks.items()}
+    stages = {
+        stage: sum(counts.get(name, 0) for name in names)
+        for stage, names in STAGES.items()
+        if any(name in counts for name in names)
+    }
+    return {
+        "parameters": counts,
+        "float32_bytes": {"all": 4 * sum(counts.values())} | {stage: 4 * n for stage, n in stages.items()},
+        "half_bytes": {"all": 2 * sum(counts.values())} | {stage: 2 * n for stage, n in stages.items()},
+    }

@@ -1,0 +1,196 @@
+"""`doctor`: what it says of packages, devices, upstream code, checkpoint folders and memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fastsam3d.__main__ import main
+from fastsam3d.cli import doctor, inspection
+from fastsam3d.models.build import build_condition_embedders, build_models
+from fastsam3d.models.config import ModelConfig
+from fastsam3d.pipeline.checkpoints import EMBEDDER_PREFIX, GENERATOR_PREFIX
+from fastsam3d.pipeline.loading import model_config
+
+
+@pytest.fixture(scope="module")
+def config() -> ModelConfig:
+    config = model_config("mini")
+    return replace(
+        config,
+        ss_generator=replace(config.ss_generator, num_blocks=1),
+        slat_generator=replace(config.slat_generator, num_blocks=1),
+        slat_decoder_mesh=replace(config.slat_decoder_mesh, num_blocks=1),
+    )
+
+
+@pytest.fixture
+def folder(config: ModelConfig, tmp_path: Path) -> Path:
+    """A whole checkpoint folder of the tiny model: generators as .ckpt, decoders as .safetensors."""
+    with torch.random.fork_rng(devices=[]):
+        models, embedders = build_models(config), build_condition_embedders(config)
+    for name, module in models.items():
+        state = dict(module.state_dict())
+        if name.endswith("generator"):
+            embedder = embedders[name.replace("generator", "condition_embedder")].state_dict()
+            state = {GENERATOR_PREFIX + key: value for key, value in state.items()}
+            state |= {EMBEDDER_PREFIX + key: value for key, value in embedder.items()}
+            torch.save({"state_dict": state}, tmp_path / f"{name}.ckpt")
+        else:
+            save_file(state, tmp_path / f"{name}.safetensors")
+    (tmp_path / "pipeline.yaml").write_text("slat_cfg_strength: 1\nss_inference_steps: 12\n")
+    return tmp_path
+
+
+@pytest.fixture
+def ask(config: ModelConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs doctor on the tiny model; (exit code, stdout, stderr)."""
+    monkeypatch.setattr("fastsam3d.pipeline.loading.model_config", lambda name: config)
+
+    def ask(*words: object) -> tuple[int, str, str]:
+        code = main(["doctor", *(str(word) for word in words)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return ask
+
+
+def test_without_a_folder(ask) -> None:
+    code, out, err = ask()
+    assert (code, err) == (0, "")
+    assert "checkpoint: none was named" in out
+    assert torch.__version__ in out
+    assert "weights of model=sam3d" in out
+
+
+def test_whole_folder(ask, folder) -> None:
+    code, out, _ = ask(f"checkpoint_dir={folder}")
+    assert code == 0
+    assert f"checkpoint {folder}: whole" in out
+    assert "pipeline.yaml sets ss_sampler otherwise" in out
+    code, out, _ = ask(f"checkpoint_dir={folder}", "--json")
+    report = json.loads(out)
+    assert report["checkpoint"]["whole"]
+    assert report["checkpoint"]["settings"]["differences"]["ss_sampler"]["inference_steps"] == 12
+    (file,) = [f for f in report["checkpoint"]["files"] if f["network"] == "ss_decoder"]
+    assert file["bytes"] == (folder / "ss_decoder.safetensors").stat().st_size
+
+
+DAMAGE = {
+    "missing file": (lambda f: (f / "ss_decoder.safetensors").unlink(), ["missing: no ss_decoder.ckpt or"]),
+    "truncated safetensors": (
+        lambda f: (f / "ss_decoder.safetensors").write_bytes((f / "ss_decoder.safetensors").read_bytes()[:-4]),
+        ["ss_decoder.safetensors cannot be read"],
+    ),
+    "truncated checkpoint": (
+        lambda f: (f / "ss_generator.ckpt").write_bytes((f / "ss_generator.ckpt").read_bytes()[:-500]),
+        ["ss_generator.ckpt cannot be read"],
+    ),
+    "missing tensors": (
+        lambda f: torch.save({"state_dict": {}}, f / "slat_generator.ckpt"),
+        ["slat_generator: ", "missing", "slat_condition_embedder: "],
+    ),
+    "misshapen": (
+        lambda f: save_file({"input_layer.bias": torch.zeros(3)}, f / "ss_decoder.safetensors"),
+        ["input_layer.bias is [3] instead of"],
+    ),
+    "settings": (
+        lambda f: (f / "pipeline.yaml").write_text("slat_cfg_strength: much"),
+        ["slat_cfg_strength is 'much'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_named_and_is_exit_code_1(ask, folder, case) -> None:
+    damage, expected = DAMAGE[case]
+    damage(folder)
+    code, out, err = ask(f"checkpoint_dir={folder}")
+    assert (code, err) == (1, "")
+    assert "CANNOT BE LOADED" in out
+    said = " ".join(out.split())
+    for part in expected:
+        assert part in said, out
+
+
+def test_unusable_words_and_folders(ask, tmp_path) -> None:
+    for words, expected in (
+        (["checkpoint=x"], "unknown key 'checkpoint'"),
+        ([f"checkpoint_dir={tmp_path / 'no'}"], "does not exist"),
+        ([f"checkpoint_dir={tmp_path}"], "holds no networks"),
+    ):
+        code, out, err = ask(*words)
+        assert (code, out) == (2, "")
+        assert expected in err and len(err.splitlines()) == 1
+
+
+def test_packages_are_looked_up_and_not_imported(monkeypatch) -> None:
+    specs = {"xformers": object(), "moge": None}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: specs.get(name))
+    monkeypatch.setattr(inspection.metadata, "packages_distributions", lambda: {"xformers": ["xformers-fork"]})
+
+    def version(name):
+        if name == "xformers-fork":
+            return "9.9"
+        raise inspection.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(inspection.metadata, "version", version)
+    found = {package["module"]: package["version"] for package in inspection.packages()}
+    assert found["xformers"] == "9.9"
+    assert found["moge"] is None
+    assert "missing: no depth=moge" in "\n".join(doctor._packages("title", inspection.packages()))
+
+
+def test_devices_and_what_fits(monkeypatch) -> None:
+    properties = types.SimpleNamespace(name="Card", total_memory=8 * 10**9, major=7, minor=5)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    found = inspection.environment()
+    text = "\n".join(doctor._environment(found))
+    assert "Card, 8.0 GB, capability 7.5, no bfloat16" in text
+    needs = {"parameters": {"a": 3 * 10**9}, "float32_bytes": {"all": 12 * 10**9}, "half_bytes": {"all": 6 * 10**9}}
+    assert "they fit in half precision" in "\n".join(doctor._memory("sam3d", needs, found["devices"]))
+
+
+def test_weights_of_the_official_sizes() -> None:
+    """Against the parameter counts of the fact sheet's table (section 11), in millions."""
+    networks = inspection.networks_on_meta(model_config("sam3d"))
+    millions = {name: count / 1e6 for name, count in inspection.weights(networks)["parameters"].items()}
+    expected = {
+        "ss_generator": 960.0,
+        "ss_condition_embedder": 634.5,
+        "ss_decoder": 73.7,
+        "slat_generator": 600.4,
+        "slat_condition_embedder": 626.1,
+        "slat_decoder_mesh": 90.9,
+        "slat_decoder_gs": 85.4,
+    }
+    assert millions == pytest.approx(expected, abs=0.06)
+
+
+def test_installed_upstream_code_is_read(tmp_path) -> None:
+    for name, classes in inspection.UPSTREAM_NAMES.items():
+        lines = []
+        for kind, methods in classes.items():
+            lines += [f"class {kind}:", *(f"    def {method}(self): raise SystemExit" for method in methods)]
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(["raise SystemExit('imported')", *lines]))
+    assert inspection.upstream_differences(tmp_path) == []
+    path = tmp_path / "pipeline" / "inference_pipeline.py"
+    path.write_text(path.read_text().replace("sample_slat", "sample_latents"))
+    (tmp_path / "pipeline" / "inference_pipeline_pointmap.py").write_text("class Other: pass")
+    (tmp_path / "model" / "backbone" / "generator" / "shortcut" / "model.py").unlink()
+    assert inspection.upstream_differences(tmp_path) == [
+        "InferencePipeline has no method sample_slat",
+        "pipeline/inference_pipeline_pointmap.py has no class InferencePipelinePointMap",
+        "model/backbone/generator/shortcut/model.py is missing or unreadable",
+    ]
