@@ -55,7 +55,7 @@ PACKAGES = (
     Package("trellis", "trellis", "TRELLIS cannot run", True),
 )
 
-UPSTREAM_NAMES = {
+UPSTREAM_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "pipeline/inference_pipeline.py": {
         "InferencePipeline": ("sample_sparse_structure", "sample_slat", "decode_slat", "embed_condition",
                               "get_condition_input", "run"),
