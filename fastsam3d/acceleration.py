@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,7 @@ from fastsam3d.hosts.base import EvaluationState, Host
 from fastsam3d.hosts.block_stack import BlockStack
 from fastsam3d.hosts.partial import PartialBlocks
 from fastsam3d.hosts.partial_streams import PartialStreams
+from fastsam3d.ledger import Ledger
 from fastsam3d.patching import Patches
 from fastsam3d.report import Report, StageReport, peak_memory
 from fastsam3d.session import StageSession
@@ -95,6 +97,8 @@ class Acceleration:
     def _attach(self) -> None:
         host, patches, config = self._host, self._patches, self.config
         tables = self._attach_weights_and_tables()
+        on = [name for name, value in vars(config["exact"]).items() if value is True]
+        ledger = Ledger(self._report, host.costs(), on)
         # A deep copy of the pipeline must not believe that it is accelerated by this handle.
         patches.set(host.pipeline, _MARK, _Mark(self))
         for stage in STAGES:
@@ -107,6 +111,7 @@ class Acceleration:
                 self._maker("blocks", stage),
                 **self._step_count(stage),
             )
+            session.run_ended = partial(ledger.sampled, stage)
             for cache in condition_caches(config["exact"], host.cross_attentions(stage), state):
                 patches.replace(cache.site.module, "forward", cache.site.states.through(cache.wrap))
                 session.keepers.append(cache)
@@ -126,9 +131,9 @@ class Acceleration:
             host.attach_sampler(patches, stage, session)
         self._attach_decoding_and_encoding()
         voxel_policies = [t.make(config[t.name]) for t in self._on("voxels", STRUCTURED_LATENT) if t.make is not None]
-        policy = _CountedVoxels(voxel_policies[0], self._report) if voxel_policies else None
+        policy = _CountedVoxels(voxel_policies[0], self._report, ledger) if voxel_policies else None
         host.attach_structure(patches, policy)
-        host.attach_recorder(patches, _Recorder(self, tables))
+        host.attach_recorder(patches, _Recorder(self._report, ledger, tables))
 
     def _attach_weights_and_tables(self) -> IndexCache:
         """What lives longer than a run, and is the innermost of what is attached."""
@@ -163,9 +168,9 @@ class Acceleration:
         if self.config["exact"].index_cache:
             session.keepers += self._host.attach_voxel_tables(self._patches, state)
         if self.config["token_carving"].enabled:
-            partial = PartialBlocks(self._host.latent_blocks(), state)
-            partial.attach(self._patches)
-            session.keepers.append(partial)
+            carved = PartialBlocks(self._host.latent_blocks(), state)
+            carved.attach(self._patches)
+            session.keepers.append(carved)
 
     def _attach_blocks(self, stage: str, session: StageSession, state: EvaluationState) -> None:
         """What the techniques of this stage need inside its transformer blocks."""
@@ -219,24 +224,27 @@ class _Mark:
 
 
 class _Recorder:
-    def __init__(self, acceleration: Acceleration, tables: IndexCache) -> None:
-        self._acceleration, self._tables = acceleration, tables
+    def __init__(self, report: Report, ledger: Ledger, tables: IndexCache) -> None:
+        self._report, self._ledger, self._tables = report, ledger, tables
 
     def add_object(self, seconds: dict[str, float]) -> None:
         self._tables.clear()
-        self._acceleration._report.add_object(seconds)
+        self._ledger.finished(seconds)
+        self._report.add_object(seconds)
 
 
 class _CountedVoxels:
     """A voxel policy whose effect is counted."""
 
-    def __init__(self, policy: Any, report: Report) -> None:
-        self._policy, self._report = policy, report
+    def __init__(self, policy: Any, report: Report, ledger: Ledger) -> None:
+        self._policy, self._report, self._ledger = policy, report, ledger
 
     def reduce(self, voxels: VoxelSet) -> Any:
         merged = self._policy.reduce(voxels)
-        self._report.voxels_before += len(voxels.coords)
-        self._report.voxels_after += len(voxels.coords if merged is None else merged.coords)
+        before, after = len(voxels.coords), len(voxels.coords if merged is None else merged.coords)
+        self._report.voxels_before += before
+        self._report.voxels_after += after
+        self._ledger.merged(before, after)
         return merged
 
 

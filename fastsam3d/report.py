@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,31 @@ class StageReport:
 
 
 @dataclass
+class NetworkFlops:
+    """Floating-point operations of one stage's network, added up over objects.
+
+    Attributes:
+        plain: what the untouched pipeline would have computed.
+        exact: the same with the exact savings that were on.
+        computed: what was computed.
+    """
+
+    plain: float = 0.0
+    exact: float = 0.0
+    computed: float = 0.0
+
+    @property
+    def saved_exact(self) -> float:
+        """Operations that were saved at no change of the result."""
+        return self.plain - self.exact
+
+    @property
+    def saved_approximate(self) -> float:
+        """Operations that were saved by forecasts, by leaving tokens out, by fewer steps or by merged voxels."""
+        return self.exact - self.computed
+
+
+@dataclass
 class Report:
     """What one `Acceleration` has done so far.
 
@@ -58,6 +84,8 @@ class Report:
         objects: finished objects.
         voxels_before, voxels_after: voxels of the latent stage before and after aggregation, added up.
         peak_memory_bytes: of the device, or of the process on a CPU; 0 where unknown.
+        network_flops: operations by stage; empty where the sizes of the networks are not known.
+        exact_flops: operations of the networks that each exact saving spared, by its switch.
     """
 
     preset: str
@@ -68,6 +96,8 @@ class Report:
     voxels_before: int = 0
     voxels_after: int = 0
     peak_memory_bytes: int = 0
+    network_flops: dict[str, NetworkFlops] = field(default_factory=dict)
+    exact_flops: dict[str, float] = field(default_factory=dict)
 
     def add_object(self, seconds: dict[str, float]) -> None:
         """Adds one finished object's seconds by stage."""
@@ -91,7 +121,35 @@ class Report:
                 "tokens_kept": stage.tokens_kept,
             }
         result["voxels_kept"] = self.voxels_kept
+        del result["network_flops"], result["exact_flops"]
+        result["savings"] = self.savings()
         return result
+
+    def savings(self) -> dict[str, Any]:
+        """What was saved and of which kind, as plain values; `savings_lines` puts it in words.
+
+        `flop`: operations of the networks, in all, by stage and by exact saving. `evaluations` and `tokens`: of the
+        sampled stages; those that did not run were forecast or left out, which is always approximate, and those that
+        ran are cheaper by the exact savings.
+        """
+        stages = self.stages.values()
+        total = NetworkFlops()
+        for part in self.network_flops.values():
+            total = NetworkFlops(total.plain + part.plain, total.exact + part.exact, total.computed + part.computed)
+        constant = sum(s.unconditional_computed for s in stages) if "exact.zero_condition" in self.techniques else 0
+        possible = sum(s.tokens_possible for s in stages)
+        computed = sum(s.tokens_computed for s in stages)
+        return {
+            "flop": _flops(total),
+            "flop_by_stage": {name: _flops(part) for name, part in self.network_flops.items()},
+            "flop_by_exact_saving": dict(self.exact_flops),
+            "evaluations": {
+                "computed": sum(s.evaluations for s in stages),
+                "shortened_exactly": constant,
+                "left_out_approximately": sum(s.forecast for s in stages),
+            },
+            "tokens": {"computed": computed, "left_out_approximately": possible - computed},
+        }
 
     def __str__(self) -> str:
         names = [*self.seconds, *(name for name in self.stages if name not in self.seconds)]
@@ -122,7 +180,32 @@ class Report:
             tail.append(f"voxels {self.voxels_before} -> {self.voxels_after} ({self.voxels_kept:.0%})")
         if self.peak_memory_bytes:
             tail.append(f"peak memory {self.peak_memory_bytes / 2**20:.0f} MiB")
-        return "\n".join([head, *lines, *([", ".join(tail)] if tail else [])])
+        facts = [f"{name}: {text}" for name, text in savings_lines(self.savings())]
+        return "\n".join([head, *lines, *facts, *([", ".join(tail)] if tail else [])])
+
+
+def _flops(part: NetworkFlops) -> dict[str, float]:
+    return dataclasses.asdict(part) | {
+        "saved_exact": part.saved_exact,
+        "saved_approximate": part.saved_approximate,
+    }
+
+
+def savings_lines(savings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(what, how much) in words, from `Report.savings()`; nothing where nothing was booked."""
+    flop = savings["flop"]
+    plain = flop["plain"]
+    if plain <= 0:
+        return []
+    exact, approximate = flop["saved_exact"] / plain, flop["saved_approximate"] / plain
+    unit, name = (1e12, "TFLOP") if plain >= 1e11 else (1e9, "GFLOP")
+    text = f"{plain / unit:.3g} {name} untouched, {flop['computed'] / unit:.3g} {name} computed"
+    lines = [("network work", text), ("saved", f"{exact:.0%} exactly, {approximate:.0%} by approximation")]
+    shares = {switch: value / plain for switch, value in savings["flop_by_exact_saving"].items()}
+    if any(share >= 0.005 for share in shares.values()):
+        parts = [f"{switch} {share:.0%}" for switch, share in shares.items() if share >= 0.005]
+        lines.append(("exact savings", ", ".join(parts)))
+    return lines
 
 
 def peak_memory(device: Any) -> int:

@@ -27,6 +27,9 @@ class PassFlops(Protocol):
     def rest(self) -> float: ...
 
     @property
+    def modulation(self) -> float: ...
+
+    @property
     def prefix_tokens(self) -> float: ...
 
     @property
@@ -53,19 +56,27 @@ class Passes:
         return cls(conditional, unconditional, conditional, unconditional)
 
 
-def sampling_flops(parts: PassFlops, passes: Passes, exact: Collection[str] = (), runs: int = 1) -> float:
+def sampling_flops(
+    parts: PassFlops, passes: Passes, exact: Collection[str] = (), runs: int = 1, steps: int | None = None
+) -> float:
     """FLOP of the network passes of sampling runs.
 
     Args:
         parts: one plain pass.
         passes: those that ran, all runs together.
-        exact: names of the exact savings that were on (`zero_condition`, `condition_cache`, `shared_prefix`).
+        exact: names of the exact savings that were on (see `SAVING_FLOPS`; others change no count).
         runs: sampling runs; what is kept for a run is computed once in each.
+        steps: of all runs together, for which `time_tables` computes modulation; the conditional passes by default.
     """
     constant_cross = "zero_condition" in exact
+    every = passes.conditional + passes.unconditional
     total = parts.tokens * (passes.conditional_tokens + passes.unconditional_tokens)
-    total += parts.rest * (passes.conditional + passes.unconditional)
+    total += (parts.rest - parts.modulation) * every
     total += parts.cross * (passes.conditional_tokens + (0.0 if constant_cross else passes.unconditional_tokens))
+    if "time_tables" in exact:
+        total += parts.modulation * (passes.conditional if steps is None else steps)
+    else:
+        total += parts.modulation * every
     if "condition_cache" in exact:
         branches = 1 + int(passes.unconditional > 0 and not constant_cross)
         total += parts.condition * runs * branches
@@ -74,3 +85,23 @@ def sampling_flops(parts: PassFlops, passes: Passes, exact: Collection[str] = ()
     if "shared_prefix" in exact:
         total -= parts.prefix_tokens * passes.unconditional_tokens + parts.prefix_rest * passes.unconditional
     return total
+
+
+SAVING_FLOPS = ("zero_condition", "condition_cache", "shared_prefix", "time_tables")
+"""Exact savings that save operations of the velocity networks. The others save memory traffic, waiting, or the
+multiplication by zeros that these counts leave out anyway."""
+
+
+def saved_by_switch(
+    parts: PassFlops, passes: Passes, exact: Collection[str], runs: int = 1, steps: int | None = None
+) -> dict[str, float]:
+    """FLOP that each exact saving takes off what those before it left, in the order of `SAVING_FLOPS`."""
+    saved: dict[str, float] = {}
+    done: list[str] = []
+    before = sampling_flops(parts, passes, done, runs, steps)
+    for name in SAVING_FLOPS:
+        if name in exact:
+            done.append(name)
+            after = sampling_flops(parts, passes, done, runs, steps)
+            saved[name], before = before - after, after
+    return saved

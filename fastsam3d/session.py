@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.hosts.block_stack import BlockPolicy
 from fastsam3d.report import StageReport
+from fastsam3d.savings import Passes
 from fastsam3d.techniques.base import (
     SHAPE,
     Evaluate,
@@ -60,6 +62,9 @@ class StageSession:
         self._make_velocity, self._make_evaluation = velocity_policy, evaluation_policy
         self._make_block_policy = block_policy
         self._steps, self.shortcut = steps, shortcut
+        self.run_ended: Callable[[Trajectory, Passes, Passes], None] = lambda trajectory, own, computed: None
+        self._own: Passes | None = None
+        self._counts_before = StageReport()
         self.block_policy: BlockPolicy | None = None
         self.step_index = 0
         self._trajectory: Trajectory | None = None
@@ -69,8 +74,11 @@ class StageSession:
 
     def steps(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
         """Step count of the run that is about to start; the pipeline's own unless a control is on."""
+        self._own = None
         if self._steps is None:
             return configured
+        own = [any(low <= t <= high for low, high in [sorted(edges)]) for t in times(configured)[:-1]]
+        self._own = Passes.full(configured, sum(own))
         return self._steps if self.shortcut else avoid_edge(self._steps, times, edges)
 
     def start(self, trajectory: Trajectory) -> None:
@@ -85,13 +93,31 @@ class StageSession:
             keeper.start()
         self.state.running, self.state.times = True, trajectory.times[:-1]
         self.report.runs += 1
+        self._counts_before = replace(self.report)
 
     def finish(self) -> None:
         """Ends a run, also one that broke off: nothing of it is kept."""
+        if self._trajectory is not None and self._is_complete(self._trajectory):
+            own = self._own or Passes.full(self._trajectory.count, sum(self._trajectory.guided))
+            self.run_ended(self._trajectory, own, self._computed())
         self.state.reset()
         for keeper in self.keepers:
             keeper.finish()
         self._trajectory = self._velocity = self._evaluation = self.block_policy = None
+
+    def _is_complete(self, trajectory: Trajectory) -> bool:
+        now, before = self.report, self._counts_before
+        done = now.conditional_computed + now.conditional_forecast
+        return done - before.conditional_computed - before.conditional_forecast >= trajectory.count
+
+    def _computed(self) -> Passes:
+        """Passes since the run began; those over part of the tokens with their share."""
+        now, before = self.report, self._counts_before
+        possible = now.tokens_possible - before.tokens_possible
+        share = (now.tokens_computed - before.tokens_computed) / possible if possible else 1.0
+        conditional = now.conditional_computed - before.conditional_computed
+        unconditional = now.unconditional_computed - before.unconditional_computed
+        return Passes(conditional, unconditional, share * conditional, share * unconditional)
 
     def velocity(self, x: Velocity, time: float, evaluate: Evaluate) -> Velocity:
         """Velocity of the step at `time`, by the network or by a policy's forecast."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastsam3d
 from fastsam3d.cli.settings import Settings, as_plain
-from fastsam3d.report import Report
+from fastsam3d.report import Report, savings_lines
 
 if TYPE_CHECKING:
     from fastsam3d.pipeline.reconstruction import Reconstruction
@@ -113,6 +113,7 @@ def render(report: Mapping[str, Any]) -> str:
     if acceleration["voxels_before"] and acceleration["voxels_after"] != acceleration["voxels_before"]:
         before, after = acceleration["voxels_before"], acceleration["voxels_after"]
         facts.append(("voxels", f"{before:,} merged to {after:,} ({after / before:.0%})"))
+    facts += savings_lines(acceleration["savings"])
     seconds, found = report["seconds"], report["versions"]
     whole = f"{seconds['run']:.2f} s run, {seconds['load']:.2f} s loading, {seconds['write']:.2f} s writing"
     facts.append(("wall clock", whole))

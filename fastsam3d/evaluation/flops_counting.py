@@ -162,6 +162,9 @@ class NetworkCounter:
             # In the order in which an acceleration attaches them.
             for cache in condition_caches(self.exact, host.cross_attentions(stage), state) if self.exact else ():
                 patches.replace(cache.site.module, "forward", cache.wrap)
+            for site in host.time_sites(stage) if self.exact and self.exact.time_tables else ():
+                # As in a run, where the table of all steps is filled once; a step's share is that of its first pass.
+                patches.replace(site.module, "forward", SharedPrefix(state).wrap)
             if stage == STRUCTURED_LATENT:
                 patches.replace(backbone, "make_index", lambda _: lambda coords: index)
                 PartialBlocks(host.latent_blocks(), state).attach(patches)

@@ -271,6 +271,10 @@ class Host(ABC):
         """Linear layers whose fp32 weights autocast casts at every call; none by default."""
         return []
 
+    def costs(self) -> Any | None:
+        """FLOP of the pipeline's networks (`fastsam3d.ledger.Costs`); None where they are not known."""
+        return None
+
     # What follows has a meaning for some pipelines only; the default is that there is nothing to attach.
 
     def check(self) -> None:  # noqa: B027

@@ -337,6 +337,11 @@ class NativeHost(Host):
             if not (level.direction > 0 and module is level.conv1)
         ]
 
+    def costs(self) -> Any | None:
+        from fastsam3d.models.flops import ModelFlops
+
+        return ModelFlops(self.pipeline.config)
+
     def cast_layers(self) -> list[Any]:
         if self.pipeline.autocast is None:
             return []

@@ -89,6 +89,7 @@ class EvaluationFlops:
         cross: cross-attention with its query and output projections; grows likewise.
         condition: projection of the condition to keys and values, equal in all passes of a run.
         rest: layers before and after the blocks, and modulation.
+        modulation: the part of `rest` that depends on time only.
         prefix_tokens, prefix_rest: the part of `tokens` and of `rest` that no condition has reached yet.
     """
 
@@ -96,6 +97,7 @@ class EvaluationFlops:
     cross: float
     condition: float
     rest: float
+    modulation: float
     prefix_tokens: float
     prefix_rest: float
 
@@ -137,20 +139,21 @@ class ModelFlops:
             tokens, cross, condition = tokens + more[0], cross + more[1], condition + more[2]
             prefix += _self_attention(width, pose, pose + shape)
         ends = 4 * width * (shape * config.shape_channels + (6 + 3 + 3 + 1 if layout else 0))
-        rest = ends + config.num_blocks * 12 * width**2 + 2 * _time_embedding(width)
-        blocks = config.num_blocks
-        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, prefix, 0.0)
+        blocks, modulation = config.num_blocks, config.num_blocks * 12 * width**2
+        rest = ends + modulation + 2 * _time_embedding(width)
+        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, modulation, prefix, 0.0)
 
     def structured_latent(self, counts: VoxelCounts) -> EvaluationFlops:
         """One pass of the second stage's network on voxels."""
         config = self.config.slat_generator
         width, context, cells = config.model_channels, self.condition_tokens("structured_latent"), counts.cells
         tokens, cross, condition = _block(width, config.mlp_ratio, context, config.cond_channels, cells, cells)
-        before, after = self._levels(counts)
-        ends = 4 * counts.voxels * config.channels * config.io_channels[0]
-        rest = before + after + ends + config.num_blocks * 12 * width**2 + _time_embedding(width)
+        before, after, levels = self._levels(counts)
         blocks, prefix = config.num_blocks, _self_attention(width, cells, cells)
-        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, prefix, before)
+        modulation = blocks * 12 * width**2 + levels
+        ends = 4 * counts.voxels * config.channels * config.io_channels[0]
+        rest = before + after + ends + modulation + _time_embedding(width)
+        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, modulation, prefix, before)
 
     def structure_decoder(self) -> float:
         """The sparse-structure decoder."""
@@ -186,22 +189,40 @@ class ModelFlops:
         head = 2 * counts.voxels * config.model_channels * 14 * config.gaussians
         return _trunk(config.latent_channels, config.model_channels, config.num_blocks, counts) + head
 
+    def sampling(self, stage: str, voxels: float, cells: float) -> EvaluationFlops:
+        """One pass of a stage's network; voxels and cells as on a typical surface where they matter."""
+        if stage == "sparse_structure":
+            return self.sparse_structure()
+        return self.structured_latent(VoxelCounts(voxels, cells))
+
+    def others(self, voxels: float, cells: float) -> dict[str, float]:
+        """Every network that is not sampled, by the name of its stage."""
+        counts = VoxelCounts(voxels, cells)
+        return {
+            "ss_condition": sum(self.embedding("sparse_structure").values()),
+            "ss_decode": self.structure_decoder(),
+            "slat_condition": sum(self.embedding("structured_latent").values()),
+            "mesh_decode": self.mesh_decoder(counts),
+            "gaussian_decode": self.gaussian_decoder(counts),
+        }
+
     def _embedder(self, stage: str) -> ConditionEmbedderConfig:
         first = stage == "sparse_structure"
         return self.config.ss_condition_embedder if first else self.config.slat_condition_embedder
 
-    def _levels(self, counts: VoxelCounts) -> tuple[float, float]:
-        """Convolutional levels before and after the transformer. Only one change of resolution is described."""
+    def _levels(self, counts: VoxelCounts) -> tuple[float, float, float]:
+        """Convolutional levels before and after the transformer, and their modulation. One change of resolution."""
         config = self.config.slat_generator
         width, inner = config.model_channels, config.io_channels[0]
         at_cells = 2 * counts.cells * counts.neighbours[0]
         at_voxels = 2 * counts.voxels * counts.neighbours[1]
         same = config.num_io_res_blocks - 1
-        before = same * (at_voxels * 2 * inner**2 + 4 * width * inner)
-        before += at_cells * (inner * width + width**2) + 2 * counts.cells * inner * width + 4 * width * width
-        after = at_voxels * (2 * width * inner + inner**2) + 2 * counts.cells * 2 * width * inner + 4 * width * inner
-        after += same * (at_voxels * 3 * inner**2 + 2 * counts.voxels * 2 * inner**2 + 4 * width * inner)
-        return before, after
+        before = same * at_voxels * 2 * inner**2
+        before += at_cells * (inner * width + width**2) + 2 * counts.cells * inner * width
+        after = at_voxels * (2 * width * inner + inner**2) + 2 * counts.cells * 2 * width * inner
+        after += same * (at_voxels * 3 * inner**2 + 2 * counts.voxels * 2 * inner**2)
+        modulation = 4 * width * (width + inner) + same * 8 * width * inner
+        return before, after, modulation
 
 
 def _inputs(config: ConditionEmbedderConfig) -> list[tuple[str, int, DinoConfig | PointPatchConfig]]:
