@@ -74,7 +74,7 @@ class BenchmarkOptions:
     checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
     random_weights: bool = option(False, boolean, "untrained weights: speed only, quality means nothing")
     noise_row: bool = option(True, boolean, "also run off with other noise, the scale of fidelity")
-    warmup: int = option(1, whole(1), "objects run before anything is timed; TFLOP are counted on them")
+    warmup: int = option(1, whole(1), "objects run before anything is timed")
     points: int = option(SURFACE_POINTS, whole(100), "surface points of the metrics")
     resume: bool = option(True, boolean, "go on from records in the output folder; false measures again")
     report: str | None = option(None, optional_text, "folder of an earlier run: write its report again")
@@ -193,34 +193,25 @@ def run_benchmark(
 def _warm_up(
     runner: Runner, methods: list[Method], cases: Sequence[Case], options: BenchmarkOptions, log: RecordLog
 ) -> list[Method]:
-    """Run every method on the warm-up objects, and count its operations there once; returns what can be run."""
+    """Run every method on the warm-up objects; returns those that this pipeline can run."""
     left_out: dict[str, str] = {}
-    for strength in options.guidance:
-        with guided(runner.pipeline, strength):
-            guidance = guidance_of(runner.pipeline)
-            counts: dict[tuple[str, int], Record] = {}
-            # Controls last: they are matched to what the others took.
-            for method in sorted(methods, key=lambda m: m.matched_to is not None):
-                if method.name in left_out or method.matched_to in left_out:
-                    left_out.setdefault(method.name, f"{method.matched_to} was left out")
-                    continue
+    with guided(runner.pipeline, options.guidance[0]):
+        taken: dict[tuple[str, int], Record] = {}
+        # Controls last: they are matched to what the others took.
+        for method in sorted(methods, key=lambda m: m.matched_to is not None):
+            if method.matched_to in left_out:
+                left_out[method.name] = f"{method.matched_to} was left out"
+                continue
+            try:
                 for case in cases:
                     actual = method
                     if method.matched_to is not None:
-                        actual = method.matched(runner.pipeline, counts[method.matched_to, case.seed])
-                    known = {"kind": "count", "guidance": guidance, "method": method.name, "object_seed": case.seed}
-                    earlier = log.select(**known)
-                    try:
-                        _, record = runner.run(actual, case)
-                        if not earlier:
-                            record = runner.count(actual, case)
-                            log.append([{**known, **record}])
-                    except UserError as error:
-                        if not method.optional:
-                            raise
-                        left_out[method.name] = str(error)
-                        break
-                    counts[method.name, case.seed] = record
+                        actual = method.matched(runner.pipeline, taken[method.matched_to, case.seed])
+                    taken[method.name, case.seed] = runner.run(actual, case)[1]
+            except UserError as error:
+                if not method.optional:
+                    raise
+                left_out[method.name] = str(error)
     for name, reason in left_out.items():
         print(f"bench: {name} is left out: {reason}", file=sys.stderr)
         if not log.select(kind="left_out", method=name):
@@ -237,9 +228,8 @@ def result_of(log: RecordLog, seeds: Sequence[int] | None = None) -> Record:
     for guidance in dict.fromkeys(record["guidance"] for record in objects):
         tables = {name: [r for r in objects if (r["method"], r["guidance"]) == (name, guidance)] for name in names}
         scenes = [r for r in _flattened(log, "scene") if r["guidance"] == guidance]
-        counts = log.select(kind="count", guidance=guidance)
         for name in names:
-            row = summarise(name, tables[name], tables["off"], scenes=scenes, counts=counts)
+            row = summarise(name, tables[name], tables["off"], scenes=scenes)
             rows.append({**row, "guidance": guidance, "timed": name != OTHER_SEED})
     meta = {key: value for key, value in identity.items() if key != "methods"}
     meta.update(

@@ -26,9 +26,10 @@ PROTOCOL = (
     "posed objects in the camera frame. fidelity_* and layout_distance compare with off for the same "
     "object and noise; layout_distance is the root mean square displacement of the corners of off's box "
     "over its diagonal. *_ci: 95 % limits of the paired difference to off, of the mean itself for "
-    "fidelity and layout. nfe: network evaluations, conditional and unconditional. tflop: counted operations of "
-    "one warm-up object. fewer_steps@NAME: the fewest plain steps, object by object, that take at least as many "
-    "network evaluations in each stage as NAME did, on the exact tier; fewer_steps alone is matched to balanced."
+    "fidelity and layout. nfe: network evaluations, conditional and unconditional. tflop: operations of the "
+    "networks, two a multiply-add. fewer_steps@NAME: the fewest plain steps, object by object, that take at least "
+    "as many network evaluations in each stage as NAME did, on the exact tier; fewer_steps alone is matched to "
+    "balanced."
 )
 RESULT, TABLES = "bench.json", "bench.md"
 START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"

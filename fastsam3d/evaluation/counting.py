@@ -1,7 +1,7 @@
 """What a run costs beside seconds: network evaluations, tokens, floating-point operations, peak memory.
 
-Everything here watches the networks and the process from outside and does not ask a technique what it says of itself;
-only the tokens of a carved evaluation, which nobody outside can see, come from the acceleration's own report.
+The networks of an untouched pipeline are watched from outside. Of an accelerated one its report is believed, because a
+call of the network may there stand for both branches, for the layout alone, or for a stack of blocks that was skipped.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 STAGES = {"nfe_ss": "ss_generator", "nfe_slat": "slat_generator"}
 """Columns of the network evaluations and the samplers that they belong to."""
-TOKENS = {"tokens_ss": ("nfe_ss", "sparse_structure"), "tokens_slat": ("nfe_slat", "structured_latent")}
+STAGE_NAMES = {"ss": "sparse_structure", "slat": "structured_latent"}
 COUNTED = ("tflop", "tflop_ss", "tflop_slat")
-"""Columns of counted operations: everything, and what ran inside each velocity network."""
+"""Columns of operations: of everything, and of each velocity network."""
 MEBIBYTE = 2**20
 
 
@@ -29,10 +29,7 @@ def backbones(pipeline: Any) -> dict[str, Any]:
 
 @contextmanager
 def counted_evaluations(pipeline: Any) -> Iterator[dict[str, int]]:
-    """Counts, from zero, the network evaluations of both stages, conditional and unconditional ones alike.
-
-    An evaluation on a part of the tokens counts as one.
-    """
+    """Counts, from zero, the calls of the networks of both stages."""
     counts = dict.fromkeys(STAGES, 0)
 
     def count_into(column: str) -> Any:
@@ -51,73 +48,40 @@ def counted_evaluations(pipeline: Any) -> Iterator[dict[str, int]]:
             handle.remove()
 
 
-@contextmanager
-def counted_flops(pipeline: Any) -> Iterator[dict[str, float]]:
-    """Counts, from zero, the floating-point operations of matrix products, convolutions and attention, in TFLOP.
+def counted_work(pipeline: Any, result: Any, counts: Mapping[str, int], acceleration: Any) -> dict[str, float]:
+    """Evaluations, tokens and operations of one run, by column; NaN where a pipeline does not say.
 
-    "tflop" is everything that ran inside, "tflop_ss" and "tflop_slat" what ran inside the velocity networks; the
-    values are there when the context has ended. A multiplication with its addition is two operations. Counting takes
-    time: what is counted is not timed.
+    Args:
+        counts: of `counted_evaluations` around the run.
+        acceleration: that was attached for this run alone, or None.
+
+    Returns:
+        "nfe_*": network evaluations of both branches, those on a part of the tokens included, those of the layout alone
+        not; "tokens_*": transformer tokens of all of them, patches of the shape and latents of the layout in the first
+        stage, occupied cells of 2^3 voxels in the second; "tflop*": see `fastsam3d.evaluation.flops`.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False, custom_mapping=_attention_on_the_cpu())
-    totals = {"tflop": 0.0, "tflop_ss": 0.0, "tflop_slat": 0.0}
-    started = [0]
-
-    def begin(_module: Any, _arguments: Any) -> None:
-        started[0] = counter.get_total_flops()
-
-    def end_into(column: str) -> Any:
-        def end(_module: Any, _arguments: Any, _output: Any) -> None:
-            totals[column] += (counter.get_total_flops() - started[0]) / 1e12
-
-        return end
-
-    handles = []
-    for name, network in backbones(pipeline).items():
-        handles.append(network.register_forward_pre_hook(begin))
-        handles.append(network.register_forward_hook(end_into(name.replace("nfe", "tflop"))))
-    try:
-        with counter:
-            yield totals
-        totals["tflop"] = counter.get_total_flops() / 1e12
-    finally:
-        for handle in handles:
-            handle.remove()
+    report = acceleration.report() if acceleration is not None else None
+    each = {"ss": _structure_tokens(pipeline), "slat": _latent_tokens(result)}
+    work: dict[str, float] = {}
+    for short, stage in STAGE_NAMES.items():
+        done = report.stages.get(stage) if report is not None else None
+        reported = done is not None and done.runs > 0
+        evaluations = done.evaluations if reported else counts[f"nfe_{short}"]
+        tokens = done.tokens_computed if reported else 0
+        work[f"nfe_{short}"] = evaluations
+        work[f"tokens_{short}"] = float(tokens) if tokens else evaluations * each[short]
+    return work | _operations(pipeline, result, report)
 
 
-def _attention_on_the_cpu() -> dict[Any, Any]:
-    """Formulas for the attention kernels that PyTorch's counter does not know: 2 products of [L, D] with [S, D]."""
-    import torch
+def _operations(pipeline: Any, result: Any, report: Any) -> dict[str, float]:
+    from fastsam3d.evaluation.flops import run_flops
 
-    def count(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        *batch, length, width = query
-        return 2 * math.prod(batch) * length * key[-2] * (width + value[-1])
-
-    names = ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math")
-    return {getattr(torch.ops.aten, name): count for name in names if hasattr(torch.ops.aten, name)}
-
-
-def counted_tokens(pipeline: Any, result: Any, counts: Mapping[str, int], acceleration: Any) -> dict[str, float]:
-    """Transformer tokens that both stages computed, all evaluations together; NaN where a pipeline does not say.
-
-    Of the first stage a token is a patch of the shape or one latent of the layout, of the second an occupied cell of
-    2^3 voxels.
-    """
-    stages = acceleration.report().stages if acceleration is not None else {}
-    each = {"tokens_ss": _structure_tokens(pipeline), "tokens_slat": _latent_tokens(result)}
-    tokens = {}
-    for column, (evaluations, stage) in TOKENS.items():
-        reported = stages[stage].tokens_computed if stage in stages else 0
-        tokens[column] = float(reported) if reported else counts[evaluations] * each[column]
-    return tokens
-
-
-def layout_evaluations(acceleration: Any) -> int:
-    """Passes of the layout's few tokens alone, which the networks were called for but which are no evaluations."""
-    stages = acceleration.report().stages if acceleration is not None else {}
-    return sum(getattr(stage, "layout_evaluations", 0) for stage in stages.values())
+    structure = getattr(result, "structure", None)
+    if structure is None or not hasattr(pipeline, "config"):
+        return dict.fromkeys(COUNTED, math.nan)
+    operations = run_flops(pipeline, structure.coords, report)
+    by_stage = {f"tflop_{short}": operations.stages[stage] for short, stage in STAGE_NAMES.items()}
+    return {"tflop": operations.total, **by_stage}
 
 
 def _structure_tokens(pipeline: Any) -> float:

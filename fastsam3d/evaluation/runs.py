@@ -16,14 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from fastsam3d.evaluation.counting import (
-    PeakMemory,
-    counted_evaluations,
-    counted_flops,
-    counted_tokens,
-    layout_evaluations,
-    synchronise,
-)
+from fastsam3d.evaluation.counting import PeakMemory, counted_evaluations, counted_work, synchronise
 from fastsam3d.evaluation.methods import OFF, Method
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.outcome import Outcome, against_outcome, against_truth, outcome_of
@@ -77,28 +70,15 @@ class Runner:
             result = self.pipeline.run(view.image, view.mask, seed=case.seed + shift, pointmap=view.pointmap)
             synchronise(self.device)
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-        counts["nfe_ss"] -= layout_evaluations(acceleration)
+            work = counted_work(self.pipeline, result, counts, acceleration)
         record = {
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
-            **counts,
-            **counted_tokens(self.pipeline, result, counts, acceleration),
+            **work,
             "peak_memory_mib": memory.mebibytes,
             "stage_seconds": dict(result.stage_seconds),
         }
         return outcome_of(result, case.seed, self.points), record
-
-    def count(self, method: Method, case: Case) -> Record:
-        """Network evaluations and TFLOP of one reconstruction, which is not timed."""
-        view = case.view
-        with (
-            method.attached(self.pipeline) as acceleration,
-            counted_evaluations(self.pipeline) as counts,
-            counted_flops(self.pipeline) as flops,
-        ):
-            self.pipeline.run(view.image, view.mask, seed=case.seed, pointmap=view.pointmap)
-        counts["nfe_ss"] -= layout_evaluations(acceleration)
-        return {**counts, **flops}
 
     def measure(self, methods: Sequence[Method], case: Case, number: int, *, noise_row: bool) -> list[Record]:
         """Records of every method on one object, metrics and fidelity to "off" included.

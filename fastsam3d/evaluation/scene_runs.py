@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.evaluation.counting import STAGES, counted_evaluations, layout_evaluations, synchronise
+from fastsam3d.evaluation.counting import STAGES, counted_evaluations, counted_work, synchronise
 from fastsam3d.evaluation.methods import Method, guidance_of, guided
 from fastsam3d.evaluation.outcome import against_truth, outcome_of
 from fastsam3d.evaluation.records import Record, RecordLog
@@ -81,7 +81,7 @@ def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Re
         )
         synchronise(runner.device)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    counts["nfe_ss"] -= layout_evaluations(acceleration)
+        work = counted_work(runner.pipeline, None, counts, acceleration)
     boxes = [
         against_truth(outcome_of(item.reconstruction, seed, runner.points), reference, pose)["iou_3d"]
         for item, reference, pose in zip(result.objects, scene.references, scene.poses, strict=True)
@@ -90,7 +90,7 @@ def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Re
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
-        **counts,
+        **{column: work[column] for column in STAGES},
         "iou_3d": float(np.mean(boxes)) if boxes else float("nan"),
         "failed": len(result.failures),
     }

@@ -35,12 +35,15 @@ COLUMNS = (
     ("nfe_slat", "NFE SLaT", 1),
     ("tokens_ss", "tokens SS", 0),
     ("tokens_slat", "tokens SLaT", 0),
+    ("tflop", "TFLOP", 4),
+    ("tflop_ss", "TFLOP SS", 4),
+    ("tflop_slat", "TFLOP SLaT", 4),
     ("peak_memory_mib", "peak MiB", 0),
 )
 HEADINGS = {name: heading for name, heading, _ in COLUMNS}
 DIGITS = {name: digits for name, _, digits in COLUMNS}
 TO_BASELINE = ("fidelity_viou", "fidelity_f1_005", "fidelity_ssim", "layout_distance")
-COSTS = ("nfe_ss", "nfe_slat", "tokens_ss", "tokens_slat", "peak_memory_mib")
+COSTS = ("nfe_ss", "nfe_slat", "tokens_ss", "tokens_slat", *COUNTED, "peak_memory_mib")
 Record = Mapping[str, Any]
 
 
@@ -55,7 +58,6 @@ def summarise(
     baseline: Sequence[Record],
     *,
     scenes: Sequence[Record] = (),
-    counts: Sequence[Record] = (),
 ) -> dict[str, Any]:
     """One row from the records of one method and of "off", object by object in the same order.
 
@@ -65,7 +67,7 @@ def summarise(
     to "off" of the metrics against the truth, and "<column>_ci" its 95 % limits; for the columns that already
     compare with "off" "<column>_ci" are the limits of the mean itself.
 
-    scenes, counts: records of all methods of scenes ("seconds", "iou_3d") and of counted operations.
+    scenes: records of scenes of all methods ("seconds", "iou_3d").
     """
     seconds, slow = values_of(records, "seconds"), values_of(baseline, "seconds")
     cpu, slow_cpu = values_of(records, "cpu_seconds"), values_of(baseline, "cpu_seconds")
@@ -91,10 +93,7 @@ def summarise(
     row["stage_seconds"] = {
         stage: finite_mean([record["stage_seconds"].get(stage, 0.0) for record in records]) for stage in stages
     }
-    own, off = ([r for r in counts if r["method"] == name] for name in (method, "off"))
-    for name in COUNTED:
-        row[name] = finite_mean(values_of(own, name))
-    row["tflop_ratio"] = finite_mean(values_of(off, "tflop")) / row["tflop"] if row["tflop"] else math.nan
+    row["tflop_ratio"] = finite_mean(values_of(baseline, "tflop")) / row["tflop"] if row["tflop"] else math.nan
     return row | _scene_columns(method, scenes)
 
 

@@ -3,9 +3,9 @@
 Candidates are run on calibration objects, whose seeds no benchmark reaches, with the same noise as the untouched
 pipeline. The budget is judged on means over those objects, at every guidance strength asked for, and the worst strength
 counts: same-seed fidelity to "off", and the drop of F1@0.05 and 3D-IoU against the truth. Cost is not seconds, which a
-busy machine disturbs, but counted operations: those of each stage, priced with the seconds that an operation of this
-stage takes under `exact`. Every measured object is appended to a log beside the preset, and the same command goes on
-where it was interrupted.
+busy machine disturbs, but operations: those of each stage, priced with the seconds that an operation of this stage
+takes under `exact`; what takes clearly more processor time than that is charged for it. Every measured object is
+appended to a log beside the preset, and the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark import CALIBRATION, environment, object_seeds
-from fastsam3d.evaluation.counting import COUNTED
+from fastsam3d.evaluation.counting import STAGE_NAMES
 from fastsam3d.evaluation.methods import EXACT, OFF, Method, guidance_of, guided
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.options import (
@@ -47,6 +47,11 @@ POINTS = 10_000
 """Surface points of F1: a third of the benchmark's, because only differences between candidates matter."""
 MARGIN = 0.25
 """In shares of the budget: a candidate that looks worse than this after some objects is given up."""
+DEARER = 0.03
+"""Share by which a candidate may look dearer than the best on some objects without being given up."""
+TOLERANCE = 0.1
+"""Share by which processor time may exceed what the operations predict, before it counts."""
+PARTS = ("ss", "slat", "rest")
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,6 @@ def tune(
 def describe(score: Score) -> str:
     """The figures of a score as one line."""
     details = score.details or {}
-    if not details["objects"]:
-        return f"{details['speedup']:5.2f}× of exact  {'dearer than the best':43}"
     return (
         f"{details['speedup']:5.2f}× of exact  fidelity {details['fidelity']:.3f}  "
         f"F1 {-details['f1_drop']:+.2f}  3D-IoU {-details['iou_drop']:+.4f}"
@@ -172,8 +175,7 @@ class _Calibration:
         seeds, _ = object_seeds(options.seed, options.objects, first_of_all=CALIBRATION)
         self.cases = [Case(seed, make_view, POINTS) for seed in seeds]
         self.baseline: dict[tuple[Any, int], tuple[Outcome, Record]] = {}
-        self.prices: dict[str, float] = {}
-        self.curves: dict[int, list[float]] = {}
+        self.exact_work: dict[str, float] = {}
         self.exact_cost = 1.0
 
     @property
@@ -190,78 +192,58 @@ class _Calibration:
                     outcome, _ = self.runner.run(Method(OFF, OFF), case)
                     truth = against_truth(outcome, case.reference, case.view.pose, visual=False)
                     self.baseline[strength, case.seed] = outcome, truth
-        with guided(self.runner.pipeline, self.options.guidance[0]):
-            self.prices = self._exact_prices()
-            self.exact_cost = sum(self.prices.values())
-
-    def _exact_prices(self) -> dict[str, float]:
-        """Seconds and TFLOP of `exact` on the first object, by part; from the log where it has them."""
-        known = self.log.select(kind="price")
-        if known:
-            self.exact_counts = known[0]["tflop"]
-            return dict(known[0]["seconds"])
-        exact, case = Method(EXACT, EXACT), self.cases[0]
-        runs = [self.runner.run(exact, case)[1]["stage_seconds"] for _ in range(3)]
-        stages = {stage: float(np.median([run[stage] for run in runs])) for stage in runs[0]}
-        seconds = {
-            "tflop_ss": stages.get("sparse_structure", 0.0),
-            "tflop_slat": stages.get("structured_latent", 0.0),
-        }
-        seconds["tflop"] = sum(stages.values()) - sum(seconds.values())
-        self.exact_counts = _parts(self.runner.count(exact, case))
-        self.log.append([{"kind": "price", "seconds": seconds, "tflop": self.exact_counts}])
-        return seconds
+        exact = Method(EXACT, EXACT)
+        self.runner.run(exact, self.cases[0])  # warm
+        records = [self._record(exact, case) for case in self.cases]
+        self.exact_work = _mean_work(records)
+        self.exact_cost = sum(self.exact_work[f"seconds_{part}"] for part in PARTS)
 
     def score(self, settings: Settings, best: Score | None) -> Score:
         """Cost and quality of settings, given up as soon as they cannot or will hardly beat `best`."""
         method = Method("candidate", EXACT, settings)
         method.settings()  # refuses what is not possible together
-        cost = self._cost(method)
-        complete_so_far = not (best is not None and cost > best.cost * 1.005)
         records: list[Record] = []
-        slacks: list[float] = []
-        for case in self.cases if complete_so_far else []:
+        slack, cost = 0.0, 0.0
+        for case in self.cases:
             records.append(self._record(method, case))
-            slacks.append(self._slack(self._figures(records)))
+            cost, slack = self._cost(records), self._slack(self._figures(records))
             left = len(self.cases) - len(records)
             # On the first objects quality may lie off the mean, so the bar is low there and rises.
-            if left and len(records) >= 2 and slacks[-1] < -MARGIN * (1 + left / len(self.cases)):
-                complete_so_far = False
+            lossy = len(records) >= 2 and slack < -MARGIN * (1 + left / len(self.cases))
+            dearer = best is not None and cost > best.cost * (1 + DEARER)
+            if left and (lossy or dearer):
                 break
-        figures = self._figures(records) if records else dict.fromkeys(("fidelity", "f1_drop", "iou_drop"), np.nan)
+        figures = self._figures(records)
         details = {**figures, "speedup": self.exact_cost / cost, "objects": len(records)}
-        slack = slacks[-1] if slacks else -1.0
-        return Score(cost, slack, figures["fidelity"], complete_so_far, details)
+        return Score(cost, slack, figures["fidelity"], len(records) == len(self.cases), details)
 
-    def _cost(self, method: Method) -> float:
-        """Predicted seconds: counted operations of the first object at the prices of `exact`."""
-        known = {"kind": "count", "settings": _plain(method.overrides)}
-        records = self.log.select(**known)
-        if records:
-            counts = records[0]["tflop"]
-        else:
-            with guided(self.runner.pipeline, self.options.guidance[0]):
-                counts = _parts(self.runner.count(method, self.cases[0]))
-            self.log.append([{**known, "tflop": counts}])
-        return sum(
-            seconds * (counts[part] / self.exact_counts[part] if self.exact_counts[part] else 1.0)
-            for part, seconds in self.prices.items()
+    def _cost(self, records: Sequence[Record]) -> float:
+        """Predicted seconds an object: operations of each stage at the price that they have under `exact`.
+
+        What takes clearly more processor time than its operations explain, is charged for it.
+        """
+        work, exact = _mean_work(records), self.exact_work
+        predicted = sum(
+            exact[f"seconds_{part}"] * (work[part] / exact[part] if exact[part] else 1.0) for part in PARTS
         )
+        measured = self.exact_cost * work["cpu_seconds"] / max(exact["cpu_seconds"], 1e-9)
+        return max(predicted, measured / (1 + TOLERANCE))
 
     def _record(self, method: Method, case: Case) -> Record:
-        """Quality on one object at every guidance strength, from the log where it was measured before."""
-        known = {"kind": "candidate", "settings": _plain(method.overrides), "object_seed": case.seed}
+        """Cost and quality on one object at every guidance strength, from the log where it was measured before."""
+        known = {"kind": "candidate", "settings": dict(sorted(method.overrides.items())), "object_seed": case.seed}
         records = self.log.select(**known)
         if records:
             return records[0]
         values = {}
         for strength in self.options.guidance:
             with guided(self.runner.pipeline, strength):
-                outcome, _ = self.runner.run(method, case)
+                outcome, run = self.runner.run(method, case)
                 name = str(guidance_of(self.runner.pipeline))
             off, off_truth = self.baseline[strength, case.seed]
             truth = against_truth(outcome, case.reference, case.view.pose, visual=False)
             values[name] = {
+                **_work(run),
                 **against_outcome(outcome, off, visual=False),
                 "f1_drop": off_truth["f1_005"] - truth["f1_005"],
                 "iou_drop": off_truth["iou_3d"] - truth["iou_3d"],
@@ -294,12 +276,25 @@ class _Calibration:
         )
 
 
-def _parts(counts: Mapping[str, float]) -> dict[str, float]:
-    """TFLOP of both networks and, under "tflop", of everything else."""
-    parts = {name: float(counts[name]) for name in COUNTED}
-    parts["tflop"] -= parts["tflop_ss"] + parts["tflop_slat"]
-    return parts
+def _work(run: Record) -> dict[str, float]:
+    """Operations of a run by part, with the seconds of the part; evaluations where operations are not known."""
+    stages = run["stage_seconds"]
+    seconds = [stages.get(stage, 0.0) for stage in STAGE_NAMES.values()]
+    known = np.isfinite(run["tflop"])
+    ss, slat = (run[f"tflop_{name}"] if known else run[f"nfe_{name}"] for name in STAGE_NAMES)
+    return {
+        "ss": ss,
+        "slat": slat,
+        "rest": run["tflop"] - ss - slat if known else 0.0,
+        "seconds_ss": seconds[0],
+        "seconds_slat": seconds[1],
+        "seconds_rest": sum(stages.values()) - sum(seconds),
+        "cpu_seconds": run["cpu_seconds"],
+    }
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(sorted(settings.items()))
+def _mean_work(records: Sequence[Record]) -> dict[str, float]:
+    """Means over objects and guidance strengths."""
+    runs = [values for record in records for values in record["values"].values()]
+    names = [*PARTS, *(f"seconds_{part}" for part in PARTS), "cpu_seconds"]
+    return {name: float(np.mean([run[name] for run in runs])) for name in names}
