@@ -109,7 +109,8 @@ class AccelerationConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as nested plain values, as in a preset file."""
         return {NAME: self.name} | {
-            group: dataclasses.asdict(config) for group, config in self.settings.items()
+            group: {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+            for group, config in self.settings.items()
         }
 
 

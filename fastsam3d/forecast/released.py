@@ -1,6 +1,6 @@
 """The rules of the released Fast-SAM3D code as small pure functions, defects included.
 
-Nothing in the library uses them. They are what tests and measurements hold the mended rules against.
+They are what the `released_*` techniques, tests and measurements hold the mended rules against.
 """
 
 from __future__ import annotations

@@ -91,7 +91,8 @@ class BlockStack:
                 if index == policy.probe:
                     probe = _named(_minus(h, item.entered))
                     item.entered = h
-                    item.reusing = item.change is not None and policy.reuse(key, self._step(), probe)
+                    # Always asked, because policies learn from what they are shown.
+                    item.reusing = policy.reuse(key, self._step(), probe) and item.change is not None
                     if item.reusing:
                         self.state.reused.add(branch)
                 if index >= policy.probe and item.reusing:

@@ -79,7 +79,10 @@ class MixtureSelfAttention(nn.Module):
 
 
 class MixtureBlock(nn.Module):
-    """Transformer block over named streams: all weights apart, time modulation shared."""
+    """Transformer block over named streams: all weights apart, time modulation shared.
+
+    A block takes the streams it is given: whoever replaces its self-attention may leave one out.
+    """
 
     fused = True
 
@@ -96,7 +99,7 @@ class MixtureBlock(nn.Module):
 
     def forward(self, x: Mapping[str, Tensor], t_emb: Tensor, cond: Tensor) -> dict[str, Tensor]:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(t_emb).chunk(6, dim=-1)
-        do = operations_for(x[SHAPE], self.fused)
+        do = operations_for(next(iter(x.values())), self.fused)
         attended = self.self_attn({s: do.normalise(h, self.norm1, shift_a, scale_a) for s, h in x.items()})
         out = {}
         for stream, h in x.items():

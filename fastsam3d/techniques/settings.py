@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fastsam3d.errors import UserError
 
@@ -81,10 +81,20 @@ def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
         if not isinstance(value, bool):
             raise UserError(f"{where} is {value!r}: give true or false (default {str(default).lower()})")
         return value
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where} is {value!r}: a list of numbers is needed{way_out}")
+        return tuple(_checked_number(item, 0.0, metadata, f"{where}[{i}]", way_out) for i, item in enumerate(value))
     if isinstance(default, str):
         if value not in metadata["choices"]:
             raise UserError(f"{where} is {value!r}{way_out}")
         return value
+    return _checked_number(value, cast(float, default), metadata, where, way_out)
+
+
+def _checked_number(
+    value: Any, default: float, metadata: Mapping[str, Any], where: str, way_out: str
+) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise UserError(f"{where} is {value!r}: a finite number is needed{way_out}")
     if isinstance(default, int):

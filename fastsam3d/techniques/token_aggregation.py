@@ -7,6 +7,7 @@ known exactly and the decoded geometry is mapped back through it: pose and scale
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -97,6 +98,15 @@ def choose_factor(config: TokenAggregationConfig, picture: float, occupancy: flo
     return config.factor_middle if detail > config.threshold_low else config.factor_low
 
 
+class WayBack(Protocol):
+    """How far voxels were shrunk, and where decoded points of the object frame belong."""
+
+    @property
+    def factor(self) -> float: ...
+
+    def object_points_to_fine(self, points: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Aggregated:
     """Merged voxels and the way back.
@@ -105,13 +115,13 @@ class Aggregated:
         coords: `[M, 4]`, lexicographic order, dtype of the input.
         interior_coords: `[K, 4]` known-inside cells that are not in `coords`; None where none were given.
         logits: `[1, 1, R, R, R]`, the largest logit among the voxels merged to each cell, or None.
-        lattice: the exact map.
+        lattice: the way back; a `Lattice` is exact.
     """
 
     coords: Tensor
     interior_coords: Tensor | None
     logits: Tensor | None
-    lattice: Lattice
+    lattice: WayBack
 
 
 def aggregate(
@@ -139,13 +149,25 @@ def aggregate(
     if interior_coords is not None:
         inner, _ = unique_voxels(lattice.to_coarse(interior_coords), resolution)
         interior = subtract_voxels(inner, cells, resolution)
-    merged = None if logits is None else _merge_logits(logits, coords, cells, inverse, interior)
+    merged = None if logits is None else merge_logits(logits, coords, cells, inverse, interior)
     return Aggregated(cells, interior, merged, lattice)
 
 
-def _merge_logits(
+def merge_logits(
     logits: Tensor, coords: Tensor, cells: Tensor, inverse: Tensor, interior: Tensor | None
 ) -> Tensor:
+    """A grid that holds, at each cell, the largest logit of the voxels merged to it.
+
+    Args:
+        logits: of the fine grid `[1, 1, R, R, R]`.
+        coords: voxels `[N, 4]`.
+        cells: distinct cells `[M, 4]`.
+        inverse: for each voxel its place among `cells`, `[N]`.
+        interior: cells known to be inside `[K, 4]`, or None.
+
+    Returns:
+        `[1, 1, R, R, R]`; the smallest logit elsewhere.
+    """
     fine = logits.reshape(logits.shape[-3:])
     x, y, z = coords[:, 1:].long().unbind(1)
     largest = torch.full((cells.shape[0],), -torch.inf, dtype=fine.dtype, device=fine.device)
