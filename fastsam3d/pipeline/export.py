@@ -2,17 +2,20 @@
 
 | suffix | frame        | holds                                                                     |
 |--------|--------------|---------------------------------------------------------------------------|
-| .glb   | y up (glTF)  | mesh, smooth normals, vertex colours in linear light, matt white material |
+| .glb   | y up (glTF)  | mesh, smooth normals, colours by vertex (linear light) or as a texture    |
 | .ply   | z up, object | Gaussians where the model made them, else coloured points of the surface  |
-| .obj   | y up         | mesh with `v x y z r g b` colours (sRGB)                                  |
+| .obj   | y up         | mesh with `v x y z r g b` colours (sRGB), or with .mtl and .png beside it |
 | .stl   | z up, object | bare mesh, for printing                                                   |
+
+`Preparation` says what happens to a mesh before it is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +29,7 @@ from fastsam3d.pipeline.geometry import (
     vertex_normals,
 )
 from fastsam3d.pipeline.gltf import Node, glb_bytes
-from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
+from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, TexturedMesh
 
 if TYPE_CHECKING:
     from fastsam3d.models.gaussian import Gaussian
@@ -34,6 +37,47 @@ if TYPE_CHECKING:
 SURFACE_POINTS = 50_000
 POINT_SEED = 0
 """Seed of the surface points, so that one mesh always gives one file."""
+
+
+AXES: dict[str, dict[str, Any]] = {
+    "glb": {"up": "+y", "front": "+z", "right": "+x", "colours": "linear light (glTF); a texture is sRGB"},
+    "obj": {"up": "+y", "front": "+z", "right": "+x", "colours": "sRGB"},
+    "stl": {"up": "+z", "front": "-y", "right": "+x", "colours": "none"},
+    "ply": {"up": "+z", "front": "-y", "right": "+x", "colours": "sRGB; of Gaussians, spherical harmonics"},
+}
+"""Axes of the files of single objects, by format. `right` is that of somebody who looks at the front."""
+UNITS = "object units: the cube that an object is reconstructed in has the side 1; layout.json gives the scale"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What happens to a mesh before it is written, in this order.
+
+    Attributes:
+        faces: it is reduced to about so many; None leaves them.
+        watertight: holes are closed, and what makes edges ambiguous is dropped.
+        texture: colours go into a picture of so many texels a side; None leaves them at the vertices.
+    """
+
+    faces: int | None = None
+    watertight: bool = False
+    texture: int | None = None
+
+    def apply(self, mesh: Mesh) -> Mesh:
+        """The mesh to write. A mesh without faces comes back as it is.
+
+        Raises:
+            UserError: a value out of range, or a missing package.
+        """
+        if mesh.is_empty:
+            return mesh
+        from fastsam3d.pipeline.simplification import close_surface, simplify
+        from fastsam3d.pipeline.texture import bake_texture
+
+        prepared = mesh if self.faces is None else simplify(mesh, self.faces)
+        if self.watertight:
+            prepared = close_surface(prepared)
+        return prepared if self.texture is None else bake_texture(prepared, self.texture, detail=mesh)
 
 
 def export(reconstruction: Reconstruction, path: str | Path) -> Path:
@@ -62,6 +106,11 @@ def export_mesh(mesh: Mesh, path: str | Path) -> Path:
         raise UserError(f"{path} has no known suffix; use one of {', '.join(ENCODERS)}.")
     if mesh.is_empty:
         raise UserError(f"The mesh for {path} has no faces. Try another seed, or a mask that shows more of the object.")
+    if isinstance(mesh, TexturedMesh) and path.suffix.lower() == ".obj":
+        from fastsam3d.pipeline.texture import texture_png
+
+        write_atomically(path.with_suffix(".png"), texture_png(mesh))
+        write_atomically(path.with_suffix(".mtl"), _material(path.stem).encode("utf-8"))
     return write_atomically(path, encode(mesh, path.stem))
 
 
@@ -120,8 +169,20 @@ def _ply_header(comments: str, count: int, fields: list[str]) -> bytes:
 
 
 def encode_obj(mesh: Mesh, name: str = "object") -> bytes:
-    """Wavefront OBJ, y up, with the widely read extension of colours after the coordinates."""
+    """Wavefront OBJ, y up, with the widely read extension of colours after the coordinates.
+
+    Of a textured mesh it refers to `name`.mtl instead, which `export_mesh` writes beside it.
+    """
     vertices = mesh.vertices @ Z_UP_TO_Y_UP
+    if isinstance(mesh, TexturedMesh):
+        lines = ["# fastsam3d: y up, coloured by a texture", f"mtllib {name}.mtl", f"o {name}"]
+        lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in vertices.tolist()]
+        # OBJ counts from the bottom of the picture.
+        lines += [f"vt {u:.6f} {1 - v:.6f}" for u, v in mesh.uv.tolist()]
+        lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in (mesh.normals @ Z_UP_TO_Y_UP).tolist()]
+        lines += [f"usemtl {name}"]
+        lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in (mesh.faces + 1).tolist()]
+        return ("\n".join(lines) + "\n").encode("utf-8")
     colors = np.clip(mesh.vertex_colors, 0.0, 1.0)
     lines = ["# fastsam3d: y up, vertex colours in sRGB", f"o {name}"]
     lines += [
@@ -130,6 +191,12 @@ def encode_obj(mesh: Mesh, name: str = "object") -> bytes:
     ]
     lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
     return ("\n".join(lines) + "\n").encode("utf-8")
+
+
+def _material(name: str) -> str:
+    """The material library of a textured OBJ: white, matt, coloured by the picture."""
+    lines = [f"newmtl {name}", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1", f"map_Kd {name}.png"]
+    return "\n".join(lines) + "\n"
 
 
 def encode_stl(mesh: Mesh, name: str = "object") -> bytes:

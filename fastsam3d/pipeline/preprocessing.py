@@ -6,6 +6,7 @@ SAM 3D Objects architecture, section 2. Everything is plain tensor code; nothing
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -257,7 +258,7 @@ def prepare_condition(
     shows them; how they lie behind each other cannot be told from one mask.
 
     Args:
-        image: uint8 `[H, W, 3]`.
+        image: uint8 `[H, W, 3]`, or a `SharedPicture` of the same size, whose point map counts then.
         mask: `[H, W]`, see `as_mask`.
         pointmap: fp32 `[H, W, 3]` in the camera frame (x left, y up, z forward), not finite where unknown.
         image_size: side of the returned images in pixels.
@@ -268,32 +269,86 @@ def prepare_condition(
     """
     if scale_over not in ("all", "mask"):
         raise ValueError(f"scale_over must be 'all' or 'mask', not {scale_over!r}")
-    pixels = torch.tensor(as_image(image))
-    height, width = pixels.shape[:2]
+    picture = image if isinstance(image, SharedPicture) else share_picture(image, pointmap, image_size=image_size)
+    height, width = picture.pixels.shape[:2]
     inside = torch.tensor(as_mask(mask, height, width))
-    boxes = {"": crop_box(inside), "rgb_": square_box(height, width)}
-    if pointmap is None:
-        known = None
+    box, full = crop_box(inside), square_box(height, width)
+    if picture.points is None:
         of_object = fronto_parallel_points(inside)
         of_scene = fronto_parallel_points(torch.ones_like(inside)) if scale_over == "all" else None
     else:
-        known = as_pointmap(pointmap, height, width)
-        of_object = known[inside]
-        of_scene = known.flatten(0, 1) if scale_over == "all" else None
+        of_object = picture.points[inside]
+        of_scene = picture.points.flatten(0, 1) if scale_over == "all" else None
     scale, shift = object_moments(of_object, of_scene)
+    alpha, full_alpha = (_resized_mask(inside, b, image_size) for b in (box, full))
+    crop_points = None if picture.points is None else resize_nearest(picture.points, box, image_size, unknown=torch.nan)
+    return {
+        "image": resize_image(picture.pixels, box, image_size)[None],
+        "mask": alpha,
+        "pointmap": _normalised(crop_points, scale, shift, image_size),
+        "rgb_image": picture.full_image,
+        "rgb_image_mask": full_alpha,
+        "rgb_pointmap": _normalised(picture.full_points, scale, shift, image_size),
+        "pointmap_scale": scale[None],
+        "pointmap_shift": shift[None],
+    }
 
-    inputs = {}
-    for prefix, box in boxes.items():
-        inputs[prefix + "image"] = resize_image(pixels, box, image_size)
-        alpha, beyond = resize_nearest(inside[..., None], box, image_size, unknown=False)
-        inputs["rgb_image_mask" if prefix else "mask"] = (alpha & ~beyond).float()
-        points = torch.full((3, image_size, image_size), torch.nan)
-        if known is not None:
-            picked, beyond = resize_nearest(known, box, image_size, unknown=torch.nan)
-            finite = torch.isfinite(picked).all(dim=0)
-            points = torch.where(finite, (picked - shift[:, None, None]) / scale[:, None, None], torch.nan)
-            # Beyond the picture points are zero, which looks known; the official model was trained so.
-            points = torch.where(beyond, 0.0, points)
-        inputs[prefix + "pointmap"] = points
-    inputs["pointmap_scale"], inputs["pointmap_shift"] = scale, shift
-    return {name: value[None] for name, value in inputs.items()}
+
+@dataclass(frozen=True)
+class SharedPicture:
+    """What all objects of one picture share. Takes the place of the image wherever one is expected.
+
+    Attributes:
+        pixels: uint8 `[H, W, 3]`.
+        points: fp32 `[H, W, 3]` at the picture's size, not finite where unknown; None without a point map.
+        full_image: the full frame as the networks see it, `[1, 3, S, S]`. The condition inputs of every object hold
+            this very tensor under `rgb_image`, so that whoever embeds it can tell that it is the same.
+        full_points: the same of the points, with what lies beyond the picture: see `resize_nearest`.
+    """
+
+    pixels: Tensor
+    points: Tensor | None
+    full_image: Tensor
+    full_points: tuple[Tensor, Tensor] | None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.pixels.numpy(), dtype=dtype, copy=copy if copy else None)
+
+
+def share_picture(
+    image: Any, pointmap: Any = None, *, image_size: int = 518, device: torch.device | str = "cpu"
+) -> SharedPicture:
+    """Prepares a picture for any number of objects; arguments as of `prepare_condition`.
+
+    Args:
+        device: where `full_image` goes.
+
+    Raises:
+        UserError: an image or point map of the wrong kind or size.
+    """
+    pixels = torch.tensor(as_image(image))
+    height, width = pixels.shape[:2]
+    box = square_box(height, width)
+    points = None if pointmap is None else as_pointmap(pointmap, height, width)
+    return SharedPicture(
+        pixels,
+        points,
+        resize_image(pixels, box, image_size)[None].to(device),
+        None if points is None else resize_nearest(points, box, image_size, unknown=torch.nan),
+    )
+
+
+def _resized_mask(inside: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
+    alpha, beyond = resize_nearest(inside[..., None], box, size, unknown=False)
+    return (alpha & ~beyond).float()[None]
+
+
+def _normalised(picked: tuple[Tensor, Tensor] | None, scale: Tensor, shift: Tensor, size: int) -> Tensor:
+    """Points of a view about the object, `[1, 3, S, S]`; all unknown where there is no point map."""
+    if picked is None:
+        return torch.full((1, 3, size, size), torch.nan)
+    values, beyond = picked
+    finite = torch.isfinite(values).all(dim=0)
+    points = torch.where(finite, (values - shift[:, None, None]) / scale[:, None, None], torch.nan)
+    # Beyond the picture points are zero, which looks known; the official model was trained so.
+    return torch.where(beyond, 0.0, points)[None]

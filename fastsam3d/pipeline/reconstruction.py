@@ -32,6 +32,21 @@ class Mesh:
 
 
 @dataclass(frozen=True)
+class TexturedMesh(Mesh):
+    """A mesh whose colours are in a picture; vertices are doubled where the picture is cut.
+
+    Attributes:
+        normals: fp32 `[V, 3]`, unit, of the surface before it was cut, so that no cut shows in its shading.
+        uv: fp32 `[V, 2]`, place in the picture, 0..1, from the left and from the top.
+        texture: uint8 `[S, S, 3]`, sRGB.
+    """
+
+    normals: np.ndarray
+    uv: np.ndarray
+    texture: np.ndarray
+
+
+@dataclass(frozen=True)
 class SparseStructure:
     """Result of the first stage.
 
