@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from fastsam3d.batching import BatchedPolicy, batch_size
 from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.hosts.block_stack import BlockPolicy
 from fastsam3d.report import StageReport
 from fastsam3d.savings import Passes
 from fastsam3d.techniques.base import (
     SHAPE,
+    SPARSE_STRUCTURE,
     Evaluate,
     EvaluationPolicy,
     GuidedVelocity,
@@ -71,6 +73,7 @@ class StageSession:
         self._velocity: VelocityPolicy | None = None
         self._evaluation: EvaluationPolicy | None = None
         self.token_count = 0
+        self.objects = 1
 
     def steps(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
         """Step count of the run that is about to start; the pipeline's own unless a control is on."""
@@ -89,6 +92,7 @@ class StageSession:
         self._evaluation = self._make_evaluation(trajectory)
         self.block_policy = self._make_block_policy(trajectory)
         self.token_count = 0 if trajectory.cells is None else int(trajectory.cells.max()) + 1
+        self.objects = 1
         for keeper in self.keepers:
             keeper.start()
         self.state.running, self.state.times = True, trajectory.times[:-1]
@@ -127,19 +131,35 @@ class StageSession:
         index = min(range(trajectory.count), key=lambda j: abs(trajectory.times[j] - time))
         self.step_index = index
         step = Step(index, trajectory.times, trajectory.guided)
+        if trajectory.stage == SPARSE_STRUCTURE and batch_size(x) != self.objects:
+            self._start_batch(trajectory, batch_size(x))
         counted = _Counted(evaluate, self, trajectory, step)
         source: Evaluate = counted
         if self._evaluation is not None:
             source = _Through(self._evaluation, step, counted)
         result = source(x).combined() if self._velocity is None else self._velocity.velocity(x, step, source)
         if counted.calls == 0:
-            self.report.conditional_forecast += 1
-            self.report.unconditional_forecast += int(step.is_guided)
+            self.report.conditional_forecast += self.objects
+            self.report.unconditional_forecast += self.objects * int(step.is_guided)
         return result
+
+    def _start_batch(self, trajectory: Trajectory, objects: int) -> None:
+        """The run turns out to sample several objects at once: each gets a policy of its own.
+
+        Raises:
+            NotImplementedError: what is on cannot be kept apart by object; they have to be run one by one.
+        """
+        if self._evaluation is not None or self.block_policy is not None:
+            raise NotImplementedError("a technique that is on works on one object at a time")
+        self.report.runs += objects - self.objects
+        self.objects = objects
+        made = [self._make_velocity(trajectory) for _ in range(objects)]
+        policies = [policy for policy in made if policy is not None]
+        self._velocity = BatchedPolicy(policies) if policies else None
 
 
 class _Counted:
-    """The real network, with its evaluations counted."""
+    """The real network, with its evaluations counted, each for every object of a batch."""
 
     def __init__(
         self, evaluate: Evaluate, session: StageSession, trajectory: Trajectory, step: Step
@@ -148,23 +168,23 @@ class _Counted:
         self.calls = 0
 
     def __call__(self, x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
-        state, report = self._session.state, self._session.report
+        state, report, objects = self._session.state, self._session.report, self._session.objects
         state.reused.clear()
         result = self._evaluate(x, tokens, **options)
         branches = [CONDITIONAL] if result.delta is None else [CONDITIONAL, UNCONDITIONAL]
         if options.get("layout_only"):
-            report.layout_evaluations += len(branches)
+            report.layout_evaluations += objects * len(branches)
             return result
         self.calls += 1
         # A stack of blocks that was replaced by its last change has not run, whatever ran around it.
-        report.conditional_computed += int(CONDITIONAL not in state.reused)
-        report.conditional_forecast += int(CONDITIONAL in state.reused)
+        report.conditional_computed += objects * int(CONDITIONAL not in state.reused)
+        report.conditional_forecast += objects * int(CONDITIONAL in state.reused)
         unconditional = UNCONDITIONAL in branches and UNCONDITIONAL not in state.reused
-        report.unconditional_computed += int(unconditional)
-        report.unconditional_forecast += int(self._step.is_guided and not unconditional)
+        report.unconditional_computed += objects * int(unconditional)
+        report.unconditional_forecast += objects * int(self._step.is_guided and not unconditional)
         possible, computed = self._tokens(x, tokens, options.get("subset"))
-        report.tokens_possible += len(branches) * possible
-        report.tokens_computed += len(branches) * computed
+        report.tokens_possible += objects * len(branches) * possible
+        report.tokens_computed += objects * len(branches) * computed
         return result
 
     def _tokens(self, x: Velocity, tokens: Tensor | None, subset: Tensor | None) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from fastsam3d.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fastsam3d.pipeline.scene import Scene
+    from fastsam3d.pipeline.scene_composition import Scene
 
 EXAMPLE = "toys"
 SCENE, LAYOUT, PREVIEW = "scene.glb", "layout.json", "scene_preview.png"

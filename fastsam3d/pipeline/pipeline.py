@@ -17,8 +17,14 @@ from fastsam3d.errors import UserError
 from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.voxels import downsample_sparse_structure, drop_fragments, split_interior
 from fastsam3d.pipeline.pose import Pose, decode_pose
-from fastsam3d.pipeline.preprocessing import ConditionInputs, mean_color, prepare_condition
-from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, SparseStructure
+from fastsam3d.pipeline.preprocessing import (
+    ConditionInputs,
+    SharedPicture,
+    mean_color,
+    prepare_condition,
+    share_picture,
+)
+from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, SampledStructure, SparseStructure
 from fastsam3d.pipeline.timing import Progress, StageClock, recording, stage, step_reporter
 
 logger = logging.getLogger(__name__)
@@ -71,16 +77,19 @@ class Pipeline:
         pointmap: Any = None,
         formats: Sequence[str] = ("mesh",),
         progress: Progress | None = None,
+        sampled: SampledStructure | None = None,
     ) -> Reconstruction:
         """Reconstructs the masked object.
 
         Args:
-            image: uint8 `[H, W, 3]`.
+            image: uint8 `[H, W, 3]`, or what `share_picture` made of one.
             mask: bool `[H, W]`; numbers are split at half of their maximum.
             seed: of this object's noise. The result depends on nothing that ran before.
             pointmap: fp32 `[H, W, 3]` camera-space points (x left, y up, z forward), NaN where unknown.
             formats: any of `mesh` and `gaussian`.
             progress: see `fastsam3d.pipeline.timing.Progress`.
+            sampled: the first stage of this very object, where `sample_structures` has run it already; its random
+                numbers go on where it left them.
 
         Raises:
             UserError: unusable input, or a format that this model has no decoder for.
@@ -89,10 +98,14 @@ class Pipeline:
         with recording(StageClock(self.device, progress)) as clock:
             with stage("preprocess"):
                 inputs = self.preprocess(image, mask, pointmap)
-            # On the CPU whatever the device is: one seed gives one object on every machine.
-            generator = torch.Generator().manual_seed(seed)
-            condition = self.embed_condition("sparse_structure", inputs)
-            structure = self.sample_sparse_structure(condition, generator)
+            if sampled is None:
+                # On the CPU whatever the device is: one seed gives one object on every machine.
+                generator = torch.Generator().manual_seed(seed)
+                condition = self.embed_condition("sparse_structure", inputs)
+                structure = self.sample_sparse_structure(condition, generator)
+            else:
+                structure, generator = sampled.structure, sampled.generator
+                clock.add(sampled.stage_seconds)
             pose = self.decode_pose(structure.latents, inputs)
             if structure.downsample_factor != 1:
                 pose = Pose(pose.rotation, pose.translation, pose.scale * structure.downsample_factor)
@@ -108,6 +121,44 @@ class Pipeline:
             seed=seed,
             stage_seconds=clock.seconds,
         )
+
+    def share_picture(self, image: Any, pointmap: Any = None) -> SharedPicture:
+        """What all objects of a picture share; takes the place of the image in `run`, `preprocess` and
+        `sample_structures`, and of the point map with it.
+
+        Raises:
+            UserError: an unusable image or point map.
+        """
+        return share_picture(image, pointmap, image_size=self.config.image_size, device=self.device)
+
+    @torch.no_grad()
+    def sample_structures(
+        self, image: Any, masks: Sequence[Any], *, seed: int = 0, progress: Progress | None = None
+    ) -> list[SampledStructure]:
+        """The first stage of several objects of a picture as one batch, each for `run(..., sampled=)`.
+
+        Every object has noise of its own from the same seed, as if it were run alone; results agree with those up to
+        rounding. Seconds are shared out evenly.
+
+        Args:
+            image: what `share_picture` gives, or as of `run` without a point map.
+
+        Raises:
+            UserError: an unusable mask, or a result that is not finite. Then nothing is returned for any of them.
+        """
+        with recording(StageClock(self.device, progress)) as clock:
+            with stage("preprocess"):
+                inputs = [self.preprocess(image, mask) for mask in masks]
+            condition = torch.cat([self.embed_condition("sparse_structure", own) for own in inputs])
+            generators = [torch.Generator().manual_seed(seed) for _ in masks]
+            latents = self._sample_structure_latents(condition, generators)
+            with stage("ss_decode"):
+                structures = [
+                    self.decode_sparse_structure({k: v[i : i + 1].clone() for k, v in latents.items()}, generator)
+                    for i, generator in enumerate(generators)
+                ]
+        seconds = {name: value / len(masks) for name, value in clock.seconds.items()}
+        return [SampledStructure(s, g, seconds) for s, g in zip(structures, generators, strict=True)]
 
     def preprocess(self, image: Any, mask: Any, pointmap: Any = None) -> ConditionInputs:
         """Inputs of the condition embedders, on the pipeline's device. See `prepare_condition`."""
@@ -135,17 +186,25 @@ class Pipeline:
         Raises:
             UserError: the network's output is not finite.
         """
+        latents = self._sample_structure_latents(condition, [generator])
+        with stage("ss_decode"):
+            return self.decode_sparse_structure(latents, generator)
+
+    def _sample_structure_latents(self, condition: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Latents of as many objects as there are generators; `condition [B, L, C]`."""
         sampler: Any = self.models["ss_generator"]
         with stage("sparse_structure"), self._mixed_precision():
             shapes = sampler.reverse_fn.backbone.latent_shapes(1)
+            drawn = [
+                {name: torch.randn(shapes[name], generator=generator) for name in sorted(shapes)}
+                for generator in generators
+            ]
             noise = {
                 name: self.config.ss_sampler.noise_scale
-                * torch.randn(shapes[name], generator=generator).to(self.device)
+                * torch.cat([own[name] for own in drawn]).to(self.device)
                 for name in sorted(shapes)
             }
-            latents = sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
-        with stage("ss_decode"):
-            return self.decode_sparse_structure(latents, generator)
+            return sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
 
     @torch.no_grad()
     def decode_sparse_structure(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastsam3d.pipeline.pose import Pose
@@ -64,6 +65,21 @@ class SparseStructure:
     coords: Tensor
     interior_coords: Tensor
     downsample_factor: int = 1
+
+
+@dataclass(frozen=True)
+class SampledStructure:
+    """The first stage of one object, run before the rest.
+
+    Attributes:
+        structure: its result.
+        generator: of the object's random numbers, as the first stage left it.
+        stage_seconds: this object's share of the wall-clock seconds by stage.
+    """
+
+    structure: SparseStructure
+    generator: torch.Generator
+    stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

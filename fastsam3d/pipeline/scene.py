@@ -1,86 +1,38 @@
-"""Several objects of one picture, and the scene they form."""
+"""The objects of one picture, reconstructed with what they share computed once.
+
+Shared are the picture's preprocessing and point map; every object's condition inputs hold the very same full-frame
+tensor, so that an embedding of it can be shared as well. The first stage, whose latents have the same shape for all
+objects, runs for several of them at once.
+
+Batches are formed in the order of the masks' contents, whatever order the masks come in and whichever of them are
+finished already: the order of the objects, and an interruption, change no byte of any result. A batch differs from a
+single run by rounding only, because matrix products of other sizes add up in another order; `batch=1` gives exactly
+the bytes of single runs.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.files import write_atomically
-from fastsam3d.pipeline.geometry import CAMERA_TO_GLTF, Z_UP_TO_Y_UP, matrix_to_quaternion_xyzw
-from fastsam3d.pipeline.gltf import Node, glb_bytes
 from fastsam3d.pipeline.pipeline import Pipeline
-from fastsam3d.pipeline.pose import Pose, quaternion_to_matrix
-from fastsam3d.pipeline.reconstruction import Reconstruction
+from fastsam3d.pipeline.reconstruction import Reconstruction, SampledStructure
+from fastsam3d.pipeline.scene_composition import Scene, SceneObject
 
 logger = logging.getLogger(__name__)
 
-FRAME = (
-    "camera: x left, y up, z forward; p_camera = (p_object * scale) @ R(rotation_wxyz) + translation, "
-    "row vectors; object frame: z up"
-)
+DEFAULT_BATCH = 4
+MEMORY_OF_A_BATCH = 6 * 2**30
+"""Free bytes of a CUDA device below which objects go one by one."""
 
-
-@dataclass(frozen=True)
-class SceneObject:
-    """One object: its reconstruction, or why there is none."""
-
-    name: str
-    reconstruction: Reconstruction | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The objects of one picture in the order of their masks."""
-
-    objects: tuple[SceneObject, ...]
-
-    @property
-    def reconstructions(self) -> list[Reconstruction]:
-        """Those that succeeded."""
-        return [item.reconstruction for item in self.objects if item.reconstruction is not None]
-
-    @property
-    def failures(self) -> dict[str, str]:
-        """Messages of those that failed, by name."""
-        return {item.name: item.error for item in self.objects if item.error is not None}
-
-    def layout(self) -> dict[str, Any]:
-        """Poses and bounding boxes as plain values, for JSON."""
-        return {"frame": FRAME, "objects": [_layout_entry(item) for item in self.objects]}
-
-    def glb_bytes(self) -> bytes:
-        """All meshes as one `.glb`, a named node each, at their poses.
-
-        The file's frame is the camera's, turned to glTF's axes: x right, y up, z towards the viewer. A mesh
-        keeps its own coordinates (y up); its node carries rotation, translation and scale.
-
-        Raises:
-            UserError: no object has a mesh.
-        """
-        nodes = [
-            Node(item.name, result.mesh, *node_transform(result.pose))
-            for item in self.objects
-            if (result := item.reconstruction) is not None and result.mesh is not None and not result.mesh.is_empty
-        ]
-        if not nodes:
-            raise UserError("The scene has no object with a mesh, so there is nothing to write.")
-        return glb_bytes(nodes)
-
-    def export(self, path: str | Path) -> Path:
-        """Writes `glb_bytes`.
-
-        Raises:
-            UserError: no object has a mesh, or the path cannot be written.
-        """
-        return write_atomically(path, self.glb_bytes())
+SceneProgress = Callable[[str, str, int, int], None]
+"""Called with (object names, stage, steps done, steps)."""
 
 
 def reconstruct_scene(
@@ -92,71 +44,110 @@ def reconstruct_scene(
     seed: int = 0,
     pointmap: Any = None,
     formats: Sequence[str] = ("mesh",),
-    progress: Callable[[str, str, int, int], None] | None = None,
+    batch: int | None = None,
+    finished: Mapping[str, Reconstruction] | None = None,
+    on_object: Callable[[SceneObject], None] | None = None,
+    progress: SceneProgress | None = None,
 ) -> Scene:
     """Reconstructs every masked object of a picture; one that fails does not stop the others.
 
-    Every object has noise of its own from the same seed, so its result depends neither on the other objects
-    nor on their order.
+    Every object has noise of its own from the same seed, so its result does not depend on the other objects (see
+    above for what batches change).
 
     Args:
         masks: bool `[H, W]` each.
         names: of the objects, all different; default `object_0`, `object_1`, ...
-        progress: called with (object name, stage, steps done, steps).
+        batch: objects whose first stage runs together; None: see `suitable_batch`.
+        finished: results that are taken as they are, by name.
+        on_object: called with each object as soon as it is there, finished ones excepted.
+        progress: see `SceneProgress`; in a batch the names of its objects are joined by ", ".
+
+    Returns:
+        The objects in the order of the masks.
 
     Raises:
-        UserError: no mask, or names that do not fit.
+        UserError: no mask, names that do not fit, or an unusable image or point map.
     """
     if len(masks) == 0:
         raise UserError("There is no mask, so there is nothing to reconstruct. Give at least one.")
     labels = [f"object_{index}" for index in range(len(masks))] if names is None else list(names)
     if len(labels) != len(masks) or len(set(labels)) != len(labels):
         raise UserError(f"{len(masks)} masks need as many different names, not {labels}.")
-    objects = []
-    for label, mask in zip(labels, masks, strict=True):
-        report = None if progress is None else _named(progress, label)
-        try:
-            result = pipeline.run(image, mask, seed=seed, pointmap=pointmap, formats=formats, progress=report)
-        except UserError as error:
-            logger.warning("%s: %s", label, error)
-            objects.append(SceneObject(label, error=str(error)))
-        except Exception as error:
-            logger.exception("%s failed", label)
-            objects.append(SceneObject(label, error=f"{type(error).__name__}: {error}"))
-        else:
-            objects.append(SceneObject(label, result))
-    return Scene(tuple(objects))
+    if batch is not None and batch < 1:
+        raise UserError(f"A batch of {batch} objects is not possible: give at least 1.")
+    size = suitable_batch(pipeline) if batch is None else batch
+    picture = pipeline.share_picture(image, pointmap)
+    done = {name: SceneObject(name, result) for name, result in (finished or {}).items() if name in labels}
+    order = sorted(range(len(masks)), key=lambda index: (_content(masks[index]), labels[index]))
+    for first in range(0, len(order), size):
+        group = [index for index in order[first : first + size]]
+        if all(labels[index] in done for index in group):
+            continue
+        sampled = _sample(pipeline, picture, [masks[i] for i in group], [labels[i] for i in group], seed, progress)
+        for index, structure in zip(group, sampled, strict=True):
+            name = labels[index]
+            if name in done:
+                continue
+            report = None if progress is None else _named(progress, name)
+            options = {"seed": seed, "formats": formats, "progress": report, "sampled": structure}
+            done[name] = _guarded(name, lambda i=index, o=options: pipeline.run(picture, masks[i], **o))  # type: ignore[misc]
+            if on_object is not None:
+                on_object(done[name])
+    return Scene(tuple(done[name] for name in labels))
 
 
-def node_transform(pose: Pose) -> tuple[list[float], list[float], list[float]]:
-    """(rotation (x, y, z, w), translation, scale) of the glTF node of a mesh at a pose.
-
-    The mesh's coordinates are y up and the file's frame is the camera's with x and z reversed, so for columns
-    the node is `F (R^T S p + t)` with `p = M p'`, `F = diag(-1, 1, -1)` and `M` the turn from y up to z up.
-    """
-    rotation = quaternion_to_matrix(pose.rotation.double()).numpy()
-    matrix = CAMERA_TO_GLTF @ rotation.T @ Z_UP_TO_Y_UP
-    scale = np.abs(pose.scale.double().numpy() @ Z_UP_TO_Y_UP)
-    translation = CAMERA_TO_GLTF @ pose.translation.double().numpy()
-    return matrix_to_quaternion_xyzw(matrix).tolist(), translation.tolist(), scale.tolist()
+def suitable_batch(pipeline: Pipeline) -> int:
+    """How many objects the first stage takes at once: 4, or 1 on a CUDA device with little memory left."""
+    if pipeline.device.type == "cuda" and torch.cuda.mem_get_info(pipeline.device)[0] < MEMORY_OF_A_BATCH:
+        return 1
+    return DEFAULT_BATCH
 
 
-def _named(progress: Callable[[str, str, int, int], None], label: str) -> Callable[[str, int, int], None]:
+def _sample(
+    pipeline: Pipeline, picture: Any, masks: list[Any], names: list[str], seed: int, progress: SceneProgress | None
+) -> Sequence[SampledStructure | None]:
+    """The first stage of a group, None for objects that have to be run on their own."""
+    if len(masks) == 1:
+        return [None]
+    usable = [index for index, mask in enumerate(masks) if _usable(pipeline, picture, mask)]
+    results: list[SampledStructure | None] = [None] * len(masks)
+    if len(usable) < 2:
+        return results
+    report = None if progress is None else _named(progress, ", ".join(names[i] for i in usable))
+    try:
+        sampled = pipeline.sample_structures(picture, [masks[i] for i in usable], seed=seed, progress=report)
+    except Exception as error:
+        # One object of the batch, or its size, is at fault. Alone, each shows for itself whether it is its own.
+        logger.info("a batch of %d objects failed (%s); they run one by one", len(usable), error)
+        return results
+    for index, structure in zip(usable, sampled, strict=True):
+        results[index] = structure
+    return results
+
+
+def _usable(pipeline: Pipeline, picture: Any, mask: Any) -> bool:
+    try:
+        pipeline.preprocess(picture, mask)
+    except Exception:
+        return False  # said when the object is run
+    return True
+
+
+def _guarded(name: str, run: Callable[[], Reconstruction]) -> SceneObject:
+    try:
+        return SceneObject(name, run())
+    except UserError as error:
+        logger.warning("%s: %s", name, error)
+        return SceneObject(name, error=str(error))
+    except Exception as error:
+        logger.exception("%s failed", name)
+        return SceneObject(name, error=f"{type(error).__name__}: {error}")
+
+
+def _content(mask: Any) -> str:
+    array = np.ascontiguousarray(np.asarray(mask))
+    return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest()
+
+
+def _named(progress: SceneProgress, label: str) -> Callable[[str, int, int], None]:
     return lambda stage, done, total: progress(label, stage, done, total)
-
-
-def _layout_entry(item: SceneObject) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": item.name}
-    if item.reconstruction is None:
-        return entry | {"error": item.error}
-    result = item.reconstruction
-    entry |= {"seed": result.seed} | result.pose.to_dict()
-    if result.mesh is not None and not result.mesh.is_empty:
-        vertices = torch.tensor(result.mesh.vertices, dtype=torch.float32)
-        entry["bounds_object"] = _bounds(vertices)
-        entry["bounds_camera"] = _bounds(result.pose.apply(vertices))
-    return entry
-
-
-def _bounds(points: torch.Tensor) -> list[list[float]]:
-    return [points.amin(dim=0).tolist(), points.amax(dim=0).tolist()]

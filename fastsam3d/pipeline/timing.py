@@ -7,7 +7,7 @@ from several threads without passing a recorder through every signature.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -45,6 +45,11 @@ class StageClock:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Adds seconds by stage that were measured elsewhere."""
+        for name, value in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+
     def report(self, stage: str, done: int, total: int) -> None:
         """Passes progress on, if anybody listens."""
         if self.progress is not None:
@@ -74,7 +79,7 @@ def stage(name: str) -> Iterator[None]:
     clock.report(name, 0, 1)
     start = clock.now()
     yield
-    clock.seconds[name] = clock.seconds.get(name, 0.0) + clock.now() - start
+    clock.add({name: clock.now() - start})
     clock.report(name, 1, 1)
 
 

@@ -14,7 +14,8 @@ import trimesh
 from fastsam3d.errors import UserError
 from fastsam3d.pipeline.pose import Pose
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
-from fastsam3d.pipeline.scene import Scene, SceneObject, reconstruct_scene
+from fastsam3d.pipeline.scene_composition import Scene, SceneObject
+from fastsam3d.pipeline.scene import reconstruct_scene
 
 
 def box(extents: tuple[float, float, float], pose: Pose) -> Reconstruction:
