@@ -15,6 +15,8 @@ from fastsam3d.errors import UserError
 VERBS = {
     "infer": ("fastsam3d.cli.infer", "one masked object of a picture to GLB, PLY, preview and report"),
     "scene": ("fastsam3d.cli.scene", "every masked object of a picture, and the scene they form"),
+    "view": ("fastsam3d.cli.view", "shows an object or a scene in the browser"),
+    "turntable": ("fastsam3d.cli.turntable", "draws an object or a scene from all sides, as a strip and a GIF"),
     "presets": ("fastsam3d.cli.presets", "lists the acceleration presets, prints one, or explains every key"),
     "demo": ("fastsam3d.app.command", "serves a page for trying it in the browser"),
     "download": ("fastsam3d.cli.download", "fetches the official weights, or those of MoGe, from the Hugging Face Hub"),

@@ -16,6 +16,7 @@ VERBATIM = (
     "image_path",
     "image_dir",
     "mask_path",
+    "masks",
     "pointmap",
     "depth_model",
     "output_dir",

@@ -33,8 +33,9 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 }
 """Configuration keys that a parameter flag of Fast-SAM3D sets."""
 
-INPUTS = ("image_path", "image_dir", "mask_index", "mask_path", "pointmap", "output_dir", "seed")
-"""Flags that are configuration keys of the same name."""
+INPUTS = ("image_path", "image_dir", "mask_index", "mask_path", "masks", "pointmap", "output_dir", "seed")
+OUTPUTS = ("export", "faces", "texture", "watertight", "turntable", "batch", "resume")
+"""Flags that are configuration keys of the same name, for what is read and for what is written."""
 
 EPILOG = """\
 After the flags, any setting as key=value; python -m fastsam3d presets --keys lists those of acceleration:
@@ -97,6 +98,11 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
+def words(text: str) -> list[str]:
+    """Words separated by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def number(text: str) -> float:
     """A finite number."""
     try:
@@ -122,6 +128,7 @@ def build_parser(program: str, scene: bool) -> Parser:
         argument_default=argparse.SUPPRESS,
     )
     _add_inputs(parser.add_argument_group("input and output"), scene)
+    _add_outputs(parser.add_argument_group("what is written"), scene)
     _add_acceleration(parser)
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="print the report as JSON and nothing else on stdout")
@@ -131,7 +138,13 @@ def build_parser(program: str, scene: bool) -> Parser:
 
 def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
     if scene:
-        group.add_argument("--image_dir", metavar="DIR", help="folder with image.png and its masks 0.png, 1.png, ...")
+        group.add_argument(
+            "--image_dir",
+            metavar="DIR",
+            help="folder with image.png and its masks 0.png, 1.png, ... or one label image labels.png",
+        )
+        group.add_argument("--image_path", metavar="FILE", help="the picture, where it is called otherwise")
+        group.add_argument("--masks", metavar="PATH", help="masks elsewhere: a folder of them, or a label image")
     else:
         group.add_argument("--image_path", metavar="FILE", help="picture, with its masks 0.png, 1.png, ... beside it")
         group.add_argument("--mask_index", type=whole, metavar="N", help="which mask: N.png (default 0)")
@@ -143,6 +156,18 @@ def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
     )
     group.add_argument("--output_dir", metavar="DIR", help="folder for the results (default out)")
     group.add_argument("--seed", type=whole, metavar="N", help="of the noise (default 0)")
+
+
+def _add_outputs(group: argparse._ArgumentGroup, scene: bool) -> None:
+    add = group.add_argument
+    add("--export", type=words, metavar="LIST", help="of glb,obj,stl,ply (default glb,ply)")
+    add("--faces", type=whole, metavar="N", help="reduce meshes to about N faces; colours are kept")
+    add("--texture", type=whole, metavar="SIZE", help="colours in a texture of SIZE x SIZE; quicker with --faces")
+    add("--watertight", action="store_true", help="close holes, so that programs for printing take the mesh")
+    add("--turntable", action="store_true", help="also write views from all sides, as a strip (PNG) and a GIF")
+    if scene:
+        add("--batch", type=whole, metavar="N", help="objects whose first stage runs at once (default: by memory)")
+        add("--resume", action="store_true", help="go on with an interrupted scene in the same output folder")
 
 
 def _add_acceleration(parser: argparse.ArgumentParser) -> None:
@@ -193,7 +218,7 @@ def parse(argv: Sequence[str], program: str, scene: bool = False) -> Arguments:
         overrides.append(word)
     values, origins = {}, {}
     for flag, value in vars(given).items():
-        for key in PARAMETERS.get(flag, (flag,) if flag in INPUTS else ()):
+        for key in PARAMETERS.get(flag, (flag,) if flag in (*INPUTS, *OUTPUTS) else ()):
             values[key], origins[key] = value, f"--{flag}"
     return Arguments(
         values=values,

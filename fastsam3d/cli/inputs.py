@@ -67,7 +67,7 @@ def read_picture(path: str | Path) -> Picture:
     path = Path(path).expanduser()
     if path.is_dir():
         path = _in_folder(path)
-    image = _open(path, "picture")
+    image = open_image(path, "picture")
     # Cameras store the sensor's orientation and a note how to turn it; masks are drawn on what viewers show.
     image = ImageOps.exif_transpose(image)
     alpha = _alpha(image)
@@ -93,7 +93,7 @@ def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> M
         UserError: missing or unreadable, of another size than the picture, or empty.
     """
     path = Path(path).expanduser()
-    image = _open(path, "mask")
+    image = open_image(path, "mask")
     if image.size != picture.pixels.shape[1::-1] and ImageOps.exif_transpose(image).size == image.size[::-1]:
         image = ImageOps.exif_transpose(image)
     alpha = _alpha(image)
@@ -196,7 +196,15 @@ def _in_folder(folder: Path) -> Path:
     raise UserError(f"{folder} has no image.png. Give the picture's file, or put it there under that name.")
 
 
-def _open(path: Path, what: str) -> Image.Image:
+def open_image(path: Path, what: str) -> Image.Image:
+    """An image file, read as a whole.
+
+    Args:
+        what: it is called in messages.
+
+    Raises:
+        UserError: missing, too large, or unreadable.
+    """
     if not path.exists():
         beside = sorted(file.name for file in path.parent.glob("*") if file.suffix.lower() in SUFFIXES)
         way_out = suggestion(path.name, beside) if beside else "Check the path."

@@ -55,6 +55,10 @@ class OutputFolder:
         """Writes strict JSON: numbers that are not finite become null."""
         (self / name).write_text(json_text(value), encoding="utf-8")
 
+    def keep(self) -> None:
+        """The folder stays whatever happens: something in it is worth keeping."""
+        self._made = []
+
     def publish(self) -> list[Path]:
         """Moves everything to its place, replacing files of the same name; returns the paths.
 

@@ -83,8 +83,13 @@ def finish(
     objects: Sequence[Mapping[str, Any]],
     clock: Clock,
     console: Console,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """Writes the report, publishes all files and returns what stdout shall say."""
+    """Writes the report, publishes all files and returns what stdout shall say.
+
+    Args:
+        more: further entries of the report.
+    """
     report = build_report(
         settings,
         device_name(pipeline.device),
@@ -93,6 +98,7 @@ def finish(
         acceleration.report(),
         clock.seconds,
         console.warnings,
+        _axes(objects) | dict(more or {}),
     )
     folder.write_json(REPORT, report)
     paths = folder.publish()
@@ -101,6 +107,14 @@ def finish(
     if arguments.quiet:
         return ""
     return f"{render(report)}\n\n{_written(paths)}\n"
+
+
+def _axes(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Axes and units of the formats that were written."""
+    from fastsam3d.pipeline.export import AXES, UNITS
+
+    kinds = [kind for kind in AXES if any(kind in item.get("files", {}) for item in objects)]
+    return {"axes": {kind: AXES[kind] for kind in kinds}, "units": UNITS}
 
 
 def say(text: str) -> None:

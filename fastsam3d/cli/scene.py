@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastsam3d.cli.console import Console
 from fastsam3d.cli.flags import Arguments
-from fastsam3d.cli.infer import write_object
-from fastsam3d.cli.inputs import Mask, Picture, all_masks, example_directory, picture_in
+from fastsam3d.cli.inputs import Mask, Picture, example_directory, picture_in, read_picture
+from fastsam3d.cli.object_files import Written, write_object
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.pointmaps import pointmap_of
 from fastsam3d.cli.running import Clock, accelerated, finish, say, usable_formats
+from fastsam3d.cli.scene_inputs import object_name, scene_masks
+from fastsam3d.cli.scene_progress import SceneProgress, conditions_of, mask_hashes
 from fastsam3d.cli.settings import Settings, settings_from
 from fastsam3d.cli.summary import STAGE_NAMES, describe
 from fastsam3d.errors import UserError
@@ -19,10 +21,11 @@ from fastsam3d.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fastsam3d.pipeline.scene_composition import Scene
+    from fastsam3d.pipeline.scene_composition import Scene, SceneObject
 
 EXAMPLE = "toys"
-SCENE, LAYOUT, PREVIEW = "scene.glb", "layout.json", "scene_preview.png"
+SCENE, LAYOUT, PREVIEW, TURNTABLE = "scene.glb", "layout.json", "scene_preview.png", "scene"
+INTERRUPTED = 130
 
 
 def run(arguments: Arguments) -> int:
@@ -31,48 +34,114 @@ def run(arguments: Arguments) -> int:
     Raises:
         UserError: anything that the caller can mend; nothing was written then.
     """
-    from fastsam3d.pipeline.scene import reconstruct_scene
-
     settings = settings_from(arguments)
     console = Console(arguments.quiet)
     for text in settings.warnings:
         console.warn(text)
-    picture = picture_in(settings.image_dir or example_directory(EXAMPLE))
-    masks = all_masks(picture)
+    picture = _picture(settings)
+    masks = scene_masks(picture, settings.masks)
     pointmap, pointmap_source = pointmap_of(settings, picture, console)
     clock = Clock()
-    names = [f"object_{mask.label}" for mask in masks]
     with (
         console.logging(),
         OutputFolder(settings.output_dir) as folder,
         console.progress(),
         accelerated(settings, console, clock) as (pipeline, acceleration),
     ):
-
-        def progress(name: str, stage: str, done: int, total: int) -> None:
-            position = f"object {names.index(name) + 1}/{len(names)}"
-            console.step(f"{position}: {STAGE_NAMES.get(stage, stage)}", done, total)
-
         with clock.measure("run"):
-            scene = reconstruct_scene(
-                pipeline,
-                picture.pixels,
-                [mask.pixels for mask in masks],
-                names=names,
-                seed=settings.seed,
-                pointmap=pointmap,
-                formats=usable_formats(settings, pipeline),
-                progress=progress,
-            )
+            scene, facts, progress = _reconstruct(settings, pipeline, picture, masks, pointmap, folder, console)
+        if scene is None:
+            return INTERRUPTED
         if not scene.reconstructions:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scene.failures.items())[:3])
             raise UserError(f"none of the {len(masks)} objects could be reconstructed ({reasons}).")
         with clock.measure("write"):
-            objects = write_scene(folder, scene, picture, masks, settings, pointmap, console)
+            camera = _camera(picture, pointmap)
+            objects = write_scene(folder, scene, picture, masks, settings, camera, console)
         inputs = {"image": picture.path, "masks": [mask.path for mask in masks], "pointmap": pointmap_source}
-        text = finish(arguments, settings, folder, pipeline, acceleration, inputs, objects, clock, console)
+        fresh = len(scene.reconstructions) - len(facts["resumed"])
+        facts["seconds_per_object"] = clock.seconds["run"] / fresh if fresh else None
+        text = finish(
+            arguments,
+            settings,
+            folder,
+            pipeline,
+            acceleration,
+            inputs,
+            objects,
+            clock,
+            console,
+            {"scene": facts | {"camera": camera}},
+        )
+    failed = any("error" in item for item in objects)
+    if not failed:
+        progress.begin()  # nothing is left to be resumed
     say(text)
-    return 1 if any("error" in item for item in objects) else 0
+    return 1 if failed else 0
+
+
+def _picture(settings: Settings) -> Picture:
+    if settings.image_path and settings.image_dir:
+        raise UserError("--image_path and --image_dir were both given: give the picture, or the folder that it is in.")
+    if settings.image_path:
+        return read_picture(settings.image_path)
+    return picture_in(settings.image_dir or example_directory(EXAMPLE))
+
+
+def _reconstruct(
+    settings: Settings,
+    pipeline: Any,
+    picture: Picture,
+    masks: Sequence[Mask],
+    pointmap: np.ndarray | None,
+    folder: OutputFolder,
+    console: Console,
+) -> tuple[Scene | None, dict[str, Any], SceneProgress]:
+    """(the scene, None where it was interrupted with something kept; facts for the report; what is kept)."""
+    from fastsam3d.pipeline.scene import reconstruct_scene, suitable_batch
+
+    names = [object_name(mask) for mask in masks]
+    batch = suitable_batch(pipeline) if settings.batch is None else settings.batch
+    progress = SceneProgress(
+        settings.output_dir, conditions_of(settings, picture.pixels, pointmap, batch), mask_hashes(names, masks)
+    )
+    finished = progress.load() if settings.resume else {}
+    if not settings.resume:
+        progress.begin()
+    if finished:
+        console.note(f"{len(finished)} of {len(masks)} objects are taken from the interrupted run")
+
+    def step(label: str, stage: str, done: int, total: int) -> None:
+        group = label.split(", ")
+        place = f"object {names.index(group[0]) + 1}/{len(names)}" if len(group) == 1 else f"{len(group)} objects"
+        console.step(f"{place}: {STAGE_NAMES.get(stage, stage)}", done, total)
+
+    def keep(item: SceneObject) -> None:
+        if item.reconstruction is not None:
+            progress.keep(item.name, item.reconstruction)
+            folder.keep()
+
+    facts: dict[str, Any] = {"objects": len(masks), "batch": batch, "resumed": sorted(finished)}
+    try:
+        scene = reconstruct_scene(
+            pipeline,
+            picture.pixels,
+            [mask.pixels for mask in masks],
+            names=names,
+            seed=settings.seed,
+            pointmap=pointmap,
+            formats=usable_formats(settings, pipeline),
+            batch=batch,
+            finished=finished,
+            on_object=keep,
+            progress=step,
+        )
+    except KeyboardInterrupt:
+        if not progress.kept:
+            raise
+        console.warn(f"interrupted; {progress.kept} of {len(masks)} objects are kept: --resume goes on from there")
+        return None, facts, progress
+    return scene, facts | {"failed": len(scene.failures)}, progress
 
 
 def write_scene(
@@ -81,7 +150,7 @@ def write_scene(
     picture: Picture,
     masks: Sequence[Mask],
     settings: Settings,
-    pointmap: np.ndarray | None,
+    camera: Mapping[str, Any],
     console: Console,
 ) -> list[dict[str, Any]]:
     """Writes the scene, its layout and preview, and the files of every object; returns their descriptions.
@@ -89,40 +158,77 @@ def write_scene(
     Raises:
         UserError: no object has anything to write.
     """
-    objects = []
+    from fastsam3d.pipeline.placement import mask_agreement, placement_sheet
+
+    done = {item.name: item.reconstruction for item in scene.objects if item.reconstruction is not None}
+    pixels = {item.name: mask.pixels for item, mask in zip(scene.objects, masks, strict=True)}
+    agreement = mask_agreement(done, pixels, camera["field_of_view"])
+    objects, written = [], {}
     for item, mask in zip(scene.objects, masks, strict=True):
+        entry: dict[str, Any] = {"name": item.name, "mask": mask.path}
         if item.reconstruction is None:
-            objects.append({"name": item.name, "mask": mask.path, "error": item.error})
+            objects.append(entry | {"error": item.error})
             continue
         console.step(f"writing {item.name}")
         try:
-            files = write_object(folder, item.name, item.reconstruction, picture, mask, settings)
+            written[item.name] = _write_placed(folder, item, picture, mask, settings)
         except UserError as error:
             console.warn(f"{item.name}: {error}")
-            objects.append({"name": item.name, "mask": mask.path, "error": str(error)})
+            objects.append(entry | {"error": str(error)})
         else:
-            described = describe(item.reconstruction)
-            objects.append({"name": item.name, "mask": mask.path} | described | {"files": files})
+            entry |= describe(item.reconstruction) | {"mask_iou": agreement[item.name]}
+            objects.append(entry | written[item.name].described())
     console.step("writing the scene")
-    folder.write_json(LAYOUT, scene.layout())
-    if any(r.mesh is not None and not r.mesh.is_empty for r in scene.reconstructions):
-        scene.export(folder / SCENE)
+    folder.write_json(LAYOUT, scene.layout() | {"camera": camera, "scene_frame": _scene_frame()})
+    meshes = {name: item.mesh for name, item in written.items() if item.mesh is not None}
+    if any(not mesh.is_empty for mesh in meshes.values()):
+        scene.export(folder / SCENE, meshes)
         if settings.preview:
-            _preview(scene, picture, pointmap).save(folder / PREVIEW)
+            view, all_masks = camera["field_of_view"], list(pixels.values())
+            placement_sheet(picture.pixels, scene.reconstructions, all_masks, view).save(folder / PREVIEW)
+        if settings.turntable:
+            from fastsam3d.pipeline.turntable import write_turntable
+
+            write_turntable(scene.placed_meshes(meshes), folder.staging, TURNTABLE)
     elif all("error" in item for item in objects):
         raise UserError("no object of the scene has anything to write. Try another seed, or other masks.")
     return objects
 
 
-def _preview(scene: Scene, picture: Picture, pointmap: np.ndarray | None) -> Any:
-    from PIL import Image
+def _write_placed(
+    folder: OutputFolder, item: SceneObject, picture: Picture, mask: Mask, settings: Settings
+) -> Written:
+    """The files of an object, and its GLB in the frame of the scene."""
+    from fastsam3d.pipeline.scene_composition import export_placed
 
-    from fastsam3d.pipeline.preview import field_of_view_of, overlay
+    assert item.reconstruction is not None
+    written = write_object(folder, item.name, item.reconstruction, picture, mask, settings)
+    if written.mesh is not None and "glb" in settings.export:
+        name = f"{item.name}_camera.glb"
+        export_placed(item.name, written.mesh, item.reconstruction.pose, folder / name)
+        written.files["glb_camera"] = name
+    return written
 
-    view = {} if pointmap is None else {"field_of_view": field_of_view_of(pointmap)}
-    drawn = overlay(picture.pixels, scene.reconstructions, **view)
-    sheet = Image.new("RGB", (2 * drawn.width, drawn.height), "white")
-    sheet.paste(Image.fromarray(picture.pixels), (0, 0))
-    sheet.paste(drawn, (drawn.width, 0))
-    sheet.thumbnail((2400, 1600))
-    return sheet
+
+def _scene_frame() -> str:
+    from fastsam3d.pipeline.scene_composition import SCENE_FRAME
+
+    return SCENE_FRAME
+
+
+def _camera(picture: Picture, pointmap: np.ndarray | None) -> dict[str, Any]:
+    """The photo's camera: from the point map by least squares, else assumed."""
+    import math
+
+    from fastsam3d.pipeline.preprocessing import ASSUMED_FIELD_OF_VIEW
+    from fastsam3d.pipeline.preview import field_of_view_of
+
+    height, width = picture.size
+    angle = ASSUMED_FIELD_OF_VIEW if pointmap is None else field_of_view_of(pointmap)
+    focal = width / 2 / math.tan(math.radians(angle) / 2)
+    return {
+        "field_of_view": angle,
+        "source": "assumed" if pointmap is None else "fitted to the point map",
+        "image_size": [width, height],
+        "intrinsics": [[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]],
+    }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bfloat16", "float16")
 FORMATS = ("mesh", "gaussian")
 DEPTHS = ("none", "moge")
+EXPORTS = ("glb", "obj", "stl", "ply")
 MAXIMUM_SEED = 2**63 - 1
 
 
@@ -39,6 +40,7 @@ class Settings:
     image_dir: str | None
     mask_index: int
     mask_path: str | None
+    masks: str | None
     pointmap: str
     depth: str
     depth_model: str | None
@@ -49,6 +51,13 @@ class Settings:
     precision: str
     formats: tuple[str, ...]
     preview: bool
+    export: tuple[str, ...]
+    faces: int | None
+    texture: int | None
+    watertight: bool
+    turntable: bool
+    batch: int | None
+    resume: bool
     checkpoint_dir: str | None
     random_weights: bool
     model: str
@@ -117,6 +126,7 @@ def settings_from(arguments: Arguments) -> Settings:
         image_dir=_text(values, "image_dir"),
         mask_index=_whole(values, "mask_index", 10**9),
         mask_path=_text(values, "mask_path"),
+        masks=_text(values, "masks"),
         pointmap=_text(values, "pointmap") or "none",
         depth=_choice(values, "depth", DEPTHS),
         depth_model=_text(values, "depth_model"),
@@ -127,6 +137,13 @@ def settings_from(arguments: Arguments) -> Settings:
         precision=_choice(values, "precision", PRECISIONS),
         formats=tuple(dict.fromkeys(formats)),
         preview=_switch(values, "preview"),
+        export=_exports(values),
+        faces=_optional_whole(values, "faces", 4, 10**8),
+        texture=_optional_whole(values, "texture", 16, 8192),
+        watertight=_switch(values, "watertight"),
+        turntable=_switch(values, "turntable"),
+        batch=_optional_whole(values, "batch", 1, 1024),
+        resume=_switch(values, "resume"),
         checkpoint_dir=_text(values, "checkpoint_dir"),
         random_weights=_switch(values, "random_weights"),
         model=values["model"]["name"],
@@ -157,6 +174,24 @@ def _whole(values: Mapping[str, Any], key: str, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
         raise UserError(f"{key} is {value}: a whole number from 0 to {high} is needed.")
     return value
+
+
+def _optional_whole(values: Mapping[str, Any], key: str, low: int, high: int) -> int | None:
+    if values[key] is None:
+        return None
+    value = _whole(values, key, high)
+    if value < low:
+        raise UserError(f"{key} is {value}: a whole number from {low} to {high} is needed.")
+    return value
+
+
+def _exports(values: Mapping[str, Any]) -> tuple[str, ...]:
+    given = values["export"]
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not names or not set(map(str, names)) <= set(EXPORTS):
+        shown = ",".join(map(str, names)) if isinstance(names, list) else names
+        raise UserError(f"export {shown or 'of nothing'} is not possible: give some of {', '.join(EXPORTS)}.")
+    return tuple(dict.fromkeys(names))
 
 
 def _switch(values: Mapping[str, Any], key: str) -> bool:
@@ -194,4 +229,5 @@ def as_plain(settings: Settings) -> dict[str, Any]:
         for field in dataclasses.fields(settings)
         if field.name not in ("acceleration", "warnings", "changed", "given")
     }
-    return plain | {"formats": list(settings.formats), "acceleration": settings.acceleration.to_dict()}
+    lists = {"formats": list(settings.formats), "export": list(settings.export)}
+    return plain | lists | { "acceleration": settings.acceleration.to_dict()}

@@ -74,6 +74,7 @@ def build_report(
     acceleration: Report,
     seconds: Mapping[str, float],
     warnings: Sequence[str],
+    more: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The report of a command.
 
@@ -81,6 +82,7 @@ def build_report(
         inputs: files that were read.
         objects: one description each, see `describe`, with their names and files.
         seconds: wall-clock of loading, running and writing.
+        more: further entries, after the objects.
     """
     return {
         "model": settings.model,
@@ -90,6 +92,7 @@ def build_report(
         "device": device,
         "inputs": dict(inputs),
         "objects": [dict(item) for item in objects],
+        **more,
         "acceleration": acceleration.to_dict(),
         "seconds": dict(seconds),
         "peak_memory_bytes": acceleration.peak_memory_bytes,
@@ -163,4 +166,8 @@ def _object(item: Mapping[str, Any]) -> str:
     if "gaussians" in item:
         sizes.append(f"{item['gaussians']:,} Gaussians")
     sizes.append(f"{sum(item['stage_seconds'].values()):.2f} s")
+    if "exported" in item:
+        sizes.insert(0, f"{item['exported']['faces']:,} faces of")
+    if "mask_iou" in item:
+        sizes.append(f"mask IoU {item['mask_iou']:.2f}")
     return ", ".join(sizes)

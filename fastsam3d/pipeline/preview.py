@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from fastsam3d.pipeline.geometry import CAMERA_TO_GLTF, linear_to_srgb, srgb_to_linear, vertex_normals
 from fastsam3d.pipeline.preprocessing import ASSUMED_FIELD_OF_VIEW, as_image, as_mask
-from fastsam3d.pipeline.rasterizer import rasterize
+from fastsam3d.pipeline.rasterizer import Fragments, rasterize
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
 
 FIELD_OF_VIEW = 28.0
@@ -61,19 +61,22 @@ def shade(colors: np.ndarray, normals: np.ndarray, towards: np.ndarray) -> np.nd
 def render_mesh(
     vertices: np.ndarray,
     faces: np.ndarray,
-    colors: np.ndarray,
+    colors: np.ndarray | Callable[[Fragments], np.ndarray],
     azimuth: float = 30.0,
     elevation: float = 20.0,
     size: int = 320,
     radius: float | None = None,
+    normals: np.ndarray | None = None,
 ) -> Image.Image:
     """One view of a coloured mesh on a light ground, `size` x `size` pixels.
 
     Args:
-        vertices, faces, colors: `[V, 3]` (z up), `[F, 3]`, `[V, 3]` sRGB 0..1.
+        vertices, faces: `[V, 3]` (z up), `[F, 3]`.
+        colors: `[V, 3]` sRGB 0..1, or what gives the colours `[P, 3]` of pixels.
         azimuth, elevation: degrees, see `view_rotation`.
         radius: half of the side of what the picture shows, in object units; default: the whole object from
             every side.
+        normals: `[V, 3]`; default: of the mesh's own vertices.
     """
     canvas = size * SUPERSAMPLE
     rows = np.linspace(0, 1, canvas)[:, None, None]
@@ -95,10 +98,12 @@ def render_mesh(
         _cast_shadow(picture, vertices, faces, float(low[2]), project)
         screen, depth = project(vertices)
         hit = rasterize(screen, depth, faces, canvas, canvas)
-        normals = hit.interpolate(vertex_normals(vertices, faces), faces) @ rotation.T
+        smooth = vertex_normals(vertices, faces) if normals is None else normals
+        facing = hit.interpolate(smooth, faces) @ rotation.T
         rays = np.stack([hit.pixels % canvas, hit.pixels // canvas], axis=1) + 0.5 - canvas / 2
         towards = np.stack([-rays[:, 0], rays[:, 1], np.full(len(rays), focal)], axis=1) / focal
-        lit = shade(hit.interpolate(colors, faces), normals, towards)
+        shown = colors(hit) if callable(colors) else hit.interpolate(colors, faces)
+        lit = shade(shown, facing, towards)
         lit = lit * _crevices(hit.pixels, hit.depth, canvas, radius)[:, None]
         picture.reshape(-1, 3)[hit.pixels] = lit
     return _to_image(picture).resize((size, size), Image.Resampling.BOX)

@@ -80,7 +80,7 @@ def reconstruct_scene(
     done = {name: SceneObject(name, result) for name, result in (finished or {}).items() if name in labels}
     order = sorted(range(len(masks)), key=lambda index: (_content(masks[index]), labels[index]))
     for first in range(0, len(order), size):
-        group = [index for index in order[first : first + size]]
+        group = order[first : first + size]
         if all(labels[index] in done for index in group):
             continue
         sampled = _sample(pipeline, picture, [masks[i] for i in group], [labels[i] for i in group], seed, progress)

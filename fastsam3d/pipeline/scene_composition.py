@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fastsam3d.pipeline.files import write_atomically
 from fastsam3d.pipeline.geometry import CAMERA_TO_GLTF, Z_UP_TO_Y_UP, matrix_to_quaternion_xyzw
 from fastsam3d.pipeline.gltf import Node, glb_bytes
 from fastsam3d.pipeline.pose import Pose, quaternion_to_matrix
-from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
+from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, TexturedMesh
 
 FRAME = (
     "camera: x left, y up, z forward; p_camera = (p_object * scale) @ R(rotation_wxyz) + translation, "
@@ -54,6 +54,25 @@ class Scene:
     def layout(self) -> dict[str, Any]:
         """Poses and bounding boxes as plain values, for JSON."""
         return {"frame": FRAME, "objects": [_layout_entry(item) for item in self.objects]}
+
+    def placed_meshes(self, meshes: Mapping[str, Mesh] | None = None) -> list[Mesh]:
+        """All meshes at their places in the frame of `glb_bytes`, turned to z up: what the turntable takes."""
+        given = meshes or {}
+        turn = CAMERA_TO_GLTF @ Z_UP_TO_Y_UP.T
+        placed = []
+        for item in self.objects:
+            result = item.reconstruction
+            mesh = None if result is None else given.get(item.name, result.mesh)
+            if result is None or mesh is None or mesh.is_empty:
+                continue
+            points = result.pose.apply(torch.tensor(mesh.vertices, dtype=torch.float32)).numpy() @ turn
+            changes: dict[str, Any] = {"vertices": points.astype(np.float32)}
+            if isinstance(mesh, TexturedMesh):
+                changes["normals"] = (mesh.normals @ quaternion_to_matrix(result.pose.rotation).numpy() @ turn).astype(
+                    np.float32
+                )
+            placed.append(replace(mesh, **changes))
+        return placed
 
     def glb_bytes(self, meshes: Mapping[str, Mesh] | None = None) -> bytes:
         """All meshes as one `.glb`, a named node each, at their poses.

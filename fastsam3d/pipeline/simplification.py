@@ -67,7 +67,9 @@ def close_surface(mesh: Mesh) -> Mesh:
     if not loops and kept.all() and faces is mesh.faces:
         return mesh
     faces = faces[kept]
-    middles, middle_colors, fans = [], [], []
+    middles: list[np.ndarray] = []
+    middle_colors: list[np.ndarray] = []
+    fans: list[np.ndarray] = []
     for loop in loops:
         rim = np.array(loop)
         middle = len(vertices) + len(middles)
@@ -87,9 +89,10 @@ def close_surface(mesh: Mesh) -> Mesh:
 
 
 def is_watertight(mesh: Mesh) -> bool:
-    """Whether every directed edge occurs once, and its opposite too."""
-    edges = _directed_edges(mesh.faces)
-    span = int(mesh.faces.max(initial=0)) + 1
+    """Whether every directed edge occurs once, and its opposite too; vertices at the same place count as one."""
+    faces = np.unique(mesh.vertices, axis=0, return_inverse=True)[1].reshape(-1)[mesh.faces]
+    edges = _directed_edges(faces)
+    span = int(faces.max(initial=0)) + 1
     codes = edges[:, 0] * span + edges[:, 1]
     opposite = edges[:, 1] * span + edges[:, 0]
     return len(codes) > 0 and len(np.unique(codes)) == len(codes) and bool(np.isin(opposite, codes).all())

@@ -91,8 +91,8 @@ def _spread(picture: np.ndarray, reach: int) -> np.ndarray:
         weight = np.pad(known.astype(np.float32), 1)
         height, width = known.shape
         windows = [(row, column) for row in range(3) for column in range(3) if (row, column) != (1, 1)]
-        total = sum(values[r : r + height, c : c + width] for r, c in windows)
-        count = sum(weight[r : r + height, c : c + width] for r, c in windows)
+        total = np.sum([values[r : r + height, c : c + width] for r, c in windows], axis=0)
+        count = np.sum([weight[r : r + height, c : c + width] for r, c in windows], axis=0)
         fresh = ~known & (count > 0)
         picture[fresh] = total[fresh] / count[fresh][:, None]
         known = known | fresh

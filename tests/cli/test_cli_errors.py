@@ -171,7 +171,7 @@ def test_unknown_checkpoint(words, expected, folder, tmp_path, capsys):
         (["presets", "balance"], "unknown preset 'balance'. Did you mean balanced?"),
         (["presets", "--key"], "presets takes"),
         (["scene", "--image_dir", "/nowhere"], "/nowhere is no folder"),
-        (["scene", "--image_path", "x.png"], "unknown flag --image_path"),
+        (["scene", "--mask_path", "x.png"], "unknown flag --mask_path"),
         (["bench", "object=3"], "object"),
         (["train", "minute=3"], "minutes"),
     ],

@@ -22,7 +22,7 @@ def test_writes_all_files_and_a_table(run, folder, tmp_path):
     assert code == 0, stderr
     assert {path.name for path in out.iterdir()} == {
         "vase_0.glb",
-        "vase_0.ply",
+        "vase_0_points.ply",
         "vase_0_preview.png",
         "report.json",
     }
@@ -158,7 +158,7 @@ def test_nothing_is_left_where_the_run_fails(run, folder, tmp_path, loaded, monk
     def broken(*_arguments, **_options):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("fastsam3d.pipeline.export.export", broken)
+    monkeypatch.setattr("fastsam3d.pipeline.export.export_mesh", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         run("infer", "--image_path", folder, "--output_dir", out)
     assert not (tmp_path / "new").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -11,11 +12,15 @@ import pytest
 import torch
 import trimesh
 
+import fastsam3d
 from fastsam3d.errors import UserError
+from fastsam3d.models.gaussian import Gaussian
 from fastsam3d.pipeline.pose import Pose
+from fastsam3d.pipeline.preprocessing import prepare_condition, share_picture
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
-from fastsam3d.pipeline.scene_composition import Scene, SceneObject
 from fastsam3d.pipeline.scene import reconstruct_scene
+from fastsam3d.pipeline.scene_composition import Scene, SceneObject
+from fastsam3d.pipeline.storage import load_reconstruction, save_reconstruction
 
 
 def box(extents: tuple[float, float, float], pose: Pose) -> Reconstruction:
@@ -29,7 +34,7 @@ def test_objects_are_independent_and_failures_stay_alone(pipeline, picture) -> N
     image, mask = picture
     other = np.zeros_like(mask)
     other[30:46, 40:60] = True
-    scene = reconstruct_scene(pipeline, image, [mask, np.zeros_like(mask), other], seed=5)
+    scene = reconstruct_scene(pipeline, image, [mask, np.zeros_like(mask), other], seed=5, batch=1)
     assert [item.name for item in scene.objects] == ["object_0", "object_1", "object_2"]
     assert len(scene.reconstructions) == 2
     assert "empty" in scene.failures["object_1"]
@@ -63,7 +68,102 @@ def test_progress_names_the_object(pipeline, picture) -> None:
     image, mask = picture
     seen = set()
     reconstruct_scene(pipeline, image, [mask, mask], progress=lambda name, *_: seen.add(name))
-    assert seen == {"object_0", "object_1"}
+    assert seen == {"object_0", "object_1", "object_0, object_1"}
+
+
+def places(count: int) -> list[np.ndarray]:
+    """Different masks of one picture."""
+    masks = []
+    for index in range(count):
+        mask = np.zeros((48, 64), dtype=bool)
+        mask[6 + 5 * index : 26 + 4 * index, 4 + 9 * index : 22 + 9 * index] = True
+        masks.append(mask)
+    return masks
+
+
+def everything(item: SceneObject) -> list[np.ndarray]:
+    result = item.reconstruction
+    mesh, pose, structure = result.mesh, result.pose, result.structure
+    tensors = [pose.rotation, pose.translation, pose.scale, structure.coords, result.feats]
+    tensors += [structure.latents[name] for name in sorted(structure.latents)]
+    return [mesh.vertices, mesh.faces, mesh.vertex_colors, *(t.numpy() for t in tensors)]
+
+
+@pytest.mark.parametrize("preset", ["off", "balanced"])
+def test_a_batch_gives_what_single_runs_give(pipeline, picture, preset) -> None:
+    image, masks = picture[0], places(3)
+    with fastsam3d.accelerate(pipeline, preset):
+        together = reconstruct_scene(pipeline, image, masks, batch=3, seed=3)
+        alone = [pipeline.run(image, mask, seed=3) for mask in masks]
+    for item, single in zip(together.objects, alone, strict=True):
+        for name, latent in single.structure.latents.items():
+            assert torch.allclose(item.reconstruction.structure.latents[name], latent, atol=2e-5)
+        for a, b in zip(everything(item), everything(SceneObject("", single)), strict=True):
+            assert np.allclose(a, b, atol=1e-3)
+
+
+def test_the_order_of_the_objects_and_an_interruption_change_no_byte(pipeline, picture) -> None:
+    image, masks = picture[0], places(4)
+    names = ["a", "b", "c", "d"]
+    first = reconstruct_scene(pipeline, image, masks, names=names, batch=3)
+    turned = reconstruct_scene(pipeline, image, masks[::-1], names=names[::-1], batch=3)
+    kept = {item.name: item.reconstruction for item in first.objects if item.name in ("a", "c")}
+    made = []
+    resumed = reconstruct_scene(
+        pipeline, image, masks, names=names, batch=3, finished=kept, on_object=lambda item: made.append(item.name)
+    )
+    assert sorted(made) == ["b", "d"]
+    assert [item.name for item in turned.objects] == ["d", "c", "b", "a"]
+    for item in first.objects:
+        for other in (turned, resumed):
+            (same,) = [entry for entry in other.objects if entry.name == item.name]
+            for a, b in zip(everything(item), everything(same), strict=True):
+                assert a.tobytes() == b.tobytes()
+
+
+def test_a_batch_that_fails_falls_back_to_single_runs(pipeline, picture, monkeypatch) -> None:
+    image, masks = picture[0], places(2)
+    monkeypatch.setattr(pipeline, "sample_structures", lambda *a, **k: 1 / 0)
+    scene = reconstruct_scene(pipeline, image, masks, batch=2)
+    assert not scene.failures
+
+
+def test_the_full_frame_is_prepared_once(pipeline, picture, monkeypatch) -> None:
+    seen = []
+    embed = pipeline.embed_condition
+    monkeypatch.setattr(pipeline, "embed_condition", lambda name, inputs: seen.append(inputs) or embed(name, inputs))
+    reconstruct_scene(pipeline, picture[0], places(3), batch=2)
+    assert len(seen) == 6
+    assert all(inputs["rgb_image"] is seen[0]["rgb_image"] for inputs in seen)
+
+
+def test_a_shared_picture_prepares_what_a_single_one_does(picture) -> None:
+    image, mask = picture
+    rng = np.random.default_rng(0)
+    points = rng.normal((0, 0, 4), size=(48, 64, 3)).astype(np.float32)
+    points[:3] = np.nan
+    for given in (None, points):
+        for over in ("all", "mask"):
+            plain = prepare_condition(image, mask, given, image_size=32, scale_over=over)
+            shared = prepare_condition(share_picture(image, given, image_size=32), mask, image_size=32, scale_over=over)
+            assert plain.keys() == shared.keys()
+            assert all(torch.equal(plain[key].nan_to_num(7), shared[key].nan_to_num(7)) for key in plain)
+
+
+def test_reconstructions_survive_the_disk(pipeline, picture, tmp_path) -> None:
+    result = pipeline.run(*picture, seed=2)
+    count = 5
+    parts = {"xyz": (count, 3), "features_dc": (count, 1, 3), "scaling": (count, 3), "rotation": (count, 4)}
+    gaussian = Gaussian(**{name: torch.rand(shape) for name, shape in parts.items()}, opacity=torch.rand(count, 1))
+    result = dataclasses.replace(result, gaussian=gaussian)
+    loaded = load_reconstruction(save_reconstruction(result, tmp_path / "a.safetensors"))
+    pairs = zip(everything(SceneObject("a", result)), everything(SceneObject("a", loaded)), strict=True)
+    assert all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+    assert torch.equal(loaded.gaussian.get_scaling, gaussian.get_scaling)
+    assert (loaded.seed, loaded.stage_seconds) == (2, result.stage_seconds)
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-200])
+    with pytest.raises(UserError, match="damaged"):
+        load_reconstruction(tmp_path / "a.safetensors")
 
 
 def test_composed_file_is_the_camera_frame_with_x_and_z_reversed() -> None:
