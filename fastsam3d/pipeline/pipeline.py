@@ -25,6 +25,7 @@ from fastsam3d.pipeline.preprocessing import (
     share_picture,
 )
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, SampledStructure, SparseStructure
+from fastsam3d.pipeline.residency import Residency, Resident
 from fastsam3d.pipeline.timing import Progress, StageClock, recording, stage, step_reporter
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Pipeline:
         config: sizes and constants of the model.
         device: where the networks are.
         autocast: dtype of the networks' mixed precision; None runs them as they are stored.
+        residency: brings each network to the device for its stage; by default all of them are there.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Pipeline:
         config: ModelConfig,
         device: torch.device | str = "cpu",
         autocast: torch.dtype | None = None,
+        residency: Residency | None = None,
     ) -> None:
         self.models = models
         self.condition_embedders = dict(condition_embedders)
         self.config = config
         self.device = torch.device(device)
         self.autocast = autocast
+        self.residency: Residency = residency or Resident()
 
     @torch.no_grad()
     def run(
@@ -95,7 +99,7 @@ class Pipeline:
             UserError: unusable input, or a format that this model has no decoder for.
         """
         self._check_formats(formats)
-        with recording(StageClock(self.device, progress)) as clock:
+        with self.residency.running(), recording(StageClock(self.device, progress)) as clock:
             with stage("preprocess"):
                 inputs = self.preprocess(image, mask, pointmap)
             if sampled is None:
@@ -172,7 +176,7 @@ class Pipeline:
         self, name: Literal["sparse_structure", "structured_latent"], inputs: ConditionInputs
     ) -> Tensor:
         """Condition tokens `[1, L, C]` of a stage."""
-        with stage(TIMED_EMBEDDING[name]), self._mixed_precision():
+        with stage(TIMED_EMBEDDING[name]), self.residency.using(EMBEDDERS[name]), self._mixed_precision():
             return self.condition_embedders[EMBEDDERS[name]](**inputs)
 
     @torch.no_grad()
@@ -193,7 +197,7 @@ class Pipeline:
     def _sample_structure_latents(self, condition: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Latents of as many objects as there are generators; `condition [B, L, C]`."""
         sampler: Any = self.models["ss_generator"]
-        with stage("sparse_structure"), self._mixed_precision():
+        with stage("sparse_structure"), self.residency.using("ss_generator"), self._mixed_precision():
             shapes = sampler.reverse_fn.backbone.latent_shapes(1)
             drawn = [
                 {name: torch.randn(shapes[name], generator=generator) for name in sorted(shapes)}
@@ -216,7 +220,7 @@ class Pipeline:
             latents: of the first stage; `shape` is decoded.
             generator: used only where a halved grid still has too many voxels, to choose among them.
         """
-        with self._mixed_precision():
+        with self.residency.using("ss_decoder"), self._mixed_precision():
             logits = self.models["ss_decoder"](latents["shape"]).float()
         occupied = drop_fragments(occupied_voxels(logits), self.config.minimum_component_share)
         shell, inside = split_interior(occupied, self.config.downsample_ss_dist)
@@ -241,7 +245,7 @@ class Pipeline:
         """
         sampler: Any = self.models["slat_generator"]
         channels = len(self.config.slat_mean)
-        with stage("structured_latent"), self._mixed_precision():
+        with stage("structured_latent"), self.residency.using("slat_generator"), self._mixed_precision():
             coords = structure.coords
             if self.config.noise_by_place:
                 side = self.config.resolution
@@ -273,18 +277,18 @@ class Pipeline:
         self._check_formats(formats)
         decoded: dict[str, Any] = {}
         if "mesh" in formats:
-            decoded["mesh"] = self.decode_mesh(feats, structure)
+            decoded["mesh"] = self.decode_mesh(feats, structure, last="gaussian" not in formats)
         if "gaussian" in formats:
-            with stage("gaussian_decode"):
+            with stage("gaussian_decode"), self.residency.using("slat_decoder_gs", last=True):
                 decoded["gaussian"] = self.models["slat_decoder_gs"](feats, structure.coords)[0]
         return decoded
 
     @torch.no_grad()
-    def decode_mesh(self, feats: Tensor, structure: SparseStructure) -> Mesh:
-        """Latents to the coloured surface in the object frame."""
+    def decode_mesh(self, feats: Tensor, structure: SparseStructure, last: bool = True) -> Mesh:
+        """Latents to the coloured surface in the object frame. `last`: no other network follows in this run."""
         decoder: Any = self.models["slat_decoder_mesh"]
         interior = structure.interior_coords if len(structure.interior_coords) else None
-        with stage("mesh_decode"):
+        with stage("mesh_decode"), self.residency.using("slat_decoder_mesh", last=last):
             output = decoder(feats, structure.coords)
         with stage("surface"):
             surface = decoder.extract(output, interior)
