@@ -45,6 +45,7 @@ After the flags, any setting as key=value; python -m fastsam3d presets --keys li
   model.ss_sampler.inference_steps=12
   device=cuda              cpu, cuda, cuda:1; default: cuda where there is one
   precision=bfloat16       mixed precision; default float32
+  memory=8gb               fit on such a card (12gb, 24gb): weights wait on the host for their stage
   formats=[mesh]           also gaussian, where the model has its decoder
   depth=moge               estimate the point map where no file gives one (depth_model=FILE: MoGe's weights)
 

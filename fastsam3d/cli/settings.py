@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fastsam3d.pipeline.pipeline import Pipeline
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+MEMORY = ("none", "8gb", "12gb", "24gb")
+"""Keys of `fastsam3d.pipeline.memory.BUDGETS`, here without importing PyTorch."""
 FORMATS = ("mesh", "gaussian")
 DEPTHS = ("none", "moge")
 EXPORTS = ("glb", "obj", "stl", "ply")
@@ -49,6 +51,7 @@ class Settings:
     seed: int
     device: str
     precision: str
+    memory: str
     formats: tuple[str, ...]
     preview: bool
     export: tuple[str, ...]
@@ -93,6 +96,7 @@ class Settings:
             random_weights=self.random_weights,
             formats=self.formats,
             autocast=autocast,
+            memory=self.memory,
         )
         for part, values in self.samplers.items():
             generator = pipeline.models[part.replace("_sampler", "_generator")]
@@ -135,6 +139,7 @@ def settings_from(arguments: Arguments) -> Settings:
         seed=_whole(values, "seed", MAXIMUM_SEED),
         device=_text(values, "device") or "auto",
         precision=_choice(values, "precision", PRECISIONS),
+        memory=_choice(values, "memory", MEMORY),
         formats=tuple(dict.fromkeys(formats)),
         preview=_switch(values, "preview"),
         export=_exports(values),

@@ -288,6 +288,10 @@ class Host(ABC):
         """Techniques that cannot be attached to this very pipeline, by config group, and why."""
         return {}
 
+    def memory_limits(self) -> dict[str, Any]:
+        """Settings, as `group.key: value`, that the pipeline's memory budget leaves no choice about."""
+        return {}
+
     def left_out(self) -> list[str]:
         """Exact savings that this very pipeline has no room for, in words; everything else works."""
         return []

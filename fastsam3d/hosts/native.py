@@ -342,6 +342,14 @@ class NativeHost(Host):
 
         return ModelFlops(self.pipeline.config)
 
+    def memory_limits(self) -> dict[str, Any]:
+        limit = getattr(self.pipeline, "memory", None)
+        if limit is None or not limit.plan.staged:
+            return {}
+        # Kept casts would stay on the device when the weights that they were made of have left it.
+        limits = {"exact.cast_weights": False}
+        return limits if limit.plan.condition_cache else {**limits, "exact.condition_cache": False}
+
     def cast_layers(self) -> list[Any]:
         if self.pipeline.autocast is None:
             return []

@@ -23,8 +23,10 @@ from fastsam3d.pipeline.checkpoints import (
     parts_of,
     read_state,
 )
+from fastsam3d.pipeline.memory import plan_limit
 from fastsam3d.pipeline.official_settings import read_folder, with_official_settings
 from fastsam3d.pipeline.pipeline import Pipeline
+from fastsam3d.pipeline.residency import Residency, Resident, StagedWeights
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ def load_pipeline(
     formats: tuple[str, ...] = ("mesh", "gaussian"),
     autocast: torch.dtype | None = None,
     half_weights: bool = True,
+    memory: str = "none",
 ) -> Pipeline:
     """Builds a pipeline, ready to run.
 
@@ -53,12 +56,16 @@ def load_pipeline(
         autocast: dtype of mixed precision, None for none.
         half_weights: with `autocast`, store the matrices in that type, cast once (`fastsam3d.models.precision`);
             false keeps them in fp32 and casts at every call.
+        memory: `8gb`, `12gb`, `24gb`: size of the card that the run shall fit on; weights then wait on the host
+            for their stage if they have to (`fastsam3d.pipeline.memory`). `none`: no limit, all weights on the device.
 
     Raises:
-        UserError: unknown model, absent device, missing or unfitting weights.
+        UserError: unknown model, absent device, missing or unfitting weights, or a model that does not fit the memory.
     """
     config = load_model_config(_config_path(model))
     target = check_device(device)
+    precision = "float32" if autocast is None or not half_weights else str(autocast).removeprefix("torch.")
+    limit = plan_limit(config, memory, formats, precision, target)
     folder = None
     if not random_weights:
         folder, values = read_folder(_checkpoint_directory(model, checkpoint_dir))
@@ -75,16 +82,22 @@ def load_pipeline(
         for name, network in build_networks(config, formats):
             if autocast is not None and half_weights:
                 store_half(name, network, autocast, target)
-            networks[name] = network
+            # One network at a time is on the device in full precision; staged ones wait on the host.
+            networks[name] = network.to("cpu") if limit.plan.staged else network
     embedders = {name: networks.pop(name) for name in EMBEDDERS}
     models = nn.ModuleDict(networks)
     if folder is not None:
         load_weights(models, embedders, folder)
     else:
         logger.warning("model %s runs with random weights: good for timing, its objects mean nothing", model)
+    residency: Residency = Resident()
     for module in (models, *embedders.values()):
-        module.to(target).eval().requires_grad_(False)
-    return Pipeline(models, embedders, config, target, autocast)
+        module.eval().requires_grad_(False)
+        if not limit.plan.staged:
+            module.to(target)
+    if limit.plan.staged:
+        residency = StagedWeights({**dict(models.items()), **embedders}, target, limit.plan.overlap)
+    return Pipeline(models, embedders, config, target, autocast, residency, limit)
 
 
 def check_device(device: torch.device | str) -> torch.device:

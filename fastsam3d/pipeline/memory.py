@@ -26,7 +26,7 @@ RESERVE = GIB
 """Of a card's memory for the CUDA context, library handles and fragmentation."""
 PRECISIONS = ("float32", "float16", "bfloat16")
 TYPICAL_SHARE = 0.1
-"""Voxels of a typical object as a share of the grid's cells; 26,300 of 64^3 in public logs (architecture, section 6)."""
+"""Voxels of a typical object as a share of the grid's cells: 26,300 of 64^3 in public logs (section 6)."""
 
 STAGES = {
     "ss_condition": "ss_condition_embedder",
@@ -48,7 +48,7 @@ POINT_TOKEN = 11.5 * 2**10  # a point of the point-map embedder, width 512
 LATENT_VOXEL = 10 * 2**10  # a voxel of the latent stage, width 1024: four to a token, tables, convolutions
 GAUSSIAN_VOXEL = 21 * 2**10  # a voxel of a decoder's trunk, width 768
 FINE_CHANNEL = 15.0  # a channel of a finest voxel in the mesh decoder: group normalisation in fp32, three copies
-SURFACE_VOXEL = 1300  # a finest voxel during extraction: features in fp32, corner values, sorted corner ids
+SURFACE_VOXEL = 1500  # a finest voxel during extraction: features in fp32, neighbours, corner values, corner ids
 GATHERED = 1 << 27  # elements that a sparse convolution gathers at a time on a GPU
 WORKSPACE = 256 * 2**20  # of cuBLAS and cuDNN
 
@@ -109,6 +109,57 @@ class PeakEstimate:
         return self.plan.budget is None or self.peak <= self.plan.budget
 
 
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The budget of a loaded pipeline.
+
+    Attributes:
+        config, memory, formats, precision: what was loaded, and under which setting.
+        plan: how it keeps to the budget.
+    """
+
+    config: ModelConfig
+    memory: str
+    formats: tuple[str, ...]
+    precision: str
+    plan: MemoryPlan
+
+    def check(self, voxels: int) -> None:
+        """Refuses an object before its latent stage begins, where it would not fit.
+
+        Raises:
+            UserError: names the stage, what it needs and what would fit.
+        """
+        need = estimate_peak(
+            self.config, voxels=voxels, formats=self.formats, precision=self.precision, plan=self.plan
+        )
+        if not need.fits:
+            raise UserError(_refusal(self.config, self.memory, self.plan.budget, voxels, self.formats, self.precision))
+
+
+def plan_limit(
+    config: ModelConfig, memory: str, formats: Iterable[str], precision: str, device: torch.device
+) -> MemoryLimit:
+    """The budget under which a pipeline will be loaded; on a CUDA device no more than the card has.
+
+    Raises:
+        UserError: a typical object would not fit, or the setting is unknown.
+    """
+    budget = budget_bytes(memory)
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device).total_memory - RESERVE
+        if budget is None and estimate_peak(config, formats=formats, precision=precision).peak > card:
+            fitting = [name for name, size in BUDGETS.items() if size is not None and size - RESERVE <= card]
+            raise UserError(
+                f"{torch.cuda.get_device_name(device)} has {_gib(card + RESERVE)}, too little for model={config.name} "
+                f"with precision={precision}. Try {f'memory={fitting[-1]}, or ' if fitting else ''}precision=float16."
+            )
+        budget = None if budget is None else min(budget, card)
+    formats = tuple(formats)
+    plan = PLANS[0] if budget is None else choose_plan(config, memory, budget, formats=formats, precision=precision)
+    return MemoryLimit(config, memory, formats, precision, plan)
+
+
 def budget_bytes(memory: str) -> int | None:
     """Bytes that tensors may take under `memory`, `8gb` and so on; None for `none`.
 
@@ -152,7 +203,10 @@ def estimate_peak(
     formats = tuple(formats)
     voxels = typical_voxels(config) if voxels is None else voxels
     if plan is None:
-        plan = choose_plan(config, memory, formats=formats, precision=precision)
+        budget = budget_bytes(memory)
+        plan = PLANS[0]
+        if budget is not None:
+            plan = choose_plan(config, memory, budget, formats=formats, precision=precision)
     weights = weight_bytes(config, formats, precision)
     work = _working_memory(config, voxels, precision)
     if condition_cache and plan.condition_cache:
@@ -174,64 +228,47 @@ def estimate_peak(
 
 
 def choose_plan(
-    config: ModelConfig,
-    memory: str,
-    *,
-    formats: Iterable[str] = ("mesh", "gaussian"),
-    precision: str = "float32",
+    config: ModelConfig, memory: str, budget: int, *, formats: tuple[str, ...], precision: str
 ) -> MemoryPlan:
     """The fastest way to run that keeps to a budget: for the largest object if possible, else for a typical one.
+
+    Args:
+        memory: name of the budget, for the message.
+        budget: bytes.
 
     Raises:
         UserError: not even a typical object fits; says what would.
     """
-    budget = budget_bytes(memory)
-    if budget is None:
-        return PLANS[0]
-    formats = tuple(formats)
     for voxels in (config.max_voxels, typical_voxels(config)):
         for plan in PLANS:
             limited = replace(plan, budget=budget)
             if estimate_peak(config, voxels=voxels, formats=formats, precision=precision, plan=limited).fits:
                 return limited
-    raise UserError(_refusal(config, memory, typical_voxels(config), formats, precision))
+    raise UserError(_refusal(config, memory, budget, typical_voxels(config), formats, precision))
 
 
-def check_fits(
-    config: ModelConfig, memory: str, plan: MemoryPlan, voxels: int, formats: Iterable[str], precision: str
-) -> None:
-    """Refuses an object before its latent stage begins, where it would not fit.
-
-    Raises:
-        UserError: names the stage and what would fit.
-    """
-    formats = tuple(formats)
-    if not estimate_peak(config, voxels=voxels, formats=formats, precision=precision, plan=plan).fits:
-        raise UserError(_refusal(config, memory, voxels, formats, precision))
-
-
-def _refusal(config: ModelConfig, memory: str, voxels: int, formats: tuple[str, ...], precision: str) -> str:
-    smallest = replace(PLANS[-1], budget=budget_bytes(memory))
+def _refusal(
+    config: ModelConfig, memory: str, budget: int | None, voxels: int, formats: tuple[str, ...], precision: str
+) -> str:
+    smallest = replace(PLANS[-1], budget=budget)
     need = estimate_peak(config, voxels=voxels, formats=formats, precision=precision, plan=smallest)
     ways = []
-    for name, values in (
-        ("precision=float16", {"precision": "float16", "formats": formats}),
-        ("formats=[gaussian]", {"precision": precision, "formats": ("gaussian",)}),
-        ("precision=float16 formats=[gaussian]", {"precision": "float16", "formats": ("gaussian",)}),
-    ):
-        if config.slat_decoder_gs is None and "gaussian" in name:
-            continue
-        other = estimate_peak(config, voxels=voxels, plan=smallest, **values)  # type: ignore[arg-type]
-        if other.fits and values != {"precision": precision, "formats": formats}:
-            ways.append(f"{name} ({_gib(other.peak)})")
-    larger = [
-        f"memory={name}"
-        for name, card in BUDGETS.items()
-        if card is not None and need.plan.budget is not None and need.peak <= card - RESERVE
-    ]
+    others = [("float16", formats)]
+    if config.slat_decoder_gs is not None:
+        others += [(precision, ("gaussian",)), ("float16", ("gaussian",))]
+    for other_precision, other_formats in others:
+        changes = []
+        if other_precision != precision:
+            changes.append(f"precision={other_precision}")
+        if other_formats != formats:
+            changes.append(f"formats=[{','.join(other_formats)}]")
+        other = estimate_peak(config, voxels=voxels, plan=smallest, precision=other_precision, formats=other_formats)
+        if changes and other.fits:
+            ways.append(f"{' '.join(changes)} ({_gib(other.peak)})")
+    larger = [f"memory={name}" for name, card in BUDGETS.items() if card is not None and need.peak <= card - RESERVE]
     ways += larger[:1] or ["memory=none"]
     return (
-        f"memory={memory} leaves {_gib(need.plan.budget or 0)} for tensors, but an object of {voxels:,} voxels needs "
+        f"memory={memory} leaves {_gib(budget or 0)} for tensors, but an object of {voxels:,} voxels needs "
         f"{_gib(need.peak)} with precision={precision} (stage {need.largest}). What fits: {', or '.join(ways)}."
     )
 
@@ -257,7 +294,7 @@ def _working_memory(config: ModelConfig, voxels: int, precision: str) -> dict[st
     ss, slat, mesh = config.ss_generator, config.slat_generator, config.slat_decoder_mesh
     widths = [*mesh.upsample_channels]
     finest = voxels * 8 ** len(widths)
-    decoded = 64 * config.resolution**3 // 64 * config.ss_decoder.channels[-1]
+    decoded = config.resolution**3 * config.ss_decoder.channels[-1]
     context_ss = _condition_tokens(config.ss_condition_embedder)
     context_slat = _condition_tokens(config.slat_condition_embedder)
     gathered = GATHERED * 2  # of half-precision numbers

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastsam3d.errors import UserError
 from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.voxels import downsample_sparse_structure, drop_fragments, split_interior
+from fastsam3d.pipeline.memory import MemoryLimit
 from fastsam3d.pipeline.pose import Pose, decode_pose
 from fastsam3d.pipeline.preprocessing import (
     ConditionInputs,
@@ -53,6 +54,7 @@ class Pipeline:
         device: where the networks are.
         autocast: dtype of the networks' mixed precision; None runs them as they are stored.
         residency: brings each network to the device for its stage; by default all of them are there.
+        memory: the budget that objects are checked against; None checks nothing.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Pipeline:
         device: torch.device | str = "cpu",
         autocast: torch.dtype | None = None,
         residency: Residency | None = None,
+        memory: MemoryLimit | None = None,
     ) -> None:
         self.models = models
         self.condition_embedders = dict(condition_embedders)
@@ -70,6 +73,7 @@ class Pipeline:
         self.device = torch.device(device)
         self.autocast = autocast
         self.residency: Residency = residency or Resident()
+        self.memory = memory
 
     @torch.no_grad()
     def run(
@@ -243,6 +247,8 @@ class Pipeline:
             generator: CPU generator. With `noise_by_place` noise is drawn for every cell of the grid and
                 gathered, so that two runs whose voxels differ a little get the same noise where they agree.
         """
+        if self.memory is not None:
+            self.memory.check(len(structure.coords))
         sampler: Any = self.models["slat_generator"]
         channels = len(self.config.slat_mean)
         with stage("structured_latent"), self.residency.using("slat_generator"), self._mixed_precision():

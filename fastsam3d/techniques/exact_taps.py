@@ -2,7 +2,7 @@
 
 On a surface fewer than half of the 27 neighbours of a voxel are occupied. The plain convolution gathers all 27, zeros
 among them, for the sake of one large product; with the pairs of occupied voxels sorted by tap once for a voxel set, one
-product a tap does less than half of the work.
+product a tap does less than half of the work. On a CUDA device the technique rests: there the one large product wins.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class OccupiedTaps:
         """The convolution's `apply_to(feats, index)`."""
 
         def apply_to(feats: Tensor, index: Any) -> Tensor:
-            if torch.is_grad_enabled() or len(feats) == 0:
+            # A GPU multiplies the zeros faster than it starts and adds up one product a tap.
+            if torch.is_grad_enabled() or len(feats) == 0 or feats.device.type == "cuda":
                 return original(feats, index)
             pairs = index.table("pairs", lambda: occupied_pairs(index.neighbours()))
             kind = feats.device.type

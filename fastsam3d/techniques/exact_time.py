@@ -49,7 +49,9 @@ class TimeTable:
                 return original(x)
             if self._rows is None:
                 self._row = {value: index for index, value in enumerate(times)}
-                self._rows = original(self.site.inputs(torch.tensor(times, dtype=torch.float32, device=x.device)))
+                # Without waiting for the device, as everything inside the steps.
+                grid = torch.tensor(times, dtype=torch.float32).to(x.device, non_blocking=True)
+                self._rows = original(self.site.inputs(grid))
             row = self._row.get(time)
             if row is None:
                 return original(x)

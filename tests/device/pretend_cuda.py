@@ -71,6 +71,8 @@ class PretendCuda(TorchFunctionMode):
         if name == "__get__":
             return self._property(func, args)
         if name == "__set__":
+            if func.__self__.__name__ == "data":  # the tensor moves to where its new data are
+                subject.__dict__[_MARK] = is_marked(args[1])
             return func(*args, **kwargs)
         marked = [is_marked(x) for x in _tensors((args, kwargs))]
         if name in ("to", "cuda", "cpu", "copy_"):

@@ -61,8 +61,8 @@ def test_latent_stage_waits_for_tables_and_decisions_only(monkeypatch: pytest.Mo
         found = waits_during(pipeline, "slat_generator", mode)
         pipeline.run(*picture())
     outside = [entry for entry in found if "sparse_tensor.py" not in entry]
-    # Once before the loop: the number of cells.
-    assert len(outside) <= 2, outside
+    # Before and after the loop, not in it: the number of cells, and what the report counts.
+    assert len(outside) <= 4, outside
     assert len(found) <= 14, found
 
 
