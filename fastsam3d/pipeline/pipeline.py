@@ -154,10 +154,11 @@ class Pipeline:
         Raises:
             UserError: an unusable mask, or a result that is not finite. Then nothing is returned for any of them.
         """
-        with recording(StageClock(self.device, progress)) as clock:
+        with self.residency.running(), recording(StageClock(self.device, progress)) as clock:
             with stage("preprocess"):
                 inputs = [self.preprocess(image, mask) for mask in masks]
-            condition = torch.cat([self.embed_condition("sparse_structure", own) for own in inputs])
+            with self.residency.using(EMBEDDERS["sparse_structure"]):  # once for all objects
+                condition = torch.cat([self.embed_condition("sparse_structure", own) for own in inputs])
             generators = [torch.Generator().manual_seed(seed) for _ in masks]
             latents = self._sample_structure_latents(condition, generators)
             with stage("ss_decode"):
