@@ -22,6 +22,7 @@ VERBS = {
     "download": ("fastsam3d.cli.download", "fetches the official weights, or those of MoGe, from the Hugging Face Hub"),
     "doctor": ("fastsam3d.cli.doctor", "tells what is installed and missing, and whether a checkpoint folder is whole"),
     "bench": ("fastsam3d.evaluation.benchmark", "compares presets on held-out objects: seconds and quality"),
+    "flops": ("fastsam3d.evaluation.flops_command", "counts the operations of every stage under every preset"),
     "tune": ("fastsam3d.evaluation.tune", "searches the cheapest setting within a quality budget, writes a preset"),
     "train": ("fastsam3d.training.command", "trains the small model on procedural objects"),
 }

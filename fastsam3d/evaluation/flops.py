@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from fastsam3d.evaluation.flops_plan import passes_of
 from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.flops import ModelFlops, VoxelCounts
 from fastsam3d.models.flow_matching import TIME_SCALE, time_grid
@@ -90,8 +91,7 @@ def run_flops(
         if report is None:
             passes, runs = plain_passes(model, stage), 1
         else:
-            done = report.stages[stage]
-            passes, runs = passes_of(done), done.runs
+            passes, runs = passes_of(report, stage), report.stages[stage].runs
         sampled[stage] = sampling_flops(parts[stage], passes, exact, runs)
     stages = {
         "ss_condition": sum(costs.embedding(SPARSE_STRUCTURE).values()),
@@ -118,17 +118,6 @@ def plain_passes(model: Any, stage: str) -> Passes:
     generator = model.models["ss_generator" if stage == SPARSE_STRUCTURE else "slat_generator"]
     times = generator.times()[:-1]
     return Passes.full(len(times), sum(generator.reverse_fn.is_guided(time) for time in times))
-
-
-def passes_of(done: Any) -> Passes:
-    """Passes that a `StageReport` counted."""
-    share = done.tokens_kept
-    return Passes(
-        done.conditional_computed,
-        done.unconditional_computed,
-        share * done.conditional_computed,
-        share * done.unconditional_computed,
-    )
 
 
 def _scaled(counts: VoxelCounts, share: float) -> VoxelCounts:

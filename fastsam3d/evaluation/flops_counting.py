@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -98,6 +98,72 @@ class SamplingCounts:
             total += count * self.empty[branch] + tokens * (self.later[branch] - self.empty[branch])
             total += runs * (self.first[branch] - self.later[branch]) if count else 0.0
         return total
+
+
+def _combine(function: Callable[..., float], *counts: SamplingCounts) -> SamplingCounts:
+    """Applies a function to corresponding numbers."""
+
+    def pair(*values: tuple[float, float]) -> tuple[float, float]:
+        return function(*[v[0] for v in values]), function(*[v[1] for v in values])
+
+    return SamplingCounts(
+        pair(*[c.first for c in counts]), pair(*[c.later for c in counts]), pair(*[c.empty for c in counts])
+    )
+
+
+class ShallowCounter:
+    """Counts deep networks from two shallow ones: all blocks but the first are alike, so counts are linear in depth.
+
+    The same results as `NetworkCounter` within rounding, in a fraction of the time.
+    """
+
+    def __init__(self, config: ModelConfig, exact: ExactConfig | None = None) -> None:
+        self.config = config
+        self._one, self._two = (NetworkCounter(_with_depth(config, depth), exact) for depth in (1, 2))
+
+    def embedding(self, stage: str) -> float:
+        """Condition embedder of a stage; both image encoders of a stage must be equally deep."""
+        config = self.config.ss_condition_embedder if stage == SPARSE_STRUCTURE else self.config.slat_condition_embedder
+        if config.image.depth != config.mask.depth:
+            return NetworkCounter(self.config).embedding(stage)
+        return _line(config.image.depth, self._one.embedding(stage), self._two.embedding(stage))
+
+    def structure_decoder(self) -> float:
+        """The sparse-structure decoder."""
+        return self._one.structure_decoder()
+
+    def decoder(self, name: str, counts: VoxelCounts) -> float:
+        """`slat_decoder_mesh` or `slat_decoder_gs`; 0 for a model without it."""
+        config: Any = self.config.slat_decoder_mesh if name == "slat_decoder_mesh" else self.config.slat_decoder_gs
+        if config is None:
+            return 0.0
+        return _line(config.num_blocks, self._one.decoder(name, counts), self._two.decoder(name, counts))
+
+    def sampling(self, stage: str, counts: VoxelCounts | None = None) -> SamplingCounts:
+        """The velocity network of a stage; `counts` for the latent stage."""
+        config: Any = self.config.ss_generator if stage == SPARSE_STRUCTURE else self.config.slat_generator
+        one, two = self._one.sampling(stage, counts), self._two.sampling(stage, counts)
+        return _combine(lambda a, b: _line(config.num_blocks, a, b), one, two)
+
+
+def _line(depth: int, one: float, two: float) -> float:
+    return one + (depth - 1) * (two - one)
+
+
+def _with_depth(config: ModelConfig, depth: int) -> ModelConfig:
+    def embedder(part: Any) -> Any:
+        return replace(part, image=replace(part.image, depth=depth), mask=replace(part.mask, depth=depth))
+
+    gaussian = config.slat_decoder_gs
+    return replace(
+        config,
+        ss_condition_embedder=embedder(config.ss_condition_embedder),
+        slat_condition_embedder=embedder(config.slat_condition_embedder),
+        ss_generator=replace(config.ss_generator, num_blocks=depth),
+        slat_generator=replace(config.slat_generator, num_blocks=depth),
+        slat_decoder_mesh=replace(config.slat_decoder_mesh, num_blocks=depth),
+        slat_decoder_gs=gaussian and replace(gaussian, num_blocks=depth),
+    )
 
 
 class NetworkCounter:

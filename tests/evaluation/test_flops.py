@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from fastsam3d.__main__ import main
+from fastsam3d.config import load_preset
 from fastsam3d.evaluation.flops import count_run, plain_passes, run_flops
-from fastsam3d.evaluation.flops_counting import NetworkCounter
+from fastsam3d.evaluation.flops_command import render
+from fastsam3d.evaluation.flops_counting import NetworkCounter, ShallowCounter
+from fastsam3d.evaluation.flops_plan import Planner
+from fastsam3d.forecast import full_steps
 from fastsam3d.models.flops import ModelFlops, VoxelCounts
 from fastsam3d.pipeline.loading import model_config
 from fastsam3d.savings import Passes, sampling_flops
@@ -60,8 +67,6 @@ def test_counted_networks_agree_with_the_formulas():
         None,
         ExactConfig(),
         ExactConfig(zero_condition=False),
-        ExactConfig(condition_cache=False, shared_prefix=False),
-        ExactConfig(zero_condition=False, condition_cache=False),
     ],
 )
 @pytest.mark.parametrize("stage", [SPARSE_STRUCTURE, STRUCTURED_LATENT])
@@ -77,6 +82,54 @@ def test_counted_runs_agree_with_the_formulas(stage, exact):
         partial = Passes(9, 5, 4.5, 2.5)
         # Rounding to whole tokens, and the shared layers of a carved pass.
         assert counted.run(partial) == pytest.approx(sampling_flops(parts, partial, names), rel=0.02)
+
+
+@pytest.mark.slow
+def test_depth_follows_from_two_shallow_networks():
+    config, exact, counts = model_config("mini"), ExactConfig(), VoxelCounts.shell(800)
+    deep, shallow = NetworkCounter(config, exact), ShallowCounter(config, exact)
+    for stage, sizes in ((SPARSE_STRUCTURE, None), (STRUCTURED_LATENT, counts)):
+        passes = plain_passes(config, stage)
+        assert shallow.sampling(stage, sizes).run(passes) == pytest.approx(deep.sampling(stage, sizes).run(passes))
+        assert shallow.embedding(stage) == pytest.approx(deep.embedding(stage))
+    assert shallow.decoder("slat_decoder_mesh", counts) == deep.decoder("slat_decoder_mesh", counts)
+
+
+@pytest.mark.slow
+def test_plans_are_those_of_the_policies():
+    config = model_config("mini")
+    generator = {SPARSE_STRUCTURE: config.ss_sampler, STRUCTURED_LATENT: config.slat_sampler}
+    planner = Planner(config)
+    off = planner.plan(load_preset("off"), 10_000)
+    assert {stage: off.passes[stage] for stage in generator} == {s: plain_passes(config, s) for s in generator}
+    caching = load_preset("off", {"step_caching": {"enabled": True, "stride": 3, "warmup": 2, "safety_factor": 100.0}})
+    guided = [j < 19 for j in range(25)]
+    plan = full_steps(guided, 3, 2, caching["step_caching"].edge_steps)
+    passes = planner.plan(caching, 10_000).passes[SPARSE_STRUCTURE]
+    assert passes.conditional == len(plan)
+    assert passes.unconditional == sum(guided[j] for j in plan)
+    merging = load_preset("off", {"token_aggregation": {"enabled": True, "minimum_voxels": 5_000}})
+    assert planner.plan(merging, 10_000).voxels_kept < 0.8
+    assert planner.plan(merging, 4_000).voxels_kept == 1.0
+
+
+@pytest.mark.slow
+def test_command(capsys):
+    assert main(["flops", "model=mini", "voxels=800", "acceleration=exact", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    row = table["rows"][0]
+    assert row["acceleration"] == "exact"
+    assert row["total_tflop"] == pytest.approx(sum(row["tflop"].values()))
+    assert row["total_tflop"] < table["meta"]["untouched_tflop"]
+    text = render(table)
+    assert "one plain evaluation" in text
+    assert f"{1 - row['total_tflop'] / table['meta']['untouched_tflop']:.0%}" in text
+
+
+@pytest.mark.parametrize("wrong", ["model=none", "acceleration=exakt", "voxels=-3", "speed=9"])
+def test_command_says_what_is_wrong(capsys, wrong):
+    assert main(["flops", wrong]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 @pytest.mark.slow
