@@ -153,7 +153,8 @@ def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
     group.add_argument(
         "--pointmap",
         metavar="FILE",
-        help=".npy of camera-space points [H, W, 3]; none: without; default auto: pointmap.npy beside the picture",
+        help=".npy of camera-space points [H, W, 3] (x left, y up, z forward); none: without; "
+        "default auto: pointmap.npy beside the picture",
     )
     group.add_argument("--output_dir", metavar="DIR", help="folder for the results (default out)")
     group.add_argument("--seed", type=whole, metavar="N", help="of the noise (default 0)")

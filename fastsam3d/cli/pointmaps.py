@@ -25,10 +25,26 @@ def pointmap_of(settings: Settings, picture: Picture, console: Console) -> tuple
     pointmap, path, unused = read_pointmap(settings.pointmap, picture)
     if unused:
         console.warn(unused)
-    if pointmap is not None or settings.depth == "none":
-        return pointmap, None if path is None else str(path)
+    if pointmap is not None:
+        _warn_of_frame(pointmap, str(path), console)
+        return pointmap, str(path)
+    if settings.depth == "none":
+        return None, None
     from fastsam3d.pipeline.depth import load_moge
 
     model = load_moge(settings.depth_model, settings.device_name())
     console.note("estimating the point map with MoGe")
     return model(picture.pixels), settings.depth
+
+
+def _warn_of_frame(pointmap: np.ndarray, path: str, console: Console) -> None:
+    from fastsam3d.pipeline.depth import camera_frame
+
+    frame = camera_frame(pointmap)
+    if frame is None or frame[2] == (1, 1, 1):
+        return
+    name, axes, factors = frame
+    console.warn(
+        f"{path} looks like a point map in {name}'s camera frame ({axes}), but x left, y up, z forward is meant here. "
+        f"Multiply it by {list(factors)}; the layout is wrong otherwise."
+    )

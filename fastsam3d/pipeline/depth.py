@@ -27,8 +27,35 @@ DEPTH_MODELS = ("none", "moge")
 MOGE_REPOSITORY = "Ruicheng/moge-vitl"
 WEIGHTS = "model.pt"
 
+FRAMES = {
+    (-1, -1, 1): ("PyTorch3D", "x left, y up, z forward", (1, 1, 1)),
+    (1, 1, 1): ("OpenCV", "x right, y down, z forward", (-1, -1, 1)),
+    (1, -1, -1): ("OpenGL", "x right, y up, z backward", (-1, 1, -1)),
+}
+"""Camera frames by the signs of x along columns, of y along rows and of z: name, axes, factors to PyTorch3D's."""
+DECISIVE = 0.5
+"""Correlation of a ray's direction with the pixel's position from which a frame is recognised."""
+
 DepthModel = Callable[[Any], np.ndarray]
 """From a picture, uint8 `[H, W, 3]`, to its point map."""
+
+
+def camera_frame(points: np.ndarray) -> tuple[str, str, tuple[int, int, int]] | None:
+    """The camera frame that a point map `[H, W, 3]` is given in, an entry of `FRAMES`; None where that is not clear.
+
+    Whatever the scene, the ray of a pixel further right points further right, and of one further down, further down.
+    """
+    height, width = points.shape[:2]
+    step = max(1, int((height * width / 1e5) ** 0.5))
+    sample = points[::step, ::step].astype(np.float64)
+    rows, columns = np.mgrid[0:height:step, 0:width:step]
+    known = np.isfinite(sample).all(axis=2) & (np.abs(sample[..., 2]) > 1e-9)
+    if known.sum() < 16:
+        return None
+    x, y, z = sample[known].T
+    sides = [np.corrcoef(x / np.abs(z), columns[known]), np.corrcoef(y / np.abs(z), rows[known])]
+    signs = [int(np.sign(side[0, 1])) if abs(side[0, 1]) > DECISIVE else 0 for side in sides]
+    return FRAMES.get((signs[0], signs[1], int(np.sign(np.median(z)))))
 
 
 class Moge:

@@ -46,9 +46,13 @@ def test_moge_is_used_where_no_file_is(run, folder, tmp_path, moge):
 
 def test_a_file_wins_over_moge(run, folder, tmp_path, moge):
     points = np.ones((48, 64, 3), dtype=np.float32)
+    # OpenCV's frame: x grows to the right, y downwards.
+    points[..., 0], points[..., 1] = np.linspace(-1, 1, 64), np.linspace(-1, 1, 48)[:, None]
     np.save(folder / "pointmap.npy", points)
-    code, stdout, _ = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", "--json", "depth=moge")
+    words = ("--image_path", folder, "--output_dir", tmp_path / "o", "--json", "depth=moge")
+    code, stdout, stderr = run("infer", *words)
     assert code == 0
+    assert "looks like a point map in OpenCV's camera frame" in stderr and "[-1, -1, 1]" in stderr
     assert json.loads(stdout)["inputs"]["pointmap"].endswith("pointmap.npy")
     assert moge == []
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.depth import load_moge
+from fastsam3d.pipeline.depth import camera_frame, load_moge
 from fastsam3d.pipeline.preprocessing import fronto_parallel_rays
 
 FIELD_OF_VIEW = 50.0
@@ -101,3 +101,32 @@ def test_what_is_missing_is_said(weights: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the package moge, which is not installed"):
         load_moge(weights)
+
+
+def wavy_wall(height: int = 30, width: int = 40) -> np.ndarray:
+    """Points of a wall with waves in PyTorch3D's frame; a few are unknown."""
+    x, y = fronto_parallel_rays(height, width, 70.0)
+    depth = 3 + torch.sin(torch.arange(width) / 3).expand(height, -1) + torch.cos(torch.arange(height) / 4)[:, None]
+    points = torch.stack([x * depth, y[:, None] * depth, depth], dim=-1)
+    points[3:6, 5:20] = torch.nan
+    return points.numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"), [("PyTorch3D", (1, 1, 1)), ("OpenCV", (-1, -1, 1)), ("OpenGL", (-1, 1, -1))]
+)
+def test_camera_frames_are_recognised(name: str, factors: tuple[int, int, int]) -> None:
+    points = wavy_wall() * np.array(factors, dtype=np.float32)
+    found = camera_frame(points)
+    assert found is not None
+    assert found[0] == name
+    assert found[2] == factors
+    large = np.repeat(np.repeat(points, 20, axis=0), 20, axis=1)
+    assert camera_frame(large) == found
+
+
+def test_unclear_frames_are_not_guessed() -> None:
+    points = wavy_wall()
+    assert camera_frame(points[:, :, [2, 0, 1]]) is None
+    assert camera_frame(np.full((30, 40, 3), np.nan, dtype=np.float32)) is None
+    assert camera_frame(np.random.default_rng(0).normal(size=(30, 40, 3))) is None
