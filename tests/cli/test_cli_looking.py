@@ -1,0 +1,122 @@
+"""`view`, `turntable`, and the files that `--export` and its companions write."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+import trimesh
+from PIL import Image
+
+from fastsam3d.__main__ import main
+from fastsam3d.cli.view import make_server
+
+
+@pytest.fixture
+def vase(run, folder, tmp_path):
+    """Files of one object, and the folder that they are in."""
+    out = tmp_path / "out"
+    assert run("infer", "--image_path", folder, "--output_dir", out, "--export", "glb,stl,obj,ply", "name=vase")[0] == 0
+    return out
+
+
+def test_export_writes_what_was_asked_for(vase):
+    assert {path.name for path in vase.iterdir()} == {
+        "vase.glb",
+        "vase.obj",
+        "vase.stl",
+        "vase_points.ply",
+        "report.json",
+    }
+    report = json.loads((vase / "report.json").read_text())
+    assert {kind: axes["up"] for kind, axes in report["axes"].items()} == {
+        "glb": "+y",
+        "obj": "+y",
+        "stl": "+z",
+        "ply": "+z",
+    }
+    assert "object units" in report["units"]
+    assert report["objects"][0]["files"]["ply_holds"] == "points of the surface"
+    # The axes that the report names are those of the files: the vase is one thing, turned by a quarter.
+    up = {kind: trimesh.load(vase / f"vase.{kind}", process=False) for kind in ("glb", "obj", "stl")}
+    assert up["glb"].extents == pytest.approx(up["obj"].extents, abs=1e-4)
+    assert up["stl"].extents[[0, 2, 1]] == pytest.approx(up["glb"].extents, abs=1e-4)
+
+
+def test_fewer_faces_closed_and_textured(run, folder, tmp_path):
+    for module in ("fast_simplification", "xatlas", "scipy"):
+        pytest.importorskip(module)
+    words = ("--faces", 500, "--texture", 128, "--watertight", "--turntable", "name=vase", "preview=false")
+    code, stdout, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", *words)
+    assert code == 0, stderr
+    (item,) = json.loads((tmp_path / "o" / "report.json").read_text())["objects"]
+    assert item["exported"]["watertight"] is True and item["exported"]["texture"] == 128
+    assert item["exported"]["faces"] <= 550 < item["faces"]
+    mesh = trimesh.load(tmp_path / "o" / "vase.glb", process=False).to_mesh()
+    assert len(mesh.faces) == item["exported"]["faces"]
+    assert mesh.visual.material.baseColorTexture.size == (128, 128)
+    assert Image.open(tmp_path / "o" / "vase_turntable.gif").n_frames == 36
+    assert item["files"]["turntable"] == ["vase_turntable.png", "vase_turntable.gif"]
+    assert "500 faces of" in stdout or f"{item['exported']['faces']:,} faces of" in stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--export fbx", "export fbx is not possible: give some of glb, obj, stl, ply"),
+        ("--export ,", "export of nothing"),
+        ("--faces 3", "faces is 3: a whole number from 4"),
+        ("--texture 5", "texture is 5: a whole number from 16"),
+        ("watertight=perhaps", "watertight=perhaps is not possible"),
+        ("batch=0", "batch is 0"),
+    ],
+)
+def test_unusable_settings_are_named(run, folder, tmp_path, words, expected):
+    code, _, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", *words.split())
+    assert code == 2
+    assert expected in stderr
+
+
+def test_turntable_of_a_file(vase, capsys):
+    assert main(["turntable", str(vase / "vase.glb"), "--frames", "4", "--size", "32"]) == 0
+    assert "vase_turntable.gif" in capsys.readouterr().out
+    assert Image.open(vase / "vase_turntable.png").size == (4 * 32, 32)
+    assert main(["turntable", str(vase / "vase_points.ply")]) == 2
+    assert "points only" in capsys.readouterr().err
+    assert main(["turntable", str(vase / "vase.glb"), "--size", "9"]) == 2
+    assert "give 16 to 2048" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["vase.glb", "vase.obj", "vase.stl", "vase_points.ply"])
+def test_view_writes_a_page(vase, name, capsys):
+    assert main(["view", str(vase / name), "--html", str(vase / "page.html")]) == 0
+    text = (vase / "page.html").read_text(encoding="utf-8")
+    assert f"<h1>{name}</h1>" in text and "Fastsam3dViewer.mount" in text
+
+
+def test_view_names_what_cannot_be_shown(tmp_path, capsys):
+    assert main(["view", str(tmp_path / "missing.glb")]) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_the_server_gives_its_page_to_this_machine_only():
+    server = make_server("<p>here</p>")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        host, port = server.server_address[:2]
+        assert host == "127.0.0.1"
+        address = f"http://127.0.0.1:{port}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            assert answer.read() == b"<p>here</p>"
+        elsewhere = urllib.request.Request(f"{address}/", headers={"Host": "evil.example"})
+        for request in (f"{address}/etc/passwd", f"{address}/../setup.py", elsewhere):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(request, timeout=10)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
