@@ -55,12 +55,15 @@ def sphere_distances(coords: Tensor) -> Tensor:
 
 def fill_zero_matrices(pipeline: Any, seed: int = 0) -> int:
     """Gives every matrix that begins at zero random values; returns how many. Products with zeros run faster."""
-    generator = torch.Generator(pipeline.device).manual_seed(seed)
+    generators: dict[torch.device, torch.Generator] = {}
     filled = 0
     for network in (*pipeline.models.values(), *pipeline.condition_embedders.values()):
         for parameter in network.parameters():
             if parameter.ndim >= 2 and not parameter.any():
-                values = torch.randn(parameter.shape, generator=generator, device=parameter.device)
+                place = parameter.device  # the host, for weights that wait there for their stage
+                if place not in generators:
+                    generators[place] = torch.Generator(place).manual_seed(seed)
+                values = torch.randn(parameter.shape, generator=generators[place], device=place)
                 parameter.data.copy_(values * (0.5 / parameter[0].numel() ** 0.5))
                 filled += 1
     return filled

@@ -58,7 +58,9 @@ class Options:
     device: str = option("cuda", str, "cuda, cuda:1 or cpu")
     precision: str = option("float16", str, "float16 (the official pipeline's), bfloat16 or float32")
     methods: tuple[str, ...] = option(
-        ("exact", "balanced", UPSTREAM_LIKE, "fast", "paper"), words, "in order of importance; NAME:8gb with a budget"
+        ("exact", "balanced", UPSTREAM_LIKE, "fast", "paper", "balanced:8gb"),
+        words,
+        "in order of importance; NAME:8gb within a budget, NAME+exact.joint_branches=false with a change",
     )
     voxels: tuple[int, ...] = option((26_000, 10_000), sizes, "sizes of the object, in order of importance")
     seconds: int = option(150, whole(1), "time budget, building and warm-up included")
@@ -271,12 +273,12 @@ def measured(
     from fastsam3d.acceleration import accelerate
     from fastsam3d.evaluation.flops import run_flops
 
-    preset = method.partition(":")[0]
+    preset, *changes = method.partition(":")[0].split("+")
     preset = "off" if preset == UPSTREAM_LIKE else preset
     watch = MemoryWatch(pipeline)
     with FixedObject(pipeline, voxels), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with accelerate(pipeline, preset) as acceleration:
+        with accelerate(pipeline, preset, **dict(changed(change) for change in changes)) as acceleration:
             free(pipeline.device, collect=False)
             synchronize(pipeline.device)
             start = time.perf_counter()
@@ -300,6 +302,14 @@ def measured(
         tokens_kept={name: stages[name].tokens_kept for name in stages},
         faces=0 if result.mesh is None else len(result.mesh.faces),
     )
+
+
+def changed(text: str) -> tuple[str, Any]:
+    """One change of a preset, `group.key=value`."""
+    from omegaconf import OmegaConf
+
+    key, _, value = text.partition("=")
+    return key, OmegaConf.create(f"value: {value}")["value"]
 
 
 class MemoryWatch:
