@@ -1,6 +1,6 @@
 """`python -m fastsam3d bench`: acceleration methods on the same objects with the same noise, in one process.
 
-How a run is timed and judged stands in `fastsam3d.evaluation.runs`; what the columns mean in docs/bench_schema.md.
+How a run is timed and judged stands in `fastsam3d.evaluation.runs`; what the columns mean in docs/bench.schema.json.
 Measurements are appended to records.jsonl as they are made, object by object: the same command goes on where an
 earlier one was interrupted. The results are made from the records alone, by this command or, without measuring
 anything, by `bench report=DIR`.
@@ -49,7 +49,7 @@ HELD_OUT = 1_000_000_000
 CALIBRATION = 1_600_000_000
 """Objects from this seed on are for `tune`; no seed of the benchmark reaches so far."""
 SCHEMA = 1
-"""Version of bench.json; docs/bench_schema.md describes it."""
+"""Version of bench.json; docs/bench.schema.json describes it."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def write_results(result: dict[str, Any], folder: Path) -> str:
     """Write bench.json, bench.md and the plots of a run into a folder; returns the Markdown."""
     write_json(folder / RESULT, result)
     result = finite(result)
-    images = draw(result, folder)
-    text = report(result, images)
+    draw(result, folder)
+    text = report(result)
     write_text(folder / TABLES, text)
     return text
 
@@ -78,28 +78,32 @@ def render_again(folder: Path, document: str | None = None) -> str:
     return text
 
 
-def draw(result: dict[str, Any], folder: Path) -> dict[str, list[str]]:
-    """The plots of a result; file names by what they show."""
+def draw(result: dict[str, Any], folder: Path) -> None:
+    """The plots of a result, under the names of `image_names`."""
     from fastsam3d.evaluation import plots
 
-    meta = result["meta"]
-    images: dict[str, list[str]] = {}
+    names, sweep = image_names(result), result["meta"].get("sweep")
     by_guidance = _by_guidance(result["rows"])
-    if meta.get("sweep"):
-        plots.sweep_curves(by_guidance, meta["sweep"], folder / f"sweep-{meta['sweep']}.png")
-        return {"sweep": [f"sweep-{meta['sweep']}.png"]}
-    for guidance, rows in by_guidance.items():
-        ending = "" if len(by_guidance) == 1 else f"-guidance-{_name(guidance)}"
-        plots.pareto(rows, folder / f"pareto{ending}.png")
-        plots.stage_bars([row for row in rows if row["timed"]], folder / f"stages{ending}.png")
-        for name in ("pareto", "stages"):
-            images.setdefault(name, []).append(f"{name}{ending}.png")
-    return images
+    if sweep:
+        plots.sweep_curves(by_guidance, sweep, folder / names["sweep"][0])
+        return
+    for index, rows in enumerate(by_guidance.values()):
+        plots.pareto(rows, folder / names["pareto"][index])
+        plots.stage_bars([row for row in rows if row["timed"]], folder / names["stages"][index])
 
 
-def report(result: dict[str, Any], images: dict[str, list[str]]) -> str:
+def image_names(result: dict[str, Any]) -> dict[str, list[str]]:
+    """File names of the plots by what they show, one for each guidance strength."""
+    if result["meta"].get("sweep"):
+        return {"sweep": [f"sweep-{result['meta']['sweep']}.png"]}
+    strengths = list(_by_guidance(result["rows"]))
+    endings = [f"-guidance-{_name(strength)}" for strength in strengths] if len(strengths) > 1 else [""]
+    return {name: [f"{name}{ending}.png" for ending in endings] for name in ("pareto", "stages")}
+
+
+def report(result: dict[str, Any]) -> str:
     """The benchmark as Markdown."""
-    meta, parts = result["meta"], []
+    meta, parts, images = result["meta"], [], image_names(result)
     for index, (guidance, rows) in enumerate(_by_guidance(result["rows"]).items()):
         parts.append(f"### {title(meta, guidance)}")
         for names in images.values():
@@ -151,9 +155,8 @@ def update_document(document: Path, result: dict[str, Any], folder: Path) -> Non
         text = document.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"bench: cannot read document={document} ({error.strerror}): give a Markdown file") from None
-    images = draw(result, folder)
     filled = 0
-    for name, content in document_parts(result, images, folder, document.parent).items():
+    for name, content in document_parts(result, folder, document.parent).items():
         start, end = START.format(name=name), END.format(name=name)
         if start not in text:
             continue
@@ -167,15 +170,13 @@ def update_document(document: Path, result: dict[str, Any], folder: Path) -> Non
     write_text(document, text)
 
 
-def document_parts(
-    result: dict[str, Any], images: dict[str, list[str]], folder: Path, beside: Path
-) -> dict[str, str]:
+def document_parts(result: dict[str, Any], folder: Path, beside: Path) -> dict[str, str]:
     """Generated Markdown by marker."""
     meta = result["meta"]
     grouped = _by_guidance(result["rows"])
     pictures = {
         name: "\n\n".join(f"![{Path(file).stem}]({_relative(folder / file, beside)})" for file in files)
-        for name, files in images.items()
+        for name, files in image_names(result).items()
     }
     titles = {guidance: f"**{title(meta, guidance)}**" for guidance in grouped}
     joined: dict[str, list[str]] = {}
