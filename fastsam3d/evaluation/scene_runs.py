@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.evaluation.counting import STAGES, counted_evaluations, counted_work, synchronise
+from fastsam3d.evaluation.counting import STAGES, synchronise
 from fastsam3d.evaluation.methods import Method, guidance_of, guided
 from fastsam3d.evaluation.outcome import against_truth, outcome_of
 from fastsam3d.evaluation.records import Record, RecordLog
@@ -50,7 +50,11 @@ def measure_scenes(
     log: RecordLog,
     make_scene: Callable[[int], SceneCase] | None = None,
 ) -> None:
-    """Run every method on every scene that the log does not hold yet; controls use what their partner took."""
+    """Run every method on every scene that the log does not hold yet.
+
+    A control takes as many evaluations as its partner took on average on the single objects of the log: those of a
+    scene run in batches, in which an evaluation is something else.
+    """
     for number, seed in enumerate(seeds):
         scene = None
         for strength in guidance:
@@ -62,18 +66,16 @@ def measure_scenes(
                 own: dict[str, Record] = {}
                 for name, method, _ in rotated([(method.name, method, 0) for method in methods], number):
                     if method.matched_to is not None:
-                        partner = own[method.matched_to]
-                        each = {column: round(partner[column] / len(scene.masks)) for column in STAGES}
-                        method = method.matched(runner.pipeline, each)
+                        method = method.matched(runner.pipeline, _taken(log, method.matched_to, named["guidance"]))
                     own[name] = {"method": name, **run_scene(runner, method, scene, seed)}
                 log.append([{**named, "methods": [own[method.name] for method in methods]}])
 
 
 def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Record:
-    """One timed scene: seconds, evaluations of all objects together, and the mean 3D-IoU of those that succeeded."""
+    """One timed scene: seconds, and the mean 3D-IoU of the objects that succeeded."""
     from fastsam3d.pipeline.scene import reconstruct_scene
 
-    with method.attached(runner.pipeline) as acceleration, counted_evaluations(runner.pipeline) as counts:
+    with method.attached(runner.pipeline):
         synchronise(runner.device)
         start, start_cpu = time.perf_counter(), time.process_time()
         result = reconstruct_scene(
@@ -81,7 +83,6 @@ def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Re
         )
         synchronise(runner.device)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-        work = counted_work(runner.pipeline, None, counts, acceleration)
     boxes = [
         against_truth(outcome_of(item.reconstruction, seed, runner.points), reference, pose)["iou_3d"]
         for item, reference, pose in zip(result.objects, scene.references, scene.poses, strict=True)
@@ -90,7 +91,13 @@ def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Re
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
-        **{column: work[column] for column in STAGES},
         "iou_3d": float(np.mean(boxes)) if boxes else float("nan"),
         "failed": len(result.failures),
     }
+
+
+def _taken(log: RecordLog, method: str, guidance: float | str) -> dict[str, int]:
+    """Mean evaluations of a method by stage."""
+    units = log.select(kind="object", guidance=guidance)
+    records = [record for unit in units for record in unit["methods"] if record["method"] == method]
+    return {column: round(float(np.mean([record[column] for record in records]))) for column in STAGES}

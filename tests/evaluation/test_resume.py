@@ -12,6 +12,8 @@ from fastsam3d.evaluation.benchmark_report import load_result
 from fastsam3d.evaluation.methods import resolve_methods
 from fastsam3d.evaluation.records import RecordLog
 from fastsam3d.evaluation.scene_runs import SceneCase
+from fastsam3d.pipeline import scene
+from fastsam3d.pipeline.scene import Scene, SceneObject
 
 ERRORS = {"balanced": 0.05}
 
@@ -108,7 +110,14 @@ def test_a_method_that_cannot_run_is_left_out_of_all_and_stops_a_run_that_names_
         run_benchmark(stand_in, options_of(), make_view)
 
 
-def test_scenes_are_timed_and_kept(stand_in):
+def one_by_one(pipeline, image, masks, *, seed, pointmap):
+    """The scene path of a pipeline that runs its objects one after the other."""
+    objects = [SceneObject(str(i), pipeline.run(image, mask, seed=seed)) for i, mask in enumerate(masks)]
+    return Scene(tuple(objects))
+
+
+def test_scenes_are_timed_and_kept(stand_in, monkeypatch):
+    monkeypatch.setattr(scene, "reconstruct_scene", one_by_one)
     view = make_view(1)
 
     def make_scene(seed):
