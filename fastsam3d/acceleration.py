@@ -48,6 +48,7 @@ class Acceleration:
         self.config = config
         self._host = host
         self._patches = Patches()
+        self._notes = tuple(host.notes()) if config["exact"].shared_features else ()
         self._report = self._fresh_report()
         try:
             self._attach()
@@ -92,13 +93,16 @@ class Acceleration:
         self.remove()
 
     def _fresh_report(self) -> Report:
-        return Report(self.config.name, self.config.enabled, {stage: StageReport() for stage in STAGES})
+        report = Report(self.config.name, self.config.enabled, {stage: StageReport() for stage in STAGES})
+        report.notes = self._notes
+        return report
 
     def _attach(self) -> None:
         host, patches, config = self._host, self._patches, self.config
         tables = self._attach_weights_and_tables()
         on = [name for name, value in vars(config["exact"]).items() if value is True]
         ledger = Ledger(self._report, host.costs(), on)
+        host.on_reuse = ledger.reused
         # A deep copy of the pipeline must not believe that it is accelerated by this handle.
         patches.set(host.pipeline, _MARK, _Mark(self))
         for stage in STAGES:

@@ -14,6 +14,8 @@ from fastsam3d.report import NetworkFlops, Report
 from fastsam3d.savings import Passes, PassFlops, sampling_flops, saved_by_switch
 from fastsam3d.techniques.base import SPARSE_STRUCTURE, Trajectory
 
+SHARED = "shared_features"
+
 
 class Costs(Protocol):
     """FLOP of a pipeline's networks from their sizes, see `fastsam3d.models.flops.ModelFlops`."""
@@ -35,6 +37,7 @@ class Ledger:
     def __init__(self, report: Report, costs: Costs | None, exact: Collection[str]) -> None:
         self._report, self._costs, self._exact = report, costs, exact
         self._voxels = (0.0, 0.0)  # of the latent stage: voxels and cells that it ran on
+        self._spared: dict[str, float] = {}
         self._merged = 1.0  # how many times as many there were before a technique merged them
 
     def merged(self, before: int, after: int) -> None:
@@ -71,14 +74,16 @@ class Ledger:
         plain, computed = self._costs.others(voxels * merged, cells * merged), self._costs.others(voxels, cells)
         for name, value in plain.items():
             if name in seconds:
-                self._book(name, value, value, computed[name])
+                # Never more than one object has, whatever an object before it that failed had spared.
+                spared = min(self._spared.get(name, 0.0), value)
+                self._book(name, value, value - spared, computed[name] - spared)
+                if spared:
+                    self._report.exact_flops[SHARED] = self._report.exact_flops.get(SHARED, 0.0) + spared
+        self._spared.clear()
 
-    def reused(self, stage: str, switch: str, flops: float) -> None:
-        """An exact saving spared a whole network of `stage` that `finished` has booked or will book as computed."""
-        entry = self._report.network_flops.setdefault(stage, NetworkFlops())
-        entry.exact -= flops
-        entry.computed -= flops
-        self._report.exact_flops[switch] = self._report.exact_flops.get(switch, 0.0) + flops
+    def reused(self, stage: str, flops: float) -> None:
+        """A kept encoding spared a pass of an encoder of `stage`, for the object in work."""
+        self._spared[stage] = self._spared.get(stage, 0.0) + flops
 
     def _book(self, stage: str, plain: float, exact: float, computed: float) -> None:
         entry = self._report.network_flops.setdefault(stage, NetworkFlops())

@@ -86,6 +86,7 @@ class Report:
         peak_memory_bytes: of the device, or of the process on a CPU; 0 where unknown.
         network_flops: operations by stage; empty where the sizes of the networks are not known.
         exact_flops: operations of the networks that each exact saving spared, by its switch.
+        notes: which savings this very pipeline allows or not, in words.
     """
 
     preset: str
@@ -98,6 +99,7 @@ class Report:
     peak_memory_bytes: int = 0
     network_flops: dict[str, NetworkFlops] = field(default_factory=dict)
     exact_flops: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def add_object(self, seconds: dict[str, float]) -> None:
         """Adds one finished object's seconds by stage."""
@@ -114,6 +116,7 @@ class Report:
         """Plain numbers, strings, lists and dicts, ready for JSON, with the derived shares."""
         result = dataclasses.asdict(self)
         result["techniques"] = list(self.techniques)
+        result["notes"] = list(self.notes)
         for name, stage in self.stages.items():
             result["stages"][name] |= {
                 "evaluations": stage.evaluations,
@@ -181,6 +184,7 @@ class Report:
         if self.peak_memory_bytes:
             tail.append(f"peak memory {self.peak_memory_bytes / 2**20:.0f} MiB")
         facts = [f"{name}: {text}" for name, text in savings_lines(self.savings())]
+        facts += [f"note: {note}" for note in self.notes]
         return "\n".join([head, *lines, *facts, *([", ".join(tail)] if tail else [])])
 
 

@@ -117,6 +117,7 @@ def render(report: Mapping[str, Any]) -> str:
         before, after = acceleration["voxels_before"], acceleration["voxels_after"]
         facts.append(("voxels", f"{before:,} merged to {after:,} ({after / before:.0%})"))
     facts += savings_lines(acceleration["savings"])
+    facts += [("note", text) for text in acceleration["notes"]]
     seconds, found = report["seconds"], report["versions"]
     whole = f"{seconds['run']:.2f} s run, {seconds['load']:.2f} s loading, {seconds['write']:.2f} s writing"
     facts.append(("wall clock", whole))

@@ -171,7 +171,7 @@ def render(table: Mapping[str, Any]) -> str:
         counts = [str(row["evaluations"][stage]) for stage in (SPARSE_STRUCTURE, STRUCTURED_LATENT)]
         shares = [f"{row['tokens_kept']:.0%}", f"{row['voxels_kept']:.0%}"]
         parts = [_number(row["tflop"][name]) for name in shown]
-        saved = f"{1 - row['total_tflop'] / meta['untouched_tflop']:.0%}"
+        saved = f"{max(0.0, 1 - row['total_tflop'] / meta['untouched_tflop']):.0%}"
         lines.append([row["acceleration"], *counts, *shares, *parts, _number(row["total_tflop"]), saved])
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
 

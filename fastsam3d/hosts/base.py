@@ -204,6 +204,8 @@ class Host(ABC):
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
+        self.on_reuse: Callable[[str, float], None] = lambda stage, flops: None
+        """Called with (stage, FLOP) where kept encodings spare a pass; set before anything is attached."""
 
     @classmethod
     @abstractmethod
@@ -311,4 +313,8 @@ class Host(ABC):
         """Replaces surface extraction on dense grids by extraction at the voxels."""
 
     def attach_shared_features(self, patches: Patches) -> None:  # noqa: B027
-        """Keeps encodings of pictures that are asked for twice."""
+        """Keeps encodings of pictures that are asked for twice. What that spares goes to `on_reuse`."""
+
+    def notes(self) -> list[str]:
+        """What a report should say about savings that this very pipeline allows or not, one line each."""
+        return []

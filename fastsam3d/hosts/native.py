@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from fastsam3d.hosts.base import (
     StreamBlockSite,
     TimeSite,
 )
+from fastsam3d.hosts.shared_features import KEPT, SharedFeatures, groups_of_equal_weights
 from fastsam3d.hosts.subset import spread
 from fastsam3d.patching import Patches, temporarily
 from fastsam3d.techniques.base import (
@@ -36,6 +38,7 @@ from fastsam3d.techniques.base import (
 
 TIME_SCALE = 1000.0
 """The native networks see time multiplied by this."""
+_EMBEDDING = {SPARSE_STRUCTURE: "ss_condition", STRUCTURED_LATENT: "slat_condition"}
 GENERATORS = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
 _STAGE_METHODS = ("run", "preprocess", "sample_slat", "decode_slat")
 
@@ -349,6 +352,38 @@ class NativeHost(Host):
         # Kept casts would stay on the device when the weights that they were made of have left it.
         limits = {"exact.cast_weights": False}
         return limits if limit.plan.condition_cache else {**limits, "exact.condition_cache": False}
+
+    def attach_shared_features(self, patches: Patches) -> None:
+        from fastsam3d.models.flops import ModelFlops
+
+        costs = ModelFlops(self.pipeline.config)
+        encoders = self._encoders()
+        stages = {id(encoder): (stage, costs.encoder(stage, kind)) for encoder, stage, kind in encoders}
+        for group in groups_of_equal_weights([encoder for encoder, _, _ in encoders]):
+            # A group of all encoders, of pictures and of masks, is asked for both.
+            shared = SharedFeatures(kept=max(KEPT, len(group)))
+            for encoder in group:
+                reused = functools.partial(self._reused, *stages[id(encoder)])
+                patches.replace(encoder, "forward", functools.partial(shared.wrapped, network=encoder, reused=reused))
+
+    def _reused(self, stage: str, flops: float) -> None:
+        self.on_reuse(_EMBEDDING[stage], flops)
+
+    def _encoders(self) -> list[tuple[Any, str, str]]:
+        """(transformer, stage, "image" or "mask") of every picture encoder."""
+        found = []
+        for stage, name in (("sparse_structure", "ss"), ("structured_latent", "slat")):
+            embedder: Any = self.pipeline.condition_embedders.get(f"{name}_condition_embedder")
+            modules = getattr(embedder, "module_list", ())
+            backbones = [m.backbone for m in modules if hasattr(m, "backbone")]
+            found += [(backbone, stage, kind) for backbone, kind in zip(backbones, ("image", "mask"), strict=False)]
+        return found
+
+    def notes(self) -> list[str]:
+        groups = groups_of_equal_weights([encoder for encoder, _, _ in self._encoders()])
+        if any(len(group) > 1 for group in groups):
+            return ["image encoders of both stages have equal weights: a picture is encoded once for both"]
+        return ["image encoders of the two stages have different weights: each encodes for itself"]
 
     def cast_layers(self) -> list[Any]:
         if self.pipeline.autocast is None:

@@ -19,7 +19,7 @@ class SharedFeatures:
     """What encoders with the same weights made of the newest pictures.
 
     Pictures are told apart by their values. Numbers depend on the precision of the moment, hence so does what is
-    kept.
+    kept; and on the encoder's weights, which somebody may change.
 
     Args:
         kept: how many pictures; the one that was asked for longest ago goes first.
@@ -27,22 +27,41 @@ class SharedFeatures:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._limit = kept
+        self._weights: dict[int, tuple[int, ...]] = {}
+        self._changed = False
         self._kept: list[tuple[Tensor, Any, Any]] = []
 
     def wrap(self, original: Forward) -> Forward:
         """An encoder `(picture, ...) -> features` that encodes a picture once. Further arguments must not change."""
+        return self.wrapped(original)
+
+    def wrapped(
+        self, original: Forward, network: nn.Module | None = None, reused: Callable[[], None] = lambda: None
+    ) -> Forward:
+        """The same for an encoder whose `network` may get other weights; `reused` is called where nothing ran."""
 
         def encode(picture: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if network is not None and self._has_other_weights(network):
+                return original(picture, *args, **kwargs)
             key = (_precision(picture), args, tuple(sorted(kwargs.items())))
             for place, (known, known_key, features) in enumerate(self._kept):
                 if known_key == key and _equal(known, picture):
                     self._kept.append(self._kept.pop(place))
+                    reused()
                     return _shallow(features)
             features = original(picture, *args, **kwargs)
             self._kept = [*self._kept[len(self._kept) - self._limit + 1 :], (picture, key, features)]
             return _shallow(features)
 
         return encode
+
+    def _has_other_weights(self, network: nn.Module) -> bool:
+        """Whether one of the encoders has got other weights: what is kept is old then, and they may no longer agree."""
+        now = tuple(number for p in network.parameters() for number in (p.data_ptr(), p._version))
+        if self._weights.setdefault(id(network), now) != now:
+            self._changed = True
+            self._kept.clear()
+        return self._changed
 
 
 class SharedDepth:

@@ -127,6 +127,11 @@ class ModelFlops:
             costs[name] = (_dino(part) if isinstance(part, DinoConfig) else _point_patch(part)) + projection
         return costs
 
+    def encoder(self, stage: str, kind: str) -> float:
+        """One picture through the transformer of a stage's "image" or "mask" encoder."""
+        config = self._embedder(stage)
+        return _dino(config.image if kind == "image" else config.mask)
+
     def sparse_structure(self, layout: bool = True) -> EvaluationFlops:
         """One pass of the first stage's network; without `layout` the pose stream is not evaluated."""
         config = self.config.ss_generator

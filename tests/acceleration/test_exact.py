@@ -131,3 +131,48 @@ def test_techniques_inside_the_network_see_one_branch_at_a_time(pipeline):
         assert not acceleration._may_join("sparse_structure")
     with accelerate(pipeline, "exact", **{"exact.zero_condition": False}) as acceleration:
         assert not acceleration._may_join("sparse_structure")
+
+
+def test_whole_pictures_are_encoded_once_for_the_objects_of_a_scene(pipeline, picture):
+    image, mask = picture
+    other = mask.copy()
+    other[:20] = False
+    plain = [pipeline.run(image, m, seed=1) for m in (mask, other)]
+    encoder = pipeline.condition_embedders["ss_condition_embedder"].module_list[0].backbone
+    runs = []
+    handle = encoder.blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    with accelerate(pipeline, "off", **{"exact.shared_features": True}) as acceleration:
+        for m, expected in zip((mask, other), plain, strict=True):
+            assert torch.equal(pipeline.run(image, m, seed=1).feats, expected.feats)
+        # Two crops and one whole picture instead of four pictures.
+        assert len(runs) == 3
+        report = acceleration.report()
+        # Another picture: nothing of the old one is used.
+        pipeline.run(255 - image, mask, seed=1)
+        assert len(runs) == 5
+    handle.remove()
+    saved = report.savings()["flop_by_exact_saving"]["shared_features"]
+    costs = find_host(pipeline).costs()
+    assert saved == costs.encoder("sparse_structure", "image") + costs.encoder("structured_latent", "image")
+    assert report.network_flops["ss_condition"].saved_exact == costs.encoder("sparse_structure", "image")
+    assert "different weights" in str(report)
+
+
+def test_stages_share_encoders_of_equal_weights(pipeline, picture):
+    first, second = (pipeline.condition_embedders[f"{n}_condition_embedder"].module_list for n in ("ss", "slat"))
+    for index in (0, 1):
+        second[index].backbone.load_state_dict(first[index].backbone.state_dict())
+    plain = pipeline.run(*picture, seed=1)
+    runs = []
+    for module in (first[0], second[0]):
+        module.backbone.blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    with accelerate(pipeline, "off", **{"exact.shared_features": True}) as acceleration:
+        assert torch.equal(pipeline.run(*picture, seed=1).feats, plain.feats)
+        assert len(runs) == 2
+        assert "equal weights" in str(acceleration.report())
+        # Other weights while accelerated: they are noticed, and the stages no longer share.
+        with torch.no_grad():
+            second[0].backbone.cls_token.mul_(2)
+        changed = pipeline.run(*picture, seed=1)
+    assert torch.equal(pipeline.run(*picture, seed=1).feats, changed.feats)
+    assert not torch.equal(changed.feats, plain.feats)
