@@ -1,30 +1,22 @@
-"""Acceleration techniques, one a file: settings, state, policy, registration."""
+"""Acceleration techniques, one a file: settings, state, policy, registration.
+
+Every module of this package is imported, and so registers what it holds: a new technique is a new file.
+"""
 
 from __future__ import annotations
 
-from fastsam3d.techniques import (  # noqa: F401 - importing a technique registers it
-    adaptive_caching,
-    dmd,
-    easycache,
-    exact,
-    exact_layout,
-    fast3dcache,
-    few_step_shortcut,
-    fewer_steps,
-    first_block_cache,
-    guidance_reuse,
-    hicache,
-    magcache,
-    random_drop,
-    released_aggregation,
-    released_latent_caching,
-    released_step_caching,
-    step_caching,
-    taylorseer,
-    token_aggregation,
-    token_carving,
-    uniform_merge,
-)
+import pkgutil
+from importlib import import_module
+
 from fastsam3d.techniques.base import REGISTRY, Technique, TechniqueConfig
+
+
+def discover() -> None:
+    """Imports every module of the package, in alphabetical order."""
+    for module in pkgutil.iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+
+
+discover()
 
 __all__ = ["REGISTRY", "Technique", "TechniqueConfig"]

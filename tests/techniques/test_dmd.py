@@ -17,7 +17,7 @@ def run(function, settings=None, **kwargs):
 
 
 def damped(index, size=30):
-    phase = torch.linspace(0.1, 2.9, size)
+    phase = torch.linspace(0.1, 2.9, size)[None]
     return 3 * math.exp(-0.05 * index) * torch.cos(0.2 * index + phase)
 
 
@@ -43,6 +43,14 @@ def test_modalities_have_modes_of_their_own():
     for index in (1, 5, 9, 13):
         predictor.add(index, {"shape": 1e6 * damped(index, 300), "scale": 1e-3 * damped(3 * index, 5)})
     assert torch.allclose(predictor.predict("scale", 15), 1e-3 * damped(45, 5), atol=1e-7)
+
+
+def test_objects_of_a_batch_have_modes_of_their_own():
+    predictor = DmdPredictor(DmdConfig(enabled=True))
+    for index in (1, 5, 9, 13):
+        both = torch.cat([1e6 * damped(index), 1e-3 * damped(2 * index)])
+        predictor.add(index, {"latent": both})
+    assert torch.allclose(predictor.predict("latent", 15)[1:], 1e-3 * damped(30), atol=1e-7)
 
 
 def test_schedule_and_last_step():
