@@ -252,17 +252,26 @@ class _CountedVoxels:
         return merged
 
 
+def _missing(technique: Technique, stage: str, host: Host) -> list[str]:
+    """What a technique needs in a stage and the host does not offer there."""
+    needed = [need for need in technique.needs if stage == SPARSE_STRUCTURE or need not in FIRST_STAGE_ONLY]
+    return [need for need in needed if need not in host.capabilities.get(stage, ())]
+
+
 def _check_host(host: Host, config: AccelerationConfig) -> None:
     """Refuses techniques that need of a pipeline what its host does not offer."""
     for technique in REGISTRY.values():
-        for stage in technique.acts_on(config[technique.name]):
-            needed = [n for n in technique.needs if stage == SPARSE_STRUCTURE or n not in FIRST_STAGE_ONLY]
-            missing = [n for n in needed if n not in host.capabilities.get(stage, ())]
-            if missing:
-                raise UserError(
-                    f"{technique.name} needs {CAPABILITIES[missing[0]]} in the {stage} stage, which {host.name} does "
-                    f"not offer: set {technique.name}.enabled=false, or use another preset."
-                )
+        stages = technique.acts_on(config[technique.name])
+        missing = {stage: _missing(technique, stage, host) for stage in stages}
+        lacking = [stage for stage in stages if missing[stage]]
+        if lacking:
+            fit = [stage for stage in stages if not missing[stage]]
+            choice = fit and hasattr(config[technique.name], "stages")
+            chosen = f", or {technique.name}.stages={fit[0]}" if choice else ""
+            raise UserError(
+                f"{technique.name} needs {CAPABILITIES[missing[lacking[0]][0]]} in the {lacking[0]} stage, which "
+                f"{host.name} does not offer: set {technique.name}.enabled=false{chosen}."
+            )
     for name, reason in host.refusals().items():
         if config[name].enabled:
             raise UserError(f"{name} cannot be attached to this pipeline: {reason}. Set {name}.enabled=false.")

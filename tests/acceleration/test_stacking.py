@@ -88,6 +88,14 @@ def test_a_host_that_lacks_something_is_named_with_the_technique(pipeline, monke
     assert vars(pipeline) == before
 
 
+def test_the_stage_that_would_do_is_named(pipeline, monkeypatch):
+    offered = {"sparse_structure": ("block_stack",), "structured_latent": ()}
+    monkeypatch.setattr(NativeHost, "capabilities", offered)
+    with pytest.raises(UserError, match=r"enabled=false, or magcache\.stages=sparse_structure\."):
+        accelerate(pipeline, "magcache")
+    accelerate(pipeline, "magcache", **{"magcache.stages": "sparse_structure"}).remove()
+
+
 def test_a_plain_host_still_takes_what_needs_nothing(pipeline, monkeypatch):
     monkeypatch.setattr(NativeHost, "capabilities", {})
     for preset in ("taylorseer", "easycache", "dmd", "uniform_merge", "balanced", "fast", "fewer_steps"):
