@@ -10,6 +10,7 @@ from fastsam3d.cli import inspection
 from fastsam3d.cli.flags import wrapped
 from fastsam3d.cli.outputs import json_text
 from fastsam3d.cli.running import say
+from fastsam3d.cli.summary import STAGE_NAMES
 from fastsam3d.evaluation.options import describe_options, option, optional_text, parse_options
 
 COMMAND = "python -m fastsam3d doctor"
@@ -64,7 +65,8 @@ def examine(options: Options) -> dict[str, Any]:
         "packages": inspection.packages(),
         "upstream_differences": inspection.upstream_differences(),
         "model": options.model,
-        "weights": inspection.weights(networks),
+        "parameters": inspection.weights(networks),
+        "memory": inspection.memory(config),
         "checkpoint": None if directory is None else inspection.checkpoint(directory, config, networks),
     }
 
@@ -80,7 +82,7 @@ def render(report: Mapping[str, Any]) -> str:
         ),
         _upstream(report["upstream_differences"]),
         _checkpoint(report["checkpoint"]),
-        _memory(report["model"], report["weights"], report["environment"]["devices"]),
+        _memory(report["model"], report["parameters"], report["memory"], report["environment"]["devices"]),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -144,19 +146,35 @@ def _checkpoint(found: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
-def _memory(model: str, found: Mapping[str, Any], devices: Sequence[Mapping[str, Any]]) -> list[str]:
-    full, half = found["float32_bytes"], found["half_bytes"]
+def _memory(
+    model: str,
+    parameters: Mapping[str, int],
+    entries: Sequence[Mapping[str, Any]],
+    devices: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    count = sum(parameters.values())
     lines = [
-        f"weights of model={model}: {sum(found['parameters'].values()) / 1e9:.2f} billion parameters",
-        f"  {'':<12}{'float32':>10}{'half':>10}",
-        *(f"  {name:<12}{_size(full[name]):>10}{_size(half[name]):>10}" for name in full),
-        "  Working memory comes on top. Every preset needs the same weights.",
+        f"memory on the device for an object of {entries[0]['voxels']:,} voxels, model={model}",
+        f"({count / 1e9:.2f} billion parameters: {_size(4 * count)} in float32, {_size(2 * count)} in half precision)",
+        f"  {'memory=':<9}{'precision=':<19}{'all formats':>12}{'[gaussian]':>12}   {'weights':<26}largest stage",
     ]
+    for entry in entries:
+        head = f"  {entry['memory']:<9}{entry['precision'].replace('float16', 'float16, bfloat16'):<19}"
+        if entry["refused"]:
+            lines.append(f"{head}{'refused: an object does not fit':>32}")
+            continue
+        gaussian = "-" if entry["gaussian_bytes"] is None else _size(entry["gaussian_bytes"])
+        where = "on the device" if entry["weights"] == "device" else "on the host till used"
+        stage = STAGE_NAMES.get(entry["largest"], entry["largest"])
+        lines.append(f"{head}{_size(max(entry['bytes'].values())):>12}{gaussian:>12}   {where:<26}{stage}")
+    lines.append("  Counted, not measured, for the preset that needs most; --json has every preset.")
     for device in devices:
-        if device["memory_bytes"] < full["all"]:
-            fits = device["memory_bytes"] > 1.2 * half["all"]
-            said = "they fit in half precision (precision=bfloat16)" if fits else "they do not fit all at once"
-            lines.append(f"  {device['name']}: {said}")
+        fitting = [
+            f"memory={entry['memory']} precision={entry['precision']}"
+            for entry in entries
+            if not entry["refused"] and max(entry["bytes"].values()) <= 0.95 * device["memory_bytes"]
+        ]
+        lines.append(f"  {device['name']}: {fitting[0] if fitting else 'too small for this model'}")
     return lines
 
 

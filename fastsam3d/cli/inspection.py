@@ -213,25 +213,53 @@ def _file(folder: CheckpointFolder, name: str, networks: dict[str, nn.Module]) -
     return result | {"problem": "; ".join(problems) or None}
 
 
-STAGES = {
-    "structure": ("ss_condition_embedder", "ss_generator", "ss_decoder"),
-    "latents": ("slat_condition_embedder", "slat_generator"),
-    "mesh": ("slat_decoder_mesh",),
-    "Gaussians": ("slat_decoder_gs",),
-}
-"""Networks that are needed at the same time."""
+def memory(config: ModelConfig) -> list[dict[str, Any]]:
+    """What an object of typical size needs under every memory setting and precision, by preset.
+
+    One entry for each setting and precision: `weights` says where they are (`device`, or `host` until their stage), the
+    largest stage is named, `bytes` holds the peak by preset, `gaussian_bytes` that of `balanced` with
+    formats=[gaussian] (None where the model has no decoder for it); `refused` is why a setting cannot be used, or None.
+    """
+    from fastsam3d.config import load_preset, preset_names
+    from fastsam3d.pipeline.memory import BUDGETS, estimate_peak, typical_voxels
+
+    presets = {name: load_preset(name) for name in preset_names()}
+    entries = []
+    for setting in sorted(BUDGETS, key=lambda name: -(BUDGETS[name] or 2**62)):
+        for precision in ("float32", "float16"):
+            entry: dict[str, Any] = {"memory": setting, "precision": precision, "voxels": typical_voxels(config)}
+            try:
+                peaks = {
+                    name: estimate_peak(
+                        config,
+                        setting,
+                        precision=precision,
+                        condition_cache=preset["exact"].condition_cache,
+                        token_carving=preset["token_carving"].enabled,
+                    )
+                    for name, preset in presets.items()
+                }
+            except UserError as error:
+                entries.append(entry | {"refused": str(error), "bytes": {}})
+                continue
+            gaussian = None
+            if config.slat_decoder_gs is not None:
+                gaussian = estimate_peak(config, setting, precision=precision, formats=("gaussian",)).peak
+            plan = peaks["balanced"].plan
+            entries.append(
+                entry
+                | {
+                    "refused": None,
+                    "weights": "host" if plan.staged else "device",
+                    "condition_cache": plan.condition_cache,
+                    "largest": peaks["balanced"].largest,
+                    "bytes": {name: peak.peak for name, peak in peaks.items()},
+                    "gaussian_bytes": gaussian,
+                }
+            )
+    return entries
 
 
-def weights(networks: dict[str, nn.Module]) -> dict[str, Any]:
-    """Bytes of weights in fp32 and in half precision: of each network, of each stage, and of all together."""
-    counts = {name: sum(p.numel() for p in module.parameters()) for name, module in networks.items()}
-    stages = {
-        stage: sum(counts.get(name, 0) for name in names)
-        for stage, names in STAGES.items()
-        if any(name in counts for name in names)
-    }
-    return {
-        "parameters": counts,
-        "float32_bytes": {"all": 4 * sum(counts.values())} | {stage: 4 * n for stage, n in stages.items()},
-        "half_bytes": {"all": 2 * sum(counts.values())} | {stage: 2 * n for stage, n in stages.items()},
-    }
+def weights(networks: dict[str, nn.Module]) -> dict[str, int]:
+    """Parameters of each network."""
+    return {name: sum(p.numel() for p in module.parameters()) for name, module in networks.items()}

@@ -67,7 +67,7 @@ def test_without_a_folder(ask) -> None:
     assert (code, err) == (0, "")
     assert "checkpoint: none was named" in out
     assert torch.__version__ in out
-    assert "weights of model=sam3d" in out
+    assert "memory on the device" in out
 
 
 def test_whole_folder(ask, folder) -> None:
@@ -156,14 +156,51 @@ def test_devices_and_what_fits(monkeypatch) -> None:
     found = inspection.environment()
     text = "\n".join(doctor._environment(found))
     assert "Card, 8.0 GB, capability 7.5, no bfloat16" in text
-    needs = {"parameters": {"a": 3 * 10**9}, "float32_bytes": {"all": 12 * 10**9}, "half_bytes": {"all": 6 * 10**9}}
-    assert "they fit in half precision" in "\n".join(doctor._memory("sam3d", needs, found["devices"]))
+    entries = [
+        {"memory": "none", "precision": "float32", "voxels": 1, "refused": "too much", "bytes": {}},
+        _entry("12gb", "float16", 9 * 10**9),
+        _entry("8gb", "float16", 7 * 10**9),
+    ]
+    lines = doctor._memory("sam3d", {"a": 3 * 10**9}, entries, found["devices"])
+    assert "refused" in lines[3]
+    assert "9.0 GB" in lines[4] and "on the host" in lines[4] and "surface extraction" in lines[4]
+    assert lines[-1] == "  Card: memory=8gb precision=float16"
+
+
+def _entry(setting: str, precision: str, peak: int) -> dict[str, object]:
+    return {
+        "memory": setting,
+        "precision": precision,
+        "voxels": 1,
+        "refused": None,
+        "weights": "host",
+        "largest": "surface",
+        "bytes": {"off": peak - 1, "balanced": peak},
+        "gaussian_bytes": None,
+    }
+
+
+def test_memory_of_the_official_sizes() -> None:
+    """The smaller the card, the less is on it; Gaussians alone never need more; what is counted keeps to the budget."""
+    entries = {(e["memory"], e["precision"]): e for e in inspection.memory(model_config("sam3d"))}
+    for precision in ("float32", "float16"):
+        peaks = [entries[name, precision] for name in ("none", "24gb", "12gb", "8gb")]
+        sizes = [max(entry["bytes"].values()) for entry in peaks if not entry["refused"]]
+        assert len(sizes) >= 3
+        assert sizes == sorted(sizes, reverse=True)
+        for entry in peaks:
+            if not entry["refused"]:
+                assert entry["gaussian_bytes"] <= max(entry["bytes"].values())
+                assert entry["memory"] == "none" or max(entry["bytes"].values()) < int(entry["memory"][:-2]) * 2**30
+    assert entries["none", "float32"]["weights"] == "device"
+    assert entries["8gb", "float32"]["weights"] == "host"
+    assert entries["none", "float32"]["bytes"]["balanced"] > 4 * 3.07e9
 
 
 def test_weights_of_the_official_sizes() -> None:
     """Against the parameter counts of the fact sheet's table (section 11), in millions."""
     networks = inspection.networks_on_meta(model_config("sam3d"))
-    millions = {name: count / 1e6 for name, count in inspection.weights(networks)["parameters"].items()}
+    millions = {name: count / 1e6 for name, count in inspection.weights(networks).items()}
     expected = {
         "ss_generator": 960.0,
         "ss_condition_embedder": 634.5,
