@@ -104,7 +104,7 @@ class FixedObject:
         def extract(output: Any, interior_coords: Tensor | None = None) -> Any:
             feats = output.feats
             # Small offsets and weights: a smooth sphere with one vertex a surface cube, as a real object has.
-            feats *= 0.01
+            feats.nan_to_num_(0.0, 0.0, 0.0).mul_(0.01)
             feats[:, :8] = sphere_distances(output.coords[:, 1:])
             return original(output, interior_coords)
 

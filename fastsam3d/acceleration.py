@@ -306,7 +306,8 @@ def accelerate(
     host = find_host(pipeline)
     host.check()
     _check_host(host, config)
-    config = load_preset(config, host.memory_limits())
+    if limits := host.memory_limits():
+        config = load_preset(config, limits)
     previous = vars(host.pipeline).get(_MARK)
     if previous is not None and previous.acceleration is not None:
         previous.acceleration.remove()
