@@ -209,7 +209,7 @@ class Acceleration:
         def make(trajectory: Trajectory) -> Any:
             made = (t.make(self.config[t.name], trajectory) for t in techniques if t.make is not None)
             policy = next((policy for policy in made if policy is not None), None)
-            for technique in around:
+            for technique in around if trajectory.layout else ():
                 if policy is not None and technique.make is not None:
                     policy = technique.make(self.config[technique.name], trajectory, policy)
             return policy

@@ -20,7 +20,7 @@ SHARED = "shared_features"
 class Costs(Protocol):
     """FLOP of a pipeline's networks from their sizes, see `fastsam3d.models.flops.ModelFlops`."""
 
-    def sampling(self, stage: str, voxels: float, cells: float) -> PassFlops: ...
+    def sampling(self, stage: str, voxels: float, cells: float, layout: bool) -> PassFlops: ...
 
     def others(self, voxels: float, cells: float) -> Mapping[str, float]: ...
 
@@ -50,21 +50,23 @@ class Ledger:
             return
         if stage == SPARSE_STRUCTURE:
             self._merged, self._voxels = 1.0, (0.0, 0.0)
-            parts = before = self._costs.sampling(stage, 0, 0)
+            parts = before = self._costs.sampling(stage, 0, 0, trajectory.layout)
         else:
             voxels = 0 if trajectory.coords is None else len(trajectory.coords)
             cells = voxels / 4 if trajectory.cells is None else float(trajectory.cells.max()) + 1
             self._voxels = (voxels, cells)
-            parts = self._costs.sampling(stage, voxels, cells)
-            before = self._costs.sampling(stage, voxels * self._merged, cells * self._merged)
+            parts = self._costs.sampling(stage, voxels, cells, True)
+            before = self._costs.sampling(stage, voxels * self._merged, cells * self._merged, True)
+        # Objects of a batch pass together; the network does the work of each.
+        objects = trajectory.batch
         self._book(
             stage,
-            sampling_flops(before, own),
-            sampling_flops(before, own, self._exact),
-            sampling_flops(parts, computed, self._exact, steps=trajectory.count),
+            objects * sampling_flops(before, own),
+            objects * sampling_flops(before, own, self._exact),
+            objects * sampling_flops(parts, computed, self._exact, steps=trajectory.count),
         )
         for name, saved in saved_by_switch(before, own, self._exact).items():
-            self._report.exact_flops[name] = self._report.exact_flops.get(name, 0.0) + saved
+            self._add(name, objects * saved)
 
     def finished(self, seconds: Mapping[str, float]) -> None:
         """One object is done; `seconds` names the stages that ran."""
@@ -78,12 +80,15 @@ class Ledger:
                 spared = min(self._spared.get(name, 0.0), value)
                 self._book(name, value, value - spared, computed[name] - spared)
                 if spared:
-                    self._report.exact_flops[SHARED] = self._report.exact_flops.get(SHARED, 0.0) + spared
+                    self._add(SHARED, spared)
         self._spared.clear()
 
     def reused(self, stage: str, flops: float) -> None:
         """A kept encoding spared a pass of an encoder of `stage`, for the object in work."""
         self._spared[stage] = self._spared.get(stage, 0.0) + flops
+
+    def _add(self, switch: str, flops: float) -> None:
+        self._report.exact_flops[switch] = self._report.exact_flops.get(switch, 0.0) + flops
 
     def _book(self, stage: str, plain: float, exact: float, computed: float) -> None:
         entry = self._report.network_flops.setdefault(stage, NetworkFlops())

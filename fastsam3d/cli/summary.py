@@ -56,7 +56,7 @@ def describe(result: Reconstruction) -> dict[str, Any]:
     described: dict[str, Any] = {
         "voxels": len(structure.coords),
         "seed": result.seed,
-        "pose": result.pose.to_dict(),
+        "pose": result.pose.to_dict() if result.has_layout else None,
         "stage_seconds": dict(result.stage_seconds),
     }
     if result.mesh is not None:

@@ -99,7 +99,11 @@ class NativeHost(Host):
                 if session.shortcut:
                     changes["shortcut"] = True
                 with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
-                    session.start(self._trajectory(generator, stage, extra))
+                    trajectory = self._trajectory(generator, stage, extra)
+                    if stage == SPARSE_STRUCTURE:
+                        layout, batch = set(noise) != {SHAPE}, len(noise[SHAPE])
+                        trajectory = dataclasses.replace(trajectory, layout=layout, batch=batch)
+                    session.start(trajectory)
                     try:
                         return original(noise, condition, *extra, **kwargs)
                     finally:

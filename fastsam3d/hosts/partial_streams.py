@@ -80,7 +80,7 @@ class PartialStreams:
                     return original(x)
                 if self.state.layout_only:
                     return {site.layout: self._layout(site, x[site.layout], *self._kept[branch, index])}
-                if not self.keep:
+                if not self.keep or site.layout not in x:
                     return original(x)
                 queries, keys, values = site.project(site.shape, x[site.shape])
                 # Values are a view of the joint projection, which would be held alive three times as large.

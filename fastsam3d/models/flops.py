@@ -194,10 +194,10 @@ class ModelFlops:
         head = 2 * counts.voxels * config.model_channels * 14 * config.gaussians
         return _trunk(config.latent_channels, config.model_channels, config.num_blocks, counts) + head
 
-    def sampling(self, stage: str, voxels: float, cells: float) -> EvaluationFlops:
+    def sampling(self, stage: str, voxels: float, cells: float, layout: bool = True) -> EvaluationFlops:
         """One pass of a stage's network; voxels and cells as on a typical surface where they matter."""
         if stage == "sparse_structure":
-            return self.sparse_structure()
+            return self.sparse_structure(layout)
         return self.structured_latent(VoxelCounts(voxels, cells))
 
     def others(self, voxels: float, cells: float) -> dict[str, float]:

@@ -72,8 +72,10 @@ class MixtureSelfAttention(nn.Module):
 
     def forward(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
         q_shape, k_shape, v_shape = self.project(SHAPE, x[SHAPE])
-        q_pose, k_pose, v_pose = self.project(POSE_STREAM, x[POSE_STREAM])
         shape = attend(q_shape, k_shape, v_shape)
+        if POSE_STREAM not in x:
+            return {SHAPE: self.to_out[SHAPE](shape)}
+        q_pose, k_pose, v_pose = self.project(POSE_STREAM, x[POSE_STREAM])
         pose = attend(q_pose, torch.cat([k_pose, k_shape], dim=1), torch.cat([v_pose, v_shape], dim=1))
         return {SHAPE: self.to_out[SHAPE](shape), POSE_STREAM: self.to_out[POSE_STREAM](pose)}
 
@@ -122,6 +124,8 @@ class SparseStructureGenerator(nn.Module):
     Inputs of `forward`: `x` dict of latents `[B, T, C]`, `t` `[B]` (time times 1000), `cond [B, L, cond_channels]`,
     `d` `[B]` step size times 1000 (0 unless distilled; it is always embedded), `cfg` true for the unconditional
     pass, where the condition is multiplied by zero. Output: dict of velocities with the latents' shapes.
+
+    Shape never sees the layout: with `x` holding `shape` alone the layout is left out, and the shape is the same.
     """
 
     def __init__(
@@ -162,12 +166,12 @@ class SparseStructureGenerator(nn.Module):
             cond = cond * 0
         t_emb = self.t_embedder(t) + self.d_embedder(torch.zeros_like(t) if d is None else d)
         mapping = self.latent_mapping
-        streams = {
-            SHAPE: mapping[SHAPE].to_input(x[SHAPE]),
-            POSE_STREAM: torch.cat([mapping[name].to_input(x[name]) for name in POSE_LATENTS], dim=1),
-        }
+        streams = {SHAPE: mapping[SHAPE].to_input(x[SHAPE])}
+        if POSE_LATENTS[0] in x:
+            streams[POSE_STREAM] = torch.cat([mapping[name].to_input(x[name]) for name in POSE_LATENTS], dim=1)
         for block in self.blocks:
             streams = block(streams, t_emb, cond)
-        pose = dict(zip(POSE_LATENTS, streams[POSE_STREAM].split(1, dim=1), strict=True))
-        hidden = {**pose, SHAPE: streams[SHAPE]}
-        return {name: latent.to_output(hidden[name]) for name, latent in mapping.items()}
+        hidden = {SHAPE: streams[SHAPE]}
+        if POSE_STREAM in streams:
+            hidden |= dict(zip(POSE_LATENTS, streams[POSE_STREAM].split(1, dim=1), strict=True))
+        return {name: latent.to_output(hidden[name]) for name, latent in mapping.items() if name in hidden}

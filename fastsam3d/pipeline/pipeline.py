@@ -17,7 +17,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.voxels import downsample_sparse_structure, drop_fragments, split_interior
 from fastsam3d.pipeline.memory import MemoryLimit
-from fastsam3d.pipeline.pose import Pose, decode_pose
+from fastsam3d.pipeline.pose import NoPose, Pose, decode_pose
 from fastsam3d.pipeline.preprocessing import (
     ConditionInputs,
     SharedPicture,
@@ -86,6 +86,7 @@ class Pipeline:
         formats: Sequence[str] = ("mesh",),
         progress: Progress | None = None,
         sampled: SampledStructure | None = None,
+        layout: bool = True,
     ) -> Reconstruction:
         """Reconstructs the masked object.
 
@@ -98,6 +99,8 @@ class Pipeline:
             progress: see `fastsam3d.pipeline.timing.Progress`.
             sampled: the first stage of this very object, where `sample_structures` has run it already; its random
                 numbers go on where it left them.
+            layout: false where nobody needs to know how the object stands in the picture. The first stage then computes
+                the shape alone, which is the same, and the result has no pose (`Reconstruction.has_layout`).
 
         Raises:
             UserError: unusable input, or a format that this model has no decoder for.
@@ -110,12 +113,13 @@ class Pipeline:
                 # On the CPU whatever the device is: one seed gives one object on every machine.
                 generator = torch.Generator().manual_seed(seed)
                 condition = self.embed_condition("sparse_structure", inputs)
-                structure = self.sample_sparse_structure(condition, generator)
+                shape_alone = {} if layout else {"layout": False}
+                structure = self.sample_sparse_structure(condition, generator, **shape_alone)
             else:
                 structure, generator = sampled.structure, sampled.generator
                 clock.add(sampled.stage_seconds)
-            pose = self.decode_pose(structure.latents, inputs)
-            if structure.downsample_factor != 1:
+            pose = self.decode_pose(structure.latents, inputs) if layout else NoPose()
+            if layout and structure.downsample_factor != 1:
                 pose = Pose(pose.rotation, pose.translation, pose.scale * structure.downsample_factor)
             condition = self.embed_condition("structured_latent", inputs)
             feats = self.add_image_color(self.sample_slat(condition, structure, generator), inputs)
@@ -185,21 +189,26 @@ class Pipeline:
             return self.condition_embedders[EMBEDDERS[name]](**inputs)
 
     @torch.no_grad()
-    def sample_sparse_structure(self, condition: Tensor, generator: torch.Generator) -> SparseStructure:
+    def sample_sparse_structure(
+        self, condition: Tensor, generator: torch.Generator, *, layout: bool = True
+    ) -> SparseStructure:
         """First stage: layout latents and the voxels that the surface passes through.
 
         Args:
             condition: tokens `[1, L, C]` of the first stage.
             generator: CPU generator; noise is drawn latent by latent in sorted order of their names.
+            layout: false computes the shape alone; noise is drawn for all latents, so that the shape is the same.
 
         Raises:
             UserError: the network's output is not finite.
         """
-        latents = self._sample_structure_latents(condition, [generator])
+        latents = self._sample_structure_latents(condition, [generator], layout)
         with stage("ss_decode"):
             return self.decode_sparse_structure(latents, generator)
 
-    def _sample_structure_latents(self, condition: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    def _sample_structure_latents(
+        self, condition: Tensor, generators: Sequence[torch.Generator], layout: bool = True
+    ) -> dict[str, Tensor]:
         """Latents of as many objects as there are generators; `condition [B, L, C]`."""
         sampler: Any = self.models["ss_generator"]
         with stage("sparse_structure"), self.residency.using("ss_generator"), self._mixed_precision():
@@ -212,6 +221,7 @@ class Pipeline:
                 name: self.config.ss_sampler.noise_scale
                 * torch.cat([own[name] for own in drawn]).to(self.device)
                 for name in sorted(shapes)
+                if layout or name == "shape"
             }
             return sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
 

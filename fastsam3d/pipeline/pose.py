@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastsam3d.errors import UserError
 from fastsam3d.models.config import PoseConfig
 
 
@@ -92,6 +94,21 @@ class Pose:
             "translation": self.translation.tolist(),
             "scale": self.scale.tolist(),
         }
+
+
+class NoPose(Pose):
+    """Stands for the pose of an object that was reconstructed without its layout: whoever asks for it is told."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("rotation", "translation", "scale"):
+            raise UserError("This object was reconstructed with layout=False and has no pose. Run with layout=True.")
+        return super().__getattribute__(name)
+
+    def __repr__(self) -> str:
+        return "NoPose()"
 
 
 def decode_pose(latents: Mapping[str, Tensor], scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig) -> Pose:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsam3d.pipeline.pose import Pose
+from fastsam3d.pipeline.pose import NoPose, Pose
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Reconstruction:
     Attributes:
         mesh: the surface in the object frame; None unless `"mesh"` was asked for.
         gaussian: the Gaussians in the object frame; None unless `"gaussian"` was asked for.
-        pose: from the object frame to the camera frame.
+        pose: from the object frame to the camera frame; a `NoPose`, which says so, after `run(..., layout=False)`.
         structure: the voxels of the first stage.
         feats: latents of the second stage at `structure.coords`, `[N, 8]`, de-normalised.
         seed: the seed of the noise.
@@ -103,6 +103,11 @@ class Reconstruction:
     seed: int
     gaussian: Any = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def has_layout(self) -> bool:
+        """Whether the pose was computed."""
+        return not isinstance(self.pose, NoPose)
 
     @property
     def seconds(self) -> float:

@@ -85,6 +85,8 @@ class Trajectory:
         logits: occupancy logits `[1, 1, R, R, R]` that those voxels came from, where known.
         cells: for each voxel the transformer token `[N]` it belongs to, where the stage has such a pooling.
         occupancy: decoder of a state of the first stage to occupancy logits `[B, 1, R, R, R]`, where there is one.
+        layout: whether the first stage samples the layout beside the shape.
+        batch: objects that are sampled together.
     """
 
     stage: str
@@ -95,6 +97,8 @@ class Trajectory:
     logits: Tensor | None = None
     cells: Tensor | None = None
     occupancy: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+    layout: bool = True
+    batch: int = 1
 
     @property
     def count(self) -> int:
