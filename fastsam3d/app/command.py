@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.cli.flags import parse
-from fastsam3d.cli.running import say
 from fastsam3d.errors import UserError
 
 USAGE = """\
@@ -100,7 +99,7 @@ def main(words: Sequence[str]) -> int:
         UserError: settings that cannot be used, Gradio missing, or an address that is taken.
     """
     if any(word in ("-h", "--help") for word in words):
-        say(USAGE)
+        sys.stdout.write(USAGE)
         return 0
     options = options_from(words)
     from fastsam3d.cli.settings import settings_from

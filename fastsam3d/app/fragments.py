@@ -37,7 +37,7 @@ def shelf(thumbnails: Mapping[str, str]) -> str:
         f'<img src="{address}" alt="">{escape(EXAMPLES[name])}</button>'
         for name, address in thumbnails.items()
     )
-    return f'<div class="shelf"><span>or try</span>{buttons}</div>'
+    return f'<span class="shelf"><span>or try</span>{buttons}</span>'
 
 
 def waiting(job: Job) -> str:

@@ -5,6 +5,7 @@ The only module that imports Gradio at its top: Gradio reads the annotations of 
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 POLL = 0.25
 """Seconds between two looks at a running job."""
 TITLE = "fastsam3d"
+INSIDE = "Something went wrong inside; the terminal that the demo was started from says what."
+_ANSWERS = itertools.count(1)
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -53,31 +56,20 @@ def build_page(studio: Studio) -> Any:
     def piece(*values: Any, **more: Any) -> Any:
         return gr.HTML(*values, apply_default_css=False, padding=False, container=False, **more)
 
-    def marker(session: Session, message: str | None = None, kind: str = "error") -> tuple[Any, str]:
-        return _marker(session), fragments.notice(message, kind)
-
     def visitor(request: gr.Request) -> Session:
         return visitors.session(str(request.session_hash))
 
-    def uploaded(path: str | None, request: gr.Request) -> Any:
+    def acted(request: gr.Request, event: gr.EventData) -> tuple[Any, str]:
         session = visitor(request)
-        if path is None:
-            return marker(session)
-        return _guarded(lambda: session.open_upload(path), session, marker)
-
-    def example(request: gr.Request, event: gr.EventData) -> Any:
-        session = visitor(request)
-        return _guarded(lambda: session.open_example(_value(event, "name")), session, marker)
-
-    def mask(path: str | None, request: gr.Request) -> Any:
-        session = visitor(request)
-        if path is None:
-            return marker(session)
-        return _guarded(lambda: session.add_mask(path), session, marker)
-
-    def marked(request: gr.Request, event: gr.EventData) -> Any:
-        session = visitor(request)
-        return _guarded(lambda: session.mark(dict(event._data or {})), session, marker)
+        message, kind = None, "advice"
+        try:
+            message = session.act(event._data if isinstance(event._data, dict) else {})
+        except UserError as error:
+            message, kind = str(error), "error"
+        except Exception:
+            logger.exception("an action in the demo's page failed")
+            message, kind = INSIDE, "error"
+        return _marker(session), fragments.notice(message, kind)
 
     def turned(preset: str) -> Any:
         values = knobs_of(preset)
@@ -157,29 +149,15 @@ def build_page(studio: Studio) -> Any:
             with gr.Column(scale=5, min_width=320, elem_classes="inputs"):
                 piece("<h2>1 · Mark what you want in 3D</h2>")
                 canvas = piece(
-                    html_template=asset("marker.html"),
+                    html_template=asset("marker.html").replace("@shelf", fragments.shelf(_thumbnails())),
                     js_on_load=asset("marker.js"),
                     picture="",
                     masks="",
                     marks={},
+                    stamp=0,
                     elem_id="marker",
                 )
                 said = piece(elem_id="said")
-                with gr.Row(elem_classes="files"):
-                    upload = gr.UploadButton(
-                        "Choose a picture",
-                        file_types=["image"],
-                        variant="primary",
-                        elem_id="upload",
-                        elem_classes="upload-picture",
-                    )
-                    upload_mask = gr.UploadButton("Add a mask file", file_types=["image"], elem_id="upload-mask")
-                    shelf = piece(
-                        fragments.shelf(_thumbnails()),
-                        js_on_load="element.addEventListener('click', event => { const node = event.target.closest("
-                        "'[data-example]'); if (node) trigger('select', {name: node.dataset.example}); });",
-                        elem_id="shelf",
-                    )
                 piece("<h2>2 · Choose how</h2>")
                 preset = gr.Radio(list(described), value=first, label="Preset", elem_id="preset")
                 about = gr.Markdown(described[first], elem_id="about-preset", elem_classes="fine")
@@ -205,7 +183,7 @@ def build_page(studio: Studio) -> Any:
                 go = gr.Button("Reconstruct", variant="primary", size="lg", elem_id="go")
                 stop = gr.Button("Stop", variant="stop", size="lg", visible=False, elem_id="stop")
             with gr.Column(scale=7, min_width=320, elem_classes="outputs"):
-                piece("<h2>3 · Look</h2>")
+                piece("<h2>3 · Compare</h2>")
                 status = piece(elem_id="status")
                 headline = piece(elem_id="headline")
                 viewers = piece(
@@ -217,13 +195,9 @@ def build_page(studio: Studio) -> Any:
                 files = piece(elem_id="files")
                 table = piece(elem_id="table")
 
-        marking = {"outputs": [canvas, said], **quiet}
         outcome = [viewers, headline, table, files]
         running = {"outputs": [status, go, stop, *outcome], "concurrency_limit": studio.queue.capacity + 2, **quiet}
-        upload.upload(uploaded, upload, **marking)
-        upload_mask.upload(mask, upload_mask, **marking)
-        shelf.select(example, None, **marking)
-        canvas.select(marked, None, trigger_mode="multiple", **marking)
+        canvas.select(acted, None, [canvas, said], trigger_mode="multiple", **quiet)
         preset.change(turned, preset, [about, stride, error, carving, merging], **quiet)
         go.click(run, [preset, stride, error, carving, merging, seed, count, plain_too], **running)
         # On a phone the result is below; it comes into view when the run begins.
@@ -250,28 +224,17 @@ def appearance() -> dict[str, Any]:
 
 def _marker(session: Session) -> Any:
     marking, picture = session.marking, session.picture
+    # Also where nothing has changed, as after a click that was refused, the page must hear that it was answered.
+    stamp = next(_ANSWERS)
     if marking is None or picture is None:
-        return gr.HTML(picture="", masks="", marks={})
+        return gr.HTML(picture="", masks="", marks={}, stamp=stamp)
     overlay = marking.overlay()
-    view = marking.view() | {"ready_masks": session.pointmap is not None}
     return gr.HTML(
         picture=data_url(Image.fromarray(picture.pixels)),
         masks="" if overlay is None else data_url(overlay),
-        marks=view,
-        # Also where nothing else changed, as after a click that was refused, the page must hear of the answer.
-        stamp=id(view) ^ hash(str(view)),
+        marks=marking.view() | {"ready_masks": session.has_masks},
+        stamp=stamp,
     )
-
-
-def _guarded(action: Any, session: Session, show: Any) -> Any:
-    try:
-        note = action()
-    except UserError as error:
-        return show(session, str(error))
-    except Exception:
-        logger.exception("an action in the demo's page failed")
-        return show(session, "Something went wrong inside; the terminal that the demo was started from says what.")
-    return show(session, note, "advice") if isinstance(note, str) else show(session)
 
 
 def _value(event: Any, key: str) -> Any:

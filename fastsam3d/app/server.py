@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from fastsam3d.app.fragments import RESULTS
 from fastsam3d.app.session import Studio
 from fastsam3d.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+UPLOADS = "uploads"
 MEDIA_TYPES = {
     ".glb": "model/gltf-binary",
     ".png": "image/png",
@@ -22,7 +24,8 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 )
 """Content security policy: the page can load nothing from another address. Gradio itself needs inline scripts."""
-_FETCHES = re.compile(r"/(file=https?:|proxy=)", re.IGNORECASE)
+_CLOSED = re.compile(r"/(file[=/]|proxy=|upload$|upload_progress|stream/|component_server|monitoring)", re.IGNORECASE)
+"""Routes of Gradio that the page does not need: they read files, take files, or fetch other addresses."""
 
 
 def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
@@ -37,31 +40,41 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
         UserError: Gradio is not installed or too old.
     """
     gradio = require_gradio()
-    from fastapi import FastAPI, HTTPException
-    from fastapi.responses import FileResponse
+    from fastapi import FastAPI
+    from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from fastsam3d.app.page import appearance, build_page
 
     app = FastAPI(title="fastsam3d demo", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get(f"/{RESULTS}/{{path:path}}")
-    def result(path: str) -> FileResponse:
-        found = result_file(studio.folder, path)
+    def result(request: Any) -> Any:
+        found = result_file(studio.folder, request.path_params["path"])
         if found is None:
-            raise HTTPException(404, "There is no such file; results are kept for a while only.")
+            return PlainTextResponse("There is no such file; results are kept for a while only.", 404)
         return FileResponse(found, media_type=MEDIA_TYPES.get(found.suffix, "application/octet-stream"))
 
-    @app.get("/healthz")
-    def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def upload(request: Any) -> Any:
+        # Only a page of this server can send this header: browsers ask before they send it elsewhere.
+        name = request.headers.get("x-file-name")
+        if name is None:
+            return PlainTextResponse("There is no file name.", 400)
+        try:
+            token = await studio.intake.receive(unquote(name), request.stream())
+        except UserError as error:
+            return PlainTextResponse(str(error), 413)
+        return JSONResponse({"token": token})
 
+    app.add_route(f"/{RESULTS}/{{path:path}}", result, methods=["GET"])
+    app.add_route(f"/{UPLOADS}", upload, methods=["POST"])
+    app.add_route("/healthz", lambda request: JSONResponse({"status": "ok"}), methods=["GET"])
     app.add_middleware(Guard, limit=studio.limits.file_bytes + 2**16)
     if host in LOOPBACK:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", "::1"])
+    page = build_page(studio)
     gradio.mount_gradio_app(
         app,
-        build_page(studio),
+        page,
         path="/",
         allowed_paths=[],
         blocked_paths=[],
@@ -75,6 +88,8 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
         footer_links=[],
         **appearance(),
     )
+    # Gradio looks at the paths of files in a visitor's events only in applications that it has launched itself.
+    page.has_launched = True
     return app
 
 
@@ -97,7 +112,7 @@ def result_file(folder: Path, path: str) -> Path | None:
 
 
 class Guard:
-    """Refuses what the demo has no use for: requests that make the server fetch other addresses, and large ones."""
+    """Refuses what the demo has no use for: Gradio's routes for files and other addresses, and large requests."""
 
     def __init__(self, app: Any, limit: int) -> None:
         self._app, self._limit = app, limit
@@ -106,12 +121,14 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
-        if _FETCHES.search(scope["path"]) or not length.isdigit():
+        length = dict(scope["headers"]).get(b"content-length")
+        if _CLOSED.search(scope["path"]):
             await _refuse(send, 403, "Not served here.")
-        elif int(length) > self._limit:
-            await _refuse(send, 413, "The file is too large.")
+        elif length is None and scope["method"] == "POST":
+            await _refuse(send, 411, "The length is missing.")
+        elif length is not None and (not length.isdigit() or int(length) > self._limit):
+            limit = f"{self._limit / 2**20:.0f} MiB"
+            await _refuse(send, 413, f"The file is too large: up to {limit} are taken. Make it smaller.")
         else:
 
             async def guarded(message: Any) -> None:

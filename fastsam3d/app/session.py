@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastsam3d.app.comparison import Comparison, Request, compare, run_once, seeds_from, warm_up
+from fastsam3d.app.intake import Intake
 from fastsam3d.app.jobs import Job, JobQueue
 from fastsam3d.app.marking import Marking
 from fastsam3d.app.results import ResultFiles, new_folder, write_results
@@ -57,6 +58,7 @@ class Studio:
     ) -> None:
         self.folder, self.queue = folder, queue
         self.limits = limits or Limits()
+        self.intake = Intake(folder / "uploads", self.limits.file_bytes)
         self.segmenter = segmenter
         self._load, self._about, self._warm = load, about, warm
         self._pipeline: Any = None
@@ -87,23 +89,24 @@ class Session:
         self.picture: Picture | None = None
         self.pointmap: np.ndarray | None = None
         self.marking: Marking | None = None
+        self.has_masks = False
         self.job: Job | None = None
         self.finished: Finished | None = None
         self._folder: Path | None = None
         self._kept: list[ResultFiles] = []
         self._lock = threading.RLock()
 
-    def open_example(self, name: str) -> None:
+    def open_example(self, name: Any) -> None:
         """A bundled picture with its point map, unmarked.
 
         Raises:
             UserError: there is no such example.
         """
-        if name not in EXAMPLES:
+        if not isinstance(name, str) or name not in EXAMPLES:
             raise UserError("There is no such example.")
         picture = picture_in(example_directory(name))
         pointmap, _, _ = read_pointmap("auto", picture)
-        self._open(picture, pointmap)
+        self._open(picture, pointmap, has_masks=True)
 
     def open_upload(self, path: str | Path) -> str | None:
         """An uploaded picture; a cut-out is marked already. Returns a note where it was changed.
@@ -112,7 +115,7 @@ class Session:
             UserError: it cannot be used. What was open stays open.
         """
         picture, note = read_upload(path, self.studio.limits)
-        self._open(picture, None)
+        self._open(picture, None, has_masks=False)
         if picture.alpha is not None:
             inside = picture.alpha > 127
             if inside.any():
@@ -132,22 +135,41 @@ class Session:
             assert self.picture is not None
             marking.add_mask(read_uploaded_mask(path, self.picture, self.studio.limits))
 
-    def mark(self, action: Mapping[str, Any]) -> None:
-        """Something done in the picture, see `Marking.apply`.
+    def act(self, action: Mapping[str, Any]) -> str | None:
+        """Something done in the page; returns a note for the visitor.
+
+        `{"action": "example", "name"}`; `{"action": "picture"}` and `{"action": "mask"}` with the `"token"` of an
+        upload; `{"action": "example_masks"}`; all else is for `Marking.apply`.
 
         Raises:
-            UserError: no picture is open, or it is not possible.
+            UserError: it is not possible, or no picture is open.
         """
+        kind = action.get("action")
+        if kind == "example":
+            self.open_example(action.get("name"))
+        elif kind in ("picture", "mask"):
+            path = self.studio.intake.take(action.get("token"))
+            try:
+                if kind == "picture":
+                    return self.open_upload(path)
+                self.add_mask(path)
+            finally:
+                Intake.discard(path)
+        elif kind == "example_masks":
+            self._mark_example()
+        else:
+            with self._lock:
+                self._marking().apply(action)
+        return None
+
+    def _mark_example(self) -> None:
         with self._lock:
             marking = self._marking()
-            if action.get("action") == "example_masks":
-                if self.picture is None or self.pointmap is None:
-                    raise UserError("Only the examples come with masks.")
-                marking.apply({"action": "clear"})
-                for mask in all_masks(self.picture):
-                    marking.add_mask(mask.pixels)
-                return
-            marking.apply(action)
+            if self.picture is None or not self.has_masks:
+                raise UserError("Only the examples come with masks.")
+            marking.apply({"action": "clear"})
+            for mask in all_masks(self.picture):
+                marking.add_mask(mask.pixels)
 
     def request(self, config: AccelerationConfig, first_seed: Any, count: Any, plain_too: bool) -> Request:
         """The request that the marks and these settings make.
@@ -216,8 +238,9 @@ class Session:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _open(self, picture: Picture, pointmap: np.ndarray | None) -> None:
+    def _open(self, picture: Picture, pointmap: np.ndarray | None, has_masks: bool) -> None:
         with self._lock:
+            self.has_masks = has_masks
             self.picture, self.pointmap = picture, pointmap
             self.marking = Marking(picture.pixels, self.studio.segmenter, self.studio.limits.objects)
 

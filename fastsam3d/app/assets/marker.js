@@ -80,6 +80,7 @@ function refresh() {
   const active = objects().find(item => item.active);
   root.querySelector('[data-do=undo]').disabled = !(active && active.undo);
   root.querySelector('[data-do=clear]').disabled = !objects().some(item => item.undo);
+  root.querySelector('.hint').hidden = !props.picture || objects().some(item => item.marked);
   draw(); list();
 }
 
@@ -118,18 +119,31 @@ for (const node of root.querySelectorAll('[data-mode]')) {
 }
 for (const node of root.querySelectorAll('[data-do]')) node.addEventListener('click', () => send({ action: node.dataset.do }));
 
-// Dropped files go through the page's own upload button, so that the server checks them as it does the others.
-stage.addEventListener('dragover', event => { event.preventDefault(); root.dataset.drop = ''; });
-stage.addEventListener('dragleave', () => delete root.dataset.drop);
-stage.addEventListener('drop', event => {
+// Files go to the server first; the event names what came back. Examples need only their name.
+const complaint = root.querySelector('.notice');
+function complain(text) { complaint.textContent = text; complaint.hidden = !text; delete root.dataset.busy; }
+
+async function take(kind, file) {
+  complain(''); root.dataset.busy = '';
+  try {
+    const answer = await fetch('uploads', { method: 'POST', body: file, headers: { 'X-File-Name': encodeURIComponent(file.name) } });
+    const text = await answer.text();
+    if (answer.ok) send({ action: kind, token: JSON.parse(text).token });
+    else complain(answer.status === 413 || answer.status === 422 ? text : 'The file could not be sent.');
+  } catch (error) { complain('The file could not be sent. Is the demo still running?'); }
+}
+
+for (const input of root.querySelectorAll('[data-file]')) {
+  input.addEventListener('change', () => { if (input.files.length) take(input.dataset.file, input.files[0]); input.value = ''; });
+}
+for (const node of root.querySelectorAll('[data-example]')) {
+  node.addEventListener('click', () => { complain(''); send({ action: 'example', name: node.dataset.example }); });
+}
+root.addEventListener('dragover', event => { event.preventDefault(); root.dataset.drop = ''; });
+root.addEventListener('dragleave', () => delete root.dataset.drop);
+root.addEventListener('drop', event => {
   event.preventDefault(); delete root.dataset.drop;
-  const input = document.querySelector('#upload input[type=file], input#upload, #upload + input[type=file]')
-    || document.querySelector('.upload-picture input[type=file]');
-  if (!input || !event.dataTransfer.files.length) return;
-  const files = new DataTransfer();
-  files.items.add(event.dataTransfer.files[0]);
-  input.files = files.files;
-  input.dispatchEvent(new Event('change', { bubbles: true }));
+  if (event.dataTransfer.files.length) take('picture', event.dataTransfer.files[0]);
 });
 
 watch(['picture', 'masks', 'marks', 'stamp'], refresh);

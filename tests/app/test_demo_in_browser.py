@@ -1,0 +1,293 @@
+"""The demo from end to end: the real server with the small model, looked at in headless Chromium.
+
+`FASTSAM3D_SCREENSHOT=docs/images/demo_app.png pytest tests/app/test_demo_in_browser.py -k screenshot` takes the
+picture for the documentation; without the variable nothing is written outside of temporary folders.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --use-angle=swiftshader --enable-unsafe-swiftshader"
+).split()
+QUICK = ("model.ss_sampler.inference_steps=6", "model.slat_sampler.inference_steps=6", "warm_up=false")
+MUG = (0.79, 0.50)
+"""Where the mug is in the example `toys`, in fractions of the picture."""
+WAIT = 120_000
+"""Milliseconds; a run takes seconds, but the machine may be busy."""
+
+
+class Demo:
+    """The server as people start it."""
+
+    def __init__(self, home: Path, *words: str) -> None:
+        environment = os.environ | {"TMPDIR": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "gradio_demo.py"), "port=0", "device=cpu", *words],
+            cwd=home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=(home / "stderr.txt").open("w"),
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found is not None, (line, (home / "stderr.txt").read_text())
+        self.address = found.group()
+
+    def end(self) -> int:
+        """Stops it as Ctrl-C does; returns its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra browser)")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium; on Debian: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def demo(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    pytest.importorskip("gradio", reason="the page needs Gradio (extra demo)")
+    pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra demo)")
+    home = tmp_path_factory.mktemp("demo")
+    demo = Demo(home, *QUICK)
+    yield demo
+    assert demo.end() == 0
+    assert [path.name for path in home.iterdir()] == ["stderr.txt"]  # all files went with it
+    assert "Traceback" not in (home / "stderr.txt").read_text()
+
+
+@pytest.fixture
+def open_page(browser: Any, demo: Demo) -> Iterator[Callable[..., Any]]:
+    """Opens the page in a window of its own; at the end nothing may have gone wrong in it or left the machine."""
+    contexts, problems = [], []
+
+    def opened(width: int = 1280, height: int = 900, address: str = demo.address) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on(
+            "request",
+            lambda request: None
+            if request.url.startswith((address, "data:", "blob:"))
+            else problems.append(f"asked for {request.url}"),
+        )
+        page.goto(address)
+        page.wait_for_selector("#marker .stage")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def choose(page: Any, example: str) -> None:
+    page.click(f"[data-example={example}]")
+    page.wait_for_selector(".marker[data-state=open]:not([data-busy]) .photo[src]")
+    page.wait_for_function("document.querySelector('.marker .photo').complete")
+
+
+def at(page: Any, place: tuple[float, float]) -> tuple[float, float]:
+    frame = page.locator(".marker .photo").bounding_box()
+    return frame["x"] + place[0] * frame["width"], frame["y"] + place[1] * frame["height"]
+
+
+def drag(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page.mouse.move(*at(page, start))
+    page.mouse.down()
+    page.mouse.move(*at(page, ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)))
+    page.mouse.move(*at(page, end))
+    page.mouse.up()
+
+
+def shown(page: Any, side: str) -> np.ndarray:
+    """The picture in a viewer, as people see it."""
+    page.wait_for_selector(f".side[data-side={side}][data-loaded]")
+    page.wait_for_timeout(400)
+    return np.asarray(Image.open(io.BytesIO(page.locator(f".side[data-side={side}] canvas").screenshot())).convert("RGB"))
+
+
+def colourful(picture: np.ndarray) -> float:
+    """Share of the pixels that are neither background nor text: the ground is nearly grey."""
+    spread = picture.max(axis=2).astype(int) - picture.min(axis=2)
+    return float((spread > 40).mean())
+
+
+def test_from_the_example_to_the_files(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+    choose(page, "toys")
+    page.mouse.click(*at(page, MUG))
+    page.wait_for_selector(".chip")
+    mask = marked(page)
+    truth = np.asarray(Image.open(ROOT / "examples" / "toys" / "1.png").resize(mask.shape[::-1]))[..., 3] > 127
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+
+    page.click("#go")
+    page.wait_for_selector("#status .progress")
+    page.wait_for_selector("#headline .headline")
+    assert re.search(r"off.*[\d.]+ s instead of [\d.]+ s", page.inner_text("#headline"))
+    for side in ("left", "right"):
+        # The mug is green, and it covers a good part of the view.
+        assert 0.03 < colourful(shown(page, side)) < 0.9
+    assert page.inner_text("[data-side=right] figcaption b") == "off"
+    table = page.inner_text("#table")
+    assert "sparse structure" in table and "forecast" in table and "balanced" in table
+
+    with page.expect_download() as download:
+        page.click("#files .take")
+    path = tmp_path / "result.zip"
+    download.value.save_as(path)
+    with zipfile.ZipFile(path) as archive:
+        report = json.loads(archive.read("report.json"))
+        assert [run["preset"] for run in report["runs"]] == ["balanced", "off"]
+        for run in report["runs"]:
+            data = archive.read(f"{run['preset']}_seed_0/object_0.glb")
+            mesh = trimesh.load(io.BytesIO(data), file_type="glb", force="mesh")
+            assert len(mesh.faces) == run["objects"][0]["faces"] > 100
+    page.click("#files summary")
+    with page.expect_download() as download:
+        page.click("#files a >> text=object_0.stl >> nth=0")
+    assert download.value.suggested_filename.endswith("object_0.stl")
+
+
+def marked(page: Any) -> np.ndarray:
+    """The masks as the page shows them, without their opaque outline, bool `[H, W]`."""
+    address = page.get_attribute(".marker .masks", "src")
+    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))[..., 3]
+    return (alpha > 0) & (alpha < 255)
+
+
+def test_uploads_good_and_bad_and_a_second_object(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+    page.click("#go")
+    page.wait_for_selector("#status .notice >> text=Choose a picture first")
+    (tmp_path / "notes.png").write_text("not a picture")
+    page.set_input_files("[data-file=picture]", tmp_path / "notes.png")
+    page.wait_for_selector("#said .notice >> text=notes.png is no picture that can be read")
+    page.wait_for_selector(".marker:not([data-busy])")
+
+    rows, columns = np.mgrid[:120, :160]
+    discs = {name: (rows - 60) ** 2 + (columns - x) ** 2 < 28**2 for name, x in (("left", 45), ("right", 115))}
+    photo = np.full((120, 160, 3), 150, dtype=np.uint8)
+    photo[discs["left"]], photo[discs["right"]] = (200, 60, 40), (40, 80, 210)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    Image.fromarray(discs["right"]).save(tmp_path / "mask.png")
+    page.set_input_files("[data-file=picture]", tmp_path / "photo.png")
+    page.wait_for_selector(".marker[data-state=open] .photo[src]")
+    page.click("#go")
+    page.wait_for_selector("#status .notice >> text=Mark an object first")
+
+    page.wait_for_function("document.querySelector('.marker .photo').complete")
+    drag(page, (0.08, 0.24), (0.48, 0.76))
+    page.wait_for_selector(".chip")
+    page.set_input_files("[data-file=mask]", tmp_path / "mask.png")
+    page.wait_for_selector(".chip >> nth=1")
+    mask = marked(page)
+    both = discs["left"] | discs["right"]
+    assert (mask & both).sum() / (mask | both).sum() > 0.85
+    page.click("[aria-label='Remove object 2']")
+    page.wait_for_selector(".chip >> nth=1", state="detached")
+    page.click("[data-do=undo]")
+    page.wait_for_selector(".chip", state="detached")
+
+
+def test_nothing_is_cut_off_on_a_phone(open_page: Callable[..., Any]) -> None:
+    page = open_page(390, 844)
+    choose(page, "chair")
+    page.click("text=Use the masks that come with it")
+    page.wait_for_selector(".chip")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("#go").bounding_box()["width"] > 300
+
+
+@pytest.mark.slow
+def test_best_of_seeds_stopping_and_a_later_comparison(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    choose(page, "chair")
+    page.click("text=Use the masks that come with it")
+    page.wait_for_selector(".chip")
+    page.click("#compare-off input")
+    page.click("#more button")
+    page.fill("#count input[type=number]", "8")
+    page.press("#count input[type=number]", "Enter")
+    page.click("#go")
+    page.click("#stop")
+    page.wait_for_selector("#status .notice >> text=Stopped")
+    page.fill("#count input[type=number]", "3")
+    page.press("#count input[type=number]", "Enter")
+    page.click("#go")
+    page.wait_for_selector(".strip button >> nth=2")
+    assert page.locator(".strip button >> text=best").count() == 1
+    other = page.locator(".strip button[aria-pressed=false]").first
+    seed = re.search(r"seed (\d+)", other.inner_text()).group(1)
+    other.click()
+    page.wait_for_selector(f".strip button[aria-pressed=true] >> text=seed {seed}")
+    assert colourful(shown(page, "left")) > 0.02
+    page.click(".missing button")
+    page.wait_for_selector("#headline >> text=instead of")
+    assert page.locator(f".strip button[aria-pressed=true] >> text=seed {seed}").count() == 1
+    assert colourful(shown(page, "right")) > 0.02
+
+
+@pytest.mark.slow
+def test_screenshot_for_the_documentation(
+    open_page: Callable[..., Any], browser: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """With all steps and a warm model, so that the seconds in the picture are those of a real run."""
+    target = os.environ.get("FASTSAM3D_SCREENSHOT")
+    if not target:
+        pytest.skip("FASTSAM3D_SCREENSHOT=FILE is not set")
+    demo = Demo(tmp_path)
+    try:
+        page = open_page(1280, 980, demo.address)
+        choose(page, "toys")
+        page.mouse.click(*at(page, MUG))
+        page.wait_for_selector(".chip")
+        page.click("text=+ Another object")
+        page.wait_for_function("document.querySelectorAll('.chip').length === 2")
+        drag(page, (0.14, 0.39), (0.30, 0.63))
+        page.wait_for_selector(".marker:not([data-busy]) [aria-label='Remove object 2']")
+        page.wait_for_timeout(500)
+        page.click("#go")
+        page.wait_for_selector("#headline .headline")
+        for side in ("left", "right"):
+            assert colourful(shown(page, side)) > 0.02
+        page.mouse.move(5, 5)
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_timeout(600)
+        page.screenshot(path=target)
+    finally:
+        demo.end()
