@@ -27,10 +27,18 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --use-angle=swiftshader --enable-unsafe-swiftshader"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
 QUICK = ("model.ss_sampler.inference_steps=6", "model.slat_sampler.inference_steps=6", "warm_up=false")
 MUG = (0.79, 0.50)
 """Where the mug is in the example `toys`, in fractions of the picture."""
@@ -137,7 +145,8 @@ def shown(page: Any, side: str) -> np.ndarray:
     """The picture in a viewer, as people see it."""
     page.wait_for_selector(f".side[data-side={side}][data-loaded]")
     page.wait_for_timeout(400)
-    return np.asarray(Image.open(io.BytesIO(page.locator(f".side[data-side={side}] canvas").screenshot())).convert("RGB"))
+    picture = page.locator(f".side[data-side={side}] canvas").screenshot()
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
 
 
 def colourful(picture: np.ndarray) -> float:
