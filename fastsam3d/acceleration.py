@@ -185,7 +185,11 @@ class Acceleration:
             session.keepers.append(streams)
         if "block_stack" in needs:
             stack = BlockStack(
-                self._host.block_stack(stage), state, lambda: session.block_policy, lambda: session.step_index
+                self._host.block_stack(stage),
+                state,
+                lambda: session.block_policy,
+                lambda: session.step_index,
+                self._host.block_states(stage),
             )
             stack.attach(self._patches)
             session.keepers.append(stack)

@@ -80,7 +80,13 @@ def _attach(host: Any, patches: Patches, stage: str, ratios: Sums) -> None:
     session = StageSession(
         state, StageReport(), lambda _: None, lambda _: None, block_policy=lambda _: _Recorder(ratios)
     )
-    stack = BlockStack(host.block_stack(stage), state, lambda: session.block_policy, lambda: session.step_index)
+    stack = BlockStack(
+        host.block_stack(stage),
+        state,
+        lambda: session.block_policy,
+        lambda: session.step_index,
+        host.block_states(stage),
+    )
     stack.attach(patches)
     session.keepers.append(stack)
     host.attach_sampler(patches, stage, session)

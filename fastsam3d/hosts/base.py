@@ -257,6 +257,10 @@ class Host(ABC):
         """
         return []
 
+    def block_states(self, stage: str) -> HiddenStates:
+        """What the blocks of `block_stack` hand on; tensors, or mappings of them, by default."""
+        return TENSORS
+
     def voxel_decoders(self) -> list[Any]:
         """Decoders whose `make_index(coords)` builds tables of the same voxels; none by default."""
         return []

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fastsam3d.hosts.base import EvaluationState
+from fastsam3d.hosts.base import TENSORS, EvaluationState, HiddenStates
 from fastsam3d.patching import Patches
 
 Hidden = Any
@@ -48,6 +48,7 @@ class BlockStack:
         state: what the host evaluates at the moment.
         policy: gives the policy of the run in progress, or None.
         step: gives the index of the step in progress.
+        states: what the blocks hand on.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class BlockStack:
         state: EvaluationState,
         policy: Callable[[], BlockPolicy | None],
         step: Callable[[], int],
+        states: HiddenStates = TENSORS,
     ) -> None:
-        self.blocks, self.state = list(blocks), state
+        self.blocks, self.state, self.states = list(blocks), state, states
         self._policy, self._step = policy, step
         self._items: dict[Key, _Item] = {}
         self._pass: tuple[int, str, int] = (-1, "", -1)  # evaluation, branch, item
@@ -82,24 +84,25 @@ class BlockStack:
         def make(original: Forward) -> Forward:
             def forward(h: Hidden, *args: Any, **kwargs: Any) -> Any:
                 policy, branch = self._policy(), self.state.branch
-                if not self.state.running or branch is None or policy is None:
+                if not self.state.running or branch is None or policy is None or not self.states.accepts(h):
                     return original(h, *args, **kwargs)
                 key = self._key(index, branch)
                 item = self._items.setdefault(key, _Item())
                 if index == 0:
-                    item.entered, item.reusing = h, False
+                    item.entered, item.reusing = self.states.read(h), False
                 if index == policy.probe:
-                    probe = _named(_minus(h, item.entered))
-                    item.entered = h
+                    inside = self.states.read(h)
+                    probe = _named(_minus(inside, item.entered))
+                    item.entered = inside
                     # Always asked, because policies learn from what they are shown.
                     item.reusing = policy.reuse(key, self._step(), probe) and item.change is not None
                     if item.reusing:
                         self.state.reused.add(branch)
                 if index >= policy.probe and item.reusing:
-                    return _plus(h, item.change) if index == last else h
+                    return self.states.write(h, _plus(item.entered, item.change)) if index == last else h
                 out = original(h, *args, **kwargs)
                 if index == last:
-                    item.change = _minus(out, item.entered)
+                    item.change = _minus(self.states.read(out), item.entered)
                     policy.computed(key, self._step(), _named(item.change))
                 return out
 

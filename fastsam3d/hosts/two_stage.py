@@ -17,7 +17,15 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastsam3d.errors import UserError
 from fastsam3d.hosts.attention_sites import block_site, builds_dense_masks, cross_attention_site, unmasked, windowed
-from fastsam3d.hosts.base import TENSORS, BlockSite, CrossAttentionSite, EvaluationState, Host, Recorder
+from fastsam3d.hosts.base import (
+    TENSORS,
+    BlockSite,
+    CrossAttentionSite,
+    EvaluationState,
+    HiddenStates,
+    Host,
+    Recorder,
+)
 from fastsam3d.hosts.decoded import SparseSurface, to_fine
 from fastsam3d.hosts.expectations import Expected, differences
 from fastsam3d.hosts.sparse_states import SPARSE
@@ -128,8 +136,8 @@ class TwoStageHost(Host):
 
     def refusals(self) -> dict[str, str]:
         refused: dict[str, str] = {}
-        if self.is_sealed(SPARSE_STRUCTURE):
-            reason = "its sparse-structure network is compiled, and steps are replaced inside of it"
+        if self.is_sealed(SPARSE_STRUCTURE) or self.is_sealed(STRUCTURED_LATENT):
+            reason = "its networks are compiled, and blocks are skipped inside of them"
             refused |= {t.name: reason for t in REGISTRY.values() if "block_stack" in t.needs}
         return refused | self._carving_refusal()
 
@@ -164,9 +172,10 @@ class TwoStageHost(Host):
         return [block_site(block, SPARSE) for block in self.network(STRUCTURED_LATENT).blocks]
 
     def block_stack(self, stage: str) -> list[Any]:
-        # Blocks of the latent stage hand on sparse tensors, which are not added as tensors are.
-        open_stack = stage == SPARSE_STRUCTURE and not self.is_sealed(stage)
-        return list(self.network(stage).blocks) if open_stack else []
+        return [] if self.is_sealed(stage) else list(self.network(stage).blocks)
+
+    def block_states(self, stage: str) -> HiddenStates:
+        return SPARSE if stage == STRUCTURED_LATENT else TENSORS
 
     def index_makers(self) -> list[Any]:
         return [self._tables]

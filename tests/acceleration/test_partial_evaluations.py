@@ -146,6 +146,44 @@ def test_every_method_skips_something_repeats_itself_and_leaves_no_trace(pipelin
     assert saved or fewer or left_out
 
 
+COMPOSED = [
+    {
+        "taylorseer": {"enabled": True, "stages": "sparse_structure"},
+        "exact_layout": True,
+        "guidance_reuse": {"enabled": True, "stages": "sparse_structure"},
+        "adaptive_caching": True,
+        "token_carving": {"enabled": True, "carved_fraction": 0.5, "warmup": 1},
+        "uniform_merge": True,
+    },
+    {
+        "step_caching": {"enabled": True, "warmup": 2, "edge_steps": 1},
+        "exact_layout": True,
+        "first_block_cache": {"enabled": True, "stages": "structured_latent", "latent_threshold": 1.0},
+        "random_drop": True,
+    },
+    {"fast3dcache": True, "easycache": {"enabled": True, "stages": "structured_latent", "latent_threshold": 5.0}},
+]
+
+
+@pytest.mark.parametrize("settings", COMPOSED, ids="+".join)
+def test_different_kinds_work_together(pipeline, picture, settings):
+    before, plain = attributes(pipeline), pipeline.run(*picture, seed=1)
+    with accelerate(pipeline, "exact", **settings) as acceleration:
+        first = pipeline.run(*picture, seed=1)
+        report = acceleration.report()
+        assert same(pipeline.run(*picture, seed=1), first)
+    assert attributes(pipeline) == before
+    assert same(pipeline.run(*picture, seed=1), plain)
+    assert np.isfinite(first.mesh.vertices).all()
+    sparse, latent = (report.stages[stage] for stage in (SPARSE_STRUCTURE, STRUCTURED_LATENT))
+    assert latent.forecast > 0
+    assert sparse.forecast > 0 or sparse.tokens_kept < 1.0
+    assert (sparse.layout_evaluations > 0) == ("exact_layout" in settings)
+    if "guidance_reuse" in settings:
+        # Nine steps, seven guided; the series computes 0, 1, 4, 7 and 8, and 4 has its guidance from step 1.
+        assert (sparse.conditional_forecast, sparse.unconditional_forecast) == (4, 5)
+
+
 SETTINGS_OF_A_PLAIN_RUN = {
     "taylorseer": {"interval": 1, "latent_interval": 1},
     "hicache": {"interval": 1, "latent_interval": 1},

@@ -67,8 +67,6 @@ def test_exact_is_equal_up_to_rounding(sam3d, picture):
 REFUSED = {
     "exact_layout": "exact_layout",
     "fast3dcache": "fast3dcache",
-    "first_block_cache": "first_block_cache",
-    "magcache": "magcache",
 }
 """Presets by the technique that asks for more than this pipeline offers."""
 

@@ -32,8 +32,6 @@ REFUSED = {
     "exact_layout": "exact_layout",
     "fast3dcache": "fast3dcache",
     "few_step_shortcut": "few_step_shortcut",
-    "first_block_cache": "first_block_cache",
-    "magcache": "magcache",
     "paper_release": "released_latent_caching",
 }
 """Presets by the technique that asks for more than this pipeline offers."""
