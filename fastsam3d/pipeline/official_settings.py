@@ -87,7 +87,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path} is too large for a settings file. Download it again.")
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         text = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read ({text}). Download it again.") from error
     if not isinstance(values, dict):
