@@ -194,11 +194,14 @@ def _warm_up(
     runner: Runner, methods: list[Method], cases: Sequence[Case], options: BenchmarkOptions, log: RecordLog
 ) -> list[Method]:
     """Run every method on the warm-up objects; returns those that this pipeline can run."""
+    from tqdm import tqdm
+
     left_out: dict[str, str] = {}
     with guided(runner.pipeline, options.guidance[0]):
         taken: dict[tuple[str, int], Record] = {}
         # Controls last: they are matched to what the others took.
-        for method in sorted(methods, key=lambda m: m.matched_to is not None):
+        order = sorted(methods, key=lambda m: m.matched_to is not None)
+        for method in tqdm(order, desc="warm-up", file=sys.stderr, unit="method", leave=False):
             if method.matched_to in left_out:
                 left_out[method.name] = f"{method.matched_to} was left out"
                 continue

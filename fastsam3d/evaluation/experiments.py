@@ -51,18 +51,22 @@ class Sweep:
     cliff: float | None = None
 
 
-def _values(key: str, values: Sequence[float], **fixed: Any) -> dict[float, dict[str, Any]]:
-    return {value: {**fixed, key: value} for value in values}
+def _values(key: str, values: Sequence[float]) -> dict[float, dict[str, Any]]:
+    return {value: {key: value} for value in values}
 
 
 def _spectral(low: float) -> dict[str, Any]:
     # The distance between the thresholds is that of the preset.
-    return {
-        "token_aggregation.enabled": True,
-        "token_aggregation.threshold_low": low,
-        "token_aggregation.threshold_high": round(low + 0.15, 2),
-    }
+    return {"token_aggregation.threshold_low": low, "token_aggregation.threshold_high": round(low + 0.15, 2)}
 
+
+RELEASED = {
+    "step_caching": "released_step_caching",
+    "adaptive_caching": "released_latent_caching",
+    "token_carving": "released_latent_caching",
+    "token_aggregation": "released_aggregation",
+}
+"""The same settings in the groups of Fast-SAM3D as it was released."""
 
 SWEEPS = {
     "stride": Sweep(
@@ -74,22 +78,22 @@ SWEEPS = {
     "threshold": Sweep(
         "threshold of adaptive caching (second stage)",
         _values("adaptive_caching.threshold", (0.1, 0.25, 0.5, 1.0, 1.5, 3.0)),
-        ("paper", "balanced"),
+        ("paper_release", "paper", "balanced"),
     ),
     "carving": Sweep(
         "carved share of the tokens",
-        {0.0: {"token_carving.enabled": False}, **_values("token_carving.carved_fraction", (0.3, 0.5, 0.7, 0.8, 0.9))},
-        ("paper",),
+        _values("token_carving.carved_fraction", (0.0, 0.3, 0.5, 0.7, 0.9)),
+        ("paper_release", "paper"),
     ),
     "beta": Sweep(
         "β: share of the linear forecast in the layout",
         _values("step_caching.momentum_beta", (0.0, 0.25, 0.5, 0.7, 0.9, 1.0)),
-        ("paper", "balanced"),
+        ("paper_release", "paper", "balanced"),
     ),
     "hfer": Sweep(
         "lower HFER threshold of aggregation (the upper lies 0.15 above)",
         {low: _spectral(low) for low in (0.15, 0.3, 0.45, 0.6)},
-        ("paper",),
+        ("paper_release", "paper"),
     ),
 }
 
@@ -105,24 +109,29 @@ def sweep_methods(name: str, presets: Sequence[str] = ()) -> list[Method]:
     if name not in SWEEPS:
         raise UserError(f"bench: sweep={name} is unknown: use one of {', '.join(SWEEPS)}")
     sweep = SWEEPS[name]
-    known = [preset for preset in presets or sweep.presets if presets or preset in preset_names()]
+    chosen = list(presets) or [preset for preset in sweep.presets if preset in preset_names()]
     methods = [Method(OFF, OFF)]
-    for preset in known:
+    for preset in chosen:
+        settings = Method(preset, preset).settings()
         for value, overrides in sweep.points.items():
-            method = Method(point_name(preset, value), preset, overrides)
-            if _possible(method):
-                methods.append(method)
+            own = _for_preset(overrides, settings)
+            if own is not None:
+                methods.append(Method(point_name(preset, value), preset, own))
     if len(methods) == 1:
-        raise UserError(f"bench: sweep={name} changes nothing that {', '.join(known)} know: give presets=[NAME]")
+        raise UserError(f"bench: sweep={name} varies nothing that {', '.join(chosen)} switch on: give presets=[NAME]")
     return methods
 
 
-def _possible(method: Method) -> bool:
-    try:
-        method.settings()
-    except UserError:
-        return False
-    return True
+def _for_preset(overrides: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Overrides of the groups that a preset has on; None where it has none of them on."""
+    translated = {}
+    for key, value in overrides.items():
+        group, _, field = key.partition(".")
+        on = [name for name in (group, RELEASED[group]) if settings.get(name, {}).get("enabled")]
+        if not on or field not in settings[on[0]]:
+            return None
+        translated[f"{on[0]}.{field}"] = value
+    return translated
 
 
 def point_name(preset: str, value: float) -> str:

@@ -15,7 +15,7 @@ from fastsam3d.evaluation.counting import STAGES
 OFF, EXACT, ALL = "off", "exact", "all"
 CONTROL, CONTROL_PARTNER = "fewer_steps", "balanced"
 ORDER = ("off", "exact", "paper_release", "paper", "balanced", "fast")
-"""Of the rows of `all`; the others follow by name, and the controls come last."""
+"""Of the rows of `all`; the others follow by kind and name, and the controls come last."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ def resolve_methods(names: Sequence[str]) -> list[Method]:
     A name is a preset, a preset file, `fewer_steps` (the control matched to `balanced`), `fewer_steps@NAME` (matched
     to any other method), or `all`. What a control is matched to is run as well.
     """
-    from fastsam3d.config import preset_names
+    from fastsam3d.config import KINDS, preset_info, preset_names
 
     presets = [name for name in preset_names() if name != CONTROL]
-    every = [*(name for name in ORDER if name in presets), *(name for name in presets if name not in ORDER)]
+    kinds = list(KINDS)
+    rest = [preset_info(name) for name in presets if name not in ORDER]
+    rest.sort(key=lambda info: (kinds.index(info.kind) if info.kind in kinds else len(kinds), info.name))
+    every = [*(name for name in ORDER if name in presets), *(info.name for info in rest)]
     found: dict[str, Method] = {OFF: Method(OFF, OFF)}
     wanted = [part for name in names for part in ([*every, CONTROL, f"{CONTROL}@fast"] if name == ALL else [name])]
     for name in wanted:

@@ -60,7 +60,7 @@ def label(
     inside = (box.x0 / scale, box.y0 / scale, box.x1 / scale, box.y1 / scale)
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
     for index, ((x, y), spot, name) in enumerate(zip(places, spots, names, strict=True)):
-        width, height = 0.56 * size * len(name), size
+        width, height = 0.6 * size * len(name), size
         shifts = [
             (dx, dy) for reach in (0, 13, 26, 39, 54, 70) for dy in (reach - 4, -reach - 4)
             for dx in (8 + reach / 3, -8 - width - reach / 3, -width / 2)
