@@ -14,6 +14,7 @@ from fastsam3d.models.build import build_condition_embedder
 from fastsam3d.models.config import ConditionEmbedderConfig, DinoConfig, PointPatchConfig
 from fastsam3d.models.flexicubes import extract_surface
 from fastsam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching, ShortCut
+from fastsam3d.models.precision import store_half
 from fastsam3d.models.sparse_structure_decoder import SparseStructureDecoder
 from fastsam3d.models.sparse_structure_generator import LATENT_CHANNELS, SparseStructureGenerator
 from fastsam3d.models.structured_latent_decoder import GaussianDecoder, MeshDecoder
@@ -120,6 +121,44 @@ def test_slat_generator(slat_generator: FlowMatching, case: str) -> None:
         backbone = slat_generator.reverse_fn.backbone
         result = backbone(x, torch.tensor(TIME), condition, coords, cfg=case == "unconditional")
     assert_agree(result, genuine[case])
+
+
+def error(result: Tensor, reference: Tensor) -> float:
+    """Root mean square of the difference, relative to that of the reference."""
+    return float((result.float() - reference).norm() / reference.norm())
+
+
+def assert_as_near_as_genuine(ours: Tensor, genuine: Tensor, reference: Tensor) -> None:
+    """Rounding differs between two ways to compute the same in half precision; its size must not."""
+    assert 1e-5 < error(genuine.float(), reference) < 2e-3
+    assert error(ours, reference) < 1.3 * error(genuine.float(), reference)
+    assert error(ours, genuine.float()) < 2e-3
+
+
+def test_half_precision_rounds_as_much_as_upstream() -> None:
+    """fp16 as upstream runs it (autocast; torso of the latent stage stored in fp16) and as `precision=float16` does."""
+    genuine = recorded("half")
+    guided = ClassifierFreeGuidance(SparseStructureGenerator(4, 8, 64, 2, 4, 4.0, 48), 7.0, (0.0, 500.0))
+    structure = fill(ShortCut(guided, 4, 3.0), "ss_generator")
+    guided = ClassifierFreeGuidance(StructuredLatentGenerator(16, 8, 64, 2, 4, 4.0, 48, (32,), 2), 1.0, (0.0, 500.0))
+    latents = fill(FlowMatching(guided, 4, 1.0), "slat_generator")
+    for name, sampler in (("ss_generator", structure), ("slat_generator", latents)):
+        store_half(name, sampler, torch.float16, torch.device("cuda"))
+    x, condition = ss_inputs()
+    noise, latent_condition = 1.7 * uniform("slat_noise", 1, 150, 8), 1.7 * uniform("slat_condition", 1, 13, 48)
+    with torch.autocast("cpu", torch.float16):
+        velocity = structure.reverse_fn.backbone(x, torch.tensor([TIME]), condition, d=torch.zeros(1))
+        latent_velocity = latents.reverse_fn.backbone(
+            noise, torch.tensor(TIME), latent_condition, voxels("slat", 150, 16)
+        )
+    reference = recorded("ss_generator")
+    for name in ("shape", "6drotation_normalized"):
+        assert_as_near_as_genuine(
+            velocity[name], genuine[f"ss_generator.{name}"], reference[f"conditional.{name}"]
+        )
+    assert_as_near_as_genuine(
+        latent_velocity, genuine["slat_generator"], recorded("slat_generator")["conditional"]
+    )
 
 
 def test_ss_decoder() -> None:
