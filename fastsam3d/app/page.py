@@ -80,7 +80,7 @@ def build_page(studio: Studio) -> Any:
         if finished is None:
             return gr.skip(), "", "", ""
         return (
-            gr.HTML(result=fragments.shown(finished, studio.folder)),
+            gr.HTML(result=fragments.shown(finished, studio.folder), busy=False),
             fragments.headline(finished),
             fragments.table(finished),
             fragments.downloads(finished, studio.folder),
@@ -118,6 +118,8 @@ def build_page(studio: Studio) -> Any:
             return
         finished = False
         try:
+            # On a computer without a GPU the turning views would take time from the run that is measured.
+            yield (fragments.waiting(job), *busy, gr.HTML(busy=True), *unchanged[1:])
             while not job.wait(POLL):
                 yield (fragments.waiting(job), *busy, *unchanged)
             finished = True
@@ -127,7 +129,8 @@ def build_page(studio: Studio) -> Any:
         if job.state == DONE:
             yield ("", *idle, *result_of(session))
         else:
-            yield (fragments.notice(job.message, "advice" if job.state == STOPPED else "error"), *idle, *unchanged)
+            kind = "advice" if job.state == STOPPED else "error"
+            yield (fragments.notice(job.message, kind), *idle, gr.HTML(busy=False), *unchanged[1:])
 
     def chosen(request: gr.Request, event: gr.EventData) -> Any:
         session = visitor(request)
@@ -190,6 +193,7 @@ def build_page(studio: Studio) -> Any:
                     html_template=asset("compare.html"),
                     js_on_load=asset("compare.js"),
                     result=None,
+                    busy=False,
                     elem_id="compare",
                 )
                 files = piece(elem_id="files")
@@ -218,7 +222,7 @@ def appearance() -> dict[str, Any]:
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
         font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
         radius_size=gr.themes.sizes.radius_md,
-    )
+    ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")
     return {"theme": theme, "css": asset("page.css"), "head": f"<script>{scripts()}</script>"}
 
 

@@ -11,7 +11,7 @@ for (const name of ['left', 'right']) {
 
 function viewer(side, scene) {
   if (!side.viewer) side.viewer = window.Fastsam3dViewer.mount(side.canvas, null, { onerror: error => { side.figure.dataset.error = error.message; } });
-  side.viewer.autoRotate = turning;
+  side.viewer.autoRotate = turning && !props.busy;
   return side.viewer;
 }
 
@@ -62,6 +62,9 @@ function refresh() {
 
 function each(change) { for (const side of Object.values(sides)) if (side.viewer) change(side.viewer); }
 
+// While a run is measured the views stand still: on a computer without a GPU they would take its time.
+function rotate() { each(view => { view.autoRotate = turning && !props.busy; }); }
+
 root.addEventListener('click', event => {
   const node = event.target.closest('button');
   if (!node) return;
@@ -75,10 +78,11 @@ root.addEventListener('click', event => {
   if (task === 'turn' || task === 'wire') {
     const on = node.getAttribute('aria-pressed') !== 'true';
     node.setAttribute('aria-pressed', on);
-    if (task === 'turn') { turning = on; each(view => { view.autoRotate = on; }); }
+    if (task === 'turn') { turning = on; rotate(); }
     else each(view => { view.wireframe = on; });
   }
 });
 
 watch('result', refresh);
+watch('busy', rotate);
 refresh();
