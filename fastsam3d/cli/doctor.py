@@ -109,7 +109,8 @@ def _packages(title: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [title]
     width = max(len(package["module"]) for package in found)
     for package in found:
-        text = package["version"] or f"missing: {package['without']}"
+        how = f" (pip install 'fastsam3d[{package['extra']}]')" if package["extra"] else ""
+        text = package["version"] or f"missing: {package['without']}{how}"
         lines.append(f"  {package['module']:<{width}}  {text}")
     return lines
 

@@ -1,4 +1,4 @@
-"""What `doctor` looks at: packages, devices, checkpoint files, and what weights need. Nothing heavy is imported.
+"""What `doctor` looks at: packages, devices, checkpoint files, and memory. No optional package is imported.
 
 Every function returns plain values, for the table and for `--json` alike.
 """
@@ -31,28 +31,36 @@ class Package:
         module: what is imported.
         distribution: what pip calls it.
         without: what is lost without it.
-        upstream: only the official pipeline uses it, not this package.
+        extra: the extra of fastsam3d that brings it, if one does.
+        upstream: only the official pipelines use it, not this package.
     """
 
     module: str
     distribution: str
     without: str
+    extra: str | None = None
     upstream: bool = False
 
 
 PACKAGES = (
-    Package("huggingface_hub", "huggingface-hub", "no `download`; fetch the checkpoint folder by other means"),
+    Package("huggingface_hub", "huggingface-hub", "no `download`; fetch the weights by other means", "sam3d"),
     Package("moge", "moge", "no depth=moge; layouts rest on a flat guess unless a pointmap.npy is given"),
-    Package("scipy", "scipy", "no `bench`: the quality figures need it"),
-    Package("matplotlib", "matplotlib", "`bench` writes tables but no plots"),
-    Package("sam3d_objects", "sam3d_objects", "the official pipeline cannot run; model=sam3d does not need it", True),
-    Package("spconv", "spconv-cu124", "sam3d_objects does not start (sparse convolution)", True),
-    Package("pytorch3d", "pytorch3d", "sam3d_objects does not start (transforms, layout)", True),
-    Package("kaolin", "kaolin", "sam3d_objects does not start (FlexiCubes' checks)", True),
-    Package("gsplat", "gsplat", "sam3d_objects renders no Gaussians, so it bakes no textures", True),
-    Package("xformers", "xformers", "attention of TRELLIS and DINOv2 falls back, or is refused", True),
-    Package("flash_attn", "flash-attn", "sam3d_objects stops on A100, H100 and H200, where it insists on it", True),
-    Package("trellis", "trellis", "TRELLIS cannot run", True),
+    Package("triton", "triton", "transformer blocks run without fused kernels: slower on CUDA, the same elsewhere"),
+    Package("scipy", "scipy", "no `bench`, no textures, no simplified meshes", "bench"),
+    Package("matplotlib", "matplotlib", "`bench` writes tables but no plots", "bench"),
+    Package("gradio", "gradio", "no `demo`", "demo"),
+    Package("cv2", "opencv-python-headless", "the demo marks no objects by clicks; masks can be uploaded", "demo"),
+    Package("segment_anything", "segment-anything", "the demo marks objects by colour instead of by a network"),
+    Package("fast_simplification", "fast-simplification", "meshes cannot be simplified", "simplify"),
+    Package("xatlas", "xatlas", "no textures: meshes carry colours at their vertices", "texture"),
+    Package("sam3d_objects", "sam3d_objects", "the official pipeline cannot run; model=sam3d can", upstream=True),
+    Package("spconv", "spconv-cu124", "sam3d_objects does not start (sparse convolution)", upstream=True),
+    Package("pytorch3d", "pytorch3d", "sam3d_objects does not start (transforms, layout)", upstream=True),
+    Package("kaolin", "kaolin", "sam3d_objects does not start (FlexiCubes' checks)", upstream=True),
+    Package("gsplat", "gsplat", "sam3d_objects renders no Gaussians, so it bakes no textures", upstream=True),
+    Package("xformers", "xformers", "attention of TRELLIS and DINOv2 falls back, or is refused", upstream=True),
+    Package("flash_attn", "flash-attn", "sam3d_objects stops on A100, H100 and H200", upstream=True),
+    Package("trellis", "trellis", "TRELLIS cannot run", upstream=True),
 )
 
 UPSTREAM_NAMES: dict[str, dict[str, tuple[str, ...]]] = {

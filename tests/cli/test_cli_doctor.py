@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -145,7 +146,24 @@ def test_packages_are_looked_up_and_not_imported(monkeypatch) -> None:
     found = {package["module"]: package["version"] for package in inspection.packages()}
     assert found["xformers"] == "9.9"
     assert found["moge"] is None
-    assert "missing: no depth=moge" in "\n".join(doctor._packages("title", inspection.packages()))
+    text = "\n".join(doctor._packages("title", inspection.packages()))
+    assert "missing: no depth=moge" in text
+    assert "missing: no `demo` (pip install 'fastsam3d[demo]')" in text
+
+
+def test_every_extra_is_known() -> None:
+    """What an extra brings, doctor can miss."""
+    tomllib = pytest.importorskip("tomllib", reason="Python below 3.11 has no tomllib")
+    root = Path(__file__).resolve().parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    known = {package.distribution: package.extra for package in inspection.PACKAGES}
+    for extra, lines in extras.items():
+        if extra in ("dev", "browser", "trellis", "xformers"):  # tools of tests, and packages of other pipelines
+            continue
+        for line in lines:
+            name = re.match(r"[\w.-]+", line)[0].replace("_", "-")
+            assert name in known, f"{name} of the extra {extra}"
+        assert extra in known.values()
 
 
 def test_devices_and_what_fits(monkeypatch) -> None:
