@@ -10,7 +10,7 @@ from fastsam3d.cli.inputs import (
     read_mask,
     read_picture,
 )
-from fastsam3d.cli.object_files import write_object
+from fastsam3d.cli.object_files import preparation_of, write_object
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.pointmaps import pointmap_of
 from fastsam3d.cli.running import Clock, accelerated, finish, say, usable_formats
@@ -32,6 +32,7 @@ def run(arguments: Arguments) -> int:
         console.warn(text)
     picture = read_picture(settings.image_path or example_directory(EXAMPLE))
     mask = read_mask(settings.mask_path, picture) if settings.mask_path else choose_mask(picture, settings.mask_index)
+    preparation_of(settings)
     pointmap, pointmap_source = pointmap_of(settings, picture, console)
     clock = Clock()
     name = settings.name or f"{picture.name}_{mask.label}"

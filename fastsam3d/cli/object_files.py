@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from fastsam3d.cli.inputs import Mask, Picture
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.settings import Settings
+from fastsam3d.errors import UserError
 
 if TYPE_CHECKING:
+    from fastsam3d.pipeline.export import Preparation
     from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
 
 
@@ -40,7 +42,7 @@ def write_object(
     Raises:
         UserError: the object has neither faces nor Gaussians, or a package that a format needs is missing.
     """
-    from fastsam3d.pipeline.export import export_gaussians, export_mesh
+    from fastsam3d.pipeline.export import AXES, export_gaussians, export_mesh
     from fastsam3d.pipeline.preview import preview_sheet
 
     files: dict[str, Any] = {}
@@ -67,14 +69,32 @@ def write_object(
             from fastsam3d.pipeline.turntable import write_turntable
 
             files["turntable"] = [path.name for path in write_turntable([mesh], folder.staging, name)]
+    if not any(kind in files for kind in AXES):
+        raise UserError(
+            f"nothing of {name} can be written as {', '.join(settings.export)}: there is no mesh, only Gaussians. "
+            "Add ply to --export, or mesh to formats."
+        )
     return Written(files, mesh, exported)
+
+
+def preparation_of(settings: Settings) -> Preparation:
+    """What the settings do to meshes before they are written.
+
+    Raises:
+        UserError: a package that this needs is not installed.
+    """
+    from fastsam3d.pipeline.export import Preparation
+
+    preparation = Preparation(settings.faces, settings.watertight, settings.texture)
+    preparation.check()
+    return preparation
 
 
 def _prepared(mesh: Mesh, settings: Settings) -> tuple[Mesh, dict[str, Any]]:
     from fastsam3d.pipeline.export import Preparation
     from fastsam3d.pipeline.simplification import is_watertight
 
-    preparation = Preparation(settings.faces, settings.watertight, settings.texture)
+    preparation = preparation_of(settings)
     if preparation == Preparation():
         return mesh, {}
     prepared = preparation.apply(mesh)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastsam3d.cli.console import Console
 from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.inputs import Mask, Picture, example_directory, picture_in, read_picture
-from fastsam3d.cli.object_files import Written, write_object
+from fastsam3d.cli.object_files import Written, preparation_of, write_object
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.pointmaps import pointmap_of
 from fastsam3d.cli.running import Clock, accelerated, finish, say, usable_formats
@@ -40,6 +40,7 @@ def run(arguments: Arguments) -> int:
         console.warn(text)
     picture = _picture(settings)
     masks = scene_masks(picture, settings.masks)
+    preparation_of(settings)
     pointmap, pointmap_source = pointmap_of(settings, picture, console)
     clock = Clock()
     with (
@@ -106,8 +107,8 @@ def _reconstruct(
         settings.output_dir, conditions_of(settings, picture.pixels, pointmap, batch), mask_hashes(names, masks)
     )
     finished = progress.load() if settings.resume else {}
-    if not settings.resume:
-        progress.begin()
+    if not settings.resume and progress.begin():
+        console.note("objects of an interrupted run were there; without --resume they are computed again")
     if finished:
         console.note(f"{len(finished)} of {len(masks)} objects are taken from the interrupted run")
 

@@ -68,9 +68,11 @@ class SceneProgress:
         self.kept = len(found)
         return found
 
-    def begin(self) -> None:
-        """Forgets what an earlier scene left."""
+    def begin(self) -> bool:
+        """Forgets what an earlier scene left; whether there was anything."""
+        found = self.folder.is_dir()
         shutil.rmtree(self.folder, ignore_errors=True)
+        return found
 
     def keep(self, name: str, result: Reconstruction) -> None:
         """Keeps a finished object.

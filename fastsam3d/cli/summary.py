@@ -168,7 +168,7 @@ def _object(item: Mapping[str, Any]) -> str:
         sizes.append(f"{item['gaussians']:,} Gaussians")
     sizes.append(f"{sum(item['stage_seconds'].values()):.2f} s")
     if "exported" in item:
-        sizes.insert(0, f"{item['exported']['faces']:,} faces of")
+        sizes[0] = f"{item['exported']['faces']:,} faces (of {item['faces']:,})"
     if "mask_iou" in item:
         sizes.append(f"mask IoU {item['mask_iou']:.2f}")
     return ", ".join(sizes)

@@ -63,6 +63,24 @@ class Preparation:
     watertight: bool = False
     texture: int | None = None
 
+    def check(self) -> None:
+        """Finds out before any work is done whether what is asked for can be had.
+
+        Raises:
+            UserError: a package that is needed is not installed.
+        """
+        from fastsam3d.pipeline import simplification, texture
+        from fastsam3d.pipeline.optional import optional_module
+
+        needed = []
+        if self.faces is not None:
+            needed.append(("fast_simplification", simplification.PURPOSE, simplification.EXTRA))
+        if self.texture is not None:
+            needed.append(("xatlas", texture.PURPOSE, texture.EXTRA))
+        for module, purpose, extra in needed:
+            optional_module(module, purpose, extra)
+            optional_module("scipy.spatial", purpose, extra)
+
     def apply(self, mesh: Mesh) -> Mesh:
         """The mesh to write. A mesh without faces comes back as it is.
 
@@ -80,18 +98,28 @@ class Preparation:
         return prepared if self.texture is None else bake_texture(prepared, self.texture, detail=mesh)
 
 
-def export(reconstruction: Reconstruction, path: str | Path) -> Path:
+def export(
+    reconstruction: Reconstruction,
+    path: str | Path,
+    *,
+    faces: int | None = None,
+    watertight: bool = False,
+    texture: int | None = None,
+) -> Path:
     """Writes a reconstruction in the format of the path's suffix; an existing file is replaced as a whole.
 
+    Args:
+        faces, watertight, texture: what happens to the mesh before, see `Preparation`.
+
     Raises:
-        UserError: unknown suffix, nothing to write, or the path cannot be written.
+        UserError: unknown suffix, nothing to write, a missing package, or the path cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() == ".ply" and reconstruction.gaussian is not None:
         return export_gaussians(reconstruction.gaussian, path)
     if reconstruction.mesh is None:
         raise UserError(f'{path} needs a mesh, but the run made none. Run with formats=("mesh",).')
-    return export_mesh(reconstruction.mesh, path)
+    return export_mesh(Preparation(faces, watertight, texture).apply(reconstruction.mesh), path)
 
 
 def export_mesh(mesh: Mesh, path: str | Path) -> Path:

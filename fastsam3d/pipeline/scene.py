@@ -97,7 +97,10 @@ def reconstruct_scene(
 
 
 def suitable_batch(pipeline: Pipeline) -> int:
-    """How many objects the first stage takes at once: 4, or 1 on a CUDA device with little memory left."""
+    """How many objects the first stage takes at once: 4; 1 under a memory budget, which is reckoned for one object, and
+    on a CUDA device with little memory left."""
+    if getattr(pipeline, "memory", None) is not None:
+        return 1
     if pipeline.device.type == "cuda" and torch.cuda.mem_get_info(pipeline.device)[0] < MEMORY_OF_A_BATCH:
         return 1
     return DEFAULT_BATCH

@@ -22,6 +22,7 @@ FRAME = (
     "row vectors; object frame: z up"
 )
 
+UNITS = "of the point map; without one, of the distance between the camera and the plane that all objects stand in"
 SCENE_FRAME = "camera, glTF axes: x right, y up, z towards the viewer; x_gltf = -x_camera, z_gltf = -z_camera"
 """Frame of `scene.glb` and of single objects in the camera frame."""
 
@@ -53,7 +54,7 @@ class Scene:
 
     def layout(self) -> dict[str, Any]:
         """Poses and bounding boxes as plain values, for JSON."""
-        return {"frame": FRAME, "objects": [_layout_entry(item) for item in self.objects]}
+        return {"frame": FRAME, "units": UNITS, "objects": [_layout_entry(item) for item in self.objects]}
 
     def placed_meshes(self, meshes: Mapping[str, Mesh] | None = None) -> list[Mesh]:
         """All meshes at their places in the frame of `glb_bytes`, turned to z up: what the turntable takes."""

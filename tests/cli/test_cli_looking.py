@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -60,7 +61,7 @@ def test_fewer_faces_closed_and_textured(run, folder, tmp_path):
     assert mesh.visual.material.baseColorTexture.size == (128, 128)
     assert Image.open(tmp_path / "o" / "vase_turntable.gif").n_frames == 36
     assert item["files"]["turntable"] == ["vase_turntable.png", "vase_turntable.gif"]
-    assert "500 faces of" in stdout or f"{item['exported']['faces']:,} faces of" in stdout
+    assert f"{item['exported']['faces']:,} faces (of {item['faces']:,})" in stdout
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,15 @@ def test_unusable_settings_are_named(run, folder, tmp_path, words, expected):
     code, _, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", *words.split())
     assert code == 2
     assert expected in stderr
+
+
+def test_a_missing_package_is_named_before_anything_runs(run, folder, tmp_path, loaded, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xatlas", None)
+    for verb, words in (("infer", ("--image_path", folder)), ("scene", ("--image_dir", folder))):
+        code, _, stderr = run(verb, *words, "--output_dir", tmp_path / "o", "--texture", 64)
+        assert code == 2
+        assert "pip install 'fastsam3d[texture]'" in stderr
+    assert loaded == [] and not (tmp_path / "o").exists()
 
 
 def test_turntable_of_a_file(vase, capsys):

@@ -12,17 +12,13 @@ from fastsam3d.errors import UserError
 from fastsam3d.pipeline.preprocessing import (
     as_mask,
     as_pointmap,
-    crop,
     crop_box,
     fronto_parallel_points,
     fronto_parallel_rays,
     object_moments,
-    pad_to_square,
     prepare_condition,
-    resize_image,
-    resize_nearest,
-    square_box,
 )
+from fastsam3d.pipeline.resizing import crop, pad_to_square, resize_image, resize_nearest, square_box
 
 
 def rectangle(height: int, width: int, top: int, left: int, bottom: int, right: int) -> torch.Tensor:
