@@ -9,6 +9,7 @@ from typing import Any
 from fastsam3d.evaluation.search import Axis, Point
 
 STRIDE, THRESHOLD = "first stage: stride", "second stage: threshold"
+LATENT_STRIDE = "second stage: stride, instead of a threshold"
 STRUCTURE_STEPS, LATENT_STEPS = "first stage: plain steps", "second stage: plain steps"
 STRUCTURE_SHARES = (1.0, 0.8, 0.68, 0.52, 0.44, 0.36, 0.28)
 LATENT_SHARES = (1.0, 0.8, 0.64, 0.48, 0.4, 0.32, 0.24, 0.16)
@@ -38,6 +39,7 @@ def axes_of(structure_steps: int, latent_steps: int) -> list[Axis]:
     axes = [
         Axis(STRIDE, _switched("step_caching", *({"stride": stride} for stride in (2, 3, 4, 5, 6)))),
         Axis(THRESHOLD, _switched("adaptive_caching", *({"threshold": value} for value in thresholds))),
+        Axis(LATENT_STRIDE, _switched("latent_step_caching", *({"stride": stride} for stride in (2, 3, 4, 6)))),
         Axis(f"{first}: order", _orders("step_caching")),
         Axis(f"{second}: order", _orders("adaptive_caching")),
         Axis(STRUCTURE_STEPS, _steps("sparse_structure_steps", structure_steps, STRUCTURE_SHARES)),
@@ -83,6 +85,7 @@ def starts_of(axes: Sequence[Axis]) -> list[Point]:
         {},
         {STRIDE: 1, THRESHOLD: 2},
         {STRIDE: 2, THRESHOLD: 3},
+        {STRIDE: 2, LATENT_STRIDE: 2},
         {STRUCTURE_STEPS: 4, LATENT_STEPS: 4},
         {STRIDE: 2, THRESHOLD: 3, STRUCTURE_STEPS: 2, LATENT_STEPS: 2},
     ]

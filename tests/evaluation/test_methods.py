@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import math
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from evaluation_stand_in import Backbone, StandIn
 
 from fastsam3d.config import preset_names
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.counting import counted_evaluations
+from fastsam3d.evaluation.counting import PeakMemory, counted_evaluations, counted_work, synchronise
 from fastsam3d.evaluation.methods import (
     Method,
     evaluations_of_steps,
@@ -15,6 +19,7 @@ from fastsam3d.evaluation.methods import (
     resolve_methods,
 )
 from fastsam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching
+from fastsam3d.report import Report, StageReport
 
 
 @pytest.mark.parametrize(
@@ -112,3 +117,44 @@ def test_guidance_is_set_and_given_back_also_after_an_error():
         fail()
     assert pipeline.models["ss_generator"].reverse_fn.strength == {"shape": 2.0, "scale": 1.0}
     assert pipeline.models["slat_generator"].reverse_fn.strength == 1.0
+
+
+def test_a_cuda_device_is_waited_for_and_asked_for_its_peak(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: asked.append(("wait", device)))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(("reset", device)))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    synchronise("cuda:1")
+    synchronise("cpu")
+    with PeakMemory("cuda:1") as memory:
+        pass
+    assert memory.mebibytes == 3
+    assert asked == [("wait", "cuda:1"), ("reset", "cuda:1")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak can be set back on Linux only")
+def test_peak_memory_of_the_process_sees_what_was_held_inside_only():
+    held = torch.ones(16 * 2**20)  # 64 MiB, given back before the second measurement
+    with PeakMemory("cpu") as first:
+        more = torch.ones(16 * 2**20)
+        del more
+    del held
+    with PeakMemory("cpu") as second:
+        pass
+    assert 100 < first.mebibytes < 20_000
+    assert second.mebibytes < first.mebibytes - 60
+
+
+def test_work_of_an_untouched_run_is_watched_and_of_an_accelerated_one_reported():
+    coords = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 1], [0, 2, 0, 0]])
+    result = SimpleNamespace(structure=SimpleNamespace(coords=coords))
+    counts = {"nfe_ss": 25, "nfe_slat": 10}
+    work = counted_work(StandIn(), result, counts, None)
+    assert (work["nfe_ss"], work["nfe_slat"], work["tokens_slat"]) == (25, 10, 20)  # two cells of 2^3 voxels
+    assert math.isnan(work["tokens_ss"])
+    assert math.isnan(work["tflop"])
+    # Joint passes: 10 calls that stood for both branches, of which the report knows.
+    stage = StageReport(runs=1, conditional_computed=10, unconditional_computed=8, tokens_computed=90)
+    report = Report("x", (), {"sparse_structure": StageReport(), "structured_latent": stage})
+    work = counted_work(StandIn(), result, counts, SimpleNamespace(report=lambda: report))
+    assert (work["nfe_ss"], work["nfe_slat"], work["tokens_slat"]) == (25, 18, 90)
