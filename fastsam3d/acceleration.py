@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any
 
 from fastsam3d.config import AccelerationConfig, load_preset
-from fastsam3d.errors import UserError
 from fastsam3d.hosts import find_host
 from fastsam3d.hosts.base import EvaluationState, Host
 from fastsam3d.hosts.block_stack import BlockStack
@@ -21,10 +20,9 @@ from fastsam3d.ledger import Ledger
 from fastsam3d.patching import Patches
 from fastsam3d.report import Report, StageReport, peak_memory
 from fastsam3d.session import StageSession
+from fastsam3d.stacking import refuse_what_a_host_lacks
 from fastsam3d.techniques import REGISTRY
 from fastsam3d.techniques.base import (
-    CAPABILITIES,
-    FIRST_STAGE_ONLY,
     SPARSE_STRUCTURE,
     STAGES,
     STRUCTURED_LATENT,
@@ -256,31 +254,6 @@ class _CountedVoxels:
         return merged
 
 
-def _missing(technique: Technique, stage: str, host: Host) -> list[str]:
-    """What a technique needs in a stage and the host does not offer there."""
-    needed = [need for need in technique.needs if stage == SPARSE_STRUCTURE or need not in FIRST_STAGE_ONLY]
-    return [need for need in needed if need not in host.capabilities.get(stage, ())]
-
-
-def _check_host(host: Host, config: AccelerationConfig) -> None:
-    """Refuses techniques that need of a pipeline what its host does not offer."""
-    for technique in REGISTRY.values():
-        stages = technique.acts_on(config[technique.name])
-        missing = {stage: _missing(technique, stage, host) for stage in stages}
-        lacking = [stage for stage in stages if missing[stage]]
-        if lacking:
-            fit = [stage for stage in stages if not missing[stage]]
-            choice = fit and hasattr(config[technique.name], "stages")
-            chosen = f", or {technique.name}.stages={fit[0]}" if choice else ""
-            raise UserError(
-                f"{technique.name} needs {CAPABILITIES[missing[lacking[0]][0]]} in the {lacking[0]} stage, which "
-                f"{host.name} does not offer: set {technique.name}.enabled=false{chosen}."
-            )
-    for name, reason in host.refusals().items():
-        if config[name].enabled:
-            raise UserError(f"{name} cannot be attached to this pipeline: {reason}. Set {name}.enabled=false.")
-
-
 def accelerate(
     pipeline: Any, preset: str | Path | dict[str, Any] | AccelerationConfig = "balanced", **overrides: Any
 ) -> Acceleration:
@@ -309,7 +282,7 @@ def accelerate(
     config = load_preset(preset, overrides)
     host = find_host(pipeline)
     host.check()
-    _check_host(host, config)
+    refuse_what_a_host_lacks(host, config.settings)
     if limits := host.memory_limits():
         config = load_preset(config, limits)
     previous = vars(host.pipeline).get(_MARK)

@@ -1,4 +1,4 @@
-"""Which techniques can be on together. What cannot is refused before a pipeline is touched, with the way out.
+"""Which techniques can be on together, and on which pipeline. What cannot is refused before a pipeline is touched.
 
 Different kinds compose: one policy that decides when a network runs, one that decides how, one that changes the voxels,
 a control of the number of steps, and the exact savings underneath all of them.
@@ -12,7 +12,7 @@ from typing import Any
 
 from fastsam3d.errors import UserError
 from fastsam3d.techniques import REGISTRY, Technique
-from fastsam3d.techniques.base import SPARSE_STRUCTURE
+from fastsam3d.techniques.base import CAPABILITIES, FIRST_STAGE_ONLY, SPARSE_STRUCTURE
 
 NETWORKS = {"sparse_structure": "the sparse-structure network", "structured_latent": "the latent network"}
 
@@ -54,6 +54,39 @@ def refuse_clashes(settings: Mapping[str, Any]) -> None:
                 f"{technique.name} is switched on and nothing forecasts steps of {NETWORKS[stages[0]]}: switch on a "
                 f"technique that does, for instance step_caching.enabled=true, or set {technique.name}.enabled=false."
             )
+
+
+def refuse_what_a_host_lacks(host: Any, settings: Mapping[str, Any]) -> None:
+    """Checks that a pipeline's host offers what the techniques that are on need of it.
+
+    Args:
+        host: a `fastsam3d.hosts.Host`.
+        settings: by config group.
+
+    Raises:
+        UserError: it does not; the message names technique and host, and what to switch off.
+    """
+    for technique in REGISTRY.values():
+        stages = technique.acts_on(settings[technique.name])
+        missing = {stage: _missing(technique, stage, host) for stage in stages}
+        lacking = [stage for stage in stages if missing[stage]]
+        if lacking:
+            fit = [stage for stage in stages if not missing[stage]]
+            choice = fit and hasattr(settings[technique.name], "stages")
+            chosen = f", or {technique.name}.stages={fit[0]}" if choice else ""
+            raise UserError(
+                f"{technique.name} needs {CAPABILITIES[missing[lacking[0]][0]]} in the {lacking[0]} stage, which "
+                f"{host.name} does not offer: set {technique.name}.enabled=false{chosen}."
+            )
+    for name, reason in host.refusals().items():
+        if settings[name].enabled:
+            raise UserError(f"{name} cannot be attached to this pipeline: {reason}. Set {name}.enabled=false.")
+
+
+def _missing(technique: Technique, stage: str, host: Any) -> list[str]:
+    """What a technique needs in a stage and the host does not offer there."""
+    needed = [need for need in technique.needs if stage == SPARSE_STRUCTURE or need not in FIRST_STAGE_ONLY]
+    return [need for need in needed if need not in host.capabilities.get(stage, ())]
 
 
 def _clash(first: Technique, second: Technique, shared: list[str]) -> str | None:
