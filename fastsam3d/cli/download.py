@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import importlib
 import shutil
@@ -95,12 +96,18 @@ def fetch(source: Source, output: Path, revision: str | None = None) -> None:
             "download needs the package huggingface_hub: pip install 'fastsam3d[sam3d]', or fetch "
             f"{_page(source.repository)} by other means."
         ) from None
+    made = False
     try:
-        information = hub.HfApi().model_info(source.repository, revision=revision, files_metadata=True)
+        api = hub.HfApi()
+        if hasattr(api, "auth_check"):
+            # What a gated repository holds is public, only its files are not: asked before anything is made.
+            api.auth_check(source.repository)
+        information = api.model_info(source.repository, revision=revision, files_metadata=True)
         files = {file.rfilename: file.size or 0 for file in information.siblings if source.wants(file.rfilename)}
         _check_space(files, output)
         size = sum(files.values()) / 1e9
         print(f"fetching {len(files)} files, {size:.1f} GB, into {output}", file=sys.stderr, flush=True)
+        made = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
         hub.snapshot_download(
             source.repository,
@@ -112,6 +119,9 @@ def fetch(source: Source, output: Path, revision: str | None = None) -> None:
     except UserError:
         raise
     except Exception as error:
+        if made:
+            with contextlib.suppress(OSError):
+                output.rmdir()  # only where nothing is in it
         message = _explain(error, source.repository, output)
         if message is None:
             raise

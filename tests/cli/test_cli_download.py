@@ -59,9 +59,14 @@ class LocalTokenNotFoundError(EnvironmentError):
 def hub(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """A Hub that has `FILES` and records how they are fetched; `error` makes it refuse."""
     module = types.ModuleType("huggingface_hub")
-    module.error, module.late_error, module.calls = None, None, []  # type: ignore[attr-defined]
+    module.no_access, module.error, module.late_error = None, None, None  # type: ignore[attr-defined]
+    module.calls = []  # type: ignore[attr-defined]
 
     class HfApi:
+        def auth_check(self, repository: str) -> None:
+            if module.no_access is not None:
+                raise module.no_access
+
         def model_info(self, repository: str, revision: str | None, files_metadata: bool) -> types.SimpleNamespace:
             assert files_metadata
             if module.error is not None:
@@ -131,15 +136,16 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("error", "expected"), REFUSALS)
-@pytest.mark.parametrize("late", [False, True])
-def test_refusals_are_a_line(hub, tmp_path, capsys, error, expected, late) -> None:
-    setattr(hub, "late_error" if late else "error", error)
+@pytest.mark.parametrize("when", ["no_access", "error", "late_error"])
+def test_refusals_are_a_line(hub, tmp_path, capsys, error, expected, when) -> None:
+    setattr(hub, when, error)
     assert main(["download", f"output={tmp_path / 'o'}"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     last = captured.err.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert len(captured.err.strip().splitlines()) == 1 + late, captured.err
+    assert len(captured.err.strip().splitlines()) == 1 + (when == "late_error"), captured.err
+    assert not (tmp_path / "o").exists()
     for part in expected:
         assert part in last, last
 
