@@ -99,7 +99,7 @@ def reconstruct_scene(
 def suitable_batch(pipeline: Pipeline) -> int:
     """How many objects the first stage takes at once: 4; 1 under a memory budget, which is reckoned for one object, and
     on a CUDA device with little memory left."""
-    if getattr(pipeline, "memory", None) is not None:
+    if pipeline.memory is not None and pipeline.memory.plan.budget is not None:
         return 1
     if pipeline.device.type == "cuda" and torch.cuda.mem_get_info(pipeline.device)[0] < MEMORY_OF_A_BATCH:
         return 1

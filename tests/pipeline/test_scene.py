@@ -18,7 +18,7 @@ from fastsam3d.models.gaussian import Gaussian
 from fastsam3d.pipeline.pose import Pose
 from fastsam3d.pipeline.preprocessing import prepare_condition, share_picture
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
-from fastsam3d.pipeline.scene import reconstruct_scene
+from fastsam3d.pipeline.scene import reconstruct_scene, suitable_batch
 from fastsam3d.pipeline.scene_composition import Scene, SceneObject
 from fastsam3d.pipeline.storage import load_reconstruction, save_reconstruction
 
@@ -126,6 +126,15 @@ def test_a_batch_that_fails_falls_back_to_single_runs(pipeline, picture, monkeyp
     monkeypatch.setattr(pipeline, "sample_structures", lambda *a, **k: 1 / 0)
     scene = reconstruct_scene(pipeline, image, masks, batch=2)
     assert not scene.failures
+
+
+def test_batches_keep_to_a_memory_budget(pipeline) -> None:
+    assert suitable_batch(pipeline) == 4
+    loaded = fastsam3d.load_pipeline("mini")
+    assert suitable_batch(loaded) == 4
+    assert loaded.memory is not None
+    loaded.memory = dataclasses.replace(loaded.memory, plan=dataclasses.replace(loaded.memory.plan, budget=2**33))
+    assert suitable_batch(loaded) == 1
 
 
 def test_the_full_frame_is_prepared_once(pipeline, picture, monkeypatch) -> None:
