@@ -392,7 +392,8 @@ class NativeHost(Host):
     def cast_layers(self) -> list[Any]:
         if self.pipeline.autocast is None:
             return []
-        networks = [*self.pipeline.models.values(), *self.pipeline.condition_embedders.values()]
+        # Encoders and decoders run once an object: keeping their casts would cost more memory than it saves time.
+        networks = [self.generator(stage) for stage in GENERATORS]
         layers = [module for network in networks for module in network.modules() if isinstance(module, nn.Linear)]
         return [layer for layer in layers if layer.weight.dtype == torch.float32]
 

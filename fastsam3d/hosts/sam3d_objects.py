@@ -38,6 +38,10 @@ ZEROING = ("zeros", "add_flag")
 """Ways of the guidance class to make a condition of zeros; the second leaves it to the network."""
 
 
+PARAMETERS = {SPARSE_STRUCTURE: 959_962_133, STRUCTURED_LATENT: 600_432_520}
+"""Of the published networks (architecture fact sheet, sections 4.4 and 7)."""
+
+
 class Sam3dObjectsHost(TwoStageHost):
     """The authors' pipeline, untouched.
 
@@ -138,6 +142,16 @@ class Sam3dObjectsHost(TwoStageHost):
         # Zeroing all arguments zeroes the step size as well, so that the branches differ from the first layer on.
         add_flag = self.generator(stage).reverse_fn.unconditional_handling == "add_flag"
         return super().branch_prefix(stage) if add_flag else []
+
+    def costs(self) -> Any | None:
+        from fastsam3d.config import config_directory
+        from fastsam3d.models.config import load_model_config
+        from fastsam3d.models.flops import ModelFlops
+
+        counts = {stage: sum(p.numel() for p in self.network(stage).parameters()) for stage in STAGES}
+        if counts != PARAMETERS:
+            return None  # other sizes than the published ones
+        return ModelFlops(load_model_config(config_directory() / "model" / "sam3d.yaml"))
 
     # --- sampling
 

@@ -13,6 +13,8 @@ from fastsam3d.acceleration import accelerate
 from fastsam3d.config import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.hosts import describe_differences, find_host
+from fastsam3d.models.build import build_models
+from fastsam3d.pipeline.loading import model_config
 from fastsam3d.techniques.base import AccelerationWarning
 
 QUICK = {"seed": 1, "stage1_inference_steps": STEPS, "stage2_inference_steps": STEPS}
@@ -169,6 +171,8 @@ def test_half_precision(make_sam3d, picture, autocast):
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         plain = run(pipeline, picture)
         with accelerate(pipeline, "off"):
+            assert_same(run(pipeline, picture), plain)
+        with accelerate(pipeline, "off", **{"exact.cast_weights": True}):
             assert_same(run(pipeline, picture), plain)
         with accelerate(pipeline, "balanced", **OPTIONS) as acceleration:
             result = run(pipeline, picture)
@@ -348,3 +352,13 @@ def test_a_host_is_found_by_its_parts(sam3d, trellis):
     assert find_host(trellis).name.startswith("TRELLIS")
     with pytest.raises(UserError, match=r"known pipelines are .*SAM 3D Objects.*TRELLIS"):
         find_host(object())
+
+
+def test_costs_are_known_for_the_published_sizes_only(sam3d, monkeypatch):
+    host = find_host(sam3d)
+    assert host.costs() is None
+    with torch.device("meta"):
+        models = build_models(model_config("sam3d"), ())
+    networks = {"sparse_structure": "ss_generator", "structured_latent": "slat_generator"}
+    monkeypatch.setattr(host, "network", lambda stage: models[networks[stage]].reverse_fn.backbone)
+    assert host.costs().sparse_structure().total == pytest.approx(9.09e12, rel=0.01)
