@@ -67,6 +67,7 @@ class StageSession:
         self.run_ended: Callable[[Trajectory, Passes, Passes], None] = lambda trajectory, own, computed: None
         self._own: Passes | None = None
         self._counts_before = StageReport()
+        self._parts = Passes.full(0, 0)  # of this run: passes that stood in for whole ones, by what ran of them
         self.block_policy: BlockPolicy | None = None
         self.step_index = 0
         self._trajectory: Trajectory | None = None
@@ -98,6 +99,7 @@ class StageSession:
         self.state.running, self.state.times = True, trajectory.times[:-1]
         self.report.runs += 1
         self._counts_before = replace(self.report)
+        self._parts = Passes.full(0, 0)
 
     def finish(self) -> None:
         """Ends a run, also one that broke off: nothing of it is kept."""
@@ -121,7 +123,23 @@ class StageSession:
         share = (now.tokens_computed - before.tokens_computed) / possible if possible else 1.0
         conditional = now.conditional_computed - before.conditional_computed
         unconditional = now.unconditional_computed - before.unconditional_computed
-        return Passes(conditional, unconditional, share * conditional, share * unconditional)
+        parts = self._parts
+        return Passes(
+            conditional + parts.conditional,
+            unconditional + parts.unconditional,
+            share * conditional + parts.conditional_tokens,
+            share * unconditional + parts.unconditional_tokens,
+        )
+
+    def add_part(self, branch: str, tokens: float, whole: float) -> None:
+        """Books a pass that is not counted as computed: its share of the work on tokens, and of all other work."""
+        parts, objects = self._parts, self.objects
+        if branch == CONDITIONAL:
+            conditional = parts.conditional + objects * whole, parts.conditional_tokens + objects * tokens
+            self._parts = replace(parts, conditional=conditional[0], conditional_tokens=conditional[1])
+        else:
+            other = parts.unconditional + objects * whole, parts.unconditional_tokens + objects * tokens
+            self._parts = replace(parts, unconditional=other[0], unconditional_tokens=other[1])
 
     def velocity(self, x: Velocity, time: float, evaluate: Evaluate) -> Velocity:
         """Velocity of the step at `time`, by the network or by a policy's forecast."""
@@ -174,9 +192,14 @@ class _Counted:
         branches = [CONDITIONAL] if result.delta is None else [CONDITIONAL, UNCONDITIONAL]
         if options.get("layout_only"):
             report.layout_evaluations += objects * len(branches)
+            tokens_of = {name: value.shape[1] for name, value in x.items()}
+            for branch in branches:
+                self._session.add_part(branch, 1.0 - tokens_of[SHAPE] / sum(tokens_of.values()), 0.0)
             return result
         self.calls += 1
-        # A stack of blocks that was replaced by its last change has not run, whatever ran around it.
+        # A stack of blocks that was replaced by its last change counts as forecast; what ran around it is booked.
+        for branch, share in state.reused.items():
+            self._session.add_part(branch, share, 1.0)
         report.conditional_computed += objects * int(CONDITIONAL not in state.reused)
         report.conditional_forecast += objects * int(CONDITIONAL in state.reused)
         unconditional = UNCONDITIONAL in branches and UNCONDITIONAL not in state.reused

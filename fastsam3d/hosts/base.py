@@ -37,7 +37,8 @@ class EvaluationState:
         tokens: transformer tokens to compute `[A]`; None for all.
         subset: tokens that the network sees alone `[A]`; None for all.
         layout_only: only the layout tokens run.
-        reused: branches of the latest evaluation whose stack of blocks was replaced by what it did before.
+        reused: branches of the latest evaluation whose stack of blocks was replaced by what it did before, each with
+            the share of the blocks that ran all the same.
         zero_condition: the unconditional branch sees zeros for a condition, as most pipelines have it.
     """
 
@@ -51,7 +52,7 @@ class EvaluationState:
     tokens: Tensor | None = None
     subset: Tensor | None = None
     layout_only: bool = False
-    reused: set[str] = field(default_factory=set)
+    reused: dict[str, float] = field(default_factory=dict)
     zero_condition: bool = True
 
     def end_evaluation(self) -> None:

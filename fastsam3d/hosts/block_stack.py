@@ -97,7 +97,7 @@ class BlockStack:
                     # Always asked, because policies learn from what they are shown.
                     item.reusing = policy.reuse(key, self._step(), probe) and item.change is not None
                     if item.reusing:
-                        self.state.reused.add(branch)
+                        self.state.reused[branch] = policy.probe / len(self.blocks)
                 if index >= policy.probe and item.reusing:
                     return self.states.write(h, _plus(item.entered, item.change)) if index == last else h
                 out = original(h, *args, **kwargs)

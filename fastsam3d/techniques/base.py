@@ -105,6 +105,10 @@ class Trajectory:
         """Number of steps."""
         return len(self.guided)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trajectory:
+        # It never changes, and its decoder leads to the whole pipeline: copies of a policy share it.
+        return self
+
 
 @dataclass(frozen=True)
 class Step:
