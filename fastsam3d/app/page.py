@@ -146,7 +146,7 @@ def build_page(studio: Studio) -> Any:
     def left(request: gr.Request) -> None:
         visitors.leave(str(request.session_hash))
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         piece(asset("header.html"))
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=5, min_width=320, elem_classes="inputs"):

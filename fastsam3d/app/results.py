@@ -58,6 +58,7 @@ def new_folder(parent: Path) -> Path:
 def write_results(
     parent: Path,
     comparison: Comparison,
+    seed: int,
     picture: np.ndarray,
     masks: tuple[np.ndarray, ...],
     pointmap: np.ndarray | None,
@@ -66,12 +67,13 @@ def write_results(
     """Writes meshes, layouts, pictures, masks, the report and an archive of them into a new folder of `parent`.
 
     Args:
+        seed: of the run that is written in every format; runs of other seeds are written as GLB alone.
         about: what the report says beside the runs: model, device, settings.
     """
     result = ResultFiles(new_folder(parent), {}, {})
     try:
         for run in (*comparison.candidates, *comparison.plain.values()):
-            _write_run(result, run, picture, pointmap)
+            _write_run(result, run, run.seed == seed, picture, pointmap)
         (result.folder / "input").mkdir()
         Image.fromarray(picture).save(result.folder / "input" / "image.png")
         for index, mask in enumerate(masks):
@@ -90,7 +92,7 @@ def write_results(
     return result
 
 
-def _write_run(result: ResultFiles, run: Run, picture: np.ndarray, pointmap: np.ndarray | None) -> None:
+def _write_run(result: ResultFiles, run: Run, whole: bool, picture: np.ndarray, pointmap: np.ndarray | None) -> None:
     key = (run.preset, run.seed)
     folder = result.folder / f"{run.preset}_seed_{run.seed}"
     folder.mkdir()
@@ -100,8 +102,8 @@ def _write_run(result: ResultFiles, run: Run, picture: np.ndarray, pointmap: np.
         if reconstruction is None:
             continue
         has_mesh = reconstruction.mesh is not None and not reconstruction.mesh.is_empty
-        suffixes = list(ENCODERS) if has_mesh else [".ply"] if reconstruction.gaussian is not None else []
-        for suffix in suffixes:
+        suffixes = set(ENCODERS) if has_mesh else {".ply"} if reconstruction.gaussian is not None else set()
+        for suffix in sorted(suffixes if whole else suffixes & {".glb"}):
             path = export(reconstruction, folder / f"{item.name}{suffix}")
             meshes += [path] if suffix == ".glb" else []
     if meshes:

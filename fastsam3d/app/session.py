@@ -265,7 +265,7 @@ class Session:
         if self._folder is None:
             self._folder = new_folder(self.studio.folder)
         files = write_results(
-            self._folder, comparison, request.picture, request.masks, request.pointmap, self.studio.about()
+            self._folder, comparison, seed, request.picture, request.masks, request.pointmap, self.studio.about()
         )
         self._kept.append(files)
         while len(self._kept) > self.studio.limits.results:
@@ -282,7 +282,7 @@ class Visitors:
         limit: of sessions.
     """
 
-    def __init__(self, studio: Studio, limit: int = 100) -> None:
+    def __init__(self, studio: Studio, limit: int = 32) -> None:
         self._studio, self._limit = studio, limit
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,7 @@ class Demo:
     """The server as people start it."""
 
     def __init__(self, home: Path, *words: str) -> None:
+        self.home = home
         environment = os.environ | {"TMPDIR": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "gradio_demo.py"), "port=0", "device=cpu", *words],
@@ -155,7 +157,7 @@ def colourful(picture: np.ndarray) -> float:
     return float((spread > 40).mean())
 
 
-def test_from_the_example_to_the_files(open_page: Callable[..., Any], tmp_path: Path) -> None:
+def test_from_the_example_to_the_files(open_page: Callable[..., Any], demo: Demo, tmp_path: Path) -> None:
     page = open_page()
     choose(page, "toys")
     page.mouse.click(*at(page, MUG))
@@ -190,6 +192,13 @@ def test_from_the_example_to_the_files(open_page: Callable[..., Any], tmp_path: 
     with page.expect_download() as download:
         page.click("#files a >> text=object_0.stl >> nth=0")
     assert download.value.suggested_filename.endswith("object_0.stl")
+
+    assert list(demo.home.rglob("report.json"))
+    page.close()
+    deadline = time.monotonic() + 60
+    while list(demo.home.rglob("report.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert list(demo.home.rglob("report.json")) == []  # who leaves takes their files along
 
 
 def marked(page: Any) -> np.ndarray:
@@ -287,7 +296,7 @@ def test_screenshot_for_the_documentation(
         page.wait_for_selector(".chip")
         page.click("text=+ Another object")
         page.wait_for_function("document.querySelectorAll('.chip').length === 2")
-        drag(page, (0.14, 0.39), (0.30, 0.63))
+        drag(page, (0.07, 0.33), (0.295, 0.635))
         page.wait_for_selector(".marker:not([data-busy]) [aria-label='Remove object 2']")
         page.wait_for_timeout(500)
         page.click("#go")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -172,3 +174,35 @@ def test_sam_gets_the_prompt_and_its_best_mask_is_taken() -> None:
     assert predictor.asked["box"].tolist() == [1, 1, 8, 8] and predictor.asked["multimask_output"] is False
     assert predictor.images == 1  # one picture is embedded once
     assert not sam(image, Prompt()).any()
+
+
+def test_what_sam_needs_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastsam3d.app.sam import load_sam
+
+    with pytest.raises(UserError, match="there is no file"):
+        load_sam(tmp_path / "sam.pth")
+    (tmp_path / "sam.pth").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "segment_anything", None)
+    with pytest.raises(UserError, match="needs the package segment_anything"):
+        load_sam(tmp_path / "sam.pth")
+
+
+def test_sam_weights_are_read_as_tensors_alone(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in of the package: its registry makes a network, whose weights come from the file."""
+    import torch
+
+    package = types.ModuleType("segment_anything")
+    package.sam_model_registry = {"vit_b": lambda: torch.nn.Linear(2, 1)}
+    package.SamPredictor = lambda network: types.SimpleNamespace(network=network)
+    monkeypatch.setitem(sys.modules, "segment_anything", package)
+    from fastsam3d.app.sam import load_sam
+
+    weights = {"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.zeros(1)}
+    torch.save(weights, tmp_path / "sam.pth")
+    sam = load_sam(tmp_path / "sam.pth", device="cpu")
+    assert sam._predictor.network.weight.tolist() == [[3.0, 4.0]]
+    with pytest.raises(UserError, match="choose from vit_b"):
+        load_sam(tmp_path / "sam.pth", model="vit_h")
+    torch.save({"weight": torch.zeros(5)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth does not hold weights of vit_b"):
+        load_sam(tmp_path / "other.pth", device="cpu")

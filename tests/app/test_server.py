@@ -241,12 +241,12 @@ def test_help_and_mistakes_on_the_command_line() -> None:
     root = Path(__file__).resolve().parents[2]
 
     def run(*words: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "gradio_demo.py", *words]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+        return subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True, timeout=60)
 
-    shown = run("--help")
-    assert shown.returncode == 0 and "port=7860" in shown.stdout and "127.0.0.1" in shown.stdout
-    wrong = run("port=x")
+    for command in (["gradio_demo.py"], ["-m", "fastsam3d", "demo"]):
+        shown = run(*command, "--help")
+        assert shown.returncode == 0 and "port=7860" in shown.stdout and "127.0.0.1" in shown.stdout
+    wrong = run("gradio_demo.py", "port=x")
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "port=x" in wrong.stderr
 
 

@@ -88,6 +88,10 @@ def test_of_several_seeds_the_one_that_fits_the_mask_best_is_shown(session: Sess
     agreements = [run.agreement for run in comparison.candidates]
     assert [run.seed for run in comparison.candidates] == [0, 1, 2] and len(set(agreements)) == 3
     assert session.finished.selected == int(np.argmax(agreements)) and comparison.plain == {}
+    written = [path.relative_to(session.finished.files.folder).as_posix() for path in session.finished.files.files]
+    for seed in range(3):  # the best in every format, the others as GLB
+        kinds = {path.rpartition(".")[2] for path in written if path.startswith(f"fast_seed_{seed}/object_0.")}
+        assert kinds == ({"glb", "ply", "obj", "stl"} if seed == session.finished.selected else {"glb"})
     other = (session.finished.selected + 1) % 3
     session.select(other)
     assert session.finished.selected == other
@@ -182,10 +186,9 @@ def test_nothing_is_left_behind_when_writing_fails(session: Session, studio: Stu
     assert job.wait(60)
     finished = session.finished
     before = set(tmp_path.rglob("*"))
+    request = finished.request
     with pytest.raises(TypeError):
-        write_results(
-            tmp_path, finished.comparison, finished.request.picture, finished.request.masks, None, {"bad": object()}
-        )
+        write_results(tmp_path, finished.comparison, 0, request.picture, request.masks, None, {"bad": object()})
     assert set(tmp_path.rglob("*")) == before
 
 
