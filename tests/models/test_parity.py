@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from parity_rule import fill, uniform, voxels
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastsam3d.models.build import build_condition_embedder
 from fastsam3d.models.config import ConditionEmbedderConfig, DinoConfig, PointPatchConfig
@@ -51,18 +53,52 @@ def condition_inputs(points: bool) -> dict[str, Tensor]:
     return inputs
 
 
-@pytest.mark.parametrize(("name", "points"), [("ss_condition_embedder", True), ("slat_condition_embedder", False)])
-def test_condition_embedders(name: str, points: bool) -> None:
-    image = DinoConfig(56, 14, 64, 2, 4, 4, prenorm_features=not points)
-    pointmap = PointPatchConfig(32, 8, 32, 16) if points else None
-    embedder = fill(build_condition_embedder(ConditionEmbedderConfig(64, 256, image, image, pointmap)), name)
-    assert_agree(embedder(**condition_inputs(points)), recorded(name)["tokens"])
+def small(name: str) -> nn.Module:
+    """A network at the size of the recordings."""
+    if name.endswith("embedder"):
+        points = name.startswith("ss")
+        image = DinoConfig(56, 14, 64, 2, 4, 4, prenorm_features=not points)
+        pointmap = PointPatchConfig(32, 8, 32, 16) if points else None
+        return build_condition_embedder(ConditionEmbedderConfig(64, 256, image, image, pointmap))
+    return {
+        "ss_generator": lambda: SparseStructureGenerator(4, 8, 64, 2, 4, 4.0, 48),
+        "ss_decoder": lambda: SparseStructureDecoder(8, (32, 16, 8), 2, 2),
+        "slat_generator": lambda: StructuredLatentGenerator(16, 8, 64, 2, 4, 4.0, 48, (32,), 2),
+        "slat_decoder_gs": lambda: GaussianDecoder(16, 8, 64, 3, 4, 8, 32),
+        "slat_decoder_gs_4": lambda: GaussianDecoder(16, 8, 64, 3, 4, 8, 4),
+        "slat_decoder_mesh": lambda: MeshDecoder(8, 8, 256, 2, 4, 4, (64, 32)),
+    }[name]()
+
+
+NAMES = json.loads((DATA / "names.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_dicts_have_the_genuine_names_and_shapes(name: str) -> None:
+    """Buffers too, which the rule of the weights leaves out."""
+    lines = sorted(f"{key} {list(value.shape)}" for key, value in small(name).state_dict().items())
+    count, digest = NAMES[name]
+    assert len(lines) == count
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("name", ["ss_condition_embedder", "slat_condition_embedder"])
+def test_condition_embedders(name: str) -> None:
+    embedder = fill(small(name), name)
+    assert_agree(embedder(**condition_inputs(name.startswith("ss"))), recorded(name)["tokens"])
+
+
+def structure_sampler() -> ShortCut:
+    return ShortCut(ClassifierFreeGuidance(small("ss_generator"), 7.0, (0.0, 500.0)), 4, 3.0)
+
+
+def latent_sampler() -> FlowMatching:
+    return FlowMatching(ClassifierFreeGuidance(small("slat_generator"), 1.0, (0.0, 500.0)), 4, 1.0)
 
 
 @pytest.fixture(scope="module")
 def ss_generator() -> ShortCut:
-    backbone = SparseStructureGenerator(4, 8, 64, 2, 4, 4.0, 48)
-    return fill(ShortCut(ClassifierFreeGuidance(backbone, 7.0, (0.0, 500.0)), 4, 3.0), "ss_generator")
+    return fill(structure_sampler(), "ss_generator")
 
 
 def ss_inputs() -> tuple[dict[str, Tensor], Tensor]:
@@ -105,8 +141,7 @@ def test_ss_sampling(ss_generator: ShortCut, case: str) -> None:
 
 @pytest.fixture(scope="module")
 def slat_generator() -> FlowMatching:
-    backbone = StructuredLatentGenerator(16, 8, 64, 2, 4, 4.0, 48, (32,), 2)
-    return fill(FlowMatching(ClassifierFreeGuidance(backbone, 1.0, (0.0, 500.0)), 4, 1.0), "slat_generator")
+    return fill(latent_sampler(), "slat_generator")
 
 
 @pytest.mark.parametrize("case", ["conditional", "unconditional", "sampled"])
@@ -138,10 +173,8 @@ def assert_as_near_as_genuine(ours: Tensor, genuine: Tensor, reference: Tensor) 
 def test_half_precision_rounds_as_much_as_upstream() -> None:
     """fp16 as upstream runs it (autocast; torso of the latent stage stored in fp16) and as `precision=float16` does."""
     genuine = recorded("half")
-    guided = ClassifierFreeGuidance(SparseStructureGenerator(4, 8, 64, 2, 4, 4.0, 48), 7.0, (0.0, 500.0))
-    structure = fill(ShortCut(guided, 4, 3.0), "ss_generator")
-    guided = ClassifierFreeGuidance(StructuredLatentGenerator(16, 8, 64, 2, 4, 4.0, 48, (32,), 2), 1.0, (0.0, 500.0))
-    latents = fill(FlowMatching(guided, 4, 1.0), "slat_generator")
+    structure = fill(structure_sampler(), "ss_generator")
+    latents = fill(latent_sampler(), "slat_generator")
     for name, sampler in (("ss_generator", structure), ("slat_generator", latents)):
         store_half(name, sampler, torch.float16, torch.device("cuda"))
     x, condition = ss_inputs()
@@ -162,13 +195,13 @@ def test_half_precision_rounds_as_much_as_upstream() -> None:
 
 
 def test_ss_decoder() -> None:
-    decoder = fill(SparseStructureDecoder(8, (32, 16, 8), 2, 2), "ss_decoder")
+    decoder = fill(small("ss_decoder"), "ss_decoder")
     assert_agree(decoder(1.7 * uniform("ss_latent", 1, 64, 8)), recorded("ss_decoder")["logits"])
 
 
-@pytest.mark.parametrize(("name", "gaussians", "count"), [("slat_decoder_gs", 32, 120), ("slat_decoder_gs_4", 4, 40)])
-def test_gaussian_decoder(name: str, gaussians: int, count: int) -> None:
-    decoder = fill(GaussianDecoder(16, 8, 64, 3, 4, 8, gaussians), "slat_decoder_gs")
+@pytest.mark.parametrize(("name", "count"), [("slat_decoder_gs", 120), ("slat_decoder_gs_4", 40)])
+def test_gaussian_decoder(name: str, count: int) -> None:
+    decoder = fill(small(name), "slat_decoder_gs")
     result = decoder(1.7 * uniform("gs_latent", count, 8), voxels("gs", count, 16))[0]
     genuine = recorded(name)  # every seventh Gaussian
     for field in ("xyz", "scaling", "rotation", "opacity", "features_dc"):
@@ -178,7 +211,7 @@ def test_gaussian_decoder(name: str, gaussians: int, count: int) -> None:
 
 
 def test_mesh_decoder_features() -> None:
-    decoder = fill(MeshDecoder(8, 8, 256, 2, 4, 4, (64, 32)), "slat_decoder_mesh")
+    decoder = fill(small("slat_decoder_mesh"), "slat_decoder_mesh")
     output = decoder(1.7 * uniform("mesh_latent", 10, 8), voxels("mesh", 10, 8))
     genuine = recorded("slat_decoder_mesh")
     assert torch.equal(output.coords, genuine["coords"])
