@@ -119,9 +119,12 @@ def _sample(
     report = None if progress is None else _named(progress, ", ".join(names[i] for i in usable))
     try:
         sampled = pipeline.sample_structures(picture, [masks[i] for i in usable], seed=seed, progress=report)
+    except NotImplementedError as error:
+        logger.info("objects run one by one: %s", error)
+        return results
     except Exception as error:
         # One object of the batch, or its size, is at fault. Alone, each shows for itself whether it is its own.
-        logger.info("a batch of %d objects failed (%s); they run one by one", len(usable), error)
+        logger.warning("a batch of %d objects failed (%s); they run one by one", len(usable), error)
         return results
     for index, structure in zip(usable, sampled, strict=True):
         results[index] = structure

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 import trimesh
 from PIL import Image
 
-from fastsam3d.__main__ import main
+from fastsam3d.__main__ import VERBS, main
+from fastsam3d.cli.flags import parse
 from fastsam3d.cli.view import make_server
 
 
@@ -130,3 +133,13 @@ def test_the_server_gives_its_page_to_this_machine_only():
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_commands_of_the_document_can_be_given():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "scenes_and_files.md").read_text(encoding="utf-8")
+    commands = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("python infer")]
+    assert len(commands) == 5
+    for _, script, *words in commands:
+        parse(words, script, scene=script == "infer_scene.py")
+    verbs = set(re.findall(r"^python -m fastsam3d (\w+)", text, flags=re.MULTILINE))
+    assert verbs == {"view", "turntable"} and verbs <= set(VERBS)
