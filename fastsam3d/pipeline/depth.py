@@ -94,8 +94,10 @@ def load_moge(weights: str | Path | None, device: torch.device | str = "cpu") ->
         device: where it runs.
 
     Raises:
-        UserError: MoGe is not installed, or the file is not named, missing or no MoGe model.
+        UserError: MoGe is not installed, there is no such device, or the file is not named, missing or no MoGe model.
     """
+    from fastsam3d.pipeline.loading import check_device
+
     fetch = f"`python -m fastsam3d download model=moge` fetches {MOGE_REPOSITORY}"
     if importlib.util.find_spec("moge") is None:
         raise UserError(
@@ -104,6 +106,7 @@ def load_moge(weights: str | Path | None, device: torch.device | str = "cpu") ->
         )
     if weights is None:
         raise UserError(f"depth=moge needs depth_model=FILE, the weights of MoGe; {fetch}.")
+    target = check_device(device)
     path = Path(weights).expanduser()
     path = path / WEIGHTS if path.is_dir() else path
     if not path.is_file():
@@ -116,4 +119,4 @@ def load_moge(weights: str | Path | None, device: torch.device | str = "cpu") ->
             f"{path} cannot be loaded as a model of MoGe, version 1 ({text}). Check that the file is whole and that "
             "the installed moge is of that version."
         ) from error
-    return Moge(model.to(device).eval())
+    return Moge(model.to(target).eval())

@@ -95,6 +95,8 @@ def test_what_is_missing_is_said(weights: Path, monkeypatch: pytest.MonkeyPatch)
         load_moge(None)
     with pytest.raises(UserError, match=r"no file .*other.*download model=moge"):
         load_moge(weights / "other")
+    with pytest.raises(UserError, match="'toaster' is not a device"):
+        load_moge(weights, "toaster")
     (weights / "model.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"cannot be loaded as a model of MoGe, version 1 \(invalid load key\)"):
         load_moge(weights)
