@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+
+from fastsam3d.config import preset_info, preset_names
 
 OPTIONS = {"step_caching.warmup": 2, "adaptive_caching.warmup": 2}
 ALWAYS_MERGED = {"enabled": True, "minimum_voxels": 0, "maximum_voxels": 1}  # every object is large: factor_large
 STEPS = 7
+
+
+def runnable(refused):
+    """Presets that a pipeline does not refuse; rivals and controls only where slow tests run."""
+    names = sorted({*preset_names()} - {*refused})
+    return [n if preset_info(n).kind == "preset" else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 def objects_of(pipeline):

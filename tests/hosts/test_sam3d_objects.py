@@ -6,11 +6,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from host_checks import ALWAYS_MERGED, OPTIONS, STEPS, assert_same, distance, snapshot
+from host_checks import ALWAYS_MERGED, OPTIONS, STEPS, assert_same, distance, runnable, snapshot
 from host_stand_ins.sam3d_objects import Inference
 
 from fastsam3d.acceleration import accelerate
-from fastsam3d.config import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.hosts import describe_differences, find_host
 from fastsam3d.models.build import build_models
@@ -82,7 +81,7 @@ def test_what_the_pipeline_does_not_offer_is_refused(sam3d, preset):
     assert snapshot(sam3d) == before
 
 
-@pytest.mark.parametrize("preset", sorted({*preset_names()} - {*REFUSED}))
+@pytest.mark.parametrize("preset", runnable(REFUSED))
 def test_every_preset_runs_and_leaves_no_trace(sam3d, picture, preset):
     plain, before = run(sam3d, picture), snapshot(sam3d)
     with accelerate(sam3d, preset, **(OPTIONS if preset in ("paper", "balanced", "fast") else {})) as acceleration:
@@ -94,6 +93,13 @@ def test_every_preset_runs_and_leaves_no_trace(sam3d, picture, preset):
         assert report.stages["sparse_structure"].forecast > 0
     assert snapshot(sam3d) == before
     assert_same(run(sam3d, picture), plain)
+
+
+def test_the_plan_of_steps_in_the_latent_stage(sam3d, picture):
+    settings = {"enabled": True, "warmup": 2}
+    with accelerate(sam3d, "exact", latent_step_caching=settings) as acceleration:
+        run(sam3d, picture)
+        assert acceleration.report().stages["structured_latent"].forecast > 0
 
 
 def test_the_notebooks_object(sam3d, picture):

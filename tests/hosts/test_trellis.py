@@ -3,11 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from host_checks import ALWAYS_MERGED, OPTIONS, STEPS, assert_same, distance, snapshot
+from host_checks import ALWAYS_MERGED, OPTIONS, STEPS, assert_same, distance, runnable, snapshot
 from PIL import Image
 
 from fastsam3d.acceleration import accelerate
-from fastsam3d.config import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.hosts import describe_differences
 
@@ -46,7 +45,7 @@ def test_what_the_pipeline_does_not_offer_is_refused(trellis, preset):
     assert snapshot(trellis) == before
 
 
-@pytest.mark.parametrize("preset", sorted({*preset_names()} - {*REFUSED}))
+@pytest.mark.parametrize("preset", runnable(REFUSED))
 def test_every_preset_runs_and_leaves_no_trace(trellis, cut_out, preset):
     plain, before = run(trellis, cut_out), snapshot(trellis)
     with accelerate(trellis, preset, **(OPTIONS if preset in ("paper", "balanced", "fast") else {})) as acceleration:
@@ -58,6 +57,13 @@ def test_every_preset_runs_and_leaves_no_trace(trellis, cut_out, preset):
         assert report.stages["sparse_structure"].forecast > 0
     assert snapshot(trellis) == before
     assert_same(run(trellis, cut_out), plain)
+
+
+def test_the_plan_of_steps_in_the_latent_stage(trellis, cut_out):
+    settings = {"enabled": True, "warmup": 2}
+    with accelerate(trellis, "exact", latent_step_caching=settings) as acceleration:
+        run(trellis, cut_out)
+        assert acceleration.report().stages["structured_latent"].forecast > 0
 
 
 def test_exact_is_equal_up_to_rounding(trellis, cut_out):
