@@ -49,6 +49,7 @@ def run(arguments: Arguments) -> int:
                 seed=settings.seed,
                 pointmap=pointmap,
                 formats=usable_formats(settings, pipeline),
+                layout=settings.layout,
                 progress=lambda stage, done, total: console.step(STAGE_NAMES.get(stage, stage), done, total),
             )
         with clock.measure("write"):

@@ -53,6 +53,7 @@ class Settings:
     precision: str
     memory: str
     formats: tuple[str, ...]
+    layout: bool
     preview: bool
     export: tuple[str, ...]
     faces: int | None
@@ -141,6 +142,7 @@ def settings_from(arguments: Arguments) -> Settings:
         precision=_choice(values, "precision", PRECISIONS),
         memory=_choice(values, "memory", MEMORY),
         formats=tuple(dict.fromkeys(formats)),
+        layout=_switch(values, "layout"),
         preview=_switch(values, "preview"),
         export=_exports(values),
         faces=_optional_whole(values, "faces", 4, 10**8),

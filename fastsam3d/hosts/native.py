@@ -25,6 +25,7 @@ from fastsam3d.hosts.base import (
 )
 from fastsam3d.hosts.shared_features import KEPT, SharedFeatures, groups_of_equal_weights
 from fastsam3d.hosts.subset import spread
+from fastsam3d.hosts.two_stage import fp32_layers
 from fastsam3d.patching import Patches, temporarily
 from fastsam3d.techniques.base import (
     LATENT,
@@ -393,9 +394,7 @@ class NativeHost(Host):
         if self.pipeline.autocast is None:
             return []
         # Encoders and decoders run once an object: keeping their casts would cost more memory than it saves time.
-        networks = [self.generator(stage) for stage in GENERATORS]
-        layers = [module for network in networks for module in network.modules() if isinstance(module, nn.Linear)]
-        return [layer for layer in layers if layer.weight.dtype == torch.float32]
+        return fp32_layers(self.generator(stage) for stage in GENERATORS)
 
 
 def _joint(generator: Any, x: dict[str, Tensor], time: float, condition: Tensor) -> GuidedVelocity:
