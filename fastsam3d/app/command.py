@@ -127,7 +127,7 @@ def serve(options: Options, settings: Any, folder: Path, listener: socket.socket
     from fastsam3d.app.jobs import JobQueue
     from fastsam3d.app.segmentation import segment
     from fastsam3d.app.server import LOOPBACK, build_app, require_gradio
-    from fastsam3d.app.session import Studio
+    from fastsam3d.app.studio import Studio
     from fastsam3d.app.uploads import Limits
     from fastsam3d.cli.settings import as_plain
     from fastsam3d.cli.summary import device_name

@@ -18,7 +18,8 @@ from fastsam3d.app import fragments
 from fastsam3d.app.jobs import DONE, STOPPED
 from fastsam3d.app.knobs import LABELS, MAXIMUM_ERROR, MAXIMUM_STRIDE, configure, knobs_of, presets
 from fastsam3d.app.marking import data_url
-from fastsam3d.app.session import EXAMPLES, Session, Studio, Visitors
+from fastsam3d.app.session import EXAMPLES, Session, Visitors
+from fastsam3d.app.studio import Studio
 from fastsam3d.app.viewer import scripts
 from fastsam3d.cli.inputs import example_directory
 from fastsam3d.errors import UserError

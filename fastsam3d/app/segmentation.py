@@ -1,14 +1,14 @@
-"""From clicks and boxes on a picture to a mask: pure functions, and a wrapper for SAM predictors.
+"""From clicks and boxes on a picture to a mask, without a segmentation network: pure functions.
 
-Without a segmentation network two classical steps do it. Where to begin: every pixel goes to the nearest click,
+Where to begin: every pixel goes to the nearest click,
 nearest along paths that shun edges (geodesic distances, as in Bai and Sapiro, "A Geodesic Framework for Fast
 Interactive Image and Video Segmentation", ICCV 2007), with the rim of the picture standing for the background.
-Then GrabCut (Rother et al., "GrabCut", SIGGRAPH 2004; OpenCV's) fits colours to both sides and cuts between them.
+Then GrabCut (Rother et al., "GrabCut", SIGGRAPH 2004; OpenCV's) fits colours to both sides and cuts between them,
+first coarsely and then about the outline. `sam.py` has the same interface on Segment Anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +27,10 @@ REACH = 3.0
 """How many times farther from the object's clicks than from the background a pixel may be to be the object's."""
 MINIMUM_SIDE = 8
 """Narrowest picture, in pixels, and smallest box, in working pixels, that can be segmented."""
+REFINED_SIDE = 384
+"""Longest side, in pixels, of the piece of the picture about the object in which its outline is found again."""
+BAND = 2.5
+"""Half width, in working pixels of the first pass, of the band about its outline that the second decides on."""
 SMALLEST_PIECE = 0.05
 """Pieces of a mask below this share of its largest are dropped, unless a click is on them."""
 
@@ -77,10 +81,8 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
     rows, columns = max(MINIMUM_SIDE, round(height * factor)), max(MINIMUM_SIDE, round(width * factor))
     small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
     scaled = scale_prompt(prompt, columns / width, rows / height)
-    inside = _segment_small(cv2, small, scaled)
-    # Enlarged as a soft edge and split at half, so that the outline is smooth and not a staircase.
-    soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)
-    return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    mask = _enlarged(cv2, _segment_small(cv2, small, scaled), width, height)
+    return refine(cv2, image, mask, prompt) if factor < 1 else mask
 
 
 def scale_prompt(prompt: Prompt, horizontal: float, vertical: float) -> Prompt:
@@ -183,6 +185,56 @@ def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
     return tidy(cv2, _cut(cv2, image, labels), of_object)
 
 
+def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.ndarray:
+    """The mask with its outline found again at a finer scale, in a band about the old one.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        mask: bool `[H, W]`, right but for the width of the band.
+        prompt: clicks stay on their side, and the box stays the limit.
+    """
+    if not mask.any():
+        return mask
+    height, width = mask.shape
+    reach = BAND * max(height, width) / WORKING_SIDE
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    margin = int(np.ceil(3 * reach))
+    top, bottom = max(0, rows[0] - margin), min(height, rows[-1] + 1 + margin)
+    left, right = max(0, columns[0] - margin), min(width, columns[-1] + 1 + margin)
+    factor = min(1.0, REFINED_SIDE / max(bottom - top, right - left))
+    size = max(1, round((right - left) * factor)), max(1, round((bottom - top) * factor))
+    piece = cv2.resize(image[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(mask[top:bottom, left:right].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    moved = Prompt(
+        tuple((x - left, y - top, inside) for x, y, inside in prompt.clicks),
+        prompt.box and (prompt.box[0] - left, prompt.box[1] - top, prompt.box[2] - left, prompt.box[3] - top),
+    )
+    scaled = scale_prompt(moved, size[0] / (right - left), size[1] / (bottom - top))
+    of_object, of_background = seeds((size[1], size[0]), scaled)
+    if scaled.box is None:
+        of_background = of_background & ~_rim(of_background.shape)  # the rim here is none of the picture's
+    to_outside = cv2.distanceTransform(coarse, cv2.DIST_L2, 3)
+    to_inside = cv2.distanceTransform(1 - coarse, cv2.DIST_L2, 3)
+    labels = np.where(coarse > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[to_outside > reach * factor], labels[to_inside > reach * factor] = cv2.GC_FGD, cv2.GC_BGD
+    labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
+    result = np.zeros_like(mask)
+    result[top:bottom, left:right] = _enlarged(cv2, _cut(cv2, piece, labels), right - left, bottom - top)
+    return result
+
+
+def _rim(shape: tuple[int, ...]) -> np.ndarray:
+    rim = np.ones(shape, dtype=bool)
+    rim[1:-1, 1:-1] = False
+    return rim
+
+
+def _enlarged(cv2: Any, inside: np.ndarray, width: int, height: int) -> np.ndarray:
+    # As a soft edge that is split at half, so that the outline is smooth and not a staircase.
+    soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)
+    return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+
+
 def _cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     known = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
     if known.all() or not known.any():
@@ -223,31 +275,3 @@ def _opencv() -> Any:
             "Uploading a mask works without it."
         ) from None
     return cv2
-
-
-class SamSegmenter:
-    """Masks from a predictor with the interface of Segment Anything (`set_image`, `predict`), 1 or 2.
-
-    The picture is embedded once, not at every click.
-    """
-
-    def __init__(self, predictor: Any) -> None:
-        self._predictor = predictor
-        self._embedded: np.ndarray | None = None
-
-    def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
-        if prompt.is_empty:
-            return np.zeros(image.shape[:2], dtype=bool)
-        if self._embedded is None or not np.array_equal(self._embedded, image):
-            self._predictor.set_image(image)
-            self._embedded = image
-        points: Sequence[tuple[float, float, bool]] = prompt.clicks
-        single = len(points) == 1 and prompt.box is None
-        masks, scores, _ = self._predictor.predict(
-            point_coords=np.array([(x, y) for x, y, _ in points], dtype=np.float32) if points else None,
-            point_labels=np.array([int(inside) for _, _, inside in points]) if points else None,
-            box=None if prompt.box is None else np.array(prompt.box, dtype=np.float32),
-            # One click may mean a part or the whole; more say which.
-            multimask_output=single,
-        )
-        return np.asarray(masks[int(np.argmax(scores))]) > 0

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from fastsam3d.app.fragments import RESULTS
-from fastsam3d.app.session import Studio
+from fastsam3d.app.studio import Studio
 from fastsam3d.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -78,7 +78,7 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
         path="/",
         allowed_paths=[],
         blocked_paths=[],
-        show_error=True,
+        show_error=False,
         max_file_size=studio.limits.file_bytes,
         ssr_mode=False,
         pwa=False,

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.app.comparison import Comparison, Request, compare, run_once, seeds_from, warm_up
+from fastsam3d.app.comparison import Comparison, Request, compare, run_once, seeds_from
 from fastsam3d.app.intake import Intake
-from fastsam3d.app.jobs import Job, JobQueue
+from fastsam3d.app.jobs import Job
 from fastsam3d.app.marking import Marking
 from fastsam3d.app.results import ResultFiles, new_folder, write_results
-from fastsam3d.app.segmentation import Segmenter, segment
-from fastsam3d.app.uploads import Limits, read_upload, read_uploaded_mask
+from fastsam3d.app.studio import Studio
+from fastsam3d.app.uploads import read_upload, read_uploaded_mask
 from fastsam3d.cli.inputs import Picture, all_masks, example_directory, picture_in, read_pointmap
 from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.errors import UserError
@@ -34,51 +34,6 @@ class Finished:
     comparison: Comparison
     files: ResultFiles
     selected: int
-
-
-class Studio:
-    """What all visitors share: the pipeline, loaded once, its queue, and the folder for all files.
-
-    Args:
-        load: makes the pipeline; called in the queue's thread at the first job.
-        folder: everything that is written goes below it.
-        about: what reports say of the model and the device, once it is loaded.
-        warm: whether the first job is preceded by runs that are thrown away, so that times can be compared.
-    """
-
-    def __init__(
-        self,
-        load: Any,
-        folder: Path,
-        queue: JobQueue,
-        limits: Limits | None = None,
-        segmenter: Segmenter = segment,
-        about: Any = None,
-        warm: bool = True,
-    ) -> None:
-        self.folder, self.queue = folder, queue
-        self.limits = limits or Limits()
-        self.intake = Intake(folder / "uploads", self.limits.file_bytes)
-        self.segmenter = segmenter
-        self._load, self._about, self._warm = load, about, warm
-        self._pipeline: Any = None
-
-    def pipeline(self, job: Job) -> Any:
-        """The pipeline. Only jobs call this: they run one at a time."""
-        if self._pipeline is None:
-            pipeline = self._load()
-            if self._warm:
-                warm_up(pipeline, lambda: job.report(None))
-            self._pipeline = pipeline
-        return self._pipeline
-
-    def prepare(self) -> Job:
-        """Queues loading, so that the first visitor need not wait for it."""
-        return self.queue.submit(lambda job: self.pipeline(job) and None)
-
-    def about(self) -> dict[str, Any]:
-        """Of the model and the device, for reports."""
-        return dict(self._about(self._pipeline)) if self._about is not None else {}
 
 
 class Session:

@@ -9,7 +9,7 @@ import pytest
 from app_stand_in import around_marks
 
 from fastsam3d.app.jobs import JobQueue
-from fastsam3d.app.session import Studio
+from fastsam3d.app.studio import Studio
 from fastsam3d.app.uploads import Limits
 from fastsam3d.pipeline.loading import load_pipeline
 from fastsam3d.pipeline.pipeline import Pipeline

@@ -9,14 +9,8 @@ import types
 import numpy as np
 import pytest
 
-from fastsam3d.app.segmentation import (
-    Prompt,
-    SamSegmenter,
-    geodesic_distance,
-    scale_prompt,
-    seeds,
-    segment,
-)
+from fastsam3d.app.sam import SamSegmenter, load_sam
+from fastsam3d.app.segmentation import Prompt, geodesic_distance, refine, scale_prompt, seeds, segment
 from fastsam3d.cli.inputs import all_masks, example_directory, picture_in
 from fastsam3d.errors import UserError
 
@@ -87,7 +81,7 @@ def test_unusable_prompts_are_explained(two_discs) -> None:
 
 
 def test_boxes_around_the_objects_of_the_examples_find_them() -> None:
-    """Measured: 0.93 to 0.99; what is asserted leaves room for other versions of OpenCV."""
+    """Measured: 0.94 to 0.99; what is asserted leaves room for other versions of OpenCV."""
     pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra demo)")
     found = []
     for name in ("chair", "car", "toys"):
@@ -96,7 +90,23 @@ def test_boxes_around_the_objects_of_the_examples_find_them() -> None:
             rows, columns = np.nonzero(mask.pixels)
             box = (columns.min() - 4, rows.min() - 4, columns.max() + 5, rows.max() + 5)
             found.append(overlap(segment(picture.pixels, Prompt(box=tuple(map(float, box)))), mask.pixels))
-    assert min(found) > 0.85 and np.mean(found) > 0.93
+    assert min(found) > 0.88 and np.mean(found) > 0.95
+
+
+def test_the_outline_is_found_again_within_its_band() -> None:
+    """A disc of 90 pixels in a large picture, from a mask that is 5 pixels too far out and lies 3 pixels off."""
+    cv2 = pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra demo)")
+    shape = (600, 800)
+    truth, rough = disc(shape, 300, 280, 90), disc(shape, 303, 280, 95)
+    image = np.random.default_rng(0).normal(120, 5, (*shape, 3))
+    image[truth] = [60, 150, 70]
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    mask = refine(cv2, image, rough, Prompt(((300, 280, True),)))
+    assert overlap(mask, truth) > 0.985 > 0.93 > overlap(rough, truth)
+    assert not (mask & ~disc(shape, 303, 280, 110)).any()
+    kept_out = refine(cv2, image, rough, Prompt(((300, 280, True),), box=(100, 100, 300, 500)))
+    assert not kept_out[:, 304:].any() and kept_out[280, 290]
+    assert not refine(cv2, image, np.zeros(shape, dtype=bool), Prompt()).any()
 
 
 def test_seeds_are_discs_the_rim_and_the_outside_of_the_box() -> None:
@@ -177,8 +187,6 @@ def test_sam_gets_the_prompt_and_its_best_mask_is_taken() -> None:
 
 
 def test_what_sam_needs_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastsam3d.app.sam import load_sam
-
     with pytest.raises(UserError, match="there is no file"):
         load_sam(tmp_path / "sam.pth")
     (tmp_path / "sam.pth").write_bytes(b"x")
@@ -195,8 +203,6 @@ def test_sam_weights_are_read_as_tensors_alone(tmp_path, monkeypatch: pytest.Mon
     package.sam_model_registry = {"vit_b": lambda: torch.nn.Linear(2, 1)}
     package.SamPredictor = lambda network: types.SimpleNamespace(network=network)
     monkeypatch.setitem(sys.modules, "segment_anything", package)
-    from fastsam3d.app.sam import load_sam
-
     weights = {"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.zeros(1)}
     torch.save(weights, tmp_path / "sam.pth")
     sam = load_sam(tmp_path / "sam.pth", device="cpu")

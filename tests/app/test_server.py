@@ -15,7 +15,7 @@ from fastsam3d.app.command import main, options_from
 from fastsam3d.app.intake import safe_name
 from fastsam3d.app.results import new_folder
 from fastsam3d.app.server import build_app, result_file
-from fastsam3d.app.session import Studio
+from fastsam3d.app.studio import Studio
 from fastsam3d.errors import UserError
 
 SECRET = "nobody may read this"

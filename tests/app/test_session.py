@@ -17,7 +17,8 @@ from fastsam3d.app.comparison import OFF, silhouette_agreement
 from fastsam3d.app.jobs import DONE, FAILED
 from fastsam3d.app.results import write_results
 from fastsam3d.app.server import result_file
-from fastsam3d.app.session import Session, Studio, Visitors
+from fastsam3d.app.session import Session, Visitors
+from fastsam3d.app.studio import Studio
 from fastsam3d.config import load_preset
 from fastsam3d.errors import UserError
 from fastsam3d.pipeline.pose import Pose
