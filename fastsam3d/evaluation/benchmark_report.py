@@ -115,14 +115,13 @@ def report(result: dict[str, Any]) -> str:
     return "\n\n".join([*parts, meta["protocol"]]) + "\n"
 
 
-def title(meta: dict[str, Any], guidance: Any) -> str:
-    """What was measured on what."""
+def title(meta: dict[str, Any], guidance: float | str | None) -> str:
+    """What was measured on what, of one guidance strength or of all."""
     counts = [
         f"{meta[key]} {key if meta[key] != 1 else key[:-1]}" for key in ("objects", "scenes") if meta.get(key)
     ]
-    return ", ".join(
-        [*counts, f"seed {meta['seed']}", f"guidance {guidance_text(guidance)}", str(meta["device_name"])]
-    )
+    strength = [] if guidance is None else [f"guidance {guidance_text(guidance)}"]
+    return ", ".join([*counts, f"seed {meta['seed']}", *strength, str(meta["device_name"])])
 
 
 def sections(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
@@ -131,6 +130,7 @@ def sections(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
     found = [
         ("main", "Quality against the truth, and time:", tables.main_table(rows)),
         ("fidelity", "Fidelity to `off` with the same noise, the judge:", tables.fidelity_table(rows)),
+        ("front", "Which methods others beat in both speed and fidelity:", tables.front_table(timed)),
         ("differences", "Paired differences to `off`, 95 % intervals:", tables.difference_table(rows)),
         ("pose", "Pose errors (paired difference to `off`):", tables.pose_table(rows)),
         ("cost", "What was computed for an object:", tables.cost_table(timed)),
@@ -189,7 +189,10 @@ def document_parts(result: dict[str, Any], folder: Path, beside: Path) -> dict[s
     if meta.get("sweep"):
         return {f"sweep-{meta['sweep']}": "\n\n".join([pictures["sweep"], parts["fidelity"]])}
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
-    parts["run"] = f"{next(iter(titles.values())).strip('*')}; steps {meta['steps']}; {versions}."
+    steps = " + ".join(str(count) for count in meta["steps"].values())
+    strengths = ", ".join(guidance_text(guidance) for guidance in grouped)
+    about = title(meta, None)
+    parts["run"] = f"{about}; {steps} steps; guidance {strengths}; {versions}."
     return {**parts, "pareto": pictures["pareto"], "plot-stages": pictures["stages"]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,20 +56,27 @@ def measure_scenes(
     A control takes as many evaluations as its partner took on average on the single objects of the log: those of a
     scene run in batches, in which an evaluation is something else.
     """
-    for number, seed in enumerate(seeds):
-        scene = None
-        for strength in guidance:
-            with guided(runner.pipeline, strength):
-                named = {"kind": "scene", "guidance": guidance_of(runner.pipeline), "scene_seed": seed}
-                if log.select(**named):
-                    continue
-                scene = scene or (make_scene or procedural_scene)(seed)
-                own: dict[str, Record] = {}
-                for name, method, _ in rotated([(method.name, method, 0) for method in methods], number):
-                    if method.matched_to is not None:
-                        method = method.matched(runner.pipeline, _taken(log, method.matched_to, named["guidance"]))
-                    own[name] = {"method": name, **run_scene(runner, method, scene, seed)}
-                log.append([{**named, "methods": [own[method.name] for method in methods]}])
+    from tqdm import tqdm
+
+    total = len(seeds) * len(guidance) * len(methods)
+    with tqdm(total=total, desc="scenes", file=sys.stderr, unit="run", disable=total == 0) as bar:
+        for number, seed in enumerate(seeds):
+            scene = None
+            for strength in guidance:
+                with guided(runner.pipeline, strength):
+                    named = {"kind": "scene", "guidance": guidance_of(runner.pipeline), "scene_seed": seed}
+                    if log.select(**named):
+                        bar.update(len(methods))
+                        continue
+                    scene = scene or (make_scene or procedural_scene)(seed)
+                    own: dict[str, Record] = {}
+                    for name, method, _ in rotated([(method.name, method, 0) for method in methods], number):
+                        if method.matched_to is not None:
+                            taken = _taken(log, method.matched_to, named["guidance"])
+                            method = method.matched(runner.pipeline, taken)
+                        own[name] = {"method": name, **run_scene(runner, method, scene, seed)}
+                        bar.update()
+                    log.append([{**named, "methods": [own[method.name] for method in methods]}])
 
 
 def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Record:

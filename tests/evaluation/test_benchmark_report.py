@@ -12,7 +12,7 @@ from evaluation_stand_in import POINTS, StandIn, make_view
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark import BenchmarkOptions, main, run_benchmark
 from fastsam3d.evaluation.benchmark_report import report, update_document, write_results
-from fastsam3d.evaluation.benchmark_tables import fidelity_table, split_table
+from fastsam3d.evaluation.benchmark_tables import fidelity_table, front_table, split_table
 from fastsam3d.evaluation.methods import OFF, Method
 from fastsam3d.evaluation.options import finite
 
@@ -54,6 +54,13 @@ def test_exact_and_approximate_shares_by_hand(result):
     line = split_table([row for row in result["rows"] if row["timed"]]).splitlines()[2]
     assert [cell.strip() for cell in line.strip("|").split("|")] == ["balanced", "3.000", "2.00×", "2.00×", "67%"]
     assert split_table([row for row in result["rows"] if row["method"] != "exact"]) is None
+
+
+def test_who_is_beaten_in_both_speed_and_fidelity(result):
+    rows = [row | {"fidelity_viou": f, "speedup": s} for row, f, s in zip(
+        result["rows"], (1.0, 1.0, 0.97, 0.9), (1.0, 2.0, 4.0, 3.0), strict=True)]  # fmt: skip
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in front_table(rows).splitlines()[2:]]
+    assert [(line[0], line[3]) for line in lines] == [("exact", "–"), ("balanced", "–"), ("other_seed", "balanced")]
 
 
 def test_intervals_stand_beside_means_and_missing_ones_are_left_out(result):
