@@ -76,6 +76,10 @@ UPSTREAM_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
 """Classes and methods of sam3d_objects that acceleration attaches to, by file (SAM 3D Objects architecture, 12)."""
 
 
+LISTED = 2
+"""Names of each kind of unfitting tensors; loading the folder names more."""
+
+
 def packages() -> list[dict[str, Any]]:
     """Every package of `PACKAGES` with its version; None where it is missing. Nothing is imported."""
     distributions = metadata.packages_distributions()
@@ -217,8 +221,8 @@ def _file(folder: CheckpointFolder, name: str, networks: dict[str, nn.Module]) -
     except UserError as error:
         return result | {"problem": str(error).replace(str(path), path.name)}
     result["tensors"] = sum(len(state) for state in parts.values())
-    problems = [f"{part}: {found}" for part, state in parts.items() if (found := compare(networks[part], state))]
-    return result | {"problem": "; ".join(problems) or None}
+    problems = [(part, found) for part, state in parts.items() if (found := compare(networks[part], state))]
+    return result | {"problem": "; ".join(f"{part}: {found.describe(LISTED)}" for part, found in problems) or None}
 
 
 def memory(config: ModelConfig) -> list[dict[str, Any]]:

@@ -157,10 +157,11 @@ class Mismatch:
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.misshapen)
 
-    def __str__(self) -> str:
+    def describe(self, listed: int = LISTED_KEYS) -> str:
+        """All counts, and the first `listed` names of each kind."""
         kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen))
         return "; ".join(
-            f"{len(keys)} {kind} ({', '.join(keys[:LISTED_KEYS])}{', ...' if len(keys) > LISTED_KEYS else ''})"
+            f"{len(keys)} {kind} ({', '.join(keys[:listed])}{', ...' if len(keys) > listed else ''})"
             for kind, keys in kinds
             if keys
         )
@@ -192,7 +193,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str | P
     mismatch = compare(module, state)
     if mismatch:
         raise UserError(
-            f"The weights in {where} do not fit {type(module).__name__}: {mismatch}. "
+            f"The weights in {where} do not fit {type(module).__name__}: {mismatch.describe()}. "
             "Check that the file belongs to this model and version."
         )
     own: dict[str, Any] = module.state_dict(keep_vars=True)
