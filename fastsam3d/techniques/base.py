@@ -37,7 +37,7 @@ __all__ = [
     "VelocityPolicy",
     "VoxelPolicy",
     "VoxelSet",
-    "is_finite_and_bounded",
+    "bounded",
     "register",
     "setting",
     "stages_setting",
@@ -276,16 +276,11 @@ def register(technique: Technique) -> Technique:
     return technique
 
 
-def is_finite_and_bounded(
-    velocity: Mapping[str, Tensor], reference: Mapping[str, Tensor], factor: float
-) -> bool:
-    """Whether every modality is finite and at most `factor` times as long (L2) as in `reference`."""
-    # One answer for all modalities, since on a GPU every answer makes the host wait.
-    return bool(bounded(velocity, reference, factor))
-
-
 def bounded(velocity: Mapping[str, Tensor], reference: Mapping[str, Tensor], factor: float) -> Tensor:
-    """The same as a bool tensor without dimensions on the tensors' device, for which nobody has to wait."""
+    """Whether every modality is finite and at most `factor` times as long (L2) as in `reference`.
+
+    A bool tensor without dimensions on the tensors' device: on a GPU an answer to the host would make it wait.
+    """
     # A norm is not finite as soon as one entry is not; one comparison catches both.
     within = [value.float().norm() <= factor * reference[name].float().norm() for name, value in velocity.items()]
     return torch.stack(within).all()

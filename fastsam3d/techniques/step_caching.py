@@ -77,7 +77,7 @@ class StepCachingConfig(TechniqueConfig):
     )
     safety_factor: float = setting(
         3.0,
-        "A forecast longer than this many times the last computed velocity is computed instead. Raising: riskier.",
+        "A forecast longer than this many times the last computed velocity gives way to it. Raising: riskier.",
         low=1.0,
         high=100.0,
     )
