@@ -62,7 +62,7 @@ def build_page(studio: Studio) -> Any:
 
     def acted(request: gr.Request, event: gr.EventData) -> tuple[Any, str]:
         session = visitor(request)
-        message, kind = None, "advice"
+        before, message, kind = session.picture, None, "advice"
         try:
             message = session.act(event._data if isinstance(event._data, dict) else {})
         except UserError as error:
@@ -70,7 +70,7 @@ def build_page(studio: Studio) -> Any:
         except Exception:
             logger.exception("an action in the demo's page failed")
             message, kind = INSIDE, "error"
-        return _marker(session), fragments.notice(message, kind)
+        return _marker(session, session.picture is not before), fragments.notice(message, kind)
 
     def turned(preset: str) -> Any:
         values = knobs_of(preset)
@@ -227,19 +227,17 @@ def appearance() -> dict[str, Any]:
     return {"theme": theme, "css": asset("page.css"), "head": f"<script>{scripts()}</script>"}
 
 
-def _marker(session: Session) -> Any:
-    marking, picture = session.marking, session.picture
+def _marker(session: Session, fresh: bool) -> Any:
+    """What the marking part is told after an action; `fresh` says that the picture is another one."""
     # Also where nothing has changed, as after a click that was refused, the page must hear that it was answered.
-    stamp = next(_ANSWERS)
-    if marking is None or picture is None:
-        return gr.HTML(picture="", masks="", marks={}, stamp=stamp)
-    overlay = marking.overlay()
-    return gr.HTML(
-        picture=data_url(Image.fromarray(picture.pixels)),
-        masks="" if overlay is None else data_url(overlay),
-        marks=marking.view() | {"ready_masks": session.has_masks},
-        stamp=stamp,
-    )
+    told: dict[str, Any] = {"stamp": next(_ANSWERS)}
+    if session.marking is not None and session.picture is not None:
+        overlay = session.marking.overlay()
+        told["masks"] = "" if overlay is None else data_url(overlay)
+        told["marks"] = session.marking.view() | {"ready_masks": session.has_masks}
+        if fresh:  # it is by far the largest part
+            told["picture"] = data_url(Image.fromarray(session.picture.pixels))
+    return gr.HTML(**told)
 
 
 def _value(event: Any, key: str) -> Any:

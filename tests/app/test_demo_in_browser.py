@@ -281,6 +281,27 @@ def test_best_of_seeds_stopping_and_a_later_comparison(open_page: Callable[..., 
 
 
 @pytest.mark.slow
+def test_visitors_wait_for_each_other_and_see_only_their_own(open_page: Callable[..., Any]) -> None:
+    first, second = open_page(), open_page()
+    for page, example in ((first, "chair"), (second, "car")):
+        choose(page, example)
+        page.click("text=Use the masks that come with it")
+        page.wait_for_selector(".chip")
+    first.click("#more button")
+    first.fill("#count input[type=number]", "8")
+    first.press("#count input[type=number]", "Enter")
+    first.click("#go")
+    first.wait_for_selector("#status .progress li.now")
+    second.click("#go")
+    second.wait_for_selector("#status >> text=1 run before yours")
+    first.click("#stop")
+    second.wait_for_selector("#headline .headline")
+    assert colourful(shown(second, "left")) > 0.02
+    first.wait_for_selector("#status .notice >> text=Stopped")
+    assert first.locator("#headline .headline").count() == 0
+
+
+@pytest.mark.slow
 def test_screenshot_for_the_documentation(
     open_page: Callable[..., Any], browser: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -18,6 +18,7 @@ from fastsam3d.app.server import build_app, result_file
 from fastsam3d.app.studio import Studio
 from fastsam3d.errors import UserError
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")
 SECRET = "nobody may read this"
 
 
