@@ -98,6 +98,7 @@ class Acceleration:
     def _attach(self) -> None:
         host, patches, config = self._host, self._patches, self.config
         tables = self._attach_weights_and_tables()
+        self._attach_decoding_and_encoding()
         on = [name for name, value in vars(config["exact"]).items() if value is True]
         ledger = Ledger(self._report, host.costs(), on)
         host.on_reuse = ledger.reused
@@ -131,7 +132,6 @@ class Acceleration:
                 patches.replace(module, "forward", shared.wrap)
                 session.keepers.append(shared)
             host.attach_sampler(patches, stage, session)
-        self._attach_decoding_and_encoding()
         voxel_policies = [t.make(config[t.name]) for t in self._on("voxels", STRUCTURED_LATENT) if t.make is not None]
         policy = _CountedVoxels(voxel_policies[0], self._report, ledger) if voxel_policies else None
         host.attach_structure(patches, policy)
@@ -158,6 +158,7 @@ class Acceleration:
         return exact.joint_branches and exact.zero_condition and not inside
 
     def _attach_decoding_and_encoding(self) -> None:
+        """Other ways to compute whole layers: before what keeps or leaves out tokens, which goes around them."""
         host, exact = self._host, self.config["exact"]
         if exact.maskless_attention:
             host.attach_maskless_attention(self._patches)

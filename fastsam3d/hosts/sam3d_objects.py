@@ -128,14 +128,14 @@ class Sam3dObjectsHost(TwoStageHost):
                 "the sparse-structure network is compiled: zero_condition, condition_cache and shared_prefix are left "
                 "out there (step caching works); compile_model=False lets them in"
             )
-        names = self.pipeline.condition_embedders
+        names = self._fusers()
         if any(len(self._open_embedders(name)) < len(self._embedders(name)) for name in names):
             texts.append("the condition embedders are compiled: their outputs are not shared between stages")
         return texts
 
     def cast_layers(self) -> list[Any]:
         networks = [] if self.is_sealed(SPARSE_STRUCTURE) else [self.network(SPARSE_STRUCTURE)]
-        networks += [e for name in self.pipeline.condition_embedders for e in self._open_embedders(name)]
+        networks += [e for name in self._fusers() for e in self._open_embedders(name)]
         return fp32_layers(networks)
 
     def branch_prefix(self, stage: str) -> list[Any]:
@@ -336,7 +336,7 @@ class Sam3dObjectsHost(TwoStageHost):
     def attach_shared_features(self, patches: Patches) -> None:
         encoders = [
             embedder.backbone
-            for name in self.pipeline.condition_embedders
+            for name in self._fusers()
             for embedder in self._open_embedders(name)
             if hasattr(getattr(embedder, "backbone", None), "forward_features")
         ]
@@ -350,8 +350,12 @@ class Sam3dObjectsHost(TwoStageHost):
             patches.set(self.pipeline, "depth_model", SharedDepth(depth))
 
     def _embedders(self, name: str) -> list[Any]:
-        fuser = self.pipeline.condition_embedders[name]
+        fuser = self._fusers()[name]
         return [embedder for embedder, _ in getattr(fuser, "embedder_list", ())]
+
+    def _fusers(self) -> Mapping[str, Any]:
+        """Condition embedders by name; none where a variant of the pipeline embeds in another way."""
+        return getattr(self.pipeline, "condition_embedders", {})
 
     def _open_embedders(self, name: str) -> list[Any]:
         """Those that are not compiled."""

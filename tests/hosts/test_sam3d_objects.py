@@ -200,6 +200,15 @@ def test_carved_runs(sam3d, picture):
     assert 0 < errors[0] < errors[1] < 0.5
 
 
+def test_carving_goes_with_everything_exact(sam3d, picture):
+    carving = {"enabled": True, "carved_fraction": 0.5}
+    with accelerate(sam3d, "off", token_carving=carving):
+        carved = run(sam3d, picture)
+    with accelerate(sam3d, "exact", token_carving=carving):
+        # Left-out tokens stay in view of the others, whichever way attention is computed.
+        assert distance(run(sam3d, picture), carved) < 1e-5
+
+
 def test_merged_voxels_are_put_back_exactly(sam3d, picture):
     plain = run(sam3d, picture)
     with accelerate(sam3d, "off", token_aggregation=ALWAYS_MERGED) as acceleration:
