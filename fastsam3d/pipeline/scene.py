@@ -27,7 +27,8 @@ from fastsam3d.pipeline.scene_composition import Scene, SceneObject
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BATCH = 4
+CUDA_BATCH, CPU_BATCH = 4, 8
+BUSY_TOKENS = 512
 MEMORY_OF_A_BATCH = 6 * 2**30
 """Free bytes of a CUDA device below which objects go one by one."""
 
@@ -97,13 +98,16 @@ def reconstruct_scene(
 
 
 def suitable_batch(pipeline: Pipeline) -> int:
-    """How many objects the first stage takes at once: 4; 1 under a memory budget, which is reckoned for one object, and
-    on a CUDA device with little memory left."""
+    """How many objects the first stage takes at once.
+
+    On a CUDA device 4, where memory is free. On a CPU as many as bring the network to 512 tokens, at most 8: beyond
+    that it is busy anyway. 1 under a memory budget, which is reckoned for one object.
+    """
     if pipeline.memory is not None and pipeline.memory.plan.budget is not None:
         return 1
-    if pipeline.device.type == "cuda" and torch.cuda.mem_get_info(pipeline.device)[0] < MEMORY_OF_A_BATCH:
-        return 1
-    return DEFAULT_BATCH
+    if pipeline.device.type == "cuda":
+        return CUDA_BATCH if torch.cuda.mem_get_info(pipeline.device)[0] >= MEMORY_OF_A_BATCH else 1
+    return max(1, min(CPU_BATCH, BUSY_TOKENS // pipeline.config.ss_generator.latent_resolution**3))
 
 
 def _sample(

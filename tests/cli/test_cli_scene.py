@@ -101,7 +101,7 @@ def test_layout_and_report_say_what_a_person_needs(run, folder, tmp_path):
         assert len(item["bounds_camera"]) == len(item["bounds_object"]) == 2
     report = json.loads((tmp_path / "o" / "report.json").read_text())
     assert report["axes"]["glb"]["up"] == "+y" and report["axes"]["ply"]["up"] == "+z"
-    assert report["scene"]["batch"] == 4 and report["scene"]["seconds_per_object"] > 0
+    assert report["scene"]["batch"] == 8 and report["scene"]["seconds_per_object"] > 0
     assert all(0 <= item["mask_iou"] <= 1 for item in report["objects"])
 
 

@@ -129,12 +129,17 @@ def test_a_batch_that_fails_falls_back_to_single_runs(pipeline, picture, monkeyp
 
 
 def test_batches_keep_to_a_memory_budget(pipeline) -> None:
-    assert suitable_batch(pipeline) == 4
+    # 64 tokens an object.
+    assert suitable_batch(pipeline) == 8
     loaded = fastsam3d.load_pipeline("mini")
-    assert suitable_batch(loaded) == 4
+    assert suitable_batch(loaded) == 8
     assert loaded.memory is not None
     loaded.memory = dataclasses.replace(loaded.memory, plan=dataclasses.replace(loaded.memory.plan, budget=2**33))
     assert suitable_batch(loaded) == 1
+    # The official size: 4096.
+    sizes = dataclasses.replace(pipeline.config.ss_generator, latent_resolution=16)
+    pipeline.config = dataclasses.replace(pipeline.config, ss_generator=sizes)
+    assert suitable_batch(pipeline) == 1
 
 
 def test_the_full_frame_is_prepared_once(pipeline, picture, monkeypatch) -> None:
