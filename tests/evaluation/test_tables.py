@@ -86,3 +86,30 @@ def test_camera_angles_point_from_the_object_to_the_camera():
     half = 2**-0.5
     assert np.abs(gallery.camera_angles(Pose((half, half, 0, 0), (0, 0, 4)))) == pytest.approx([180, 0], abs=1e-6)
     assert gallery.camera_angles(Pose((0, 0, half, half), (0, 0, 4))) == pytest.approx([0, 0], abs=1e-6)
+
+
+def row_of(method, speedup, fidelity, **more):
+    stages = {"sparse_structure": 0.5 / speedup, "structured_latent": 0.5 / speedup}
+    return {
+        "method": method, "speedup": speedup, "fidelity_viou": fidelity, "f1_005": 40.0, "iou_3d": 0.7,
+        "layout_distance": 0.01, "seconds_per_object": 1 / speedup, "stage_seconds": stages, "timed": True, **more,
+    }  # fmt: skip
+
+
+def test_plots_of_many_methods_and_of_a_single_one(tmp_path):
+    rows = [row_of("off", 1.0, 1.0), *(row_of(f"method_{i}", 2 + i / 9, 0.95 - i / 50) for i in range(9))]
+    rows.append(row_of("other_seed", 1.0, 0.3, timed=False))
+    assert plots.pareto(rows, tmp_path / "many.png").stat().st_size > 10_000
+    assert plots.pareto(rows[:1], tmp_path / "one.png").stat().st_size > 5_000
+    assert plots.stage_bars(rows[:3], tmp_path / "stages.png").stat().st_size > 5_000
+
+
+def test_sweep_curves_take_the_points_of_each_preset_in_order(tmp_path):
+    rows = [row_of("off", 1.0, 1.0), *(row_of(f"paper@{s}", s, 1 - s / 20) for s in (4, 2, 3)), row_of("fast", 5, 0.9)]
+    assert plots._curves(rows, "fidelity_viou") == {"paper": [(2, 0.9), (3, 0.85), (4, 0.8)]}
+    assert plots.sweep_curves({2.0: rows, "2/1": rows}, "stride", tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+def test_a_method_has_its_colour_in_every_picture():
+    assert plots.colour_of("balanced@4") == plots.colour_of("balanced") != plots.colour_of("paper")
+    assert plots.colour_of("fewer_steps@fast") == plots.colour_of("fewer_steps") == plots.colour_of("few_step_shortcut")
