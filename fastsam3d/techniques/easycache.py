@@ -42,7 +42,7 @@ class EasyCacheConfig(TechniqueConfig):
     enabled: bool = setting(False, "Switches the technique.")
     stages: str = stages_setting()
     threshold: float = setting(
-        0.2,
+        0.12,
         "Estimated relative change at which the first stage's network runs again. Raising: faster, rougher.",
         low=0.0,
         high=100.0,

@@ -37,7 +37,7 @@ class FirstBlockCacheConfig(TechniqueConfig):
     enabled: bool = setting(False, "Switches the technique.")
     stages: str = stages_setting()
     threshold: float = setting(
-        0.15,
+        0.12,
         "Relative change of the first block's output below which the others are skipped. Raising: faster, rougher.",
         low=0.0,
         high=10.0,
