@@ -148,9 +148,11 @@ def serve(options: Options, settings: Any, folder: Path, listener: socket.socket
         from fastsam3d.app.sam import load_sam
 
         segmenter = load_sam(options.sam_checkpoint, options.sam_model, settings.device)
+    # Before anything is served: missing weights end here, and not at the first visitor's run.
+    pipeline = settings.load()
     queue = JobQueue(options.waiting, options.timeout)
     studio = Studio(
-        settings.load,
+        lambda: pipeline,
         folder / "results",
         queue,
         Limits(file_bytes=options.upload_mb * 2**20),

@@ -238,6 +238,21 @@ def test_a_taken_port_is_said_before_anything_is_loaded() -> None:
         assert time.monotonic() - start < 5
 
 
+def test_missing_weights_end_it_before_anybody_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the page needs Gradio (extra demo)")
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for words, message in {
+        ("checkpoint_dir=/nowhere",): "/nowhere does not exist",
+        ("model=nope",): "unknown model",
+        ("sam_checkpoint=/nowhere/sam.pth",): "there is no file",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            main(["port=0", "device=cpu", *words])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_and_mistakes_on_the_command_line() -> None:
     root = Path(__file__).resolve().parents[2]
 
