@@ -45,7 +45,13 @@ class Ledger:
         self._merged = before / max(after, 1)
 
     def sampled(self, stage: str, trajectory: Trajectory, own: Passes, computed: Passes) -> None:
-        """One sampling run has ended: passes that the untouched pipeline would have run, and those that ran."""
+        """One sampling run has ended.
+
+        Args:
+            stage, trajectory: which.
+            own: passes that the untouched pipeline would have run for one object.
+            computed: those that ran, of all objects of the batch.
+        """
         if self._costs is None:
             return
         if stage == SPARSE_STRUCTURE:
@@ -57,13 +63,13 @@ class Ledger:
             self._voxels = (voxels, cells)
             parts = self._costs.sampling(stage, voxels, cells, True)
             before = self._costs.sampling(stage, voxels * self._merged, cells * self._merged, True)
-        # Objects of a batch pass together; the network does the work of each.
+        # Objects of a batch pass together and each is counted; their own passes are given for one.
         objects = trajectory.batch
         self._book(
             stage,
             objects * sampling_flops(before, own),
             objects * sampling_flops(before, own, self._exact),
-            objects * sampling_flops(parts, computed, self._exact, steps=trajectory.count),
+            sampling_flops(parts, computed, self._exact, objects, objects * trajectory.count),
         )
         for name, saved in saved_by_switch(before, own, self._exact).items():
             self._add(name, objects * saved)

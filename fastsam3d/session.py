@@ -81,8 +81,8 @@ class StageSession:
         self._own = None
         if self._steps is None:
             return configured
-        own = [any(low <= t <= high for low, high in [sorted(edges)]) for t in times(configured)[:-1]]
-        self._own = Passes.full(configured, sum(own))
+        low, high = (min(edges), max(edges)) if edges else (1.0, 0.0)
+        self._own = Passes.full(configured, sum(low <= t <= high for t in times(configured)[:-1]))
         return self._steps if self.shortcut else avoid_edge(self._steps, times, edges)
 
     def start(self, trajectory: Trajectory) -> None:
@@ -114,7 +114,8 @@ class StageSession:
     def _is_complete(self, trajectory: Trajectory) -> bool:
         now, before = self.report, self._counts_before
         done = now.conditional_computed + now.conditional_forecast
-        return done - before.conditional_computed - before.conditional_forecast >= trajectory.count
+        done -= before.conditional_computed + before.conditional_forecast
+        return done >= self.objects * trajectory.count
 
     def _computed(self) -> Passes:
         """Passes since the run began; those over part of the tokens with their share."""

@@ -57,7 +57,8 @@ class SharedFeatures:
 
     def _has_other_weights(self, network: nn.Module) -> bool:
         """Whether one of the encoders has got other weights: what is kept is old then, and they may no longer agree."""
-        now = tuple(number for p in network.parameters() for number in (p.data_ptr(), p._version))
+        # Loading counts a parameter's version up; moving it to another device, as memory modes do, does not.
+        now = tuple(p._version for p in network.parameters())
         if self._weights.setdefault(id(network), now) != now:
             self._changed = True
             self._kept.clear()

@@ -104,3 +104,17 @@ def test_words(pipeline, picture):
     assert "zero_condition" in text
     assert savings_lines(Report("off").savings()) == []
     assert report.to_dict()["savings"]["flop"]["plain"] > 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"step_caching": True}])
+def test_objects_of_a_batch_are_all_booked(pipeline, picture, settings):
+    image, mask = picture
+    booked = []
+    for masks in ([mask], [mask, mask]):
+        with accelerate(pipeline, "exact", **settings) as acceleration:
+            pipeline.sample_structures(image, masks, seed=1)
+            booked.append(acceleration.report().network_flops["sparse_structure"])
+    one, two = booked
+    assert two.plain == pytest.approx(2 * one.plain)
+    assert two.exact == pytest.approx(2 * one.exact)
+    assert two.computed == pytest.approx(2 * one.computed, rel=0.02)
