@@ -113,6 +113,8 @@ def render(report: Mapping[str, Any]) -> str:
         "",
     ]
     facts = [(str(item["name"]), _object(item)) for item in report["objects"]]
+    if "scene" in report:
+        facts.append(("scene", _scene(report["scene"])))
     if acceleration["voxels_before"] and acceleration["voxels_after"] != acceleration["voxels_before"]:
         before, after = acceleration["voxels_before"], acceleration["voxels_after"]
         facts.append(("voxels", f"{before:,} merged to {after:,} ({after / before:.0%})"))
@@ -156,6 +158,18 @@ def _stages(acceleration: Mapping[str, Any]) -> list[str]:
     width = widths[3] + 3 + widths[4]
     above = " " * start + "network runs".center(width).rstrip()
     return [above, line(head), rule, *map(line, rows[:-1]), rule, line(rows[-1])]
+
+
+def _scene(scene: Mapping[str, Any]) -> str:
+    parts = [f"{scene['objects']} objects"]
+    if scene["resumed"]:
+        parts.append(f"{len(scene['resumed'])} of them from an interrupted run")
+    if scene["seconds_per_object"] is not None:
+        parts.append(f"{scene['seconds_per_object']:.2f} s each")
+    if scene["batch"] > 1:
+        parts.append(f"picture prepared once, first stage for up to {scene['batch']} at a time")
+    parts.append(f"camera of {scene['camera']['field_of_view']:.0f} degrees, {scene['camera']['source']}")
+    return ", ".join(parts)
 
 
 def _object(item: Mapping[str, Any]) -> str:

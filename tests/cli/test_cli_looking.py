@@ -9,14 +9,20 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
 from fastsam3d.__main__ import VERBS, main
 from fastsam3d.cli.flags import parse
+from fastsam3d.cli.object_files import write_object
+from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.view import make_server
+from fastsam3d.errors import UserError
+from fastsam3d.models.gaussian import Gaussian
 
 
 @pytest.fixture
@@ -82,6 +88,21 @@ def test_unusable_settings_are_named(run, folder, tmp_path, words, expected):
     code, _, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", *words.split())
     assert code == 2
     assert expected in stderr
+
+
+def test_gaussians_are_called_by_their_name_alone(tmp_path):
+    shapes = {"xyz": (9, 3), "features_dc": (9, 1, 3), "scaling": (9, 3), "rotation": (9, 4), "opacity": (9, 1)}
+    gaussian = Gaussian(**{name: torch.rand(shape) for name, shape in shapes.items()})
+    result = SimpleNamespace(mesh=None, gaussian=gaussian)
+    settings = SimpleNamespace(export=("glb", "ply"), preview=False, turntable=False)
+    with OutputFolder(tmp_path / "o") as folder:
+        written = write_object(folder, "vase", result, None, None, settings)
+        folder.publish()
+    assert written.files == {"ply": "vase.ply", "ply_holds": "Gaussians"}
+    assert b"property float f_dc_0" in (tmp_path / "o" / "vase.ply").read_bytes()
+    settings.export = ("glb",)
+    with OutputFolder(tmp_path / "p") as folder, pytest.raises(UserError, match="Add ply to --export"):
+        write_object(folder, "vase", result, None, None, settings)
 
 
 def test_a_missing_package_is_named_before_anything_runs(run, folder, tmp_path, loaded, monkeypatch):

@@ -91,7 +91,9 @@ def names_of(out):
 
 
 def test_layout_and_report_say_what_a_person_needs(run, folder, tmp_path):
-    assert run("scene", "--image_dir", folder, "--output_dir", tmp_path / "o")[0] == 0
+    code, stdout, _ = run("scene", "--image_dir", folder, "--output_dir", tmp_path / "o")
+    assert code == 0
+    assert "first stage for up to 8 at a time, camera of 60 degrees, assumed" in stdout
     layout = json.loads((tmp_path / "o" / "layout.json").read_text())
     assert layout["camera"]["source"] == "assumed"
     # 60 degrees across 64 pixels: a focal length of 32 / tan 30.
