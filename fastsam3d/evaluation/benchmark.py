@@ -9,7 +9,6 @@ anything, by `bench report=DIR`.
 from __future__ import annotations
 
 import hashlib
-import logging
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -39,8 +38,6 @@ from fastsam3d.evaluation.options import (
 from fastsam3d.evaluation.records import CODE, Record, RecordLog, code_fingerprint, weights_fingerprint
 from fastsam3d.evaluation.runs import OTHER_SEED, Case, Runner
 from fastsam3d.evaluation.tables import summarise
-
-logger = logging.getLogger(__name__)
 
 COMMAND = "python -m fastsam3d bench"
 RECORDS = "records.jsonl"

@@ -6,6 +6,7 @@ matplotlib is imported when a picture is drawn, not before; where it is missing 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,4 +89,33 @@ def label(
             fontsize=size,
             color=colours[index] if colours else INK,
             arrowprops={"arrowstyle": "-", "color": GRID, "linewidth": 0.8, "shrinkB": 4} if far else None,
+        )
+
+
+def label_ends(
+    axes: Any, ends: Sequence[tuple[float, float]], names: Sequence[str], colours: Sequence[str], size: float = 9
+) -> None:
+    """Write names to the right of where their curves end, one above the other where ends lie close together.
+
+    The layout of the figure must be settled, and there must be room on the right.
+    """
+    scale = axes.figure.dpi / 72
+    heights = [float(axes.transData.transform(end)[1]) / scale for end in ends]
+    order = sorted(range(len(ends)), key=lambda i: heights[i])
+    places, gap = list(heights), 1.25 * size
+    for below, above in itertools.pairwise(order):
+        places[above] = max(places[above], places[below] + gap)
+    limit = axes.get_window_extent().y1 / scale
+    for index in reversed(order):
+        places[index] = min(places[index], limit)
+        limit = places[index] - gap
+    for index in order:
+        axes.annotate(
+            names[index],
+            ends[index],
+            xytext=(8, places[index] - heights[index]),
+            textcoords="offset points",
+            fontsize=size,
+            color=colours[index],
+            va="center",
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastsam3d.evaluation.experiments import SWEEPS, point_of
-from fastsam3d.evaluation.plot_style import ACCENT, GRID, INK, MUTED, figure_of, label, save, style
+from fastsam3d.evaluation.plot_style import ACCENT, GRID, INK, MUTED, figure_of, label, label_ends, save, style
 from fastsam3d.evaluation.tables import guidance_text
 
 Row = Mapping[str, Any]
@@ -194,9 +194,9 @@ def _name_stages(axes: Any, stages: Sequence[str]) -> None:
 
 
 SWEEP_PANELS = (
-    ("fidelity_viou", "fidelity to off (vIoU)"),
-    ("layout_distance", "layout distance to off"),
-    ("speedup", "speed-up over off (×)"),
+    ("fidelity_viou", "fidelity to off (vIoU)", 0.02),
+    ("layout_distance", "layout distance to off", 0.005),
+    ("speedup", "speed-up over off (×)", 0.5),
 )
 
 
@@ -206,32 +206,38 @@ def sweep_curves(by_guidance: Mapping[Any, Sequence[Row]], name: str, path: str 
     by_guidance: rows named `preset@value`, as `fastsam3d.evaluation.experiments.sweep_methods` names them.
     """
     sweep = SWEEPS[name]
-    figure = figure_of(11, 3.2 * len(by_guidance) + 0.4)
+    low, high = min(sweep.points), max(sweep.points)
+    figure = figure_of(12, 3.2 * len(by_guidance) + 0.4)
     grid = figure.subplots(len(by_guidance), len(SWEEP_PANELS), squeeze=False, sharex=True, sharey="col")
     labels = []
     for line, (guidance, rows) in enumerate(by_guidance.items()):
-        for axes, (column, title) in zip(grid[line], SWEEP_PANELS, strict=True):
+        for axes, (column, title, least) in zip(grid[line], SWEEP_PANELS, strict=True):
             style(axes)
-            ends, names = [], []
-            for preset, points in _curves(rows, column).items():
+            curves = _curves(rows, column)
+            for preset, points in curves.items():
                 axes.plot(*zip(*points, strict=True), color=colour_of(preset), marker="o", markersize=4, linewidth=1.6)
-                ends.append(points[-1])
-                names.append(preset)
             if sweep.cliff is not None:
-                axes.axvspan(sweep.cliff - 0.5, max(sweep.points) + 0.4, color=GRID, alpha=0.45, zorder=0, linewidth=0)
-            axes.set_title(f"{title}, guidance {guidance_text(guidance)}", color=INK, loc="left", fontsize=9.5)
-            axes.margins(x=0.16, y=0.12)
-            labels.append((axes, ends, names))
+                axes.axvspan(sweep.cliff - 0.5, high + 0.3, color=GRID, alpha=0.45, zorder=0, linewidth=0)
+            axes.set_title(f"{title}, guidance {guidance_text(guidance)}", color=INK, loc="left", fontsize=10)
+            # Room on the right for the names.
+            axes.set_xlim(low - 0.06 * (high - low), high + 0.42 * (high - low))
+            axes.set_xticks(list(sweep.points), [f"{value:g}" for value in sweep.points])
+            labels.append((axes, [points[-1] for points in curves.values()], list(curves), least))
     for axes in grid[-1]:
         axes.set_xlabel(sweep.label, color=INK, fontsize=9)
+    for axes, _, _, least in labels:
+        bottom, top = axes.get_ylim()
+        if top - bottom < least:
+            bottom, top = (bottom + top - least) / 2, (bottom + top + least) / 2
+        if "fidelity" in axes.get_title(loc="left"):
+            bottom, top = bottom - max(top - 1.001, 0), min(top, 1.001)  # nothing is closer than equal
+        axes.set_ylim(bottom, top)
     if sweep.cliff is not None:
-        grid[0, 0].annotate(
-            f"published cliff: {sweep.cliff:g} and more", (0.98, 0.02), xycoords="axes fraction", ha="right",
-            fontsize=8, color=MUTED,
-        )  # fmt: skip
+        text = f"published cliff: {sweep.cliff:g} and more"
+        grid[0, 0].annotate(text, (0.01, 0.02), xycoords="axes fraction", fontsize=8, color=MUTED)
     figure.draw_without_rendering()
-    for axes, ends, names in labels:
-        label(axes, ends, names, colours=[colour_of(n) for n in names], size=8.5)
+    for axes, ends, names, _ in labels:
+        label_ends(axes, ends, names, [colour_of(n) for n in names])
     return save(figure, path)
 
 
