@@ -23,6 +23,16 @@ from fastsam3d.hosts.base import (
     StreamBlockSite,
     TimeSite,
 )
+from fastsam3d.hosts.native_sites import (
+    block_site,
+    cross_attention_site,
+    joint,
+    picture_encoders,
+    repeated_convolutions,
+    stream_block_site,
+    time_sites,
+    to_fine,
+)
 from fastsam3d.hosts.shared_features import KEPT, SharedFeatures, groups_of_equal_weights
 from fastsam3d.hosts.subset import spread
 from fastsam3d.hosts.two_stage import fp32_layers
@@ -37,8 +47,6 @@ from fastsam3d.techniques.base import (
     VoxelSet,
 )
 
-TIME_SCALE = 1000.0
-"""The native networks see time multiplied by this."""
 _EMBEDDING = {SPARSE_STRUCTURE: "ss_condition", STRUCTURED_LATENT: "slat_condition"}
 GENERATORS = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
 _STAGE_METHODS = ("run", "preprocess", "sample_slat", "decode_slat")
@@ -192,7 +200,7 @@ class NativeHost(Host):
                 whole = not (single or conditional_only or layout_only) and subset is None and len(condition) == 1
                 if state.joint and whole and guidance.is_guided(time):
                     state.branch = BOTH
-                    return _joint(generator, x, time, condition)
+                    return joint(generator, x, time, condition)
                 state.branch = CONDITIONAL
                 conditional = guidance.conditional(own, time, condition, *more, **kwargs)
                 delta = None
@@ -238,7 +246,7 @@ class NativeHost(Host):
                 if merged is None or len(feats) != len(merged.coords):
                     return original(feats, structure, *args, **kwargs)
                 result = original(feats, reduced, *args, **kwargs)
-                return {name: _to_fine(value, merged.lattice) for name, value in result.items()}
+                return {name: to_fine(value, merged.lattice) for name, value in result.items()}
 
             return decode_slat
 
@@ -289,7 +297,7 @@ class NativeHost(Host):
         for block in self.generator(stage).reverse_fn.backbone.blocks:
             attention = block.cross_attn
             modules.extend(attention.values() if isinstance(attention, nn.ModuleDict) else [attention])
-        return [_cross_attention_site(module) for module in modules]
+        return [cross_attention_site(module) for module in modules]
 
     def branch_prefix(self, stage: str) -> list[Any]:
         backbone = self.generator(stage).reverse_fn.backbone
@@ -298,10 +306,10 @@ class NativeHost(Host):
         return [*backbone.input_blocks, first] if stage == STRUCTURED_LATENT else [first]
 
     def latent_blocks(self) -> list[BlockSite]:
-        return [_block_site(block) for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks]
+        return [block_site(block) for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks]
 
     def stream_blocks(self) -> list[StreamBlockSite]:
-        return [_stream_block_site(block) for block in self.block_stack(SPARSE_STRUCTURE)]
+        return [stream_block_site(block) for block in self.block_stack(SPARSE_STRUCTURE)]
 
     def block_stack(self, stage: str) -> list[Any]:
         return list(self.generator(stage).reverse_fn.backbone.blocks)
@@ -315,35 +323,10 @@ class NativeHost(Host):
         return [decoder for decoder in decoders if callable(getattr(decoder, "make_index", None))]
 
     def time_sites(self, stage: str) -> list[TimeSite]:
-        generator = self.generator(stage)
-        backbone: Any = generator.reverse_fn.backbone
-
-        def network_times(times: Tensor) -> Tensor:
-            return TIME_SCALE * times
-
-        def sizes(times: Tensor) -> Tensor:
-            return generator.evaluation_kwargs(times)["d"]
-
-        def embedded(times: Tensor) -> Tensor:
-            if stage == SPARSE_STRUCTURE:
-                return backbone.t_embedder(network_times(times)) + backbone.d_embedder(sizes(times))
-            return backbone.t_embedder(network_times(times)).to(backbone.dtype)
-
-        sites = [TimeSite(block.adaLN_modulation, embedded) for block in backbone.blocks]
-        if stage == STRUCTURED_LATENT:
-            levels = [*backbone.input_blocks, *backbone.out_blocks]
-            return [*sites, *(TimeSite(level.emb_layers, embedded) for level in levels)]
-        return sites
+        return time_sites(self.generator(stage), stage)
 
     def convolutions(self) -> list[Any]:
-        backbone: Any = self.generator(STRUCTURED_LATENT).reverse_fn.backbone
-        return [
-            module.conv
-            for level in [*backbone.input_blocks, *backbone.out_blocks]
-            for module in (level.conv1, level.conv2)
-            # Copies of cells go through `apply_to_copies`, which multiplies each cell once already.
-            if not (level.direction > 0 and module is level.conv1)
-        ]
+        return repeated_convolutions(self.generator(STRUCTURED_LATENT).reverse_fn.backbone)
 
     def costs(self) -> Any | None:
         from fastsam3d.models.flops import ModelFlops
@@ -362,7 +345,7 @@ class NativeHost(Host):
         from fastsam3d.models.flops import ModelFlops
 
         costs = ModelFlops(self.pipeline.config)
-        encoders = self._encoders()
+        encoders = picture_encoders(self.pipeline.condition_embedders)
         stages = {id(encoder): (stage, costs.encoder(stage, kind)) for encoder, stage, kind in encoders}
         for group in groups_of_equal_weights([encoder for encoder, _, _ in encoders]):
             # A group of all encoders, of pictures and of masks, is asked for both.
@@ -374,19 +357,11 @@ class NativeHost(Host):
     def _reused(self, stage: str, flops: float) -> None:
         self.on_reuse(_EMBEDDING[stage], flops)
 
-    def _encoders(self) -> list[tuple[Any, str, str]]:
-        """(transformer, stage, "image" or "mask") of every picture encoder."""
-        found = []
-        for stage, name in (("sparse_structure", "ss"), ("structured_latent", "slat")):
-            embedder: Any = self.pipeline.condition_embedders.get(f"{name}_condition_embedder")
-            modules = getattr(embedder, "module_list", ())
-            backbones = [m.backbone for m in modules if hasattr(m, "backbone")]
-            found += [(backbone, stage, kind) for backbone, kind in zip(backbones, ("image", "mask"), strict=False)]
-        return found
-
     def notes(self) -> list[str]:
-        groups = groups_of_equal_weights([encoder for encoder, _, _ in self._encoders()])
-        if any(len(group) > 1 for group in groups):
+        encoders = picture_encoders(self.pipeline.condition_embedders)
+        stages = {id(encoder): stage for encoder, stage, _ in encoders}
+        groups = groups_of_equal_weights([encoder for encoder, _, _ in encoders])
+        if any(len({stages[id(encoder)] for encoder in group}) > 1 for group in groups):
             return ["image encoders of both stages have equal weights: a picture is encoded once for both"]
         return ["image encoders of the two stages have different weights: each encodes for itself"]
 
@@ -395,69 +370,3 @@ class NativeHost(Host):
             return []
         # Encoders and decoders run once an object: keeping their casts would cost more memory than it saves time.
         return fp32_layers(self.generator(stage) for stage in GENERATORS)
-
-
-def _joint(generator: Any, x: dict[str, Tensor], time: float, condition: Tensor) -> GuidedVelocity:
-    """Both branches in one pass, as a batch of two; what is attached inside tells them apart."""
-    guidance = generator.reverse_fn
-    doubled = {name: value.expand(2, *value.shape[1:]) for name, value in x.items()}
-    out = guidance.conditional(doubled, time, condition, **generator.evaluation_kwargs(doubled))
-    conditional, unconditional = ({name: value[i : i + 1] for name, value in out.items()} for i in (0, 1))
-    return GuidedVelocity(conditional, guidance.delta(conditional, unconditional, time))
-
-
-def _stream_block_site(block: Any) -> StreamBlockSite:
-    from fastsam3d.models.attention import attend
-    from fastsam3d.models.sparse_structure_generator import POSE_STREAM
-
-    attention = block.self_attn
-
-    def attend_and_project(stream: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention.to_out[stream](attend(q, k, v))
-
-    return StreamBlockSite(block, attention, SHAPE, POSE_STREAM, attention.project, attend_and_project)
-
-
-def _block_site(block: Any) -> BlockSite:
-    from fastsam3d.models.attention import attend
-
-    attention = block.self_attn
-
-    def attend_and_project(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention.to_out(attend(q, k, v))
-
-    return BlockSite(block, attention, attention.project, attend_and_project)
-
-
-def _cross_attention_site(module: Any) -> CrossAttentionSite:
-    from fastsam3d.models.attention import attend
-
-    def project_context(context: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = module.to_kv(context).unflatten(-1, (2, module.heads, -1)).unbind(dim=2)
-        return k.contiguous(), v.contiguous()
-
-    def attend_to(x: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return module.to_out(attend(module.to_q(x).unflatten(-1, (module.heads, -1)), k, v))
-
-    def constant() -> Tensor:
-        bias = module.to_kv.bias
-        width = module.to_kv.out_features // 2
-        values = module.to_kv.weight.new_zeros(width) if bias is None else bias[width:]
-        return module.to_out(values[None, None])
-
-    return CrossAttentionSite(module, project_context, attend_to, constant)
-
-
-def _to_fine(value: Any, lattice: Any) -> Any:
-    """A decoded mesh or set of Gaussians, put back where and as large as it was before merging."""
-    if hasattr(value, "vertices"):
-        points = value.vertices
-        if isinstance(points, Tensor):
-            return dataclasses.replace(value, vertices=lattice.object_points_to_fine(points))
-        fine = lattice.object_points_to_fine(torch.as_tensor(points))
-        return dataclasses.replace(value, vertices=fine.numpy().astype(points.dtype))
-    if hasattr(value, "xyz"):
-        # Centres lie in the unit cube; standard deviations grow with the cells.
-        moved = dataclasses.replace(value, xyz=lattice.object_points_to_fine(value.xyz - 0.5) + 0.5)
-        return moved.with_scaling(value.get_scaling * lattice.factor)
-    return value
