@@ -130,6 +130,8 @@ class MemoryLimit:
         Raises:
             UserError: names the stage, what it needs and what would fit.
         """
+        if self.plan.budget is None:
+            return  # reckoning takes seconds the first time: the networks are built without weights
         need = estimate_peak(
             self.config, voxels=voxels, formats=self.formats, precision=self.precision, plan=self.plan
         )
