@@ -34,7 +34,7 @@ def shelf(thumbnails: Mapping[str, str]) -> str:
     """
     buttons = "".join(
         f'<button type="button" data-example="{escape(name)}" title="Example: {escape(EXAMPLES[name])}">'
-        f'<img src="{address}" alt="">{escape(EXAMPLES[name])}</button>'
+        f'<img src="{address}" alt=""><span>{escape(EXAMPLES[name])}</span></button>'
         for name, address in thumbnails.items()
     )
     return f'<span class="shelf"><span>or try</span>{buttons}</span>'
