@@ -7,9 +7,8 @@ runs for all of them together.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +24,8 @@ def batch_size(x: Velocity) -> int:
 class BatchedPolicy:
     """One velocity policy for each object of a batch.
 
-    At each step every policy is first tried on a copy of itself, without the network. Those that need it then get
-    their rows of one evaluation of the whole batch.
+    The first policy of a step that asks for the network has it run on the whole batch, whose states are all known;
+    those that ask after it get their rows of the same answer.
 
     Args:
         policies: fresh policies of one kind, one for each object.
@@ -41,53 +40,34 @@ class BatchedPolicy:
         Raises:
             NotImplementedError: a policy evaluates the network in part, which rows of a batch cannot do apart.
         """
-        states = [_row(x, index) for index in range(len(self._policies))]
-        results: list[Velocity | None] = []
-        for index, state in enumerate(states):
-            trial = copy.deepcopy(self._policies[index])
-            try:
-                results.append(trial.velocity(state, step, _ask))
-                self._policies[index] = trial
-            except _Needed:
-                results.append(None)
-        if any(result is None for result in results):
-            # For all of them, also where only some need it: the network's input then always has the same shape.
-            guided = evaluate(x)
-            for index, result in enumerate(results):
-                if result is None:
-                    answer = _Answer(states[index], _guided_row(guided, index))
-                    results[index] = self._policies[index].velocity(states[index], step, answer)
-        return _joined([result for result in results if result is not None])
+        answers = _Answers(x, evaluate)
+        rows = []
+        for index, policy in enumerate(self._policies):
+            state = _row(x, index)
+            rows.append(policy.velocity(state, step, answers.to(index, state)))
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
-class _Needed(Exception):
-    """A policy wants the network to run."""
+class _Answers:
+    """The network's answer to a batch, computed when it is first needed and at most once."""
 
+    def __init__(self, x: Velocity, evaluate: Evaluate) -> None:
+        self._x, self._evaluate = x, evaluate
+        self._guided: GuidedVelocity | None = None
 
-def _ask(x: Velocity, tokens: Tensor | None = None, **options: Any) -> NoReturn:
-    raise _Needed
+    def to(self, index: int, state: Velocity) -> Evaluate:
+        """The network as one object sees it, at its own state."""
 
+        def evaluate(x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
+            if x is not state or tokens is not None or options:
+                raise NotImplementedError("a technique that is on asks for more than the whole state of a step")
+            if self._guided is None:
+                self._guided = self._evaluate(self._x)
+            delta = None if self._guided.delta is None else _row(self._guided.delta, index)
+            return GuidedVelocity(_row(self._guided.conditional, index), delta)
 
-class _Answer:
-    """The network's answer to one object, computed with those of the others."""
-
-    def __init__(self, state: Velocity, guided: GuidedVelocity) -> None:
-        self._state, self._guided = state, guided
-
-    def __call__(self, x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
-        if x is not self._state or tokens is not None or options:
-            raise NotImplementedError("a technique that is on asks for more than the whole state of a step")
-        return self._guided
+        return evaluate
 
 
 def _row(x: Velocity, index: int) -> Velocity:
     return {name: value[index : index + 1] for name, value in x.items()}
-
-
-def _guided_row(guided: GuidedVelocity, index: int) -> GuidedVelocity:
-    delta = None if guided.delta is None else _row(guided.delta, index)
-    return GuidedVelocity(_row(guided.conditional, index), delta)
-
-
-def _joined(rows: Sequence[Velocity]) -> Velocity:
-    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -15,10 +15,8 @@ class Threshold:
     def __init__(self) -> None:
         self.last = None
         self.value = None
-        self.tried = 0
 
     def velocity(self, x, step, evaluate):
-        self.tried += 1  # a change before the network is asked, which a trial must not leave behind
         size = float(x["shape"].norm())
         if self.last is None or size > 1.1 * self.last:
             self.last, self.value = size, evaluate(x).combined()
@@ -49,7 +47,6 @@ def test_every_object_decides_for_itself() -> None:
             assert torch.equal(batched["shape"][row : row + 1], single["shape"])
     # Both at first, then the one that grew, which costs a run of the batch, then none.
     assert runs == [2, 2]
-    assert [policy.tried for policy in together._policies] == [3, 3]
 
 
 def test_what_needs_a_part_of_the_network_is_refused() -> None:
