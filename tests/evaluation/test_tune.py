@@ -8,7 +8,9 @@ from evaluation_stand_in import StandIn, make_view, with_error
 
 from fastsam3d.config import load_preset
 from fastsam3d.errors import UserError
+from fastsam3d.evaluation import calibration as calibration_module
 from fastsam3d.evaluation import methods
+from fastsam3d.evaluation.calibration import Calibration
 from fastsam3d.evaluation.preset_file import preset_text
 from fastsam3d.evaluation.records import RecordLog
 from fastsam3d.evaluation.search import Axis, Score, Search
@@ -116,8 +118,8 @@ def stride_only(monkeypatch):
     axes = [axis for axis in axes_of(25, 25) if "stride" in axis.name or "plain steps" in axis.name]
     axes = [Axis(axis.name, axis.levels if "stride" in axis.name else axis.levels[:1]) for axis in axes]
     monkeypatch.setattr(module, "axes_of", lambda *steps: axes)
-    monkeypatch.setattr(module, "POINTS", 500)
-    monkeypatch.setattr(module, "TOLERANCE", 1e9)  # its processor time says nothing
+    monkeypatch.setattr(calibration_module, "POINTS", 500)
+    monkeypatch.setattr(calibration_module, "TOLERANCE", 1e9)  # its processor time says nothing
 
 
 def test_the_boldest_stride_within_the_budget_is_found_and_resumed(stand_in, monkeypatch, tmp_path):
@@ -166,3 +168,19 @@ def test_log_keeps_whole_lines_after_an_interruption(tmp_path):
     assert [r["x"] for r in RecordLog(path, {"seed": 1}).select(kind="a")] == [1, 2]
     assert json.loads(path.read_text().splitlines()[0]) == {"seed": 1}
     assert RecordLog(path, {"seed": 2}, resume=False).records == []
+
+
+def test_cost_compares_the_same_objects_and_charges_for_overhead():
+    def record(slat, cpu, seconds=1.0):
+        parts = {"ss": 1.0, "slat": slat, "rest": 0.0, "seconds_ss": seconds, "seconds_slat": seconds}
+        return {"values": {"2": parts | {"seconds_rest": 0.0, "cpu_seconds": cpu}}}
+
+    calibration = Calibration(StandIn(), TuneOptions(objects=2), RecordLog(None, {}), make_view)
+    calibration.exact_records = [record(10.0, 2.0), record(30.0, 2.0)]
+    calibration.prices = {"ss": 1.0, "slat": 1.0, "rest": 0.0}
+    calibration.exact_cost = 2.0
+    # Half of the second stage's operations: 1 + 1 / 2, on the small object alone and on both.
+    assert calibration._cost([record(5.0, 1.0)]) == pytest.approx(1.5)
+    assert calibration._cost([record(5.0, 1.0), record(15.0, 1.0)]) == pytest.approx(1.5)
+    # Twice the processor time of `exact` for it: charged as 2 x 2 / 1.1 instead.
+    assert calibration._cost([record(5.0, 4.0)]) == pytest.approx(4 / 1.1)
