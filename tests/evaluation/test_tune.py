@@ -182,5 +182,5 @@ def test_cost_compares_the_same_objects_and_charges_for_overhead():
     # Half of the second stage's operations: 1 + 1 / 2, on the small object alone and on both.
     assert calibration._cost([record(5.0, 1.0)]) == pytest.approx(1.5)
     assert calibration._cost([record(5.0, 1.0), record(15.0, 1.0)]) == pytest.approx(1.5)
-    # Twice the processor time of `exact` for it: charged as 2 x 2 / 1.1 instead.
-    assert calibration._cost([record(5.0, 4.0)]) == pytest.approx(4 / 1.1)
+    # Twice the processor time of `exact` for it: charged as 2 x 2 / 1.2 instead.
+    assert calibration._cost([record(5.0, 4.0)]) == pytest.approx(4 / 1.2)
