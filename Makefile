@@ -1,7 +1,8 @@
 # Two commands on a fresh machine: `make demo` and `make test`. `make help` lists the others.
 
 VENV ?= .venv
-EXTRAS ?= bench,dev
+# Optional parts of the package that the tests, the benchmark and the page in the browser need.
+EXTRAS ?= bench,dev,demo,browser,simplify,texture
 # A Python of at least 3.10. Empty: the first suitable one of those below is taken.
 PYTHON ?=
 # Address of a wheel index for PyTorch alone, e.g. that of its CPU builds, which are much smaller. Empty: the usual one.
@@ -11,14 +12,16 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FULL := $(VENV)/.installed-extras
 CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format train clean
+.PHONY: help install demo app test test-all lint format train clean
 
 help:
 	@echo "make demo       install into $(VENV) and reconstruct the bundled example into $(OUT)"
+	@echo "make app        install, and serve the page for trying it at http://127.0.0.1:7860"
 	@echo "make test       install and run the tests"
 	@echo "make test-all   the same with the slow tests"
 	@echo "make lint       ruff and mypy"
@@ -47,7 +50,12 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	fi
 	@test -z "$(TORCH_INDEX)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
 	  --index-url $(TORCH_INDEX) -c constraints.txt torch
-	@echo "make: installing fastsam3d[$(EXTRAS)] (PyTorch is large: minutes on a slow line)"
+	@echo "make: installing fastsam3d (PyTorch is large: minutes on a slow line)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e .
+	@touch $@
+
+$(FULL): $(STAMP)
+	@echo "make: installing its extras $(EXTRAS)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
 	  -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
@@ -55,20 +63,23 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 demo: $(STAMP)
 	@$(BIN)/python infer.py --output_dir $(OUT) --enable_acceleration $(ARGS)
 
-test: $(STAMP)
+app: $(FULL)
+	@$(BIN)/python gradio_demo.py $(ARGS)
+
+test: $(FULL)
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-all: $(STAMP)
+test-all: $(FULL)
 	@$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)
+lint: $(FULL)
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
 
-format: $(STAMP)
+format: $(FULL)
 	@$(BIN)/python -m ruff check --fix .
 
-train: $(STAMP)
+train: $(FULL)
 	@$(BIN)/python -m fastsam3d train $(ARGS)
 
 clean:
