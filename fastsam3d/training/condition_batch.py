@@ -191,9 +191,3 @@ def _ground(raw: dict[str, Tensor], uv: Tensor, wanted: Tensor) -> Tensor:
     limit = 4 * raw["translation"].norm(dim=1)[:, None, None]
     valid = ((depth > 0) & (depth < limit))[:, None] & wanted
     return torch.where(valid, (rays * depth[..., None]).permute(0, 3, 1, 2), torch.nan)
-
-
-def lowest_level(sdf: Tensor) -> Tensor:
-    """Height z, in grid units, of the lowest occupied layer of distance grids `[B, R, R, R]`; `[B]`."""
-    side = sdf.shape[-1]
-    return (sdf < 0).flatten(1, 2).any(dim=1).int().argmax(dim=1) / float(side) - 0.5

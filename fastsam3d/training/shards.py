@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastsam3d.procedural.cameras import quaternion_from_matrix, sample_camera
 from fastsam3d.procedural.objects import FAMILIES, make_object
@@ -90,3 +91,9 @@ def generate_shard(path: Path | str, first_seed: int, count: int, views: int = 2
 def shard_path(directory: Path | str, first_seed: int) -> Path:
     """Place of the shard that starts at a seed."""
     return Path(directory) / f"objects_{first_seed:010d}.npz"
+
+
+def lowest_level(sdf: Tensor) -> Tensor:
+    """Height z, in grid units, of the lowest occupied layer of distance grids `[B, R, R, R]`; `[B]`."""
+    side = sdf.shape[-1]
+    return (sdf < 0).flatten(1, 2).any(dim=1).int().argmax(dim=1) / float(side) - 0.5
