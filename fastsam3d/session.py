@@ -77,9 +77,9 @@ class StageSession:
         self.objects = 1
 
     def steps(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
-        """Step count of the run that is about to start; the pipeline's own unless a control is on."""
+        """Step count of the run that is about to start; the pipeline's own unless fewer are asked for."""
         self._own = None
-        if self._steps is None:
+        if self._steps is None or (self._steps >= configured and not self.shortcut):
             return configured
         low, high = (min(edges), max(edges)) if edges else (1.0, 0.0)
         self._own = Passes.full(configured, sum(low <= t <= high for t in times(configured)[:-1]))

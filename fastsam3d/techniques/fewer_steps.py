@@ -1,4 +1,7 @@
-"""The control: plain sampling with fewer steps. Every other technique must beat it at equal evaluations."""
+"""Fewer steps: the control that every other technique must beat at equal evaluations, and a partner of those that do.
+
+A pipeline that is asked for fewer steps than these anyway keeps its own number.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ from fastsam3d.techniques.base import (
 
 @dataclass(frozen=True)
 class FewerStepsConfig(TechniqueConfig):
-    """Settings of the control."""
+    """Settings."""
 
     enabled: bool = setting(False, "Switches the technique.")
     sparse_structure_steps: int = setting(
-        10, "Steps of the first stage. Raising: slower, better.", low=1, high=1000
+        10, "Steps of the first stage, at most. Raising: slower, better.", low=1, high=1000
     )
     structured_latent_steps: int = setting(
-        11, "Steps of the latent stage. Raising: slower, better.", low=1, high=1000
+        11, "Steps of the latent stage, at most. Raising: slower, better.", low=1, high=1000
     )
 
     def steps(self, stage: str) -> int:

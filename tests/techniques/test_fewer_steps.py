@@ -3,6 +3,9 @@ from __future__ import annotations
 import pytest
 
 from fastsam3d.forecast.released import sparse_structure_times
+from fastsam3d.hosts.base import EvaluationState
+from fastsam3d.report import StageReport
+from fastsam3d.session import StageSession
 from fastsam3d.techniques.fewer_steps import avoid_edge
 
 
@@ -18,3 +21,9 @@ def test_counts_on_the_even_grid(asked, given):
 
 def test_no_edge_inside_changes_nothing():
     assert avoid_edge(8, lambda n: [k / n for k in range(n + 1)], (0.0, 1.0)) == 8
+
+
+@pytest.mark.parametrize(("own", "used"), [(25, 17), (17, 17), (12, 12), (4, 4)])
+def test_never_more_steps_than_the_pipeline_takes_itself(own, used):
+    session = StageSession(EvaluationState(), StageReport(), lambda _: None, lambda _: None, steps=17)
+    assert session.steps(own, lambda n: [k / n for k in range(n + 1)], (0.0, 0.5)) == used
