@@ -58,7 +58,7 @@ def test_overrides_in_every_form():
     dotted = load_preset("paper", {"step_caching.stride": 2})
     assert nested.to_dict() == dotted.to_dict()
     assert nested["step_caching"].stride == 2
-    assert nested["step_caching"].warmup == 2  # the rest stays
+    assert nested["step_caching"].warmup == 4  # the rest stays
     assert load_preset("off", {"token_carving": True})["token_carving"].enabled
     again = load_preset(nested, {"step_caching.stride": 3})
     assert again["step_caching"].stride == 3
