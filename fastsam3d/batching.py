@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastsam3d.errors import OneAtATime
 from fastsam3d.techniques.base import Evaluate, GuidedVelocity, Step, Velocity, VelocityPolicy
 
 
@@ -38,7 +39,7 @@ class BatchedPolicy:
         """Velocities of all objects, row by row as their own policies give them.
 
         Raises:
-            NotImplementedError: a policy evaluates the network in part, which rows of a batch cannot do apart.
+            OneAtATime: a policy evaluates the network in part, which rows of a batch cannot do apart.
         """
         answers = _Answers(x, evaluate)
         rows = []
@@ -60,7 +61,7 @@ class _Answers:
 
         def evaluate(x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
             if x is not state or tokens is not None or options:
-                raise NotImplementedError("a technique that is on asks for more than the whole state of a step")
+                raise OneAtATime("a technique that is on asks for more than the whole state of a step")
             if self._guided is None:
                 self._guided = self._evaluate(self._x)
             delta = None if self._guided.delta is None else _row(self._guided.delta, index)

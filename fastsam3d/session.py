@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from fastsam3d.batching import BatchedPolicy, batch_size
+from fastsam3d.errors import OneAtATime
 from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.hosts.block_stack import BlockPolicy
 from fastsam3d.report import StageReport
@@ -166,10 +167,10 @@ class StageSession:
         """The run turns out to sample several objects at once: each gets a policy of its own.
 
         Raises:
-            NotImplementedError: what is on cannot be kept apart by object; they have to be run one by one.
+            OneAtATime: what is on cannot be kept apart by object; they have to be run one by one.
         """
         if self._evaluation is not None or self.block_policy is not None:
-            raise NotImplementedError("a technique that is on works on one object at a time")
+            raise OneAtATime("a technique that is on works on one object at a time")
         self.report.runs += objects - self.objects
         self.objects = objects
         made = [self._make_velocity(trajectory) for _ in range(objects)]

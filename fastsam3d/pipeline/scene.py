@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastsam3d.errors import UserError
+from fastsam3d.errors import OneAtATime, UserError
 from fastsam3d.pipeline.pipeline import Pipeline
 from fastsam3d.pipeline.reconstruction import Reconstruction, SampledStructure
 from fastsam3d.pipeline.scene_composition import Scene, SceneObject
@@ -123,7 +123,7 @@ def _sample(
     report = None if progress is None else _named(progress, ", ".join(names[i] for i in usable))
     try:
         sampled = pipeline.sample_structures(picture, [masks[i] for i in usable], seed=seed, progress=report)
-    except NotImplementedError as error:
+    except OneAtATime as error:
         logger.info("objects run one by one: %s", error)
         return results
     except Exception as error:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastsam3d.batching import BatchedPolicy, batch_size
+from fastsam3d.errors import OneAtATime
 from fastsam3d.techniques.base import GuidedVelocity, Step
 
 
@@ -54,7 +55,7 @@ def test_what_needs_a_part_of_the_network_is_refused() -> None:
         def velocity(self, x, step, evaluate):
             return evaluate(x, subset=torch.tensor([0])).combined()
 
-    with pytest.raises(NotImplementedError, match="more than the whole state"):
+    with pytest.raises(OneAtATime, match="more than the whole state"):
         BatchedPolicy([Partial(), Partial()]).velocity({"shape": torch.ones(2, 1, 1)}, step(0), network)
 
 

@@ -131,11 +131,12 @@ def test_structure_steps_do_not_wait(preset: str, autocast: torch.dtype | None) 
     with accelerated(pipeline, preset), torch.no_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
         generator.sample(noise, condition)  # compiles and loads kernels
         torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
+        torch.cuda.set_sync_debug_mode("error")  # raises where the host waits
         try:
-            generator.sample(noise, condition)
+            latents = generator.sample(noise, condition)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+        assert all(torch.isfinite(value).all() for value in latents.values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
