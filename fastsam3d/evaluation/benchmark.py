@@ -8,8 +8,6 @@ anything, by `bench report=DIR`.
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,8 +17,8 @@ from typing import Any
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation import experiments, scene_runs
-from fastsam3d.evaluation.benchmark_report import PROTOCOL, render_again, write_results
-from fastsam3d.evaluation.counting import STAGES
+from fastsam3d.evaluation.benchmark_report import render_again, write_results
+from fastsam3d.evaluation.benchmark_result import RECORDS, result_of
 from fastsam3d.evaluation.methods import Method, guidance_of, guided, resolve_methods
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.optional import require
@@ -35,18 +33,12 @@ from fastsam3d.evaluation.options import (
     whole,
     words,
 )
-from fastsam3d.evaluation.records import CODE, Record, RecordLog, code_fingerprint, weights_fingerprint
-from fastsam3d.evaluation.runs import OTHER_SEED, Case, Runner
-from fastsam3d.evaluation.tables import summarise
+from fastsam3d.evaluation.provenance import environment
+from fastsam3d.evaluation.records import Record, RecordLog
+from fastsam3d.evaluation.runs import Case, Runner
+from fastsam3d.evaluation.seeds import object_seeds
 
 COMMAND = "python -m fastsam3d bench"
-RECORDS = "records.jsonl"
-HELD_OUT = 1_000_000_000
-"""Objects from this seed on are never trained on."""
-CALIBRATION = 1_600_000_000
-"""Objects from this seed on are for `tune`; no seed of the benchmark reaches so far."""
-SCHEMA = 1
-"""Version of bench.json; docs/bench.schema.json describes it."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +68,6 @@ class BenchmarkOptions:
     resume: bool = option(True, boolean, "go on from records in the output folder; false measures again")
     report: str | None = option(None, optional_text, "folder of an earlier run: write its report again")
     document: str | None = option(None, optional_text, "with report: Markdown file whose marked tables are replaced")
-
-
-def object_seeds(
-    seed: int, count: int, *, warmup: int = 0, first_of_all: int = HELD_OUT
-) -> tuple[list[int], list[int]]:
-    """Seeds of the held-out objects that belong to a benchmark seed, and of its warm-up objects."""
-    digest = hashlib.sha256(f"fastsam3d benchmark {seed}".encode()).digest()
-    first = first_of_all + 1_000 * (1 + int.from_bytes(digest[:8], "big") % 500_000)
-    return [first + i for i in range(count)], [first - 1 - i for i in range(warmup)]
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -219,40 +202,6 @@ def _warm_up(
     return [method for method in methods if method.name not in left_out]
 
 
-def result_of(log: RecordLog, seeds: Sequence[int] | None = None) -> Record:
-    """bench.json from the records: of the objects with these seeds, or of all that were measured."""
-    identity = log.identity
-    objects = _flattened(log, "object", None if seeds is None else set(seeds))
-    names = [name for name in [*identity["methods"], OTHER_SEED] if any(r["method"] == name for r in objects)]
-    rows = []
-    for guidance in dict.fromkeys(record["guidance"] for record in objects):
-        tables = {name: [r for r in objects if (r["method"], r["guidance"]) == (name, guidance)] for name in names}
-        scenes = [r for r in _flattened(log, "scene") if r["guidance"] == guidance]
-        for name in names:
-            row = summarise(name, tables[name], tables["off"], scenes=scenes)
-            rows.append({**row, "guidance": guidance, "timed": name != OTHER_SEED})
-    meta = {key: value for key, value in identity.items() if key != "methods"}
-    meta.update(
-        schema=SCHEMA,
-        objects=len({record["object_seed"] for record in objects}),
-        scenes=len({record["scene_seed"] for record in log.select(kind="scene")}),
-        method_settings=identity["methods"],
-        left_out={record["method"]: record["reason"] for record in log.select(kind="left_out")},
-        protocol=PROTOCOL.format(points=identity["points"]),
-    )
-    return {"rows": rows, "meta": meta, "objects": objects}
-
-
-def _flattened(log: RecordLog, kind: str, seeds: set[int] | None = None) -> list[Record]:
-    """One record a method, of all units of a kind."""
-    return [
-        {key: value for key, value in unit.items() if key not in ("kind", "methods")} | record
-        for unit in log.select(kind=kind)
-        if seeds is None or unit["object_seed"] in seeds
-        for record in unit["methods"]
-    ]
-
-
 def identity_of(pipeline: Any, options: BenchmarkOptions, methods: Sequence[Method]) -> Record:
     """What all records of a run share: everything that a measurement depends on."""
     chosen = asdict(options)
@@ -271,25 +220,3 @@ def _readable(method: Method) -> bool:
         method.settings()
         return True
     return False
-
-
-def environment(pipeline: Any, device: str) -> Record:
-    """Machine, versions, weights and steps."""
-    import numpy
-    import torch
-
-    from fastsam3d import __version__
-
-    threads = torch.get_num_threads()
-    cuda = device.startswith("cuda")
-    name = torch.cuda.get_device_name(device) if cuda else f"CPU, {threads} thread{'s' * (threads != 1)}"
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
-    return {
-        "device_name": name,
-        "threads": threads,
-        "platform": platform.platform(),
-        "versions": {**versions, "fastsam3d": __version__},
-        "steps": {stage: pipeline.models[stage].inference_steps for stage in STAGES.values()},
-        "weights": weights_fingerprint(pipeline),
-        CODE: code_fingerprint(),
-    }

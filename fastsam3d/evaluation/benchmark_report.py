@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,28 +9,12 @@ from typing import Any
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation import benchmark_tables as tables
+from fastsam3d.evaluation import plots
+from fastsam3d.evaluation.benchmark_result import RESULT, load_result
 from fastsam3d.evaluation.options import finite, write_json, write_text
-from fastsam3d.evaluation.records import RecordLog, read_log
 from fastsam3d.evaluation.tables import guidance_text
 
-PROTOCOL = (
-    "Seconds from image and mask in memory to mesh in memory, device synchronised, attaching and metrics "
-    "excluded; one process, methods interleaved object by object in rotating order, warm-up objects "
-    "excluded; same noise for every method. speedup: ratio of total seconds; cpu_speedup: of total "
-    "processor seconds, which a busy machine disturbs less. ssim, psnr, mask_iou: renders from 8 views against "
-    "renders of the truth, where either silhouette is. cd, f1: {points} area-uniform surface points "
-    "each, both surfaces normalised separately to [-1, 1] by bounding box, no alignment; cd is the mean "
-    "of both directed mean distances, not squared; f1 in percent. viou: solids on a 64^3 grid in the "
-    "object frame; surface_viou: 64^3 occupancy of the surface points. iou_3d: axis-aligned boxes of the "
-    "posed objects in the camera frame. fidelity_* and layout_distance compare with off for the same "
-    "object and noise; layout_distance is the root mean square displacement of the corners of off's box "
-    "over its diagonal. *_ci: 95 % limits of the paired difference to off, of the mean itself for "
-    "fidelity and layout. nfe: network evaluations, conditional and unconditional. tflop: operations of the "
-    "networks, two a multiply-add. fewer_steps@NAME: the fewest plain steps, object by object, that take at least "
-    "as many network evaluations in each stage as NAME did, on the exact tier; fewer_steps alone is matched to "
-    "balanced."
-)
-RESULT, TABLES = "bench.json", "bench.md"
+TABLES = "bench.md"
 START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"
 
 
@@ -45,30 +28,6 @@ def write_results(result: dict[str, Any], folder: Path) -> str:
     return text
 
 
-def load_result(folder: Path) -> dict[str, Any]:
-    """The result in a folder, made from its records where the run was interrupted before it wrote one.
-
-    Raises:
-        UserError: there is neither.
-    """
-    from fastsam3d.evaluation.benchmark import RECORDS, result_of
-
-    path, log = folder / RESULT, folder / RECORDS
-    if log.is_file() and (not path.is_file() or path.stat().st_mtime < log.stat().st_mtime):
-        kept = RecordLog(None, {})
-        kept.identity, kept.records = read_log(log)
-        if kept.select(kind="object"):
-            return finite(result_of(kept))
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        result["rows"], result["meta"]
-    except OSError:
-        raise UserError(f"bench: report={folder} has no {RESULT}: give the output folder of a benchmark") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"bench: {path} is not the result of a benchmark: measure again") from None
-    return result
-
-
 def render_again(folder: Path, document: str | None = None) -> str:
     """Tables and plots of an earlier run once more, and, if asked for, into a document; returns the Markdown."""
     result = load_result(folder)
@@ -80,8 +39,6 @@ def render_again(folder: Path, document: str | None = None) -> str:
 
 def draw(result: dict[str, Any], folder: Path) -> None:
     """The plots of a result, under the names of `image_names`."""
-    from fastsam3d.evaluation import plots
-
     names, sweep = image_names(result), result["meta"].get("sweep")
     by_guidance = _by_guidance(result["rows"])
     if sweep:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fastsam3d.evaluation.benchmark import CALIBRATION, object_seeds
 from fastsam3d.evaluation.counting import STAGE_NAMES
 from fastsam3d.evaluation.methods import EXACT, OFF, Method, guidance_of, guided
 from fastsam3d.evaluation.outcome import Outcome, against_outcome, against_truth
 from fastsam3d.evaluation.records import Record, RecordLog
 from fastsam3d.evaluation.runs import Case, Runner
 from fastsam3d.evaluation.search import Score, Settings
-
-if TYPE_CHECKING:
-    from fastsam3d.evaluation.tune import TuneOptions
+from fastsam3d.evaluation.seeds import CALIBRATION, object_seeds
+from fastsam3d.evaluation.tuning_options import TuneOptions
 
 POINTS = 10_000
 """Surface points of F1: a third of the benchmark's, because only differences between candidates matter."""

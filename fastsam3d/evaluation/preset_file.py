@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastsam3d.evaluation.records import Record
 from fastsam3d.evaluation.search import Score, Settings
-
-if TYPE_CHECKING:
-    from fastsam3d.evaluation.tune import TuneOptions
+from fastsam3d.evaluation.tuning_options import TuneOptions
 
 
 def preset_text(

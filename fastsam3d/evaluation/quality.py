@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.evaluation.benchmark import HELD_OUT
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.options import (
@@ -36,10 +35,11 @@ from fastsam3d.evaluation.options import (
     write_text,
 )
 from fastsam3d.evaluation.outcome import Outcome, against_outcome, against_truth, outcome_of
+from fastsam3d.evaluation.provenance import weights_fingerprint
 from fastsam3d.evaluation.quality_tables import SHAPE_COLUMNS, report, summarise_quality
-from fastsam3d.evaluation.records import weights_fingerprint
 from fastsam3d.evaluation.reference import Reference, reference_shape
 from fastsam3d.evaluation.runs import NOISE_SHIFT
+from fastsam3d.procedural.objects import HELD_OUT_SEED
 
 COMMAND = "python -m fastsam3d.evaluation.quality"
 
@@ -49,7 +49,7 @@ class QualityOptions:
     """Options of the quality measurement."""
 
     objects: int = option(128, whole(1), "number of held-out objects")
-    first_seed: int = option(HELD_OUT, whole(0), "seed of the first; those from 1,000,000,000 on are held out")
+    first_seed: int = option(HELD_OUT_SEED, whole(0), "seed of the first; those from 1,000,000,000 on are held out")
     output: str = option("quality", str, "folder for quality.json, quality.md and gallery.png")
     device: str = option("cpu", str, "cpu or cuda")
     model: str = option("mini", str, "model to load")
@@ -91,7 +91,7 @@ def main(overrides: Sequence[str]) -> int:
 def evaluate_quality(
     pipeline: Any,
     objects: int = 128,
-    first_seed: int = HELD_OUT,
+    first_seed: int = HELD_OUT_SEED,
     *,
     options: QualityOptions | None = None,
     directory: Path | None = None,

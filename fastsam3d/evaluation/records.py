@@ -6,7 +6,6 @@ over, and the error says what differs.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -103,23 +102,3 @@ def read_log(path: Path) -> tuple[Record, list[Record]]:
             else:
                 header = value
     return header, records
-
-
-def weights_fingerprint(pipeline: Any) -> str:
-    """Changes when any weight does."""
-    digest = hashlib.sha256()
-    embedders = getattr(pipeline, "condition_embedders", {})
-    for module in [pipeline.models, *(embedders[name] for name in sorted(embedders))]:
-        for name, value in module.state_dict().items():
-            digest.update(f"{name} {value.double().abs().sum().item():.10e}".encode())
-    return digest.hexdigest()[:16]
-
-
-def code_fingerprint() -> str:
-    """Changes when any source file of the package does that a measured run goes through."""
-    root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] not in ("evaluation", "cli", "app", "training"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -39,9 +39,9 @@ from fastsam3d.evaluation.options import (
 )
 from fastsam3d.evaluation.pose_metrics import apply_pose, box_iou_3d, layout_distance
 from fastsam3d.pipeline.reconstruction import Reconstruction
+from fastsam3d.procedural.objects import HELD_OUT_SEED
 
 COMMAND = "python -m fastsam3d.evaluation.scene_quality"
-HELD_OUT = 1_000_000_000
 SMALLEST_EXTENT = 6
 """Pixels of a mask's narrower side below which an object is hidden or too far away to be judged, and left out."""
 IOU_LOSS, DISPLACEMENT, OVER_PRESET, OVER_OFF = 0.01, 0.05, 1.3, 4.0
@@ -126,7 +126,7 @@ def measure(
     _warm_up(pipeline, options, make_case)
     records: list[dict[str, Any]] = []
     for turn, (count, number) in enumerate(tqdm(plan, file=sys.stderr, desc="scenes")):
-        seed = HELD_OUT + 100_000 * (options.seed % 1000 + 1) + 1_000 * number + count
+        seed = HELD_OUT_SEED + 100_000 * (options.seed % 1000 + 1) + 1_000 * number + count
         records += run_case(pipeline, options, make_case(seed, count, options.pixels), seed, turn, count)
     sizes = [summary([r for r in records if r["size"] == count], count) for count in options.objects]
     safe = all(size["aims"]["iou_loss"]["met"] and size["aims"]["displacement"]["met"] for size in sizes)
@@ -134,7 +134,7 @@ def measure(
 
 
 def _warm_up(pipeline: Any, options: SceneQualityOptions, make_case: Callable[[int, int, int], Case]) -> None:
-    case = make_case(HELD_OUT + 1, 2, options.pixels)
+    case = make_case(HELD_OUT_SEED + 1, 2, options.pixels)
     for way in (OFF, SINGLE, SCENE):
         _run(pipeline, options, case, 0, way)
 

@@ -12,51 +12,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.benchmark import environment
 from fastsam3d.evaluation.calibration import Calibration
 from fastsam3d.evaluation.optional import require
-from fastsam3d.evaluation.options import (
-    boolean,
-    describe_options,
-    number_from,
-    option,
-    optional_text,
-    parse_options,
-    prepare_directory,
-    strengths,
-    whole,
-)
+from fastsam3d.evaluation.options import describe_options, parse_options, prepare_directory
 from fastsam3d.evaluation.preset_file import preset_text
+from fastsam3d.evaluation.provenance import environment
 from fastsam3d.evaluation.records import Record, RecordLog
 from fastsam3d.evaluation.search import Score, Search, Settings
+from fastsam3d.evaluation.tuning_options import TuneOptions
 from fastsam3d.evaluation.tuning_space import axes_of, complete, starts_of
 from fastsam3d.pipeline.files import write_atomically
 
 COMMAND = "python -m fastsam3d tune"
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """Options of the search."""
-
-    target_f1_drop: float = option(0.5, number_from(0.0), "F1@0.05 (percent) that may be lost against the truth")
-    target_fidelity: float = option(0.95, number_from(0.0, 1.0), "least mean vIoU with the result of off, same noise")
-    target_iou_drop: float = option(0.01, number_from(0.0), "3D-IoU of the layout that may be lost")
-    objects: int = option(8, whole(1), "number of calibration objects")
-    seed: int = option(0, whole(0), "chooses the calibration objects; never those of a benchmark")
-    guidance: tuple[float | None, ...] = option((None,), strengths, "guidance strength, or a list; all must hold")
-    trials: int = option(80, whole(1), "candidates that are run at most")
-    output: str = option("preset.yaml", str, "preset file to write; a log goes beside it")
-    description: str | None = option(None, optional_text, "of the preset; null: the budget")
-    device: str = option("cpu", str, "cpu or cuda")
-    model: str = option("mini", str, "model to load")
-    checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
-    resume: bool = option(True, boolean, "go on from the log beside the output; false begins again")
 
 
 def main(overrides: Sequence[str]) -> int:

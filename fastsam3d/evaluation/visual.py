@@ -14,7 +14,7 @@ import numpy as np
 
 from fastsam3d.evaluation.metrics import as_array
 from fastsam3d.evaluation.optional import require
-from fastsam3d.evaluation.reference import distance_of, marching_tetrahedra
+from fastsam3d.evaluation.signed_distance import distance_of, marching_tetrahedra
 from fastsam3d.pipeline.geometry import vertex_normals
 from fastsam3d.pipeline.preview import view_rotation
 from fastsam3d.pipeline.rasterizer import rasterize

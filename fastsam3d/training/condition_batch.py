@@ -7,15 +7,12 @@ brightness, blur, mirror and missing or partly known point maps are drawn per sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from fastsam3d.training.dataset import ProceduralDataset
-    from fastsam3d.training.device_dataset import DeviceDataset
+from fastsam3d.training.dataset import ProceduralDataset
+from fastsam3d.training.device_dataset import DeviceDataset
 
 MISSING_POINTMAP = 0.2
 """Share of samples without a point map."""

@@ -17,10 +17,7 @@ from tqdm import tqdm
 
 from fastsam3d.errors import UserError
 from fastsam3d.procedural.objects import HELD_OUT_SEED
-from fastsam3d.training.condition_batch import build_condition_batch
 from fastsam3d.training.shards import SDF_CLIP, SHARD_SIZE, generate_shard, lowest_level, shard_path
-
-__all__ = ["ProceduralDataset", "build_condition_batch", "generate"]
 
 REFRESH_SECONDS = 15.0
 

@@ -9,15 +9,10 @@ from evaluation_stand_in import POINTS, StandIn, make_view, with_error
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation import methods
-from fastsam3d.evaluation.benchmark import (
-    CALIBRATION,
-    HELD_OUT,
-    BenchmarkOptions,
-    main,
-    object_seeds,
-    run_benchmark,
-)
+from fastsam3d.evaluation.benchmark import BenchmarkOptions, main, run_benchmark
 from fastsam3d.evaluation.benchmark_report import write_results
+from fastsam3d.evaluation.seeds import CALIBRATION, object_seeds
+from fastsam3d.procedural.objects import HELD_OUT_SEED
 
 STEPS = {"off": 25, "balanced": 10, "fewer_steps": 10}
 ERRORS = {"off": 0.0, "balanced": 0.05, "fewer_steps": 0.1}
@@ -132,7 +127,7 @@ def test_each_guidance_strength_has_its_rows(stand_in):
 
 def test_objects_are_held_out_distinct_and_deterministic():
     seeds, warm = object_seeds(7, 64, warmup=2)
-    assert min(seeds + warm) >= HELD_OUT
+    assert min(seeds + warm) >= HELD_OUT_SEED
     assert max(seeds) < 2**31
     assert len(set(seeds + warm)) == 66
     assert object_seeds(7, 64)[0] == seeds
@@ -141,7 +136,7 @@ def test_objects_are_held_out_distinct_and_deterministic():
 
 def test_no_benchmark_seed_reaches_the_objects_that_settings_are_chosen_on():
     # 500,000 blocks of 1,000 seeds each, the first block left free for the warm-up.
-    last_of_benchmark = HELD_OUT + 1_000 * 500_000 + 999
+    last_of_benchmark = HELD_OUT_SEED + 1_000 * 500_000 + 999
     assert last_of_benchmark < CALIBRATION - 1_000
     assert CALIBRATION + 1_000 * 500_000 + 999 < 2**31
 

@@ -11,7 +11,8 @@ from fastsam3d.evaluation.outcome import against_truth, outcome_of
 from fastsam3d.evaluation.pose_metrics import apply_pose
 from fastsam3d.evaluation.quality import QualityOptions, evaluate_quality
 from fastsam3d.evaluation.quality_tables import report, summarise_quality
-from fastsam3d.evaluation.reference import distance_of, marching_tetrahedra, reference_shape
+from fastsam3d.evaluation.reference import reference_shape
+from fastsam3d.evaluation.signed_distance import distance_of, marching_tetrahedra
 from fastsam3d.procedural.samples import make_view as make_procedural_view
 
 

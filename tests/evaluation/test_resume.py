@@ -7,8 +7,8 @@ from evaluation_stand_in import POINTS, StandIn, make_view, with_error
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation import experiments, methods
-from fastsam3d.evaluation.benchmark import BenchmarkOptions, identity_of, result_of, run_benchmark
-from fastsam3d.evaluation.benchmark_report import load_result
+from fastsam3d.evaluation.benchmark import BenchmarkOptions, identity_of, run_benchmark
+from fastsam3d.evaluation.benchmark_result import load_result, result_of
 from fastsam3d.evaluation.methods import resolve_methods
 from fastsam3d.evaluation.records import RecordLog
 from fastsam3d.evaluation.scene_runs import SceneCase

@@ -18,6 +18,7 @@ from fastsam3d.evaluation.scene_quality import (
     summary,
     write,
 )
+from fastsam3d.procedural.objects import HELD_OUT_SEED
 
 
 def result(x: float, size: float = 1.0, turn: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0)) -> SimpleNamespace:
@@ -54,7 +55,7 @@ def test_aims_are_met_or_missed() -> None:
 
 
 def test_cases_have_points_where_their_masks_are() -> None:
-    case = procedural_case(scene_quality.HELD_OUT + 5, 3, 96)
+    case = procedural_case(HELD_OUT_SEED + 5, 3, 96)
     assert 2 <= len(case.masks) == len(case.points) <= 3
     for mask, points in zip(case.masks, case.points, strict=True):
         shown = case.pointmap[mask]

@@ -14,7 +14,8 @@ from fastsam3d.evaluation.calibration import Calibration
 from fastsam3d.evaluation.preset_file import preset_text
 from fastsam3d.evaluation.records import RecordLog
 from fastsam3d.evaluation.search import Axis, Score, Search
-from fastsam3d.evaluation.tune import TuneOptions, changes, identity_of, main, tune
+from fastsam3d.evaluation.tune import changes, identity_of, main, tune
+from fastsam3d.evaluation.tuning_options import TuneOptions
 from fastsam3d.evaluation.tuning_space import axes_of, complete, starts_of
 
 GRID = [Axis(name, tuple({f"{name}.level": level} for level in range(4))) for name in "abc"]

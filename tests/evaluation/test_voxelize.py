@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from evaluation_shapes import Ball, Box, box_mesh, joined
 
-from fastsam3d.evaluation.reference import marching_tetrahedra
+from fastsam3d.evaluation.signed_distance import marching_tetrahedra
 from fastsam3d.evaluation.voxelize import mesh_viou, voxel_centres, voxelize_mesh
 
 

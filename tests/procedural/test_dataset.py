@@ -11,7 +11,8 @@ from fastsam3d.pipeline.pose import rotation_6d_to_matrix
 from fastsam3d.procedural import HELD_OUT_SEED, make_object
 from fastsam3d.procedural.objects import voxel_centers
 from fastsam3d.training import dataset as module
-from fastsam3d.training.dataset import ProceduralDataset, build_condition_batch, generate
+from fastsam3d.training.condition_batch import build_condition_batch
+from fastsam3d.training.dataset import ProceduralDataset, generate
 from fastsam3d.training.shards import generate_shard, shard_path
 
 INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask", "pointmap", "rgb_pointmap")
