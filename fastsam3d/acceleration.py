@@ -12,7 +12,7 @@ from typing import Any
 
 from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.hosts import find_host
-from fastsam3d.hosts.base import EvaluationState, Host
+from fastsam3d.hosts.base import Host
 from fastsam3d.hosts.block_stack import BlockStack
 from fastsam3d.hosts.partial import PartialBlocks
 from fastsam3d.hosts.partial_streams import PartialStreams
@@ -20,6 +20,7 @@ from fastsam3d.ledger import Ledger
 from fastsam3d.patching import Patches
 from fastsam3d.report import Report, StageReport, peak_memory
 from fastsam3d.session import StageSession
+from fastsam3d.sites import EvaluationState
 from fastsam3d.stacking import refuse_what_a_host_lacks
 from fastsam3d.techniques import REGISTRY
 from fastsam3d.techniques.base import (

@@ -15,11 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from fastsam3d.hosts import find_host
-from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.hosts.block_stack import BlockStack
 from fastsam3d.patching import Patches
 from fastsam3d.report import StageReport
 from fastsam3d.session import StageSession
+from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.techniques.base import STAGES
 from fastsam3d.techniques.magcache import CURVES
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+from fastsam3d.config_files import config_directory
 from fastsam3d.errors import UserError
 from fastsam3d.stacking import refuse_clashes
 from fastsam3d.techniques import REGISTRY, TechniqueConfig
@@ -25,27 +24,6 @@ KINDS = {
     "control": "controls, which every method must beat",
 }
 """Kinds of presets, as a listing heads them, in its order."""
-
-
-def config_directory() -> Path:
-    """The folder of the configuration files: of the installed package, or of the source tree.
-
-    Raises:
-        UserError: neither holds presets.
-    """
-    candidates = [
-        Path(__file__).resolve().parent / "configs",
-        Path(__file__).resolve().parent.parent / "configs",
-    ]
-    with contextlib.suppress(ModuleNotFoundError, TypeError):
-        candidates.insert(0, Path(str(resources.files("fastsam3d.configs"))))
-    for folder in candidates:
-        if (folder / "acceleration").is_dir():
-            return folder
-    raise UserError(
-        f"no acceleration presets in {', '.join(str(c) for c in candidates)}: install the package again "
-        "(pip install --force-reinstall fastsam3d)."
-    )
 
 
 def preset_names() -> tuple[str, ...]:

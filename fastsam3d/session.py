@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fastsam3d.batching import BatchedPolicy, batch_size
 from fastsam3d.errors import OneAtATime
-from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.hosts.block_stack import BlockPolicy
 from fastsam3d.report import StageReport
 from fastsam3d.savings import Passes
+from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.techniques.base import (
     SHAPE,
     SPARSE_STRUCTURE,

@@ -14,7 +14,8 @@ import pytest
 
 import fastsam3d
 from fastsam3d.cli.flags import MODULES, PARAMETERS
-from fastsam3d.config import config_directory, preset_info, preset_names
+from fastsam3d.config import preset_info, preset_names
+from fastsam3d.config_files import config_directory
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -23,7 +23,8 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: an unknown preset or flag.
     """
-    from fastsam3d.config import config_directory, preset_names
+    from fastsam3d.config import preset_names
+    from fastsam3d.config_files import config_directory
 
     words = list(argv)
     if any(word in ("-h", "--help") for word in words):

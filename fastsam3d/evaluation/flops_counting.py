@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.hosts.native import NativeHost
 from fastsam3d.hosts.partial import PartialBlocks
 from fastsam3d.models.build import build_condition_embedders, build_models
@@ -27,6 +26,7 @@ from fastsam3d.models.sparse_tensor import Pooling, SparseIndex, Windows
 from fastsam3d.patching import Patches
 from fastsam3d.pipeline.pipeline import Pipeline
 from fastsam3d.savings import Passes
+from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.techniques.base import SPARSE_STRUCTURE, STRUCTURED_LATENT
 from fastsam3d.techniques.exact import ExactConfig, SharedPrefix, condition_caches
 

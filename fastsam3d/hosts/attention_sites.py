@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastsam3d.hosts.base import BlockSite, CrossAttentionSite, Forward, HiddenStates
+from fastsam3d.sites import BlockSite, CrossAttentionSite, Forward, HiddenStates
 
 WINDOW_TABLES = "fastsam3d_voxel_tables"
 """Name under which a sparse tensor's own cache keeps our tables of its voxels, as it keeps the pipeline's."""

@@ -7,12 +7,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fastsam3d.hosts.base import TENSORS, EvaluationState, HiddenStates
 from fastsam3d.patching import Patches
+from fastsam3d.sites import TENSORS, EvaluationState, Forward, HiddenStates
 
 Hidden = Any
 """Hidden states: a tensor, or a mapping of tensors by stream."""
-Forward = Callable[..., Any]
 Key = tuple[str, int]
 """Guidance branch and item of the batch: each has a memory of its own."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsam3d.hosts.base import BlockSite, CrossAttentionSite, StreamBlockSite, TimeSite
+from fastsam3d.sites import BlockSite, CrossAttentionSite, StreamBlockSite, TimeSite
 from fastsam3d.techniques.base import SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, GuidedVelocity
 
 TIME_SCALE = 1000.0

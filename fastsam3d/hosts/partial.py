@@ -13,10 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fastsam3d.hosts.base import BlockSite, EvaluationState
 from fastsam3d.patching import Patches
-
-Forward = Callable[..., Any]
+from fastsam3d.sites import BlockSite, EvaluationState, Forward
 
 
 @dataclass

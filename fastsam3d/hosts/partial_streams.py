@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsam3d.hosts.base import EvaluationState, StreamBlockSite
 from fastsam3d.patching import Patches
+from fastsam3d.sites import EvaluationState, Forward, StreamBlockSite
 
 Streams = Mapping[str, Tensor]
-Forward = Callable[..., Any]
 
 
 class PartialStreams:

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from fastsam3d.errors import UserError
-from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, Session
+from fastsam3d.hosts.base import Session
 from fastsam3d.hosts.known_parts import SAM3D_OBJECTS_PARTS
 from fastsam3d.hosts.shared_features import KEPT, SharedDepth, SharedFeatures, groups_of_equal_weights
 from fastsam3d.hosts.subset import spread
 from fastsam3d.hosts.two_stage import STAGE_METHODS, Structure, TwoStageHost, fp32_layers
 from fastsam3d.lattice import subtract_voxels
 from fastsam3d.patching import Patches, temporarily
+from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL
 from fastsam3d.techniques.base import (
     LATENT,
     SHAPE,
@@ -144,7 +145,7 @@ class Sam3dObjectsHost(TwoStageHost):
         return super().branch_prefix(stage) if add_flag else []
 
     def costs(self) -> Any | None:
-        from fastsam3d.config import config_directory
+        from fastsam3d.config_files import config_directory
         from fastsam3d.models.config import load_model_config
         from fastsam3d.models.flops import ModelFlops
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastsam3d.hosts.base import Forward
+from fastsam3d.sites import Forward
 
 KEPT = 2
 """Pictures whose encodings are kept: the object's crop and the whole picture."""

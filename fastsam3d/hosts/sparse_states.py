@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastsam3d.hosts.base import Forward, HiddenStates
+from fastsam3d.sites import Forward, HiddenStates
 
 
 class SparseStates(HiddenStates):

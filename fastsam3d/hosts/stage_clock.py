@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastsam3d.hosts.base import Forward
+from fastsam3d.sites import Forward
 
 
 class StageClock:

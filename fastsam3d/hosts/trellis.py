@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from fastsam3d.errors import UserError
-from fastsam3d.hosts.base import CONDITIONAL, UNCONDITIONAL, Session
+from fastsam3d.hosts.base import Session
 from fastsam3d.hosts.known_parts import TRELLIS_PARTS
 from fastsam3d.hosts.shared_features import SharedFeatures
 from fastsam3d.hosts.two_stage import STAGE_METHODS, Structure, TwoStageHost
 from fastsam3d.patching import Patches
+from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL
 from fastsam3d.techniques.base import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, GuidedVelocity, Trajectory
 
 SAMPLERS = {SPARSE_STRUCTURE: "sparse_structure_sampler", STRUCTURED_LATENT: "slat_sampler"}

@@ -17,15 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastsam3d.errors import UserError
 from fastsam3d.hosts.attention_sites import block_site, builds_dense_masks, cross_attention_site, unmasked, windowed
-from fastsam3d.hosts.base import (
-    TENSORS,
-    BlockSite,
-    CrossAttentionSite,
-    EvaluationState,
-    HiddenStates,
-    Host,
-    Recorder,
-)
+from fastsam3d.hosts.base import Host, Recorder
 from fastsam3d.hosts.decoded import SparseSurface, to_fine
 from fastsam3d.hosts.expectations import Expected, differences
 from fastsam3d.hosts.sparse_states import SPARSE
@@ -33,6 +25,7 @@ from fastsam3d.hosts.stage_clock import StageClock
 from fastsam3d.hosts.voxel_tables import VoxelTables
 from fastsam3d.lattice import Lattice
 from fastsam3d.patching import Patches
+from fastsam3d.sites import TENSORS, BlockSite, CrossAttentionSite, EvaluationState, HiddenStates
 from fastsam3d.techniques.base import REGISTRY, SPARSE_STRUCTURE, STRUCTURED_LATENT, VoxelSet
 
 STAGE_METHODS = ("sample_sparse_structure", "sample_slat", "decode_slat")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsam3d.hosts.base import EvaluationState, Forward
 from fastsam3d.patching import Patches
+from fastsam3d.sites import EvaluationState, Forward
 
 
 class VoxelTables:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fastsam3d.config_files import config_directory
 from fastsam3d.errors import UserError
 from fastsam3d.models.build import EMBEDDERS, build_networks
 from fastsam3d.models.config import ModelConfig, load_model_config
@@ -134,9 +135,7 @@ def load_weights(models: nn.ModuleDict, embedders: Mapping[str, nn.Module], fold
 
 
 def _config_path(model: str) -> Path:
-    from fastsam3d.config import config_directory
-
-    directory = Path(str(config_directory())) / "model"
+    directory = config_directory() / "model"
     path = directory / f"{model}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in directory.glob("*.yaml")))

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from fastsam3d.techniques.settings import AccelerationWarning, TechniqueConfig, setting
+from fastsam3d.techniques.settings import GROUPS, AccelerationWarning, TechniqueConfig, setting
 
 __all__ = [
     "CAPABILITIES",
@@ -273,6 +273,7 @@ def register(technique: Technique) -> Technique:
     if technique.name in REGISTRY and REGISTRY[technique.name].config is not technique.config:
         raise ValueError(f"technique {technique.name!r} is registered already")
     REGISTRY[technique.name] = technique
+    GROUPS.setdefault(technique.config, technique.name)
     return technique
 
 

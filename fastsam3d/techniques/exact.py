@@ -27,10 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsam3d.hosts.base import BOTH, CONDITIONAL, UNCONDITIONAL, CrossAttentionSite, EvaluationState
+from fastsam3d.sites import BOTH, CONDITIONAL, UNCONDITIONAL, CrossAttentionSite, EvaluationState, Forward
 from fastsam3d.techniques.base import STAGES, Technique, TechniqueConfig, register, setting
-
-Forward = Callable[..., Any]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ product a tap does less than half of the work. On a CUDA device the technique re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Forward = Callable[..., Any]
+from fastsam3d.sites import Forward
+
 CENTRE = 13
 TAPS = 27
 

@@ -6,15 +6,12 @@ of every branch, their matrices are read for a single row; all steps of a run to
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastsam3d.hosts.base import EvaluationState, TimeSite
-
-Forward = Callable[..., Any]
+from fastsam3d.sites import EvaluationState, Forward, TimeSite
 
 
 class TimeTable:

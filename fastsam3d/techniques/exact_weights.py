@@ -6,14 +6,13 @@ linear layer reads its fp32 weights and writes them in half precision each time 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Forward = Callable[..., Any]
+from fastsam3d.sites import Forward
 
 
 class CastWeights:

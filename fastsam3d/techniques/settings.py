@@ -43,9 +43,7 @@ class TechniqueConfig:
     @classmethod
     def group(cls) -> str:
         """Name of the config group, for messages."""
-        from fastsam3d.techniques.base import REGISTRY
-
-        return next((t.name for t in REGISTRY.values() if t.config is cls), cls.__name__)
+        return GROUPS.get(cls, cls.__name__)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -60,6 +58,10 @@ class TechniqueConfig:
             limits = _range_text(field.metadata)
             lines[field.name] = f"{field.metadata.get('help', '')}{f' Allowed: {limits}.' if limits else ''}"
         return lines
+
+
+GROUPS: dict[type[TechniqueConfig], str] = {}
+"""Config group by the class of its settings, filled in as techniques are registered."""
 
 
 def _range_text(metadata: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fastsam3d.config import config_directory
+from fastsam3d.config_files import config_directory
 from fastsam3d.models.packed_weights import pack
 from fastsam3d.training.optimization import load_checkpoint
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastsam3d.config import config_directory
+from fastsam3d.config_files import config_directory
 from fastsam3d.models.build import build_condition_embedder
 from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE, SparseStructureGenerator

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from fastsam3d.config import config_directory
+from fastsam3d.config_files import config_directory
 from fastsam3d.models.config import load_model_config
 from fastsam3d.models.sparse_structure_decoder import ResBlock3d, SparseStructureDecoder, grid_to_tokens
 from fastsam3d.training.data_source import add_data_arguments, open_dataset

@@ -85,7 +85,7 @@ def surface_errors(
 
 def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Means over the objects, by row."""
-    from fastsam3d.config import config_directory
+    from fastsam3d.config_files import config_directory
     from fastsam3d.pipeline.preprocessing import prepare_condition
     from fastsam3d.procedural.samples import make_view
 

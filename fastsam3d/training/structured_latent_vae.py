@@ -198,7 +198,7 @@ def sample_source(arguments: argparse.Namespace, resolution: int) -> Callable[[i
 
 def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes."""
-    from fastsam3d.config import config_directory
+    from fastsam3d.config_files import config_directory
 
     config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
     resolution = config.resolution

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastsam3d.config import config_directory
+from fastsam3d.config_files import config_directory
 from fastsam3d.models.build import build_condition_embedders, build_models
 from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.pipeline.pipeline import Pipeline

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from fastsam3d.hosts import find_host
-from fastsam3d.hosts.base import EvaluationState
 from fastsam3d.hosts.partial import PartialBlocks
 from fastsam3d.models.attention import CrossAttention, ModulatedTransformerCrossBlock
 from fastsam3d.patching import Patches
+from fastsam3d.sites import EvaluationState
 
 
 @pytest.mark.parametrize("stage", ["sparse_structure", "structured_latent"])
@@ -35,8 +35,8 @@ class Stack:
     """A stack of blocks with sites, as a host gives them."""
 
     def __init__(self, blocks):
-        from fastsam3d.hosts.base import BlockSite
         from fastsam3d.models.attention import attend
+        from fastsam3d.sites import BlockSite
 
         generator = torch.Generator().manual_seed(0)
         self.blocks = [ModulatedTransformerCrossBlock(12, 12, 2) for _ in range(blocks)]

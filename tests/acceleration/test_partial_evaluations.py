@@ -10,9 +10,9 @@ from fastsam3d.acceleration import accelerate
 from fastsam3d.calibration import magcache_ratios
 from fastsam3d.config import load_preset, preset_info, preset_names
 from fastsam3d.hosts import find_host
-from fastsam3d.hosts.base import EvaluationState
 from fastsam3d.hosts.partial_streams import PartialStreams
 from fastsam3d.patching import Patches
+from fastsam3d.sites import EvaluationState
 from fastsam3d.techniques.base import SPARSE_STRUCTURE, STRUCTURED_LATENT
 
 METHODS = [name for name in preset_names() if preset_info(name).kind != "preset"]

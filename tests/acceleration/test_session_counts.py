@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fastsam3d.hosts.base import EvaluationState
 from fastsam3d.report import StageReport
 from fastsam3d.session import StageSession
+from fastsam3d.sites import EvaluationState
 from fastsam3d.techniques.base import GuidedVelocity, Trajectory
 
 X = {"shape": torch.zeros(1, 6, 2), "scale": torch.zeros(1, 2, 3)}

@@ -10,7 +10,8 @@ from PIL import Image
 
 import fastsam3d
 from fastsam3d.calibration import magcache_ratios
-from fastsam3d.config import config_directory, load_preset
+from fastsam3d.config import load_preset
+from fastsam3d.config_files import config_directory
 
 EXAMPLES = config_directory().parent / "examples"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastsam3d.hosts import find_host
-from fastsam3d.hosts.base import EvaluationState
 from fastsam3d.patching import Patches
+from fastsam3d.sites import EvaluationState
 
 
 class WatchingSession:

@@ -7,9 +7,9 @@ import torch
 
 from fastsam3d.config import load_preset
 from fastsam3d.errors import UserError
-from fastsam3d.hosts.base import EvaluationState
 from fastsam3d.hosts.block_stack import BlockStack
 from fastsam3d.patching import Patches
+from fastsam3d.sites import EvaluationState
 from fastsam3d.techniques.base import Trajectory
 from fastsam3d.techniques.first_block_cache import FirstBlockCache, FirstBlockCacheConfig
 from fastsam3d.techniques.magcache import MagCache, MagCacheConfig, resampled

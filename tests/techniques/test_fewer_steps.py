@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from fastsam3d.forecast.released import sparse_structure_times
-from fastsam3d.hosts.base import EvaluationState
 from fastsam3d.report import StageReport
 from fastsam3d.session import StageSession
+from fastsam3d.sites import EvaluationState
 from fastsam3d.techniques.fewer_steps import avoid_edge
 
 

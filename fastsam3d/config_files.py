@@ -1,0 +1,30 @@
+"""Where the configuration files are: presets of acceleration, and models."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import resources
+from pathlib import Path
+
+from fastsam3d.errors import UserError
+
+
+def config_directory() -> Path:
+    """The folder of the configuration files: of the installed package, or of the source tree.
+
+    Raises:
+        UserError: neither holds presets.
+    """
+    candidates = [
+        Path(__file__).resolve().parent / "configs",
+        Path(__file__).resolve().parent.parent / "configs",
+    ]
+    with contextlib.suppress(ModuleNotFoundError, TypeError):
+        candidates.insert(0, Path(str(resources.files("fastsam3d.configs"))))
+    for folder in candidates:
+        if (folder / "acceleration").is_dir():
+            return folder
+    raise UserError(
+        f"no acceleration presets in {', '.join(str(c) for c in candidates)}: install the package again "
+        "(pip install --force-reinstall fastsam3d)."
+    )
