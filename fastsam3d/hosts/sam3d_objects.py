@@ -7,29 +7,26 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastsam3d.errors import UserError
 from fastsam3d.hosts.base import Session
 from fastsam3d.hosts.known_parts import SAM3D_OBJECTS_PARTS
+from fastsam3d.hosts.sam3d_sampler import RunSteps, Sampler
 from fastsam3d.hosts.shared_features import KEPT, SharedDepth, SharedFeatures, groups_of_equal_weights
-from fastsam3d.hosts.subset import spread
 from fastsam3d.hosts.two_stage import STAGE_METHODS, Structure, TwoStageHost, fp32_layers
 from fastsam3d.lattice import subtract_voxels
 from fastsam3d.patching import Patches, temporarily
-from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL
 from fastsam3d.techniques.base import (
     LATENT,
     SHAPE,
     SPARSE_STRUCTURE,
     STAGES,
     STRUCTURED_LATENT,
-    GuidedVelocity,
     Trajectory,
 )
 
@@ -37,8 +34,6 @@ GRID = 64
 """Voxels along the side of the structure grid."""
 ZEROING = ("zeros", "add_flag")
 """Ways of the guidance class to make a condition of zeros; the second leaves it to the network."""
-
-
 PARAMETERS = {SPARSE_STRUCTURE: 959_962_133, STRUCTURED_LATENT: 600_432_520}
 """Of the published networks (architecture fact sheet, sections 4.4 and 7)."""
 
@@ -158,18 +153,18 @@ class Sam3dObjectsHost(TwoStageHost):
 
     def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
         generator = self.generator(stage)
-        run = _Run()
+        sampler, run = Sampler(generator), RunSteps()
 
         def generated(original: Callable[..., Any]) -> Callable[..., Any]:
             def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
-                steps = session.steps(configured, self._times_of(generator), self._edges(generator))
+                steps = session.steps(configured, sampler.times, sampler.edges())
                 changes: dict[str, Any] = {} if steps == configured else {"inference_steps": steps}
                 distilled = {"strength": 0} if session.shortcut else {}
                 if session.shortcut:
                     changes["no_shortcut"] = False
                 with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
-                    trajectory = self._trajectory(generator, stage, args)
+                    trajectory = self._trajectory(sampler, stage, args)
                     run.begin(trajectory)
                     session.start(trajectory)
                     try:
@@ -191,8 +186,9 @@ class Sam3dObjectsHost(TwoStageHost):
                     # seeds Python's generator finds it where the pipeline alone would have left it.
                     random.random()
                 single = isinstance(x, Tensor)
-                evaluate = self._evaluate(generator, session, index, run, (t, args, kwargs), single)
-                result = session.velocity({LATENT: x} if single else dict(x), run.times[index], evaluate)
+                time = run.times[index]
+                evaluate = sampler.evaluation(self.network(stage), session.state, time, (t, args, kwargs), single)
+                result = session.velocity({LATENT: x} if single else dict(x), time, evaluate)
                 return result[LATENT] if single else result
 
             return forward
@@ -200,49 +196,16 @@ class Sam3dObjectsHost(TwoStageHost):
         patches.replace(generator, "generate", generated)
         patches.replace(generator.reverse_fn, "forward", guided)
 
-    @staticmethod
-    def _grid(generator: Any, steps: int | None = None) -> list[float]:
-        """Times of a run from 0 to 1, as the generator makes them: `steps + 1`, its own number where None."""
-        if hasattr(generator, "_prepare_t_and_d"):
-            return [float(t) for t in generator._prepare_t_and_d(steps)[0]]
-        return generator._prepare_t(steps).tolist()
-
-    def _times_of(self, generator: Any) -> Callable[[int], Sequence[float]]:
-        return lambda steps: self._grid(generator, steps)
-
-    @staticmethod
-    def _edges(generator: Any) -> tuple[float, ...]:
-        interval = generator.reverse_fn.interval
-        intervals = interval.values() if isinstance(interval, Mapping) else [interval]
-        return tuple(bound / generator.time_scale for bounds in intervals if bounds is not None for bound in bounds)
-
-    @staticmethod
-    def _strength(generator: Any, time: float) -> Any:
-        """Guidance strength at a time 0..1, a number or one for each modality; 0 outside the interval (4.2)."""
-        guidance = generator.reverse_fn
-        scaled = float(np.float32(time * generator.time_scale))  # as the network is told it
-
-        def inside(strength: float, interval: Any) -> float:
-            return strength if interval is not None and interval[0] <= scaled <= interval[1] else 0.0
-
-        strength, interval = guidance.strength, guidance.interval
-        if not isinstance(strength, Mapping):
-            return inside(strength, interval)
-        bounds = interval if isinstance(interval, Mapping) else dict.fromkeys(strength, interval)
-        return {name: inside(value, bounds[name]) for name, value in strength.items()}
-
-    def _trajectory(self, generator: Any, stage: str, args: tuple[Any, ...]) -> Trajectory:
-        times = tuple(self._grid(generator))
-        guided = tuple(_is_positive(self._strength(generator, t)) for t in times[:-1])
+    def _trajectory(self, sampler: Sampler, stage: str, args: tuple[Any, ...]) -> Trajectory:
+        times = tuple(sampler.times())
         coords = None
         if stage == STRUCTURED_LATENT and args and not isinstance(args[-1], Mapping):
             coords = torch.as_tensor(args[-1]).to(self.device)
         return Trajectory(
             stage=stage,
             times=times,
-            guided=guided,
-            # Only a generator with a step size knows distilled sampling; the pipeline sets the flag on both.
-            shortcut=hasattr(generator, "_prepare_t_and_d") and not generator.no_shortcut,
+            guided=tuple(sampler.is_guided(t) for t in times[:-1]),
+            shortcut=sampler.shortcut,
             coords=coords,
             logits=self._stage_logits if stage == STRUCTURED_LATENT else None,
             cells=None if coords is None else self.cells(coords),
@@ -256,62 +219,6 @@ class Sam3dObjectsHost(TwoStageHost):
         side = round(shape.shape[1] ** (1 / 3))
         cube = shape.transpose(1, 2).contiguous().view(len(shape), -1, side, side, side)
         return self.pipeline.models[self.structure_decoder](cube).float()
-
-    def _evaluate(
-        self, generator: Any, session: Session, index: int, run: _Run, call: tuple[Any, ...], single: bool
-    ) -> Callable[..., GuidedVelocity]:
-        guidance, state = generator.reverse_fn, session.state
-        t, args, kwargs = call
-        strength = self._strength(generator, run.times[index])
-        network = self.network(SPARSE_STRUCTURE if generator is self.generator(SPARSE_STRUCTURE) else STRUCTURED_LATENT)
-        flagged = guidance.unconditional_handling == "add_flag"
-        zeroed = getattr(network, "force_zeros_cond", False) if flagged else True
-        is_guided = _is_positive(strength)
-
-        def named(value: Any) -> Any:
-            return {LATENT: value} if single else dict(value)
-
-        def branch(name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            state.branch = name
-            # The pipeline's own unguided call, compiled or not; the network takes entries out of its keywords.
-            return guidance.inner_forward(own, t, True, 0.0, *args, **dict(kwargs))
-
-        def evaluate(
-            x: dict[str, Tensor],
-            tokens: Tensor | None = None,
-            *,
-            subset: Tensor | None = None,
-            conditional_only: bool = False,
-        ) -> GuidedVelocity:
-            own, given = (x[LATENT] if single else x), args
-            if subset is not None:
-                own = x[LATENT].index_select(1, subset)
-                given = (*args[:-1], args[-1][subset.cpu().numpy()])
-            state.condition = next((a for a in args if isinstance(a, Tensor)), None)
-            state.tokens, state.subset, state.time = tokens, subset, run.times[index]
-            state.zero_condition = zeroed
-            state.evaluation += 1
-            try:
-                conditional = branch(CONDITIONAL, own, given, kwargs)
-                c = {name: v.float() for name, v in named(conditional).items()}
-                delta, guided = None, named(conditional)
-                if is_guided and conditional_only:
-                    guided = None  # the rest of it is somebody else's to say
-                elif is_guided:
-                    other_args, other_kwargs = guidance._make_unconditional_args(given, dict(kwargs))
-                    unconditional = branch(UNCONDITIONAL, own, tuple(other_args), other_kwargs)
-                    guided = named(guidance._cfg_step(conditional, unconditional, strength))
-                    u = named(unconditional)
-                    # Half precision is the network's affair; what is kept and extrapolated is not rounded to it.
-                    delta = {name: _of(strength, name) * (value - u[name].float()) for name, value in c.items()}
-            finally:
-                state.end_evaluation()
-            if subset is not None:
-                parts = [part and spread(part, x, subset) for part in (c, delta, guided)]
-                return GuidedVelocity(parts[0] or {}, parts[1], guided=parts[2])
-            return GuidedVelocity(c, delta, guided=guided)
-
-        return evaluate
 
     # --- voxels, picture, encodings
 
@@ -363,30 +270,6 @@ class Sam3dObjectsHost(TwoStageHost):
         return [e for e in self._embedders(name) if not {"forward", "inner_forward"} & set(vars(e))]
 
 
-class _Run:
-    """Steps of the sampling run in progress: times, and which step asks for its velocity next."""
-
-    def __init__(self) -> None:
-        self.times: tuple[float, ...] = ()
-        self._asked = 0
-
-    def begin(self, trajectory: Trajectory) -> None:
-        self.times, self._asked = trajectory.times, 0
-
-    def next(self) -> int | None:
-        """Index of the step that asks; None after the last. Counted: reading the time would wait for the device."""
-        self._asked += 1
-        return self._asked - 1 if self._asked < len(self.times) else None
-
-
 def _inner(pipeline: Any) -> Any:
     """The pipeline inside the notebook's `Inference` object, or the object itself."""
     return getattr(pipeline, "_pipeline", pipeline)
-
-
-def _is_positive(strength: Any) -> bool:
-    return any(w > 0 for w in strength.values()) if isinstance(strength, Mapping) else strength > 0
-
-
-def _of(strength: Any, name: str) -> float:
-    return strength[name] if isinstance(strength, Mapping) else strength

@@ -20,8 +20,8 @@ from fastsam3d.pipeline.memory import (
     budget_bytes,
     choose_plan,
     estimate_peak,
-    weight_bytes,
 )
+from fastsam3d.pipeline.memory_costs import weight_bytes
 from fastsam3d.pipeline.pipeline import Pipeline
 from fastsam3d.pipeline.residency import StagedWeights
 
