@@ -33,6 +33,7 @@ from fastsam3d.techniques.base import (
     VoxelSet,
 )
 from fastsam3d.techniques.exact import IndexCache, SharedPrefix, condition_caches
+from fastsam3d.techniques.exact_onednn import DenseConvolution, FusedFeedForward
 from fastsam3d.techniques.exact_taps import OccupiedTaps
 from fastsam3d.techniques.exact_time import TimeTable
 from fastsam3d.techniques.exact_weights import CastWeights
@@ -148,6 +149,10 @@ class Acceleration:
             patches.replace(maker, "make_index", tables.wrap)
         for convolution in host.convolutions() if exact.occupied_taps else ():
             patches.replace(convolution, "apply_to", OccupiedTaps(convolution).wrap)
+        for convolution in host.dense_convolutions() if exact.onednn else ():
+            patches.replace(convolution, "forward", DenseConvolution(convolution).wrap)
+        for sequence in host.feed_forwards() if exact.onednn else ():
+            patches.replace(sequence, "forward", FusedFeedForward(sequence).wrap)
         return tables
 
     def _may_join(self, stage: str) -> bool:

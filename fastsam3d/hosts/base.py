@@ -151,6 +151,14 @@ class Host(ABC):
         """Sparse 3 x 3 x 3 convolutions with `apply_to(feats, index)`, `taps()` and `bias`; none by default."""
         return []
 
+    def dense_convolutions(self) -> list[Any]:
+        """`Conv3d` layers on dense grids that run once an object or more; none by default."""
+        return []
+
+    def feed_forwards(self) -> list[Any]:
+        """Sequences of linear layer, GELU and linear layer; none by default."""
+        return []
+
     def cast_layers(self) -> list[Any]:
         """Linear layers whose fp32 weights autocast casts at every call; none by default."""
         return []

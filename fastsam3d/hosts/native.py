@@ -26,6 +26,7 @@ from fastsam3d.hosts.base import (
 from fastsam3d.hosts.native_sites import (
     block_site,
     cross_attention_site,
+    feed_forwards,
     joint,
     picture_encoders,
     repeated_convolutions,
@@ -327,6 +328,14 @@ class NativeHost(Host):
 
     def convolutions(self) -> list[Any]:
         return repeated_convolutions(self.generator(STRUCTURED_LATENT).reverse_fn.backbone)
+
+    def dense_convolutions(self) -> list[Any]:
+        decoder = self.pipeline.models["ss_decoder"]
+        return [module for module in decoder.modules() if isinstance(module, nn.Conv3d)]
+
+    def feed_forwards(self) -> list[Any]:
+        backbones = [self.generator(stage).reverse_fn.backbone for stage in GENERATORS]
+        return feed_forwards([*backbones, *self.voxel_decoders()])
 
     def costs(self) -> Any | None:
         from fastsam3d.models.flops import ModelFlops

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -42,6 +42,13 @@ def repeated_convolutions(backbone: Any) -> list[Any]:
         # Copies of cells go through `apply_to_copies`, which multiplies each cell once already.
         if not (level.direction > 0 and module is level.conv1)
     ]
+
+
+def feed_forwards(networks: Iterable[Any]) -> list[Any]:
+    """The layers of every feed-forward of the networks."""
+    from fastsam3d.models.layers import FeedForward
+
+    return [module.mlp for network in networks for module in network.modules() if isinstance(module, FeedForward)]
 
 
 def picture_encoders(condition_embedders: Mapping[str, Any]) -> list[tuple[Any, str, str]]:

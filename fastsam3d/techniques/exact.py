@@ -13,7 +13,8 @@
   the allowed pairs are computed.
 - *Sparse surface.* The decoder's surface is extracted at the voxels, where a pipeline does so on dense grids.
 - *Shared features.* A picture is encoded once for both stages and for all objects in it.
-- *Time tables*, *occupied taps* and *cast weights*: see `exact_time`, `exact_taps`, `exact_weights`.
+- *Time tables*, *occupied taps*, *cast weights* and *oneDNN*: see `exact_time`, `exact_taps`, `exact_weights`,
+  `exact_onednn`.
 
 Values of a run live as long as the run, voxel tables until the object is done, cast weights until it is all taken off.
 """
@@ -58,6 +59,11 @@ class ExactConfig(TechniqueConfig):
     )
     occupied_taps: bool = setting(
         True, "Sparse convolutions multiply occupied neighbours only. Faster; memory: two numbers a pair of neighbours."
+    )
+    onednn: bool = setting(
+        True,
+        "On a CPU in fp32, dense convolutions and the activations of feed-forwards by oneDNN. Faster; memory: those "
+        "convolutions' weights again.",
     )
     cast_weights: bool = setting(
         True,

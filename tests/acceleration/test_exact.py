@@ -10,6 +10,7 @@ import torch
 from fastsam3d.acceleration import accelerate
 from fastsam3d.hosts import find_host
 from fastsam3d.techniques.exact import ExactConfig
+from fastsam3d.techniques.exact_onednn import DenseConvolution, FusedFeedForward, fused_activation_works
 from fastsam3d.techniques.exact_taps import occupied_pairs, paired_convolution
 from fastsam3d.techniques.exact_weights import CastWeights
 
@@ -111,6 +112,67 @@ def test_weights_are_cast_once_and_followed():
         assert torch.equal(forward(x), layer(x))
     with torch.autocast("cpu", torch.float16):
         assert torch.equal(forward(x), layer(x))
+
+
+def onednn_is_asked(monkeypatch):
+    """Counts the calls of oneDNN's convolution and goes on."""
+    calls = []
+    convolution = torch.ops.aten.mkldnn_convolution
+    monkeypatch.setattr(torch.ops.aten, "mkldnn_convolution", lambda *a: calls.append(1) or convolution(*a))
+    return calls
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch was built without oneDNN")
+@pytest.mark.parametrize("settings", [{}, {"stride": 2}, {"padding": 0}, {"groups": 2}, {"bias": False}])
+def test_dense_convolutions_by_onednn(settings, monkeypatch):
+    calls = onednn_is_asked(monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Conv3d(4, 6, 3, **{"padding": 1} | settings).requires_grad_(False)
+    x = torch.randn(2, 4, 5, 6, 7, generator=generator)
+    forward = DenseConvolution(layer).wrap(layer.forward)
+    with torch.no_grad():
+        where = layer.stride, layer.padding, 1, layer.groups
+        expected = torch.nn.functional.conv3d(x.double(), layer.weight.double(), None, *where)
+        if layer.bias is not None:
+            expected += layer.bias.double().view(-1, 1, 1, 1)
+        out = forward(x)
+        assert distance(out, expected) < EXACT
+        assert out.is_contiguous(memory_format=torch.channels_last_3d)
+        layer.weight.mul_(2)  # changed weights are followed
+        assert distance(forward(x), layer(x)) < EXACT
+        assert len(calls) == 2
+        with torch.autocast("cpu", torch.bfloat16):
+            assert forward(x).dtype == torch.bfloat16
+    assert forward(x.requires_grad_()).requires_grad
+    assert len(calls) == 2  # it rests under autocast and where gradients are wanted
+
+
+@pytest.mark.parametrize("form", ["tanh", "none"])
+def test_fused_feed_forward_by_definition(form):
+    generator = torch.Generator().manual_seed(0)
+    first, last = torch.nn.Linear(3, 8), torch.nn.Linear(8, 3)
+    sequence = torch.nn.Sequential(first, torch.nn.GELU(approximate=form), last).requires_grad_(False)
+    x = torch.randn(2, 5, 3, generator=generator)
+    hidden = (x @ first.weight.t() + first.bias).double()
+    if form == "tanh":
+        activated = hidden / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (hidden + 0.044715 * hidden**3)))
+    else:
+        activated = hidden / 2 * (1 + torch.erf(hidden / 2**0.5))
+    expected = activated @ last.weight.double().t() + last.bias.double()
+    passes = []
+    sequence[1].register_forward_hook(lambda *_: passes.append(1))
+    with torch.no_grad():
+        assert distance(FusedFeedForward(sequence).wrap(sequence.forward)(x), expected) < EXACT
+    assert bool(passes) is not fused_activation_works()  # the activation is no pass of its own
+
+
+def test_the_small_model_uses_onednn(pipeline, picture, monkeypatch):
+    calls = onednn_is_asked(monkeypatch)
+    with accelerate(pipeline, "exact"):
+        pipeline.run(*picture, seed=1)
+    expected = len(find_host(pipeline).dense_convolutions())
+    assert expected > 3
+    assert len(calls) == (expected if torch.backends.mkldnn.is_available() else 0)
 
 
 def test_cast_weights_give_the_same_bits_under_autocast(pipeline, picture):
