@@ -26,8 +26,7 @@ import torch
 from fixed_object import FixedObject, fill_zero_matrices
 from full_size_report import Run, console_line, document, markdown, write_between_markers
 
-from fastsam3d.errors import UserError
-from fastsam3d.evaluation.options import (
+from fastsam3d.cli.options import (
     boolean,
     describe_options,
     option,
@@ -36,9 +35,9 @@ from fastsam3d.evaluation.options import (
     prepare_directory,
     whole,
     words,
-    write_json,
-    write_text,
 )
+from fastsam3d.errors import UserError
+from fastsam3d.pipeline.files import write_json, write_text
 
 UPSTREAM_LIKE = "upstream-like"
 COMMAND = "full_size"

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.options import write_text
+from fastsam3d.pipeline.files import write_text
 
 BASELINE = "upstream-like"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastsam3d.cli import inspection
 from fastsam3d.cli.flags import wrapped
+from fastsam3d.cli.options import describe_options, option, optional_text, parse_options
 from fastsam3d.cli.outputs import json_text
 from fastsam3d.cli.running import say
 from fastsam3d.cli.summary import STAGE_NAMES
-from fastsam3d.evaluation.options import describe_options, option, optional_text, parse_options
 
 COMMAND = "python -m fastsam3d doctor"
 NOT_WHOLE = 1

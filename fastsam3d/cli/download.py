@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastsam3d.cli.options import describe_options, option, optional_text, parse_options
 from fastsam3d.cli.running import say
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.options import describe_options, option, optional_text, parse_options
 from fastsam3d.pipeline.depth import MOGE_REPOSITORY
 
 COMMAND = "python -m fastsam3d download"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from fastsam3d.errors import UserError
+from fastsam3d.pipeline.files import finite
 
 
 class OutputFolder:
@@ -88,16 +88,4 @@ class OutputFolder:
 
 def json_text(value: Any) -> str:
     """Indented strict JSON with a final newline."""
-    return json.dumps(_finite(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return _finite(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

@@ -15,14 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.errors import UserError
-from fastsam3d.evaluation import experiments, scene_runs
-from fastsam3d.evaluation.benchmark_report import render_again, write_results
-from fastsam3d.evaluation.benchmark_result import RECORDS, result_of
-from fastsam3d.evaluation.methods import Method, guidance_of, guided, resolve_methods
-from fastsam3d.evaluation.metrics import SURFACE_POINTS
-from fastsam3d.evaluation.optional import require
-from fastsam3d.evaluation.options import (
+from fastsam3d.cli.options import (
     boolean,
     describe_options,
     option,
@@ -33,6 +26,13 @@ from fastsam3d.evaluation.options import (
     whole,
     words,
 )
+from fastsam3d.errors import UserError
+from fastsam3d.evaluation import experiments, scene_runs
+from fastsam3d.evaluation.benchmark_report import render_again, write_results
+from fastsam3d.evaluation.benchmark_result import RECORDS, result_of
+from fastsam3d.evaluation.methods import Method, guidance_of, guided, resolve_methods
+from fastsam3d.evaluation.metrics import SURFACE_POINTS
+from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.provenance import environment
 from fastsam3d.evaluation.records import Record, RecordLog
 from fastsam3d.evaluation.runs import Case, Runner

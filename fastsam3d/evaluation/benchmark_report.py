@@ -11,8 +11,8 @@ from fastsam3d.errors import UserError
 from fastsam3d.evaluation import benchmark_tables as tables
 from fastsam3d.evaluation import plots
 from fastsam3d.evaluation.benchmark_result import RESULT, load_result
-from fastsam3d.evaluation.options import finite, write_json, write_text
 from fastsam3d.evaluation.tables import guidance_text
+from fastsam3d.pipeline.files import finite, write_json, write_text
 
 TABLES = "bench.md"
 START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"

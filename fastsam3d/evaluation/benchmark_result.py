@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.options import finite
 from fastsam3d.evaluation.records import Record, RecordLog, read_log
 from fastsam3d.evaluation.runs import OTHER_SEED
 from fastsam3d.evaluation.tables import summarise
+from fastsam3d.pipeline.files import finite
 
 RECORDS, RESULT = "records.jsonl", "bench.json"
 SCHEMA = 1

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastsam3d.cli.options import describe_options, option, parse_options, whole, words
 from fastsam3d.config import AccelerationConfig, load_preset, preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.flops import run_flops
 from fastsam3d.evaluation.flops_counting import ShallowCounter
 from fastsam3d.evaluation.flops_plan import Plan, Planner
-from fastsam3d.evaluation.options import describe_options, option, parse_options, whole, words
 from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.flops import SHELL_NEIGHBOURS, SHELL_VOXELS_A_CELL, VoxelCounts
 from fastsam3d.techniques.base import SPARSE_STRUCTURE, STRUCTURED_LATENT, AccelerationWarning

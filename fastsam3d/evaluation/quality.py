@@ -20,25 +20,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.evaluation.metrics import SURFACE_POINTS
-from fastsam3d.evaluation.optional import require
-from fastsam3d.evaluation.options import (
+from fastsam3d.cli.options import (
     boolean,
     describe_options,
-    finite,
     option,
     optional_text,
     parse_options,
     prepare_directory,
     whole,
-    write_json,
-    write_text,
 )
+from fastsam3d.evaluation.metrics import SURFACE_POINTS
+from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.outcome import Outcome, against_outcome, against_truth, outcome_of
 from fastsam3d.evaluation.provenance import weights_fingerprint
 from fastsam3d.evaluation.quality_tables import SHAPE_COLUMNS, report, summarise_quality
 from fastsam3d.evaluation.reference import Reference, reference_shape
 from fastsam3d.evaluation.runs import NOISE_SHIFT
+from fastsam3d.pipeline.files import finite, write_json, write_text
 from fastsam3d.procedural.objects import HELD_OUT_SEED
 
 COMMAND = "python -m fastsam3d.evaluation.quality"

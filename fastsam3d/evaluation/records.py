@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.options import finite
+from fastsam3d.pipeline.files import finite
 
 Record = dict[str, Any]
 CODE = "code"

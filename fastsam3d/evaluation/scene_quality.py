@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.evaluation.counting import synchronise
-from fastsam3d.evaluation.options import (
+from fastsam3d.cli.options import (
     boolean,
     describe_options,
     option,
@@ -34,10 +33,10 @@ from fastsam3d.evaluation.options import (
     prepare_directory,
     whole,
     words,
-    write_json,
-    write_text,
 )
+from fastsam3d.evaluation.counting import synchronise
 from fastsam3d.evaluation.pose_metrics import apply_pose, box_iou_3d, layout_distance
+from fastsam3d.pipeline.files import write_json, write_text
 from fastsam3d.pipeline.reconstruction import Reconstruction
 from fastsam3d.procedural.objects import HELD_OUT_SEED
 

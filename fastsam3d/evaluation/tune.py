@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fastsam3d.cli.options import describe_options, parse_options, prepare_directory
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.calibration import Calibration
 from fastsam3d.evaluation.optional import require
-from fastsam3d.evaluation.options import describe_options, parse_options, prepare_directory
 from fastsam3d.evaluation.preset_file import preset_text
 from fastsam3d.evaluation.provenance import environment
 from fastsam3d.evaluation.records import Record, RecordLog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.evaluation.options import boolean, number_from, option, optional_text, strengths, whole
+from fastsam3d.cli.options import boolean, number_from, option, optional_text, strengths, whole
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.evaluation.metrics import as_array, intersection_over_union
+from fastsam3d.evaluation.metrics import as_array
 
 RESOLUTION = 64
 
@@ -50,11 +50,6 @@ def voxelize_mesh(vertices: Any, faces: Any, resolution: int = RESOLUTION) -> np
         inside += solid.transpose(back)
         voters += np.broadcast_to(closed[..., None], solid.shape).transpose(back)
     return 2 * inside > voters
-
-
-def mesh_viou(a: tuple[Any, Any], b: tuple[Any, Any], resolution: int = RESOLUTION) -> float:
-    """Volumetric IoU of two meshes (vertices, faces) as solids in the object frame."""
-    return intersection_over_union(voxelize_mesh(*a, resolution), voxelize_mesh(*b, resolution))
 
 
 def _winding_numbers(triangles: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:

@@ -262,14 +262,3 @@ class SparseTensor:
     def replace(self, feats: Tensor) -> SparseTensor:
         """Other features on the same voxels."""
         return SparseTensor(feats, self.index)
-
-    @classmethod
-    def from_coords(cls, feats: Tensor, coords: Tensor) -> SparseTensor:
-        """A tensor with a new index.
-
-        Raises:
-            ValueError: shapes do not fit.
-        """
-        if coords.ndim != 2 or coords.shape[1] != 4 or len(coords) != len(feats):
-            raise ValueError(f"coords must be [{len(feats)}, 4] (batch, x, y, z), not {list(coords.shape)}")
-        return cls(feats, SparseIndex(coords))

@@ -23,7 +23,6 @@ import torch
 from fastsam3d.errors import UserError
 from fastsam3d.pipeline.preprocessing import as_image
 
-DEPTH_MODELS = ("none", "moge")
 MOGE_REPOSITORY = "Ruicheng/moge-vitl"
 WEIGHTS = "model.pt"
 

@@ -1,9 +1,12 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and JSON that every reader takes."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 from fastsam3d.errors import UserError
 
@@ -30,3 +33,26 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
             f"{path} cannot be written: {error.strerror or error}. Choose another output folder."
         ) from error
     return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """A UTF-8 text file; see `write_atomically`."""
+    return write_atomically(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Valid JSON: numbers that are not finite become null; see `write_atomically`."""
+    return write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The value as JSON can say it: arrays are lists, paths are text; infinities and NaN, for which it has no word, None."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

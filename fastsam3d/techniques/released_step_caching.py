@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastsam3d.forecast import BackwardDifferences, taylor_forecast
-from fastsam3d.forecast.released import released_full_steps
 from fastsam3d.techniques.base import (
     SPARSE_STRUCTURE,
     Evaluate,
@@ -42,6 +41,18 @@ class ReleasedStepCachingConfig(TechniqueConfig):
         high=4,
     )
     momentum_beta: float = setting(0.5, "Without effect, as in the release. No cost.", low=0.0, high=1.0)
+
+
+def released_full_steps(steps: int, stride: int, warmup: int = 2) -> list[int]:
+    """Computed steps of the sparse-structure stage; the literal 24 is the release's."""
+    full, counter = [], 0
+    for j in range(steps):
+        if j < warmup or counter == stride - 1 or j >= 24:
+            full.append(j)
+            counter = 0
+        else:
+            counter += 1
+    return full
 
 
 class ReleasedStepCaching:

@@ -27,8 +27,6 @@ CENTRE = 13
 """Lattice column of a voxel's centre; neighbours in x, y and z are 9, 3 and 1 columns away."""
 COLOR_CHANNELS = (5, 6, 7)
 """Channels of the latents that hold colour."""
-LATTICE = 27
-"""Lattice points of a voxel: 3 x 3 x 3, corners, middles of edges and faces, and the centre."""
 
 
 @dataclass(frozen=True)

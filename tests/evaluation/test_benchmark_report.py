@@ -14,7 +14,7 @@ from fastsam3d.evaluation.benchmark import BenchmarkOptions, main, run_benchmark
 from fastsam3d.evaluation.benchmark_report import report, update_document, write_results
 from fastsam3d.evaluation.benchmark_tables import fidelity_table, front_table, split_table
 from fastsam3d.evaluation.methods import OFF, Method
-from fastsam3d.evaluation.options import finite
+from fastsam3d.pipeline.files import finite
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "bench.schema.json").read_text())

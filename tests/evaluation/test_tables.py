@@ -12,8 +12,8 @@ from fastsam3d.errors import UserError
 from fastsam3d.evaluation import gallery, plots
 from fastsam3d.evaluation.loss_curves import loss_curves
 from fastsam3d.evaluation.optional import require
-from fastsam3d.evaluation.options import write_json
 from fastsam3d.evaluation.tables import half_width, markdown_table, number, summarise
+from fastsam3d.pipeline.files import write_json
 
 
 def test_speedup_is_the_ratio_of_totals_and_differences_are_paired():

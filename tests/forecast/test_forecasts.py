@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastsam3d.forecast import History, dmd_forecast, hermite_forecast, hermite_terms, newton_forecast
-from fastsam3d.forecast.released import sparse_structure_times
+from fastsam3d.models.flow_matching import time_grid
 
 
 def values(function, times):
@@ -28,7 +28,7 @@ def test_newton_refuses_lengths_that_differ():
 
 @pytest.mark.parametrize("function", [lambda t: t, lambda t: t**3, math.exp])
 def test_sign_and_order_on_an_uneven_grid(function):
-    times = sparse_structure_times()
+    times = np.array(time_grid(25, 3.0))
     errors = []
     for order in (0, 1, 2):
         nodes = [10, 13, 16][2 - order :]
@@ -47,7 +47,7 @@ def history(function, indices, times):
 
 
 def test_linear_in_time_is_exact_by_time_and_wrong_by_index():
-    times = sparse_structure_times()
+    times = np.array(time_grid(25, 3.0))
     past = history(lambda t: 2.0 - 5.0 * t, [10, 13, 16], times)
     truth = 2.0 - 5.0 * times[17]
     assert past.forecast("shape", 17, times[17], 1).item() == pytest.approx(truth, abs=1e-6)
@@ -56,7 +56,7 @@ def test_linear_in_time_is_exact_by_time_and_wrong_by_index():
 
 def test_index_and_time_advance_by_the_published_shares():
     # From 13 and 16 to 17 the rule per index advances 1/3 of the last change, the rule in time 0.399.
-    times = sparse_structure_times()
+    times = np.array(time_grid(25, 3.0))
     past = History(2)
     past.add(13, times[13], {"a": torch.zeros(1)})
     past.add(16, times[16], {"a": torch.ones(1)})

@@ -7,7 +7,7 @@ import torch
 
 from fastsam3d.models import sparse_tensor
 from fastsam3d.models.sparse_convolution import GroupNorm32, SubMConvolution
-from fastsam3d.models.sparse_tensor import SparseIndex, SparseTensor
+from fastsam3d.models.sparse_tensor import SparseIndex
 
 
 def random_coords(count: int, side: int, seed: int = 0, batch: int = 0) -> torch.Tensor:
@@ -129,8 +129,3 @@ def test_group_norm_is_per_object() -> None:
     first = feats[:20, :2]
     expected = (first - first.mean()) / torch.sqrt(first.var(unbiased=False) + 1e-5)
     torch.testing.assert_close(out[:20, :2], expected, atol=1e-5, rtol=1e-4)
-
-
-def test_tensor_checks_shapes() -> None:
-    with pytest.raises(ValueError, match=r"coords must be \[3, 4\]"):
-        SparseTensor.from_coords(torch.zeros(3, 2), torch.zeros(2, 4, dtype=torch.int32))

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fastsam3d.forecast.released import guided_steps, sparse_structure_times
+from fastsam3d.models.flow_matching import time_grid
 from fastsam3d.techniques.base import GuidedVelocity, Step, Trajectory
 
-SPARSE_TIMES = tuple(float(t) for t in sparse_structure_times())
-SPARSE_GUIDED = guided_steps(sparse_structure_times())
+SPARSE_TIMES = tuple(time_grid(25, 3.0))
+SPARSE_GUIDED = tuple(time <= 0.5 for time in SPARSE_TIMES[:-1])
 
 
 @dataclass

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastsam3d.forecast.released import sparse_structure_times
+from fastsam3d.models.flow_matching import time_grid
 from fastsam3d.report import StageReport
 from fastsam3d.session import StageSession
 from fastsam3d.sites import EvaluationState
@@ -11,7 +11,7 @@ from fastsam3d.techniques.fewer_steps import avoid_edge
 
 @pytest.mark.parametrize(("asked", "given"), [(4, 5), (8, 9), (12, 13), (10, 10), (25, 25), (17, 17)])
 def test_counts_with_a_step_on_the_edge_are_avoided_on_the_bent_grid(asked, given):
-    assert avoid_edge(asked, lambda n: list(sparse_structure_times(n)), (0.0, 0.5)) == given
+    assert avoid_edge(asked, lambda n: time_grid(n, 3.0), (0.0, 0.5)) == given
 
 
 @pytest.mark.parametrize(("asked", "given"), [(10, 11), (11, 11), (25, 25), (1, 1)])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from technique_runs import even, sample
+from technique_runs import SPARSE_GUIDED, even, sample
 
-from fastsam3d.forecast.released import released_trajectory
+from fastsam3d.forecast import network_evaluations
 from fastsam3d.techniques.base import GuidedVelocity, Step, Trajectory, VoxelSet
 from fastsam3d.techniques.released_aggregation import (
     ReleasedAggregation,
@@ -28,11 +28,17 @@ def steps(function, settings=None, **kwargs):
 
 
 @pytest.mark.parametrize(
-    ("stride", "computed"),
-    [(2, [0, 1, *range(3, 24, 2), 24]), (3, [0, 1, 4, 7, 10, 13, 16, 19, 22, 24]), (5, [0, 1, 6, 11, 16, 21, 24])],
+    ("stride", "computed", "evaluations"),
+    [
+        (2, [0, 1, *range(3, 24, 2), 24], 24),
+        (3, [0, 1, 4, 7, 10, 13, 16, 19, 22, 24], 17),
+        (4, [0, 1, 5, 9, 13, 17, 21, 24], 14),
+        (5, [0, 1, 6, 11, 16, 21, 24], 12),
+    ],
 )
-def test_released_schedule(stride, computed):
+def test_released_schedule(stride, computed, evaluations):
     assert steps(lambda x, t, j: 1.0, {"stride": stride}).computed == computed
+    assert network_evaluations(computed, SPARSE_GUIDED) == evaluations
 
 
 def test_the_literal_24_misses_other_step_counts():
@@ -51,10 +57,11 @@ def test_beta_changes_nothing():
 
 def test_the_guidance_edge_is_taken_for_motion():
     c, delta = 1.0, 4.2
-    guided = [c + delta if j < 19 else c for j in range(25)]
     result = steps(lambda x, t, j: c, delta=lambda x, t, j: delta)
-    assert result.values("shape") == pytest.approx(released_trajectory(guided, 3), abs=1e-5)
-    assert result.values("shape")[20] - c == pytest.approx(-delta / 3, abs=1e-5)
+    # Guidance ends before step 19; steps 16 and 19 are computed, and their difference is carried on.
+    values = result.values("shape")
+    assert values[:20] == pytest.approx([c + delta] * 19 + [c], abs=1e-5)
+    assert values[20:22] == pytest.approx([c - delta / 3, c - 2 * delta / 3], abs=1e-5)
 
 
 def latent(function, settings=None, **kwargs):

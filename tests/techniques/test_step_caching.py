@@ -2,19 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from technique_runs import SPARSE_GUIDED as GUIDED
+from technique_runs import SPARSE_TIMES as TIMES
 
 from fastsam3d.config import load_preset
-from fastsam3d.forecast.released import (
-    guided_steps,
-    released_layout,
-    released_trajectory,
-    sparse_structure_times,
-)
+from fastsam3d.models.flow_matching import time_grid
 from fastsam3d.techniques.base import GuidedVelocity, Step, Trajectory
 from fastsam3d.techniques.step_caching import StepCaching, StepCachingConfig
-
-TIMES = tuple(float(t) for t in sparse_structure_times())
-GUIDED = guided_steps(sparse_structure_times())
 
 
 def run(config, conditional, unconditional=None, strength=0.0, times=TIMES, guided=GUIDED, shortcut=False):
@@ -89,11 +83,6 @@ def test_layout_is_smoothed_between_anchor_and_line():
     assert slots[0.5] == pytest.approx((slots[0.0] + slots[1.0]) / 2, abs=1e-6)
 
 
-def test_released_layout_ignores_its_smoothing():
-    outputs = {released_layout(1.0, 2.0, 0.25, 2, beta) for beta in (0.0, 0.5, 0.9)}
-    assert outputs == {2.5}
-
-
 def test_guidance_edge():
     c, u, w = 1.0, 0.4, 7.0
     used, _ = run(config(), lambda t, n: c, lambda t, n: u, w)
@@ -102,13 +91,6 @@ def test_guidance_edge():
         expected = guided if GUIDED[j] else c
         assert velocity["shape"].item() == pytest.approx(expected, abs=1e-6)
         assert velocity["translation"].item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_released_rule_takes_the_guidance_edge_for_motion():
-    c, u, w = 1.0, 0.4, 7.0
-    used = released_trajectory([(1 + w) * c - w * u if g else c for g in GUIDED], stride=3)
-    for m in (1, 2):
-        assert used[19 + m] - c == pytest.approx(-(m / 3) * w * (c - u))
 
 
 def test_forecasts_do_not_feed_the_history():
@@ -149,8 +131,9 @@ def test_shortcut_mode_computes_every_step():
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 12, 50])
 def test_any_step_count(steps):
-    grid = sparse_structure_times(steps)
-    used, computed = run(config(), lambda t, n: 1.0, times=tuple(map(float, grid)), guided=guided_steps(grid))
+    times = tuple(time_grid(steps, 3.0))
+    guided = tuple(time <= 0.5 for time in times[:-1])
+    used, computed = run(config(), lambda t, n: 1.0, times=times, guided=guided)
     assert len(used) == steps
     assert computed[-1] == steps - 1
 

@@ -1,8 +1,7 @@
-"""`key=value` options of the evaluation commands, and files written whole or not at all."""
+"""`key=value` options of the commands that have no configuration to compose: `bench`, `tune`, `doctor` and others."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.files import write_atomically
 
 T = TypeVar("T")
-NOTHING = ("null", "none", "None", "")
+NOTHING = ("null", "none", "None", "~", "")
+"""What stands for no value, as in Hydra's grammar."""
 
 
 def option(default: Any, parse: Callable[[str], Any], text: str) -> Any:
@@ -132,25 +131,3 @@ def prepare_directory(path: str | Path, command: str) -> Path:
             f"{command}: cannot write to output={folder} ({error.strerror}): choose another folder"
         ) from None
     return folder
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Valid JSON: numbers that are not finite become null."""
-    text = json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
-    write_atomically(path, text.encode())
-
-
-def write_text(path: Path, text: str) -> None:
-    """A UTF-8 text file."""
-    write_atomically(path, text.encode())
-
-
-def finite(value: Any) -> Any:
-    """The value with everything that JSON has no word for (infinities, NaN) replaced by None."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
