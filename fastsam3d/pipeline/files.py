@@ -46,7 +46,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def finite(value: Any) -> Any:
-    """The value as JSON can say it: arrays are lists, paths are text; infinities and NaN, for which it has no word, None."""
+    """The value as strict JSON has it: arrays become lists, paths text, infinities and NaN null."""
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

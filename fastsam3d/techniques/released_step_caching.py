@@ -43,23 +43,11 @@ class ReleasedStepCachingConfig(TechniqueConfig):
     momentum_beta: float = setting(0.5, "Without effect, as in the release. No cost.", low=0.0, high=1.0)
 
 
-def released_full_steps(steps: int, stride: int, warmup: int = 2) -> list[int]:
-    """Computed steps of the sparse-structure stage; the literal 24 is the release's."""
-    full, counter = [], 0
-    for j in range(steps):
-        if j < warmup or counter == stride - 1 or j >= 24:
-            full.append(j)
-            counter = 0
-        else:
-            counter += 1
-    return full
-
-
 class ReleasedStepCaching:
     """State and policy of one run."""
 
     def __init__(self, config: ReleasedStepCachingConfig, trajectory: Trajectory) -> None:
-        self.plan = frozenset(released_full_steps(trajectory.count, config.stride, config.warmup))
+        self.plan = frozenset(_computed_steps(trajectory.count, config.stride, config.warmup))
         # Late steps leave the series without slopes; nothing after them looks ahead where the plan fits 25 steps.
         self.last_slope = trajectory.count - config.warmup
         self.differences = BackwardDifferences(config.order)
@@ -74,6 +62,18 @@ class ReleasedStepCaching:
             self.differences.clear()
         self.differences.add(step.index, velocity)
         return velocity
+
+
+def _computed_steps(steps: int, stride: int, warmup: int) -> list[int]:
+    """Indices of the steps that are computed; the literal 24 is the release's."""
+    full, counter = [], 0
+    for j in range(steps):
+        if j < warmup or counter == stride - 1 or j >= 24:
+            full.append(j)
+            counter = 0
+        else:
+            counter += 1
+    return full
 
 
 register(
