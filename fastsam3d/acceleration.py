@@ -14,6 +14,8 @@ from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.hosts import find_host
 from fastsam3d.hosts.base import Host
 from fastsam3d.hosts.block_stack import BlockStack
+from fastsam3d.hosts.cuda_capture import CudaCapture
+from fastsam3d.hosts.graph_replay import GraphReplay
 from fastsam3d.hosts.partial import PartialBlocks
 from fastsam3d.hosts.partial_streams import PartialStreams
 from fastsam3d.ledger import Ledger
@@ -21,7 +23,7 @@ from fastsam3d.patching import Patches
 from fastsam3d.report import Report, StageReport, peak_memory
 from fastsam3d.session import StageSession
 from fastsam3d.sites import EvaluationState
-from fastsam3d.stacking import refuse_what_a_host_lacks
+from fastsam3d.stacking import refuse_what_a_host_lacks, working_inside
 from fastsam3d.techniques import REGISTRY
 from fastsam3d.techniques.base import (
     SPARSE_STRUCTURE,
@@ -32,7 +34,7 @@ from fastsam3d.techniques.base import (
     Trajectory,
     VoxelSet,
 )
-from fastsam3d.techniques.exact import IndexCache, SharedPrefix, condition_caches
+from fastsam3d.techniques.exact import ConditionCache, IndexCache, SharedPrefix, condition_caches
 from fastsam3d.techniques.exact_onednn import DenseConvolution, FusedFeedForward
 from fastsam3d.techniques.exact_taps import OccupiedTaps
 from fastsam3d.techniques.exact_time import TimeTable
@@ -49,11 +51,12 @@ class Acceleration:
         self._host = host
         self._patches = Patches()
         self._notes = tuple(host.notes()) if config["exact"].shared_features else ()
+        self._replays: list[GraphReplay] = []
         self._report = self._fresh_report()
         try:
             self._attach()
         except BaseException:
-            self._patches.restore()
+            self.remove()
             raise
 
     @property
@@ -70,6 +73,7 @@ class Acceleration:
         """What was done since the start or the last `reset_report`, as a copy."""
         report = copy.deepcopy(self._report)
         report.peak_memory_bytes = peak_memory(self._host.device)
+        report.notes += tuple(replay.note() for replay in self._replays)
         return report
 
     def reset_report(self) -> None:
@@ -79,10 +83,14 @@ class Acceleration:
             # Sessions hold on to these objects.
             vars(counts).update(vars(fresh.stages[stage]))
         vars(self._report).update(vars(fresh) | {"stages": self._report.stages})
+        for replay in self._replays:
+            replay.reset_counts()
 
     def remove(self) -> None:
         """Takes everything off: the pipeline's objects are as they were. The report stays. Idempotent."""
         self._patches.restore()
+        for replay in self._replays:
+            replay.release()
 
     def __enter__(self) -> Acceleration:
         return self
@@ -117,7 +125,8 @@ class Acceleration:
                 **self._step_count(stage),
             )
             session.run_ended = partial(ledger.sampled, stage)
-            for cache in condition_caches(config["exact"], host.cross_attentions(stage), state):
+            caches = condition_caches(config["exact"], host.cross_attentions(stage), state)
+            for cache in caches:
                 patches.replace(cache.site.module, "forward", cache.site.states.through(cache.wrap))
                 session.keepers.append(cache)
             for site in host.time_sites(stage) if config["exact"].time_tables else ():
@@ -128,6 +137,7 @@ class Acceleration:
                 self._attach_latent(session, state)
             self._attach_blocks(stage, session, state)
             state.joint = self._may_join(stage)
+            self._attach_replay(stage, session, caches)
             # After carving, so that a carved evaluation shares what it computed as well.
             for module in host.branch_prefix(stage) if config["exact"].shared_prefix else ():
                 shared = SharedPrefix(state)
@@ -158,10 +168,25 @@ class Acceleration:
     def _may_join(self, stage: str) -> bool:
         """Whether both branches may share a pass: nothing inside the network has a memory of its own for each."""
         exact = self.config["exact"]
-        active = [t for t in REGISTRY.values() if stage in t.acts_on(self.config[t.name])]
-        needs = {need for technique in active for need in technique.needs}
-        inside = needs & {"layout_only", "subset", "block_stack"} or any(t.kind == "evaluation" for t in active)
+        inside = working_inside(stage, self.config.settings) or self._on("evaluation", stage)
         return exact.joint_branches and exact.zero_condition and not inside
+
+    def _attach_replay(self, stage: str, session: StageSession, caches: list[ConditionCache]) -> None:
+        """Graphs for the whole evaluations of a stage, or the reason why not in the report's notes."""
+        if not self.config["exact"].cuda_graphs or stage != SPARSE_STRUCTURE:
+            return
+        replay = GraphReplay(
+            stage, session.state, CudaCapture(), lambda: self._host.network_tensors(stage), caches
+        )
+        inside = working_inside(stage, self.config.settings)
+        if inside:
+            replay.refusal = f"{' and '.join(inside)} works inside the network"
+        else:
+            replay.refusal = self._host.replay_refusal(stage) or replay.capture.refusal(self._host.device)
+        self._replays.append(replay)
+        if replay.refusal is None:
+            session.replay = replay
+            session.keepers.append(replay)
 
     def _attach_decoding_and_encoding(self) -> None:
         """Other ways to compute whole layers: before what keeps or leaves out tokens, which goes around them."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastsam3d.batching import BatchedPolicy, batch_size
 from fastsam3d.errors import OneAtATime
 from fastsam3d.hosts.block_stack import BlockPolicy
+from fastsam3d.hosts.graph_replay import GraphReplay
 from fastsam3d.report import StageReport
 from fastsam3d.savings import Passes
 from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
@@ -62,6 +63,7 @@ class StageSession:
         self.state = state
         self.report = report
         self.keepers: list[Keeper] = []
+        self.replay: GraphReplay | None = None
         self._make_velocity, self._make_evaluation = velocity_policy, evaluation_policy
         self._make_block_policy = block_policy
         self._steps, self.shortcut = steps, shortcut

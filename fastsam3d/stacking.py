@@ -24,6 +24,14 @@ ONE_A_STAGE = {
 """Kinds of techniques of which a stage can have one, and why."""
 ONE_A_PIPELINE = {"voxels": "both change the set of voxels", "steps": "both set the number of steps"}
 DISTILLED = "few_step_shortcut"
+INSIDE = frozenset({"layout_only", "subset", "block_stack"})
+"""Needs of techniques that keep or leave out something inside a network."""
+
+
+def working_inside(stage: str, settings: Mapping[str, Any]) -> list[str]:
+    """Techniques that are on and work inside the network of a stage, by config group."""
+    active = [t for t in REGISTRY.values() if stage in t.acts_on(settings[t.name])]
+    return [t.name for t in active if INSIDE & set(t.needs)]
 
 
 def refuse_clashes(settings: Mapping[str, Any]) -> None:

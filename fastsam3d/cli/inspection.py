@@ -248,6 +248,7 @@ def memory(config: ModelConfig) -> list[dict[str, Any]]:
                         precision=precision,
                         condition_cache=preset["exact"].condition_cache,
                         token_carving=preset["token_carving"].enabled,
+                        cuda_graphs=preset["exact"].cuda_graphs,
                     )
                     for name, preset in presets.items()
                 }

@@ -8,7 +8,7 @@ decoders are, in one vocabulary: time from noise (0) to data (1), velocities as 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -49,6 +49,8 @@ class Session(Protocol):
 
     state: EvaluationState
     shortcut: bool
+    replay: Any | None
+    """Replays whole evaluations (`fastsam3d.hosts.graph_replay.GraphReplay`); None where they run as ever."""
 
     def steps(
         self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]
@@ -183,6 +185,14 @@ class Host(ABC):
     def memory_limits(self) -> dict[str, Any]:
         """Settings, as `group.key: value`, that the pipeline's memory budget leaves no choice about."""
         return {}
+
+    def replay_refusal(self, stage: str) -> str | None:
+        """Why evaluations of a stage cannot be replayed as CUDA graphs, or None where `attach_sampler` can do so."""
+        return "evaluations are replayed in our own pipeline only"
+
+    def network_tensors(self, stage: str) -> Iterable[Tensor]:
+        """Weights and buffers of a stage's network, where `replay_refusal` has nothing against it."""
+        return ()
 
     def left_out(self) -> list[str]:
         """Exact savings that this very pipeline has no room for, in words; everything else works."""

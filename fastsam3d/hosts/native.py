@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,9 +13,6 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastsam3d.hosts.base import (
-    BOTH,
-    CONDITIONAL,
-    UNCONDITIONAL,
     BlockSite,
     CrossAttentionSite,
     Host,
@@ -23,11 +21,11 @@ from fastsam3d.hosts.base import (
     StreamBlockSite,
     TimeSite,
 )
+from fastsam3d.hosts.native_evaluation import evaluator
 from fastsam3d.hosts.native_sites import (
     block_site,
     cross_attention_site,
     feed_forwards,
-    joint,
     picture_encoders,
     repeated_convolutions,
     stream_block_site,
@@ -35,15 +33,14 @@ from fastsam3d.hosts.native_sites import (
     to_fine,
 )
 from fastsam3d.hosts.shared_features import KEPT, SharedFeatures, groups_of_equal_weights
-from fastsam3d.hosts.subset import spread
 from fastsam3d.hosts.two_stage import fp32_layers
 from fastsam3d.patching import Patches, temporarily
+from fastsam3d.pipeline.residency import Resident
 from fastsam3d.techniques.base import (
     LATENT,
     SHAPE,
     SPARSE_STRUCTURE,
     STRUCTURED_LATENT,
-    GuidedVelocity,
     Trajectory,
     VoxelSet,
 )
@@ -126,7 +123,7 @@ class NativeHost(Host):
                 if not session.state.running:
                     return original(x, time, condition, *extra)
                 single = isinstance(x, Tensor)
-                evaluate = self._evaluate(generator, session, time, condition, extra, single)
+                evaluate = evaluator(generator, session, time, condition, extra, single)
                 result = session.velocity({LATENT: x} if single else dict(x), time, evaluate)
                 return result[LATENT] if single else result
 
@@ -171,54 +168,6 @@ class NativeHost(Host):
     @torch.no_grad()
     def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
         return self.pipeline.models["ss_decoder"](latents[SHAPE]).float()
-
-    @staticmethod
-    def _evaluate(
-        generator: Any, session: Session, time: float, condition: Tensor, extra: tuple[Any, ...], single: bool
-    ) -> Callable[..., GuidedVelocity]:
-        guidance, state = generator.reverse_fn, session.state
-
-        def named(value: Any) -> dict[str, Tensor]:
-            return {LATENT: value} if single else dict(value)
-
-        def evaluate(
-            x: dict[str, Tensor],
-            tokens: Tensor | None = None,
-            *,
-            subset: Tensor | None = None,
-            conditional_only: bool = False,
-            layout_only: bool = False,
-        ) -> GuidedVelocity:
-            own, more = (x[LATENT] if single else x), extra
-            if subset is not None and single:
-                # Voxels are left out of the network altogether; shape tokens in its blocks, see `PartialStreams`.
-                own, more = x[LATENT].index_select(1, subset), (extra[0][subset], *extra[1:])
-            kwargs = generator.evaluation_kwargs(own)
-            state.condition, state.tokens, state.time = condition, tokens, time
-            state.subset, state.layout_only = subset, layout_only
-            state.evaluation += 1
-            try:
-                whole = not (single or conditional_only or layout_only) and subset is None and len(condition) == 1
-                if state.joint and whole and guidance.is_guided(time):
-                    state.branch = BOTH
-                    return joint(generator, x, time, condition)
-                state.branch = CONDITIONAL
-                conditional = guidance.conditional(own, time, condition, *more, **kwargs)
-                delta = None
-                if guidance.is_guided(time) and not conditional_only:
-                    state.branch = UNCONDITIONAL
-                    unconditional = guidance.unconditional(own, time, condition, *more, **kwargs)
-                    delta = named(guidance.delta(conditional, unconditional, time))
-            finally:
-                state.end_evaluation()
-            parts = [named(conditional), delta]
-            if layout_only:
-                parts = [part and {k: v for k, v in part.items() if k != SHAPE} for part in parts]
-            if subset is not None:
-                parts = [part and spread(part, x, subset) for part in parts]
-            return GuidedVelocity(parts[0] or {}, parts[1])
-
-        return evaluate
 
     def attach_structure(self, patches: Patches, policy: Any | None) -> None:
         def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -349,6 +298,21 @@ class NativeHost(Host):
         # Kept casts would stay on the device when the weights that they were made of have left it.
         limits = {"exact.cast_weights": False}
         return limits if limit.plan.condition_cache else {**limits, "exact.condition_cache": False}
+
+    def replay_refusal(self, stage: str) -> str | None:
+        if stage != SPARSE_STRUCTURE:
+            # A recording is worth a few evaluations, and there are hardly more in a run of the presets.
+            return "its shapes change with every object"
+        if not isinstance(getattr(self.pipeline, "residency", Resident()), Resident):
+            return "the memory budget moves its weights, and a graph holds their addresses"
+        limit = getattr(self.pipeline, "memory", None)
+        if limit is not None and not limit.has_room_for_graphs():
+            return f"memory={limit.memory} has no room for a graph beside the largest object"
+        return None
+
+    def network_tensors(self, stage: str) -> Iterable[Tensor]:
+        backbone: Any = self.generator(stage).reverse_fn.backbone
+        return itertools.chain(backbone.parameters(), backbone.buffers())
 
     def attach_shared_features(self, patches: Patches) -> None:
         from fastsam3d.models.flops import ModelFlops

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.sites import BlockSite, CrossAttentionSite, StreamBlockSite, TimeSite
-from fastsam3d.techniques.base import SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, GuidedVelocity
+from fastsam3d.techniques.base import SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT
 
 TIME_SCALE = 1000.0
 """The networks see time multiplied by this."""
@@ -59,15 +59,6 @@ def picture_encoders(condition_embedders: Mapping[str, Any]) -> list[tuple[Any, 
         backbones = [m.backbone for m in getattr(embedder, "module_list", ()) if hasattr(m, "backbone")]
         found += [(backbone, stage, kind) for backbone, kind in zip(backbones, ("image", "mask"), strict=False)]
     return found
-
-
-def joint(generator: Any, x: dict[str, Tensor], time: float, condition: Tensor) -> GuidedVelocity:
-    """Both branches in one pass, as a batch of two; what is attached inside tells them apart."""
-    guidance = generator.reverse_fn
-    doubled = {name: value.expand(2, *value.shape[1:]) for name, value in x.items()}
-    out = guidance.conditional(doubled, time, condition, **generator.evaluation_kwargs(doubled))
-    conditional, unconditional = ({name: value[i : i + 1] for name, value in out.items()} for i in (0, 1))
-    return GuidedVelocity(conditional, guidance.delta(conditional, unconditional, time))
 
 
 def stream_block_site(block: Any) -> StreamBlockSite:

@@ -62,11 +62,14 @@ class ClassifierFreeGuidance(nn.Module):
         strength = self.strength_at(time)
         return any(w > 0 for w in strength.values()) if isinstance(strength, Mapping) else strength > 0
 
-    def conditional(self, x: State, time: float, condition: Tensor, *extra: Any, **kwargs: Any) -> State:
-        """One evaluation of the network with the condition."""
+    def conditional(self, x: State, time: float | Tensor, condition: Tensor, *extra: Any, **kwargs: Any) -> State:
+        """One evaluation of the network with the condition.
+
+        `time`: 0..1, a number, or fp64 `[1]` on the device where it must not become a constant of the computation.
+        """
         return self.backbone(x, _network_time(x, time), condition, *extra, **kwargs)
 
-    def unconditional(self, x: State, time: float, condition: Tensor, *extra: Any, **kwargs: Any) -> State:
+    def unconditional(self, x: State, time: float | Tensor, condition: Tensor, *extra: Any, **kwargs: Any) -> State:
         """One evaluation of the network with the condition replaced by zeros."""
         return self.backbone(x, _network_time(x, time), condition, *extra, cfg=True, **kwargs)
 
@@ -85,8 +88,10 @@ class ClassifierFreeGuidance(nn.Module):
         return combine(torch.add, conditional, self.delta(conditional, unconditional, time))
 
 
-def _network_time(x: Any, time: float) -> Tensor:
+def _network_time(x: Any, time: float | Tensor) -> Tensor:
     first = next(iter(x.values())) if isinstance(x, Mapping) else x
+    if isinstance(time, Tensor):
+        return (TIME_SCALE * time).float().expand(first.shape[0])
     return torch.full((first.shape[0],), TIME_SCALE * time, dtype=torch.float32, device=first.device)
 
 

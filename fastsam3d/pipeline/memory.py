@@ -9,7 +9,14 @@ import torch
 
 from fastsam3d.errors import UserError
 from fastsam3d.models.config import ModelConfig
-from fastsam3d.pipeline.memory_costs import WORKSPACE, kept_condition, kept_tokens, weight_bytes, working_memory
+from fastsam3d.pipeline.memory_costs import (
+    WORKSPACE,
+    kept_by_graphs,
+    kept_condition,
+    kept_tokens,
+    weight_bytes,
+    working_memory,
+)
 from fastsam3d.pipeline.residency import RUN_ORDER
 
 GIB = 2**30
@@ -118,6 +125,20 @@ class MemoryLimit:
         if not need.fits:
             raise UserError(_refusal(self.config, self.memory, self.plan.budget, voxels, self.formats, self.precision))
 
+    def has_room_for_graphs(self) -> bool:
+        """Whether recorded evaluations of the first stage, which stay for the length of a session, fit beside the
+        largest object."""
+        if self.plan.budget is None:
+            return True
+        return estimate_peak(
+            self.config,
+            voxels=self.config.max_voxels,
+            formats=self.formats,
+            precision=self.precision,
+            cuda_graphs=True,
+            plan=self.plan,
+        ).fits
+
 
 def plan_limit(
     config: ModelConfig, memory: str, formats: Iterable[str], precision: str, device: torch.device
@@ -168,6 +189,7 @@ def estimate_peak(
     precision: str = "float32",
     condition_cache: bool = True,
     token_carving: bool = False,
+    cuda_graphs: bool = False,
     plan: MemoryPlan | None = None,
 ) -> PeakEstimate:
     """What one object needs on the device, stage by stage.
@@ -180,6 +202,7 @@ def estimate_peak(
         precision: `float32`, or half precision with weights stored so.
         condition_cache: the acceleration keeps keys and values of the condition (all presets but `off`).
         token_carving: it keeps keys and values of the latent tokens.
+        cuda_graphs: it replays the first stage, and what that needs stays through all stages. Not where weights move.
         plan: how the weights are kept.
     """
     formats = tuple(formats)
@@ -194,6 +217,11 @@ def estimate_peak(
     if condition_cache and plan.condition_cache:
         for stage, kept in kept_condition(config, precision).items():
             work[stage] += kept
+    if cuda_graphs and not plan.staged:
+        held = kept_by_graphs(config, precision, condition_cache and plan.condition_cache)
+        work = {stage: size + held for stage, size in work.items()}
+        if condition_cache and plan.condition_cache:  # counted above already
+            work["sparse_structure"] -= kept_condition(config, precision)["sparse_structure"]
     if token_carving:
         work["structured_latent"] += kept_tokens(config, voxels, precision)
     present = [name for name in RUN_ORDER if name in weights]

@@ -96,6 +96,18 @@ def kept_tokens(config: ModelConfig, voxels: int, precision: str) -> float:
     return branches * slat.num_blocks * cells * 2 * slat.model_channels * item
 
 
+def kept_by_graphs(config: ModelConfig, precision: str, condition_cache: bool) -> float:
+    """Bytes that recorded evaluations of the first stage keep from object to object: activations of both branches, the
+    condition, and its keys and values."""
+    item = 4 if precision == "float32" else 2
+    ss, tokens = config.ss_generator, _condition_tokens(config.ss_condition_embedder)
+    activations = 2 * ss.latent_resolution**3 * STRUCTURE_TOKEN * item / 2
+    # Keys and values are made inside the graph where they are not kept.
+    inside = 0.0 if condition_cache else tokens * CONTEXT_TOKEN * item / 2
+    kept = kept_condition(config, precision)["sparse_structure"] if condition_cache else 0.0
+    return (activations + inside) * ss.model_channels / 1024 + 4 * tokens * config.ss_condition_embedder.channels + kept
+
+
 def _condition_tokens(config: ConditionEmbedderConfig) -> int:
     tokens = 0
     for part in (config.image, config.mask):

@@ -12,6 +12,7 @@
 - *Attention without masks.* Where a pipeline keeps windows or objects apart by a mask over all pairs of tokens, only
   the allowed pairs are computed.
 - *Sparse surface.* The decoder's surface is extracted at the voxels, where a pipeline does so on dense grids.
+- *CUDA graphs.* Evaluations of the structure stage are recorded once and replayed, see `fastsam3d.hosts.graph_replay`.
 - *Shared features.* A picture is encoded once for both stages and for all objects in it.
 - *Time tables*, *occupied taps*, *cast weights* and *oneDNN*: see `exact_time`, `exact_taps`, `exact_weights`,
   `exact_onednn`.
@@ -79,6 +80,12 @@ class ExactConfig(TechniqueConfig):
     shared_features: bool = setting(
         True, "Encodings of the newest pictures kept. Faster; memory: a few of them, while accelerated."
     )
+    cuda_graphs: bool = setting(
+        False,
+        "Structure network replayed as CUDA graphs. Faster where the host is slower than the card; not yet measured on "
+        "a GPU. Memory: condition keys and values, and activations of an evaluation, stay from object to object. Rests "
+        "where a technique works inside the network, and where a memory budget moves weights.",
+    )
 
 
 class ConditionCache:
@@ -95,17 +102,38 @@ class ConditionCache:
     ) -> None:
         self.site, self.state = site, state
         self.zero_condition, self.keep = zero_condition, keep
+        self._held = False
         self._constant: Tensor | None = None
-        self._projected: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self._constant_is_fresh = False
+        self._projected: dict[str, tuple[Tensor | None, Tensor, Tensor]] = {}
 
     def start(self) -> None:
         """Begins a run with nothing kept: weights and condition may have changed since the last."""
         self.finish()
 
     def finish(self) -> None:
-        """Releases what was kept."""
-        self._constant = None
-        self._projected.clear()
+        """Releases what was kept; what is held stays where it is, and counts as out of date."""
+        self._constant_is_fresh = False
+        if self._held:
+            self._projected = {branch: (None, k, v) for branch, (_, k, v) in self._projected.items()}
+        else:
+            self._constant = None
+            self._projected.clear()
+
+    def hold(self, held: bool) -> None:
+        """With `held`, keeps tensors beyond a run and copies new values to where they are: a graph reads them there.
+
+        Without, what is out of date is released.
+        """
+        self._held = held
+        if not held:
+            self._projected = {branch: kept for branch, kept in self._projected.items() if kept[0] is not None}
+            self._constant = self._constant if self._constant_is_fresh else None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that is kept."""
+        constant = () if self._constant is None else (self._constant,)
+        return (*constant, *(tensor for _, k, v in self._projected.values() for tensor in (k, v)))
 
     def wrap(self, original: Forward) -> Forward:
         """The module's `forward` with the savings in it; outside a run it is the original."""
@@ -125,9 +153,18 @@ class ConditionCache:
         return forward
 
     def _of_zeros(self) -> Tensor:
-        if self._constant is None:
-            self._constant = self.site.constant()
+        if self._constant is None or not self._constant_is_fresh:
+            self._constant = self._in_place(self._constant, self.site.constant())
+            self._constant_is_fresh = True
         return self._constant
+
+    def _in_place(self, old: Tensor | None, new: Tensor) -> Tensor:
+        """`new`, written to where `old` is if that is held and fits."""
+        if old is None or not self._held or (old.shape, old.dtype, old.device) != (new.shape, new.dtype, new.device):
+            return new
+        if old.is_inference() and not torch.is_inference_mode_enabled():
+            return new  # PyTorch forbids writing to such a tensor outside the mode that it was made in
+        return old.copy_(new)
 
     def _conditional(self, x: Tensor, context: Tensor, condition: Tensor, branch: str, original: Forward) -> Tensor:
         if not self.keep:
@@ -135,7 +172,9 @@ class ConditionCache:
         # By identity of what the pipeline handed in: the network may cast or zero it anew at every call.
         kept = self._projected.get(branch)
         if kept is None or kept[0] is not condition:
-            kept = (condition, *self.site.project_context(context))
+            old = (None, None) if kept is None else kept[1:]
+            new = self.site.project_context(context)
+            kept = (condition, self._in_place(old[0], new[0]), self._in_place(old[1], new[1]))
             self._projected[branch] = kept
         return self.site.attend(x, kept[1], kept[2])
 

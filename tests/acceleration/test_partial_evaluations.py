@@ -10,6 +10,7 @@ from fastsam3d.acceleration import accelerate
 from fastsam3d.calibration import magcache_ratios
 from fastsam3d.config import load_preset, preset_info, preset_names
 from fastsam3d.hosts import find_host
+from fastsam3d.hosts.native_evaluation import evaluator
 from fastsam3d.hosts.partial_streams import PartialStreams
 from fastsam3d.patching import Patches
 from fastsam3d.sites import EvaluationState
@@ -40,9 +41,9 @@ class Evaluations:
             self.x, self.extra = {"latent": torch.randn(1, len(coords), 8, generator=draw)}, (coords,)
 
     def __call__(self, x=None, **options):
-        session = type("Session", (), {"state": self.state})()
+        session = type("Session", (), {"state": self.state, "replay": None})()
         single = bool(self.extra)
-        evaluate = self.host._evaluate(self.generator, session, TIME, self.condition, self.extra, single)
+        evaluate = evaluator(self.generator, session, TIME, self.condition, self.extra, single)
         with torch.no_grad():
             return evaluate(self.x if x is None else x, **options)
 

@@ -50,8 +50,13 @@ def test_our_presets_state_all_values_of_what_is_on(name):
 def test_off_switches_nothing_on():
     assert load_preset("off").enabled == ()
     assert load_preset("exact").enabled == tuple(
-        f"exact.{field.name}" for field in dataclasses.fields(REGISTRY["exact"].config)
+        f"exact.{field.name}" for field in dataclasses.fields(REGISTRY["exact"].config) if field.name != "cuda_graphs"
     )
+
+
+@pytest.mark.parametrize("path", preset_files(), ids=lambda path: path.stem)
+def test_what_was_not_measured_on_a_gpu_is_off_everywhere(path):
+    assert not load_preset(path)["exact"].cuda_graphs
 
 
 def test_overrides_in_every_form():
