@@ -20,9 +20,11 @@ SHARED = "shared_features"
 class Costs(Protocol):
     """FLOP of a pipeline's networks from their sizes, see `fastsam3d.models.flops.ModelFlops`."""
 
-    def sampling(self, stage: str, voxels: float, cells: float, layout: bool) -> PassFlops: ...
+    def sampling(self, stage: str, voxels: float, cells: float, layout: bool) -> PassFlops:
+        """One pass of a stage's network; `voxels` and `cells` are those of the latent stage."""
 
-    def others(self, voxels: float, cells: float) -> Mapping[str, float]: ...
+    def others(self, voxels: float, cells: float) -> Mapping[str, float]:
+        """Of one object, by network: everything that is no velocity network."""
 
 
 class Ledger:

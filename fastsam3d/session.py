@@ -32,9 +32,11 @@ from fastsam3d.techniques.fewer_steps import avoid_edge
 class Keeper(Protocol):
     """Something that keeps values for the length of a run."""
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Begins a run with nothing kept."""
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Releases what was kept."""
 
 
 class StageSession:

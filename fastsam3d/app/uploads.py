@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fastsam3d.cli.inputs import Mask, Picture, read_mask, read_picture
 from fastsam3d.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _checked_size(path: Path, limits: Limits, what: str) -> tuple[int, int]:
     return width, height
 
 
-def _without_path(path: Path, read):
+def _without_path(path: Path, read: Callable[[], T]) -> T:
     try:
         return read()
     except UserError as error:

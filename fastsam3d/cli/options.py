@@ -22,7 +22,7 @@ def option(default: Any, parse: Callable[[str], Any], text: str) -> Any:
 
 
 def boolean(text: str) -> bool:
-    """true/false, yes/no, on/off, 1/0."""
+    """true/false, yes/no, on/off, 1/0; ValueError says what to give, as of all parsers here."""
     lowered = text.lower()
     if lowered in ("true", "yes", "on", "1"):
         return True
@@ -65,6 +65,11 @@ def number_from(minimum: float, maximum: float = math.inf) -> Callable[[str], fl
 def words(text: str) -> tuple[str, ...]:
     """[a,b,c] or a,b,c."""
     return tuple(part.strip() for part in text.strip().strip("[]()").split(",") if part.strip())
+
+
+def optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """Parser of what `parse` takes, or null."""
+    return lambda text: None if text in NOTHING else parse(text)
 
 
 def optional_text(text: str) -> str | None:

@@ -71,7 +71,11 @@ class BenchmarkOptions:
 
 
 def main(overrides: Sequence[str]) -> int:
-    """The command `bench`: run, write records, bench.json, bench.md and plots, print the Markdown table."""
+    """The command `bench`: run, write records, bench.json, bench.md and plots, print the Markdown table.
+
+    Raises:
+        UserError: options that do not fit together, or records of another run in the folder.
+    """
     if any(override in ("-h", "--help", "help") for override in overrides):
         print(describe_options(BenchmarkOptions, COMMAND))
         return 0

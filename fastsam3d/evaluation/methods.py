@@ -76,6 +76,9 @@ def resolve_methods(names: Sequence[str]) -> list[Method]:
 
     A name is a preset, a preset file, `fewer_steps` (the control matched to `balanced`), `fewer_steps@NAME` (matched
     to any other method), or `all`. What a control is matched to is run as well.
+
+    Raises:
+        UserError: an unknown name, a file that is no preset, or two methods of one name.
     """
     from fastsam3d.config import KINDS, preset_info, preset_names
 

@@ -37,6 +37,7 @@ class Surface:
 
     @property
     def empty(self) -> bool:
+        """Whether there is no surface at all."""
         return len(self.points) == 0
 
     @cached_property
@@ -119,6 +120,8 @@ def compare_surfaces(
     distances), "f1_005" ... (percent; share of points closer than the threshold, harmonic mean of both
     directions) and "normal_consistency" (mean absolute cosine between the normals of nearest points, 1 =
     equal).
+
+    Raises UserError for another `normalise`.
     """
     if normalise not in ("separately", "none"):
         raise UserError(f"normalise={normalise!r} is unknown: use 'separately' or 'none'")

@@ -18,6 +18,7 @@ INK, GRID, MUTED, ACCENT = "#1b1f24", "#d9dee3", "#6a737d", "#0b6bcb"
 
 
 def figure_of(width: float, height: float) -> Any:
+    """An empty figure, `width` by `height` inches."""
     # A figure of its own canvas: pyplot would keep global state and may want a display.
     canvas, figures = require("matplotlib.backends.backend_agg"), require("matplotlib.figure")
     figure = figures.Figure(figsize=(width, height), dpi=144, facecolor="white", layout="constrained")
@@ -26,12 +27,14 @@ def figure_of(width: float, height: float) -> Any:
 
 
 def save(figure: Any, path: str | Path) -> Path:
+    """Writes a figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return write_atomically(path, buffer.getvalue())
 
 
 def style(axes: Any) -> None:
+    """Gives axes the look of all plots: a light grid, no frame."""
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=MUTED, length=0)

@@ -58,7 +58,7 @@ def symmetry_folds(symmetry: Any) -> int:
     """Number of rotations about z that map an object onto itself; 0 stands for all of them.
 
     "none" and "mirror" give 1 (a mirror image is no rotation, it leaves no freedom in the pose),
-    "continuous_z" 0, "fourfold_z", "4-fold" or the number 4 give 4.
+    "continuous_z" 0, "fourfold_z", "4-fold" or the number 4 give 4. Raises UserError for anything else.
     """
     if symmetry is None or symmetry in ("none", "mirror", ""):
         return 1

@@ -214,10 +214,6 @@ def _recorded(log: Path | None, identity: str) -> dict[int, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    from fastsam3d.errors import UserError
+    from fastsam3d.__main__ import guarded
 
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded(main, sys.argv[1:]))

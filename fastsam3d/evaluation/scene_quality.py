@@ -28,6 +28,7 @@ from fastsam3d.cli.options import (
     boolean,
     describe_options,
     option,
+    optional,
     optional_text,
     parse_options,
     prepare_directory,
@@ -59,7 +60,7 @@ class SceneQualityOptions:
     objects: tuple[int, ...] = option((6, 27), _counts, "objects of a scene; a list for several sizes")
     scenes: int = option(2, whole(1), "scenes of each size")
     seed: int = option(7, whole(0), "chooses the scenes and their noise")
-    batch: int | None = option(None, lambda text: None if text in ("null", "none") else whole(1)(text), "null: default")
+    batch: int | None = option(None, optional(whole(1)), "objects sampled together; null: the default")
     pixels: int = option(0, whole(0), "side of the pictures; 0: 28 a object, at least 384")
     output: str = option("out/scenes", str, "folder for scene_quality.json and scene_quality.md")
     device: str = option("cpu", str, "cpu or cuda")
@@ -289,4 +290,4 @@ def _mark(aim: dict[str, Any]) -> str:
 if __name__ == "__main__":
     from fastsam3d.__main__ import guarded
 
-    sys.exit(guarded(lambda rest: main(rest), sys.argv[1:]))
+    sys.exit(guarded(main, sys.argv[1:]))

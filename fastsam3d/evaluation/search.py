@@ -49,6 +49,7 @@ class Score:
 
     @property
     def feasible(self) -> bool:
+        """Whether it was measured whole and lies within the budget."""
         return self.complete and self.slack >= 0
 
     def beats(self, other: Score | None) -> bool:

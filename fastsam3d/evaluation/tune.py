@@ -32,7 +32,11 @@ COMMAND = "python -m fastsam3d tune"
 
 
 def main(overrides: Sequence[str]) -> int:
-    """The command `tune`: search, write the preset, print what was found."""
+    """The command `tune`: search, write the preset, print what was found.
+
+    Raises:
+        UserError: options that cannot be used, records of another search, or nothing within the budget.
+    """
     if any(override in ("-h", "--help", "help") for override in overrides):
         print(describe_options(TuneOptions, COMMAND))
         return 0

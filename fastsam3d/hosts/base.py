@@ -54,19 +54,34 @@ class Session(Protocol):
 
     def steps(
         self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]
-    ) -> int: ...
+    ) -> int:
+        """Number of steps of the next run.
 
-    def start(self, trajectory: Any) -> None: ...
+        Args:
+            configured: the pipeline's own number.
+            times: number of steps -> the times of such a run, 0..1.
+            edges: times at which guidance begins or ends.
+        """
 
-    def velocity(self, x: dict[str, Tensor], time: float, evaluate: Any) -> dict[str, Tensor]: ...
+    def start(self, trajectory: Any) -> None:
+        """Begins a run, given its `fastsam3d.techniques.base.Trajectory`."""
 
-    def finish(self) -> None: ...
+    def velocity(self, x: dict[str, Tensor], time: float, evaluate: Any) -> dict[str, Tensor]:
+        """The velocity that the pipeline integrates from the state `x` at a time 0..1, guidance included.
+
+        Args:
+            evaluate: runs the network, see `fastsam3d.techniques.base.Evaluate`.
+        """
+
+    def finish(self) -> None:
+        """Ends the run, also after an exception."""
 
 
 class Recorder(Protocol):
     """Receives measurements of whole runs."""
 
-    def add_object(self, seconds: dict[str, float]) -> None: ...
+    def add_object(self, seconds: dict[str, float]) -> None:
+        """Counts one finished object, with its seconds by stage."""
 
 
 class Host(ABC):

@@ -25,9 +25,11 @@ class BlockPolicy(Protocol):
 
     probe: int
 
-    def reuse(self, key: Key, step: int, probe: dict[str, Tensor]) -> bool: ...
+    def reuse(self, key: Key, step: int, probe: dict[str, Tensor]) -> bool:
+        """Whether the change that is kept stands in for the rest of the stack, given what the probe changed."""
 
-    def computed(self, key: Key, step: int, change: dict[str, Tensor]) -> None: ...
+    def computed(self, key: Key, step: int, change: dict[str, Tensor]) -> None:
+        """Told what the rest of the stack changed, whenever it ran."""
 
 
 class _Item:

@@ -27,7 +27,7 @@ class ConditionEmbedder(nn.Module):
         hidden_multiple: granularity of the projection's hidden width, 256 in the official model.
 
     `forward(**inputs)`: tensors `[B, c, H, W]` by keyword; keywords that no embedder names are ignored.
-    Returns tokens `[B, L, channels]`, concatenated in the embedders' order.
+    Returns tokens `[B, L, channels]`, concatenated in the embedders' order. Raises ValueError where one is missing.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 class VisionAttention(nn.Module):
-    """Plain multi-head self-attention with the timm names `qkv` and `proj`."""
+    """Plain multi-head self-attention with the timm names `qkv` and `proj`. `[B, T, C] -> [B, T, C]`."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class VisionAttention(nn.Module):
 
 
 class VisionMlp(nn.Module):
-    """Two-layer perceptron with exact GELU and the timm names `fc1` and `fc2`."""
+    """Two-layer perceptron with exact GELU and the timm names `fc1` and `fc2`. `[..., C] -> [..., C]`."""
 
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class VisionMlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """Learned gain per channel of a residual branch."""
+    """Learned gain per channel of a residual branch. `[..., C] -> [..., C]`."""
 
     def __init__(self, channels: int, initial: float = 1.0) -> None:
         super().__init__()
@@ -53,7 +53,10 @@ class LayerScale(nn.Module):
 
 
 class VisionBlock(nn.Module):
-    """Pre-normalised transformer block. `layer_scale` false gives the timm block of the point-map embedder."""
+    """Pre-normalised transformer block. `[B, T, C] -> [B, T, C]`.
+
+    `layer_scale` false gives the timm block of the point-map embedder.
+    """
 
     def __init__(self, channels: int, heads: int, mlp_ratio: float = 4.0, layer_scale: bool = True) -> None:
         super().__init__()
@@ -81,7 +84,10 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Backbone: class token, registers, patch tokens, `depth` blocks. Returns tokens before the final norm."""
+    """Backbone: class token, registers, patch tokens, `depth` blocks.
+
+    `[B, 3, S, S] -> [B, 1 + registers + (S / patch)^2, C]`, tokens before the final norm.
+    """
 
     def __init__(
         self, image_size: int, patch: int, channels: int, depth: int, heads: int, registers: int = 4

@@ -22,7 +22,7 @@ TIME_SCALE = 1000.0
 def time_grid(steps: int, rescale: float) -> list[float]:
     """The `steps + 1` times of a run, `t_k = s / (1 + (rescale - 1)(1 - s))` with `s = k / steps`.
 
-    `rescale` 1 gives equal steps; 3 makes steps short near noise and long near data.
+    `rescale` 1 gives equal steps; 3 makes steps short near noise and long near data. Raises ValueError for no steps.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class LayerNorm32(nn.LayerNorm):
-    """Layer normalisation over the last axis, computed in fp32 whatever the input's type."""
+    """Layer normalisation over the last axis, computed in fp32 whatever the input's type. `[..., C] -> [..., C]`."""
 
     def __init__(self, channels: int, affine: bool = True, eps: float = 1e-6) -> None:
         super().__init__(channels, eps=eps, elementwise_affine=affine)

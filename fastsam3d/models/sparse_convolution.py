@@ -190,7 +190,7 @@ class SubMConvolution(nn.Module):
 
 
 class SparseConvolution(nn.Module):
-    """A submanifold convolution under the official name `conv`. Keeps the voxel set."""
+    """A submanifold convolution under the official name `conv`: `[N, C_in] -> [N, C_out]` on the same voxels."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class SparseConvolution(nn.Module):
 
 
 class GroupNorm32(nn.GroupNorm):
-    """Group normalisation over all voxels of an object, in fp32 whatever the input's type."""
+    """Group normalisation over all voxels of an object, in fp32 whatever the input's type. `[N, C] -> [N, C]`."""
 
     def apply_to(self, feats: Tensor, index: SparseIndex) -> Tensor:
         """Normalises `feats [N, C]` object by object; `[N, C]`."""

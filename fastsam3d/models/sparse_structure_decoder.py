@@ -21,7 +21,7 @@ class ChannelLayerNorm(LayerNorm32):
 
 
 class ResBlock3d(nn.Module):
-    """Pre-normalised residual block of two 3x3x3 convolutions; widths never change."""
+    """Pre-normalised residual block of two 3x3x3 convolutions; widths never change. `[B, C, X, Y, Z]` to the like."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,7 +47,10 @@ def pixel_shuffle_3d(x: Tensor, factor: int = 2) -> Tensor:
 
 
 class UpsampleBlock3d(nn.Module):
-    """Doubles the grid: 3x3x3 convolution to eight times the channels, then channels to space."""
+    """Doubles the grid: 3x3x3 convolution to eight times the channels, then channels to space.
+
+    `[B, C_in, X, Y, Z] -> [B, C_out, 2 X, 2 Y, 2 Z]`.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -44,14 +44,19 @@ class Latent(nn.Module):
             self.register_buffer("pos_emb", sinusoidal_position_embedding(positions, model_channels))
 
     def to_input(self, x: Tensor) -> Tensor:
+        """Latents `[B, T, C]` to tokens `[B, T, model_channels]`."""
         return self.input_layer(x) + self.pos_emb
 
     def to_output(self, h: Tensor) -> Tensor:
+        """Tokens to velocities, `[B, T, model_channels] -> [B, T, C]`."""
         return self.out_layer(F.layer_norm(h.float(), h.shape[-1:], eps=1e-5).to(h.dtype))
 
 
 class MixtureSelfAttention(nn.Module):
-    """Self-attention of two streams with separate weights: shape sees shape, layout sees layout and shape."""
+    """Self-attention of two streams with separate weights: shape sees shape, layout sees layout and shape.
+
+    `{stream: [B, T, C]}` to the like.
+    """
 
     fused = True
 
@@ -83,7 +88,8 @@ class MixtureSelfAttention(nn.Module):
 class MixtureBlock(nn.Module):
     """Transformer block over named streams: all weights apart, time modulation shared.
 
-    A block takes the streams it is given: whoever replaces its self-attention may leave one out.
+    `{stream: [B, T, C]}` to the like. A block takes the streams it is given: whoever replaces its self-attention may
+    leave one out.
     """
 
     fused = True

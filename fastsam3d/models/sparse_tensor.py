@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 DENSE_LOOKUP_CELLS = {"cpu": 130**3, "cuda": 1 << 25}
 """Up to this many cells, voxels are found through a dense table (one int32 a cell); beyond, by search. On a CUDA
@@ -125,11 +128,11 @@ class SparseIndex:
         """The same voxels on another device, with empty caches."""
         return SparseIndex(self.coords.to(device))
 
-    def table(self, key, build):
+    def table(self, key: Any, build: Callable[[], T]) -> T:
         """A table of these voxels, built on first use: the own ones above, or one of a caller's."""
         if key not in self._cache:
             self._cache[key] = build()
-        return self._cache[key]
+        return cast(T, self._cache[key])
 
     def _linear(self) -> tuple[Tensor, list[int]]:
         """Padded linear ids `[N]` and strides of (batch, x, y, z), with room for neighbours."""

@@ -24,7 +24,7 @@ def group_count(channels: int) -> int:
 
 
 class SparseSubdivideBlock(nn.Module):
-    """Residual block that replaces each voxel by its 8 children."""
+    """Residual block that replaces each voxel by its 8 children: `[N, C_in] -> [8 N, C_out]`."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()

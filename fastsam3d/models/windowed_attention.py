@@ -45,7 +45,10 @@ def has_packed_kernel(qkv: Tensor) -> bool:
 
 
 class WindowedSelfAttention(nn.Module):
-    """Multi-head self-attention inside windows of voxels, without normalisation of queries and keys."""
+    """Multi-head self-attention inside windows of voxels, without normalisation of queries and keys.
+
+    `[N, C] -> [N, C]` on the same voxels.
+    """
 
     def __init__(self, channels: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
@@ -63,7 +66,7 @@ class WindowedSelfAttention(nn.Module):
 
 
 class WindowedTransformerBlock(nn.Module):
-    """Pre-norm transformer block on voxels with windowed attention."""
+    """Pre-norm transformer block on voxels with windowed attention: `[N, C] -> [N, C]`."""
 
     def __init__(self, channels: int, heads: int, window: int, shift: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastsam3d.procedural.primitives import (
     BOX,
@@ -31,7 +35,7 @@ def about(axis: str, degrees: float) -> Quaternion:
     return tuple(float(value) for value in quaternion)
 
 
-def along(direction) -> Quaternion:
+def along(direction: ArrayLike) -> Quaternion:
     """Quaternion wxyz of the shortest rotation taking +z to `direction`."""
     x, y, z = np.asarray(direction, dtype=np.float64) / np.linalg.norm(direction)
     if z < -1 + 1e-9:
@@ -48,15 +52,15 @@ class Parts:
 
     def _add(
         self,
-        kind,
-        center,
-        size,
-        color,
-        rotation=IDENTITY,
-        rounding=0.0,
-        mirror=False,
-        subtract=False,
-        smooth=0.0,
+        kind: int,
+        center: ArrayLike,
+        size: ArrayLike,
+        color: ArrayLike,
+        rotation: Quaternion = IDENTITY,
+        rounding: float = 0.0,
+        mirror: bool = False,
+        subtract: bool = False,
+        smooth: float = 0.0,
     ) -> None:
         row = np.zeros(COLUMNS)
         row[0], row[1:4], row[4:8], row[8:11] = kind, center, rotation, size
@@ -68,12 +72,28 @@ class Parts:
             other[6:8] = -other[6:8]  # M R M with M = diag(-1, 1, 1) flips the y and z parts of the quaternion
             self.rows.append(other)
 
-    def box(self, center, half, color, rounding=0.03, **options) -> None:
+    def box(
+        self,
+        center: ArrayLike,
+        half: Sequence[float] | np.ndarray,
+        color: ArrayLike,
+        rounding: float = 0.03,
+        **options: Any,
+    ) -> None:
         """Rounded box with half extents `half`."""
         rounding = min(rounding, 0.95 * min(half))
         self._add(BOX, center, half, color, rounding=rounding, **options)
 
-    def cone(self, start, end, bottom, top, color, rounding=0.0, **options) -> None:
+    def cone(
+        self,
+        start: ArrayLike,
+        end: ArrayLike,
+        bottom: float,
+        top: float,
+        color: ArrayLike,
+        rounding: float = 0.0,
+        **options: Any,
+    ) -> None:
         """Capped cone from `start` (radius `bottom`) to `end` (radius `top`)."""
         start, end = np.asarray(start, float), np.asarray(end, float)
         half = np.linalg.norm(end - start) / 2
@@ -81,20 +101,30 @@ class Parts:
         size = (max(bottom, rounding), half, max(top, rounding))
         self._add(CONE, (start + end) / 2, size, color, rotation=along(end - start), rounding=rounding, **options)
 
-    def cylinder(self, start, end, radius, color, rounding=0.02, **options) -> None:
+    def cylinder(
+        self,
+        start: ArrayLike,
+        end: ArrayLike,
+        radius: float,
+        color: ArrayLike,
+        rounding: float = 0.02,
+        **options: Any,
+    ) -> None:
         """Cylinder between two points."""
         self.cone(start, end, radius, radius, color, rounding=rounding, **options)
 
-    def ellipsoid(self, center, radii, color, **options) -> None:
+    def ellipsoid(self, center: ArrayLike, radii: ArrayLike, color: ArrayLike, **options: Any) -> None:
         """Ellipsoid; a single number gives a sphere."""
         radii = np.broadcast_to(np.asarray(radii, float), (3,))
         self._add(ELLIPSOID, center, radii, color, **options)
 
-    def torus(self, center, major, minor, color, **options) -> None:
+    def torus(self, center: ArrayLike, major: float, minor: float, color: ArrayLike, **options: Any) -> None:
         """Torus around the local z axis."""
         self._add(TORUS, center, (major, minor, 0.0), color, **options)
 
-    def capsule(self, start, end, radius, color, **options) -> None:
+    def capsule(
+        self, start: ArrayLike, end: ArrayLike, radius: float, color: ArrayLike, **options: Any
+    ) -> None:
         """Capsule between two points."""
         start, end = np.asarray(start, float), np.asarray(end, float)
         length = np.linalg.norm(end - start)

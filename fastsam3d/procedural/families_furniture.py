@@ -10,7 +10,9 @@ from fastsam3d.procedural.builder import Parts, about
 from fastsam3d.procedural.palette import color, shade, wood
 
 
-def _legs(parts, rng, x, y, bottom, top, tint) -> None:
+def _legs(
+    parts: Parts, rng: np.random.Generator, x: float, y: float, bottom: float, top: float, tint: np.ndarray
+) -> None:
     thick = rng.uniform(0.07, 0.11)
     if rng.random() < 0.5:
         for depth in (-1, 1):

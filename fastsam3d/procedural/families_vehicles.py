@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from fastsam3d.procedural.builder import Parts, about
 from fastsam3d.procedural.palette import DARK, GLASS, METAL, WHITE, color, shade
 
 
-def _wheels(parts, rng, x, positions, radius, thick=0.1) -> None:
+def _wheels(
+    parts: Parts,
+    rng: np.random.Generator,
+    x: float,
+    positions: Iterable[float],
+    radius: float,
+    thick: float = 0.1,
+) -> None:
     hub = METAL if rng.random() < 0.6 else color(rng)
     for y in positions:
         parts.cylinder((x - thick, y, radius), (x + thick, y, radius), radius, DARK, rounding=0.04, mirror=True)

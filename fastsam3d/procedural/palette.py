@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def color(rng: np.random.Generator, pale: bool = False, hue: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
@@ -27,7 +28,7 @@ def leaf(rng: np.random.Generator) -> np.ndarray:
     return color(rng, hue=hue)
 
 
-def shade(tint, factor: float) -> np.ndarray:
+def shade(tint: ArrayLike, factor: float) -> np.ndarray:
     """A brighter or darker version."""
     return np.clip(np.asarray(tint, float) * factor, 0.0, 1.0)
 

@@ -120,22 +120,27 @@ class Step:
 
     @property
     def time(self) -> float:
+        """Of its beginning, 0..1."""
         return self.times[self.index]
 
     @property
     def next_time(self) -> float:
+        """Of its end."""
         return self.times[self.index + 1]
 
     @property
     def count(self) -> int:
+        """Steps of the run."""
         return len(self.guided)
 
     @property
     def is_last(self) -> bool:
+        """Whether the run ends with it."""
         return self.index == self.count - 1
 
     @property
     def is_guided(self) -> bool:
+        """Whether guidance is on."""
         return self.guided[self.index]
 
 
@@ -190,13 +195,15 @@ class Evaluate(Protocol):
 class VelocityPolicy(Protocol):
     """Gives the velocity of each step of one run, by the network or by a forecast."""
 
-    def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity: ...
+    def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
+        """The velocity to integrate from the state `x`, guidance included. Called once a step, in order."""
 
 
 class EvaluationPolicy(Protocol):
     """Changes how the network is evaluated at the steps at which it is."""
 
-    def evaluate(self, x: Velocity, step: Step, evaluate: Evaluate) -> GuidedVelocity: ...
+    def evaluate(self, x: Velocity, step: Step, evaluate: Evaluate) -> GuidedVelocity:
+        """What the network says of the state `x`, by `evaluate` with options or by what was kept."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +230,8 @@ class VoxelSet:
 class VoxelPolicy(Protocol):
     """Voxels in, fewer voxels and the exact inverse map out; None leaves the object alone."""
 
-    def reduce(self, voxels: VoxelSet) -> Any: ...
+    def reduce(self, voxels: VoxelSet) -> Any:
+        """The merged voxels, see `fastsam3d.techniques.token_aggregation.Aggregated`, or None."""
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,14 @@ class Predictor(Protocol):
 
     def __len__(self) -> int: ...
 
-    def add(self, index: int, values: Velocity) -> None: ...
+    def add(self, index: int, values: Velocity) -> None:
+        """Keeps what was computed at a step."""
 
-    def predict(self, name: str, index: int) -> Tensor: ...
+    def predict(self, name: str, index: int) -> Tensor:
+        """The value of a modality at a later step."""
 
-    def clear(self) -> None: ...
+    def clear(self) -> None:
+        """Forgets everything."""
 
 
 class IntervalCaching:

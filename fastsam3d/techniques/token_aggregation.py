@@ -102,9 +102,11 @@ class WayBack(Protocol):
     """How far voxels were shrunk, and where decoded points of the object frame belong."""
 
     @property
-    def factor(self) -> float: ...
+    def factor(self) -> float:
+        """Voxels of the fine grid along the side of a merged one."""
 
-    def object_points_to_fine(self, points: Tensor) -> Tensor: ...
+    def object_points_to_fine(self, points: Tensor) -> Tensor:
+        """Points `[..., 3]` decoded from the merged voxels, where they belong in the object frame."""
 
 
 @dataclass(frozen=True)

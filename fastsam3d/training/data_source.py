@@ -1,4 +1,7 @@
-"""Where a training run's objects come from: shards on disk, or, on a GPU, objects made on it."""
+"""What the command lines of the training stages share, and where a run's objects come from.
+
+Shards on disk, or, on a GPU, objects made on it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,15 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objects", type=int, default=100_000, help="objects made on the device, without --data")
     parser.add_argument("--workers", type=int, default=1, help="processes that make their tables")
     parser.add_argument("--device", default="cpu")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every stage's training: where it writes, what it trains, for how long."""
+    parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
+    parser.add_argument("--model", default="mini", help="file in configs/model that gives the sizes")
+    parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
+    parser.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
 
 
 def open_dataset(arguments: argparse.Namespace) -> Dataset:

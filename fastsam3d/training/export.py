@@ -90,7 +90,7 @@ def export(arguments: argparse.Namespace) -> None:
     """Writes whatever the named runs hold."""
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
-    path = Path(config_directory()) / "model" / "mini.yaml"
+    path = config_directory() / "model" / "mini.yaml"
     text = path.read_text(encoding="utf-8")
     if arguments.ss_flow:
         flow = _checkpoint(arguments.ss_flow)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastsam3d.config_files import config_directory
 from fastsam3d.models.build import build_condition_embedder
-from fastsam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE, SparseStructureGenerator
+from fastsam3d.pipeline.loading import model_config
 from fastsam3d.training.condition_batch import build_condition_batch
-from fastsam3d.training.data_source import Dataset, add_data_arguments, open_dataset
+from fastsam3d.training.data_source import Dataset, add_data_arguments, add_run_arguments, open_dataset
 from fastsam3d.training.optimization import (
     Average,
     Budget,
@@ -158,8 +158,12 @@ def flow_loss(
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Runs, or resumes, the training that the command line describes."""
-    config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
+    """Runs, or resumes, the training that the command line describes.
+
+    Raises:
+        SystemExit: a checkpoint that it builds on is missing.
+    """
+    config = model_config(arguments.model)
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
     generator = torch.Generator(device).manual_seed(arguments.seed)
@@ -243,18 +247,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument("--vae", required=True, help="checkpoint of fastsam3d.training.sparse_structure_vae")
-    parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
-    parser.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
     parser.add_argument("--images", type=int, default=16, help="images a step")
     parser.add_argument("--noises", type=int, default=4, help="noises and times an image")
     parser.add_argument("--learning-rate", type=float, default=8e-4, help="AdamW's peak")
     parser.add_argument("--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off")
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     parser.add_argument("--compile", action="store_true", help="torch.compile: slow to start, then fast")
-    parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args(arguments))
 
 

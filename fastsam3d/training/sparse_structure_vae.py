@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from fastsam3d.config_files import config_directory
-from fastsam3d.models.config import load_model_config
 from fastsam3d.models.sparse_structure_decoder import ResBlock3d, SparseStructureDecoder, grid_to_tokens
-from fastsam3d.training.data_source import add_data_arguments, open_dataset
+from fastsam3d.pipeline.loading import model_config
+from fastsam3d.training.data_source import add_data_arguments, add_run_arguments, open_dataset
 from fastsam3d.training.optimization import (
     Budget,
     LossLog,
@@ -94,7 +93,7 @@ def encode_latents(encoder: SparseStructureEncoder, sdf: Tensor, patch: int, bat
 
 def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes."""
-    config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
+    config = model_config(arguments.model)
     device = torch.device(arguments.device)
     generator = torch.Generator(device).manual_seed(arguments.seed)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
@@ -154,14 +153,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
-    parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
-    parser.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
+    add_run_arguments(parser)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--kl-weight", type=float, default=5e-4)
-    parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args(arguments))
 
 

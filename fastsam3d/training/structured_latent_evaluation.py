@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastsam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching
+from fastsam3d.pipeline.loading import model_config
 from fastsam3d.procedural.objects import HELD_OUT_SEED, ProceduralObject
 from fastsam3d.training.optimization import load_checkpoint
 from fastsam3d.training.structured_latent_data import VoxelSample, object_sample
@@ -85,11 +86,10 @@ def surface_errors(
 
 def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Means over the objects, by row."""
-    from fastsam3d.config_files import config_directory
     from fastsam3d.pipeline.preprocessing import prepare_condition
     from fastsam3d.procedural.samples import make_view
 
-    config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
+    config = model_config(arguments.model)
     autoencoder, _ = load_autoencoder(arguments.vae, config)
     stage, constants = load_stage(arguments.flow, config)
     samples, items, conditions = [], [], []

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastsam3d.models.build import build_condition_embedder
-from fastsam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.structured_latent_generator import StructuredLatentGenerator
 from fastsam3d.models.voxels import split_interior
+from fastsam3d.pipeline.loading import model_config
 from fastsam3d.pipeline.preprocessing import mean_color
 from fastsam3d.procedural.objects import make_object
 from fastsam3d.training.condition_batch import build_condition_batch
-from fastsam3d.training.data_source import Dataset, add_data_arguments, open_dataset
+from fastsam3d.training.data_source import Dataset, add_data_arguments, add_run_arguments, open_dataset
 from fastsam3d.training.device_dataset import DeviceDataset
 from fastsam3d.training.optimization import (
     Average,
@@ -212,10 +213,12 @@ def flow_loss(
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Runs, or resumes, the training that the command line describes."""
-    from fastsam3d.config_files import config_directory
+    """Runs, or resumes, the training that the command line describes.
 
-    config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
+    Raises:
+        SystemExit: a checkpoint that it builds on is missing.
+    """
+    config = model_config(arguments.model)
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
     generator = torch.Generator(device).manual_seed(arguments.seed)
@@ -304,15 +307,10 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_data_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument("--start", default=None, help="checkpoint of an earlier run to start from")
-    parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
     parser.add_argument(
         "--embedder", default=None, help="checkpoint of the first stage, to start its embedder from"
-    )
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
-    parser.add_argument(
-        "--steps", type=int, default=None, help="length of the run in steps, instead of minutes"
     )
     parser.add_argument("--images", type=int, default=4, help="images a step")
     parser.add_argument("--noises", type=int, default=2, help="noises and times an image")
@@ -321,7 +319,6 @@ def main(arguments: list[str] | None = None) -> None:
         "--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off"
     )
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
-    parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args(arguments))
 
 

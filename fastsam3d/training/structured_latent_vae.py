@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastsam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.structured_latent_decoder import MeshDecoder
+from fastsam3d.pipeline.loading import model_config
 from fastsam3d.procedural.objects import HELD_OUT_SEED
-from fastsam3d.training.data_source import add_data_arguments, open_dataset
+from fastsam3d.training.data_source import add_data_arguments, add_run_arguments, open_dataset
 from fastsam3d.training.device_dataset import DeviceDataset
 from fastsam3d.training.optimization import (
     Budget,
@@ -197,10 +198,12 @@ def sample_source(arguments: argparse.Namespace, resolution: int) -> Callable[[i
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Runs, or resumes, the training that the command line describes."""
-    from fastsam3d.config_files import config_directory
+    """Runs, or resumes, the training that the command line describes.
 
-    config = load_model_config(config_directory() / "model" / f"{arguments.model}.yaml")
+    Raises:
+        SystemExit: a checkpoint that it builds on is missing.
+    """
+    config = model_config(arguments.model)
     resolution = config.resolution
     checkpoint = Path(arguments.output) / "checkpoint.pt"
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
@@ -278,14 +281,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
     add_data_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument("--start", default=None, help="checkpoint of an earlier run whose blocks to start from")
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
-    parser.add_argument(
-        "--steps", type=int, default=None, help="length of the run in steps, instead of minutes"
-    )
     parser.add_argument(
         "--statistics", action="store_true", help="only statistics and evaluation of a finished run"
     )
@@ -294,7 +292,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--matrix-learning-rate", type=float, default=2e-3, help="Muon's peak; 0 switches it off"
     )
-    parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args(arguments)
     if settings.statistics:
         settings.minutes, settings.steps = None, 1
