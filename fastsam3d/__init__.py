@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastsam3d.acceleration import Acceleration, accelerate
-    from fastsam3d.config import preset_names as presets
+    from fastsam3d.config_files import preset_names as presets
     from fastsam3d.errors import UserError
     from fastsam3d.pipeline.export import export
     from fastsam3d.pipeline.loading import load_pipeline
@@ -35,7 +35,7 @@ _LAZY = {
     "UserError": ("fastsam3d.errors", "UserError"),
     "export": ("fastsam3d.pipeline.export", "export"),
     "load_pipeline": ("fastsam3d.pipeline.loading", "load_pipeline"),
-    "presets": ("fastsam3d.config", "preset_names"),
+    "presets": ("fastsam3d.config_files", "preset_names"),
 }
 
 

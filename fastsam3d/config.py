@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from fastsam3d.config_files import config_directory
+from fastsam3d.config_files import config_directory, preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.stacking import refuse_clashes
 from fastsam3d.techniques import REGISTRY, TechniqueConfig
@@ -24,11 +24,6 @@ KINDS = {
     "control": "controls, which every method must beat",
 }
 """Kinds of presets, as a listing heads them, in its order."""
-
-
-def preset_names() -> tuple[str, ...]:
-    """Names of the presets that are installed, sorted."""
-    return tuple(sorted(path.stem for path in (config_directory() / "acceleration").glob("*.yaml")))
 
 
 @dataclass(frozen=True)

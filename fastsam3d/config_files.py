@@ -28,3 +28,8 @@ def config_directory() -> Path:
         f"no acceleration presets in {', '.join(str(c) for c in candidates)}: install the package again "
         "(pip install --force-reinstall fastsam3d)."
     )
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets that are installed, sorted."""
+    return tuple(sorted(path.stem for path in (config_directory() / "acceleration").glob("*.yaml")))

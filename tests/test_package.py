@@ -14,8 +14,8 @@ import pytest
 
 import fastsam3d
 from fastsam3d.cli.flags import MODULES, PARAMETERS
-from fastsam3d.config import preset_info, preset_names
-from fastsam3d.config_files import config_directory
+from fastsam3d.config import preset_info
+from fastsam3d.config_files import config_directory, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,9 +32,26 @@ def test_public_names_are_there():
 
 
 def test_import_is_light_and_silent():
-    code = "import sys, fastsam3d; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'hydra', 'trimesh')))"
+    code = (
+        "import sys, fastsam3d; fastsam3d.presets(); "
+        "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'hydra', 'trimesh')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_help_of_the_commands_for_users_answers_without_importing_pytorch():
+    code = (
+        "import sys; from fastsam3d.__main__ import main\n"
+        "for verb in sys.argv[1:]:\n"
+        "    try: main([verb, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "    assert 'torch' not in sys.modules, verb\n"
+    )
+    verbs = ["infer", "scene", "view", "turntable", "presets", "demo", "download", "doctor", "train"]
+    done = subprocess.run([sys.executable, "-c", code, *verbs], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("usage: python ") == len(verbs)
 
 
 def test_installed_version_is_that_of_the_source():

@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from fastsam3d.config import AccelerationConfig, load_preset, preset_info, preset_names
+from fastsam3d.config import AccelerationConfig, load_preset, preset_info
+from fastsam3d.config_files import preset_names
 from fastsam3d.errors import UserError
 
 ORDER = ("balanced", "fast", "exact", "paper", "off")

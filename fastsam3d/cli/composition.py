@@ -8,8 +8,8 @@ from typing import Any
 
 from fastsam3d.cli.flags import MODULES, Arguments
 from fastsam3d.cli.suggestions import suggestion
-from fastsam3d.config import AccelerationConfig, load_preset, preset_names
-from fastsam3d.config_files import config_directory
+from fastsam3d.config import AccelerationConfig, load_preset
+from fastsam3d.config_files import config_directory, preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.techniques import REGISTRY
 

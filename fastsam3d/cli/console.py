@@ -1,4 +1,4 @@
-"""What the command line says on stderr: warnings, notes and progress. Results go to stdout, never from here."""
+"""What the command line says: results on stdout by `say`; warnings, notes and progress on stderr by `Console`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ TICK = 0.25
 LINE_EVERY = 10.0
 """Seconds between lines of progress where stderr is no terminal."""
 STEPS, NO_STEPS = "{desc:<28} |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}]", "{desc:<28} [{elapsed}]"
+
+
+def say(text: str) -> None:
+    """Writes to stdout; signs that a terminal cannot show are replaced."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
 
 
 class Console:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastsam3d.cli import inspection
+from fastsam3d.cli.console import say
 from fastsam3d.cli.flags import wrapped
 from fastsam3d.cli.options import describe_options, option, optional_text, parse_options
 from fastsam3d.cli.outputs import json_text
-from fastsam3d.cli.running import say
-from fastsam3d.cli.summary import STAGE_NAMES
 
 COMMAND = "python -m fastsam3d doctor"
 NOT_WHOLE = 1
@@ -153,6 +152,8 @@ def _memory(
     entries: Sequence[Mapping[str, Any]],
     devices: Sequence[Mapping[str, Any]],
 ) -> list[str]:
+    from fastsam3d.cli.summary import STAGE_NAMES
+
     count = sum(parameters.values())
     lines = [
         f"memory on the device for an object of {entries[0]['voxels']:,} voxels, model={model}",

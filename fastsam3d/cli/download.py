@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastsam3d.cli.console import say
 from fastsam3d.cli.options import describe_options, option, optional_text, parse_options
-from fastsam3d.cli.running import say
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.depth import MOGE_REPOSITORY
+from fastsam3d.pipeline.sources import HUB, MOGE_REPOSITORY, SAM3D_REPOSITORY
 
 COMMAND = "python -m fastsam3d download"
 MARGIN = 1.02
@@ -37,7 +37,7 @@ class Source:
 
 SOURCES = {
     "sam3d": Source(
-        "facebook/sam-3d-objects",
+        SAM3D_REPOSITORY,
         ("checkpoints/*", "LICENSE*", "README*"),
         "python infer.py model=sam3d checkpoint_dir={output}",
     ),
@@ -190,4 +190,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _page(repository: str) -> str:
-    return f"https://huggingface.co/{repository}"
+    return f"{HUB}/{repository}"

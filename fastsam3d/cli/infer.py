@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastsam3d.cli.console import Console
+from fastsam3d.cli.console import Console, say
 from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.inputs import (
     choose_mask,
@@ -13,7 +13,7 @@ from fastsam3d.cli.inputs import (
 from fastsam3d.cli.object_files import preparation_of, write_object
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.pointmaps import pointmap_of
-from fastsam3d.cli.running import Clock, accelerated, finish, say, usable_formats
+from fastsam3d.cli.running import Clock, accelerated, finish, usable_formats
 from fastsam3d.cli.settings import settings_from
 from fastsam3d.cli.summary import STAGE_NAMES, describe
 

@@ -232,7 +232,8 @@ def memory(config: ModelConfig) -> list[dict[str, Any]]:
     largest stage is named, `bytes` holds the peak by preset, `gaussian_bytes` that of `balanced` with
     formats=[gaussian] (None where the model has no decoder for it); `refused` is why a setting cannot be used, or None.
     """
-    from fastsam3d.config import load_preset, preset_names
+    from fastsam3d.config import load_preset
+    from fastsam3d.config_files import preset_names
     from fastsam3d.pipeline.memory import BUDGETS, estimate_peak, typical_voxels
 
     presets = {name: load_preset(name) for name in preset_names()}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastsam3d.cli.console import say
 from fastsam3d.cli.flags import PARAMETERS, wrapped
-from fastsam3d.cli.running import say
 from fastsam3d.cli.suggestions import suggestion
+from fastsam3d.config_files import config_directory, preset_names
 from fastsam3d.errors import UserError
 
 USAGE = """\
@@ -23,9 +24,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: an unknown preset or flag.
     """
-    from fastsam3d.config import preset_names
-    from fastsam3d.config_files import config_directory
-
     words = list(argv)
     if any(word in ("-h", "--help") for word in words):
         say(USAGE)
@@ -50,7 +48,7 @@ RANK = {"off": 0, "exact": 1, "paper": 2, "balanced": 3, "fast": 4}
 
 def listing() -> str:
     """All presets with their descriptions, grouped by kind."""
-    from fastsam3d.config import KINDS, preset_info, preset_names
+    from fastsam3d.config import KINDS, preset_info
 
     known = [preset_info(name) for name in preset_names()]
     width = max(len(info.name) for info in known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,13 +114,6 @@ def _axes(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     kinds = [kind for kind in AXES if any(kind in item.get("files", {}) for item in objects)]
     return {"axes": {kind: AXES[kind] for kind in kinds}, "units": UNITS}
-
-
-def say(text: str) -> None:
-    """Writes to stdout; signs that a terminal cannot show are replaced."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
 
 
 def _written(paths: Sequence[Path]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastsam3d.cli.console import Console
+from fastsam3d.cli.console import Console, say
 from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.inputs import Mask, Picture, example_directory, picture_in, read_picture
 from fastsam3d.cli.object_files import Written, preparation_of, write_object
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.pointmaps import pointmap_of
-from fastsam3d.cli.running import Clock, accelerated, finish, say, usable_formats
+from fastsam3d.cli.running import Clock, accelerated, finish, usable_formats
 from fastsam3d.cli.scene_inputs import object_name, scene_masks
 from fastsam3d.cli.scene_progress import SceneProgress, conditions_of, mask_hashes
 from fastsam3d.cli.settings import Settings, settings_from

@@ -104,7 +104,7 @@ def sweep_methods(name: str, presets: Sequence[str] = ()) -> list[Method]:
     Raises:
         UserError: an unknown sweep.
     """
-    from fastsam3d.config import preset_names
+    from fastsam3d.config_files import preset_names
 
     if name not in SWEEPS:
         raise UserError(f"bench: sweep={name} is unknown: use one of {', '.join(SWEEPS)}")

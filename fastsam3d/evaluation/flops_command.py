@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastsam3d.cli.options import describe_options, option, parse_options, whole, words
-from fastsam3d.config import AccelerationConfig, load_preset, preset_names
+from fastsam3d.config import AccelerationConfig, load_preset
+from fastsam3d.config_files import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.flops import run_flops
 from fastsam3d.evaluation.flops_counting import ShallowCounter

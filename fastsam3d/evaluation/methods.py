@@ -80,7 +80,8 @@ def resolve_methods(names: Sequence[str]) -> list[Method]:
     Raises:
         UserError: an unknown name, a file that is no preset, or two methods of one name.
     """
-    from fastsam3d.config import KINDS, preset_info, preset_names
+    from fastsam3d.config import KINDS, preset_info
+    from fastsam3d.config_files import preset_names
 
     presets = [name for name in preset_names() if name != CONTROL]
     kinds = list(KINDS)

@@ -27,7 +27,6 @@ SUFFIXES = (".safetensors", ".ckpt", ".pt")
 SUBFOLDERS = ("checkpoints", "hf", "checkpoints/hf")
 """Places below a given folder where the official instructions put the files."""
 PIPELINE_FILE = "pipeline.yaml"
-CHECKPOINT_SOURCE = "https://huggingface.co/facebook/sam-3d-objects"
 LISTED_KEYS = 6
 """Keys of each kind that an error about unfitting weights names."""
 

@@ -22,8 +22,8 @@ import torch
 
 from fastsam3d.errors import UserError
 from fastsam3d.pipeline.preprocessing import as_image
+from fastsam3d.pipeline.sources import MOGE_REPOSITORY
 
-MOGE_REPOSITORY = "Ruicheng/moge-vitl"
 WEIGHTS = "model.pt"
 
 FRAMES = {

@@ -17,7 +17,6 @@ from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.models.initialisation import SkipInitialisation
 from fastsam3d.models.precision import store_half
 from fastsam3d.pipeline.checkpoints import (
-    CHECKPOINT_SOURCE,
     PIPELINE_FILE,
     CheckpointFolder,
     load_strictly,
@@ -28,6 +27,7 @@ from fastsam3d.pipeline.memory import plan_limit
 from fastsam3d.pipeline.official_settings import read_folder, with_official_settings
 from fastsam3d.pipeline.pipeline import Pipeline
 from fastsam3d.pipeline.residency import Residency, Resident, StagedWeights
+from fastsam3d.pipeline.sources import HUB, SAM3D_REPOSITORY
 
 logger = logging.getLogger(__name__)
 
@@ -149,9 +149,9 @@ def _checkpoint_directory(model: str, checkpoint_dir: str | Path | None) -> Path
         if packaged.is_dir():
             return packaged
         raise UserError(
-            f"Model {model!r} needs weights that are not part of this package. Ask for access at {CHECKPOINT_SOURCE}, "
-            "fetch them with `python -m fastsam3d download` and pass the folder as checkpoint_dir; or pass "
-            "random_weights=true to measure speed and memory only."
+            f"Model {model!r} needs weights that are not part of this package. Ask for access at "
+            f"{HUB}/{SAM3D_REPOSITORY}, fetch them with `python -m fastsam3d download` and pass the folder as "
+            "checkpoint_dir; or pass random_weights=true to measure speed and memory only."
         )
     return Path(checkpoint_dir)
 

@@ -6,8 +6,8 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from fastsam3d.config import KINDS, load_preset, preset_info, preset_names
-from fastsam3d.config_files import config_directory
+from fastsam3d.config import KINDS, load_preset, preset_info
+from fastsam3d.config_files import config_directory, preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.techniques import REGISTRY
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from fastsam3d import __version__
 from fastsam3d.__main__ import VERBS, guarded, main
 from fastsam3d.cli.flags import PARAMETERS
-from fastsam3d.config import preset_names
+from fastsam3d.config_files import preset_names
 
 
 def test_help_names_every_verb(capsys):

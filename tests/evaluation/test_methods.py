@@ -8,7 +8,7 @@ import pytest
 import torch
 from evaluation_stand_in import Backbone, StandIn
 
-from fastsam3d.config import preset_names
+from fastsam3d.config_files import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.counting import PeakMemory, counted_evaluations, counted_work, synchronise
 from fastsam3d.evaluation.methods import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastsam3d.config import preset_info, preset_names
+from fastsam3d.config import preset_info
+from fastsam3d.config_files import preset_names
 
 OPTIONS = {"step_caching.warmup": 2, "adaptive_caching.warmup": 2}
 ALWAYS_MERGED = {"enabled": True, "minimum_voxels": 0, "maximum_voxels": 1}  # every object is large: factor_large
