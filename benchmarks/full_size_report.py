@@ -21,7 +21,7 @@ class Run:
     """One object by one method.
 
     Attributes:
-        method: preset, with `:8gb` for a memory budget; `upstream-like` for the baseline.
+        method: preset, with `:8gb` for a memory budget, `:graphs` with CUDA graphs; `upstream-like` for the baseline.
         voxels, asked: of the latent stage before aggregation, and as asked for.
         round: 0 for the first run of a method at a size, which warms up.
         seconds: wall clock of the whole run, the device waited for.
@@ -29,6 +29,8 @@ class Run:
         voxels_kept: share that aggregation left.
         evaluations, tokens_kept: of the network, by sampled stage.
         faces: of the extracted surface.
+        recording_seconds: with CUDA graphs, of the object before this one, which recorded them.
+        notes: what the report says about savings that this pipeline allows or not.
     """
 
     method: str
@@ -43,6 +45,8 @@ class Run:
     evaluations: Mapping[str, int]
     tokens_kept: Mapping[str, float]
     faces: int
+    recording_seconds: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def tflop(self) -> float:
@@ -53,10 +57,13 @@ def console_line(run: Run) -> str:
     """One run for the terminal."""
     peak = f", peak {max(run.stage_memory.values()) / 2**30:.1f} GiB" if run.stage_memory else ""
     stages = ", ".join(f"{name} {seconds:.3f}" for name, seconds in run.stage_seconds.items())
+    graphs = "".join(f" | {note}" for note in run.notes if "graphs" in note)
+    if run.recording_seconds is not None:
+        graphs += f", recording object {run.recording_seconds:.3f} s"
     return (
         f"round {run.round} {run.method} {run.voxels} voxels: {run.seconds:.3f} s, {run.tflop:.0f} TFLOP, "
         f"{run.tflop / run.seconds:.0f} TFLOP/s{peak}, evaluations {list(run.evaluations.values())}, "
-        f"voxels kept {run.voxels_kept:.0%}, {run.faces} faces | {stages}"
+        f"voxels kept {run.voxels_kept:.0%}, {run.faces} faces | {stages}{graphs}"
     )
 
 
@@ -95,6 +102,7 @@ def summarise(own: Sequence[Run], every: Sequence[Run]) -> dict[str, Any]:
         "seconds": seconds,
         "spread": [min(run.seconds for run in timed), max(run.seconds for run in timed)],
         "first_seconds": own[0].seconds if own[0].round == 0 else None,
+        "graphs": _graphs(timed),
         "ratio": median(ratios) if ratios else None,
         "tflop": last.tflop,
         "tflops": last.tflop / seconds,
@@ -104,6 +112,15 @@ def summarise(own: Sequence[Run], every: Sequence[Run]) -> dict[str, Any]:
         "tokens_kept": dict(last.tokens_kept),
         "stages": stages,
     }
+
+
+def _graphs(timed: Sequence[Run]) -> str | None:
+    """What CUDA graphs did, in words; None where they were not asked for."""
+    recording = [run.recording_seconds for run in timed if run.recording_seconds is not None]
+    if not recording:
+        return None
+    notes = [note for note in timed[-1].notes if "CUDA graphs" in note]
+    return "; ".join([*notes, f"the object before, which records, {median(recording):.2f} s"])
 
 
 def markdown(content: Mapping[str, Any]) -> str:
@@ -118,6 +135,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     for asked in dict.fromkeys(row["asked"] for row in content["summary"]):
         rows = [row for row in content["summary"] if row["asked"] == asked]
         lines += [f"**{rows[0]['voxels']:,} voxels**", "", *_methods(rows), "", *_stages(rows), ""]
+        graphs = [f"- {row['method']}: {row['graphs']}" for row in rows if row.get("graphs")]
+        lines += [*graphs, ""] if graphs else []
     lines += _probes(content.get("probes", {}))
     for failure in content.get("failures", []):
         reason = failure["error"].splitlines()[-1]

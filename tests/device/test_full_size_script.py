@@ -21,12 +21,16 @@ def run(*words: str, script: Path = ROOT / "benchmarks" / "full_size.py") -> sub
 def test_trial_on_a_cpu_writes_tables_and_a_report(tmp_path: Path) -> None:
     done = run(
         "device=cpu", "model=mini", "precision=float32", "voxels=300", "steps=3", "rounds=1", "seconds=120",
-        "methods=exact,upstream-like,nonsense", f"output={tmp_path}",
+        "methods=exact,upstream-like,exact:graphs,nonsense", f"output={tmp_path}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "full_size.json").read_text())
-    assert [row["method"] for row in content["summary"]] == ["exact", "upstream-like"]
-    exact, upstream = content["summary"]
+    assert [row["method"] for row in content["summary"]] == ["exact", "upstream-like", "exact:graphs"]
+    exact, upstream, graphs = content["summary"]
+    # A CPU has no CUDA graphs: the same work, and the table says so.
+    assert graphs["tflop"] == exact["tflop"]
+    assert "rest in sparse_structure: cpu is not a CUDA device" in graphs["graphs"]
+    assert f"- exact:graphs: {graphs['graphs']}" in (tmp_path / "full_size.md").read_text()
     assert upstream["ratio"] == 1.0
     assert exact["ratio"] > 0
     assert exact["tflop"] < upstream["tflop"]
