@@ -173,16 +173,15 @@ class Acceleration:
 
     def _attach_replay(self, stage: str, session: StageSession, caches: list[ConditionCache]) -> None:
         """Graphs for the whole evaluations of a stage, or the reason why not in the report's notes."""
+        # Shapes of the latent stage change with every object, and one object has too few evaluations for a recording.
         if not self.config["exact"].cuda_graphs or stage != SPARSE_STRUCTURE:
             return
-        replay = GraphReplay(
-            stage, session.state, CudaCapture(), lambda: self._host.network_tensors(stage), caches
-        )
-        inside = working_inside(stage, self.config.settings)
-        if inside:
+        host, capture = self._host, CudaCapture(self._host.device)
+        replay = GraphReplay(stage, session.state, capture, lambda: host.network_tensors(stage), caches)
+        if inside := working_inside(stage, self.config.settings):
             replay.refusal = f"{' and '.join(inside)} works inside the network"
         else:
-            replay.refusal = self._host.replay_refusal(stage) or replay.capture.refusal(self._host.device)
+            replay.refusal = host.replay_refusal() or replay.refusal
         self._replays.append(replay)
         if replay.refusal is None:
             session.replay = replay

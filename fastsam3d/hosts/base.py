@@ -201,8 +201,8 @@ class Host(ABC):
         """Settings, as `group.key: value`, that the pipeline's memory budget leaves no choice about."""
         return {}
 
-    def replay_refusal(self, stage: str) -> str | None:
-        """Why evaluations of a stage cannot be replayed as CUDA graphs, or None where `attach_sampler` can do so."""
+    def replay_refusal(self) -> str | None:
+        """Why evaluations of the first stage cannot be replayed; None where they go through the session's `replay`."""
         return "evaluations are replayed in our own pipeline only"
 
     def network_tensors(self, stage: str) -> Iterable[Tensor]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from fastsam3d.hosts.graph_replay import Outputs
+
+
+@functools.cache
+def recording_stream(device: int) -> Any:
+    """The stream on which everything is recorded on a device: libraries keep a workspace for each stream they have seen,
+    tens of MiB, as long as the process lives."""
+    return torch.cuda.Stream(device)
 
 
 class CudaRecording:
@@ -22,43 +30,53 @@ class CudaRecording:
 
 
 class CudaCapture:
-    """Recordings of one stage. They share one private memory pool: only one runs at a time, and what comes out is
-    copied before the next one runs."""
+    """Recordings on one device. They share a private memory pool, which is safe because what they compute is copied
+    before the next one runs.
 
-    def __init__(self) -> None:
+    Args:
+        device: that the network computes on.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.device = torch.device(device)
         self._pool: Any = None
 
-    def refusal(self, device: torch.device) -> str | None:
-        """Why nothing can be recorded on `device`, or None."""
-        return None if device.type == "cuda" else f"{device.type} is not a CUDA device"
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing can be recorded on the device, or None."""
+        return None if self.device.type == "cuda" else f"{self.device.type} is not a CUDA device"
 
     def record(self, function: Callable[[], Outputs]) -> CudaRecording:
-        """Calls the function twice: on a stream of its own, so that kernels are compiled and libraries have their
-        workspaces, and once more while it is recorded.
+        """Calls the function twice, on a stream of its own: first so that kernels are compiled and libraries have their
+        workspaces, then while it is recorded.
 
         Raises:
             RuntimeError: it waits for the device or copies from the host, which cannot be recorded, or memory ran out.
         """
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        # Autocast must not keep casts that were made inside a graph.
-        cache = torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(False)
-        try:
-            with torch.cuda.stream(stream):
-                function()
-            torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.device(self.device):
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            graph = torch.cuda.CUDAGraph()
-            # Other threads of a server may use the device meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                outputs = function()
-        finally:
-            torch.set_autocast_cache_enabled(cache)
+            stream = recording_stream(torch.cuda.current_device())
+            current, cache = torch.cuda.current_stream(), torch.is_autocast_cache_enabled()
+            # Autocast must not keep casts that were made inside a graph.
+            torch.set_autocast_cache_enabled(False)
+            try:
+                stream.wait_stream(current)
+                with torch.cuda.stream(stream):
+                    function()
+                current.wait_stream(stream)
+                graph = torch.cuda.CUDAGraph()
+                # Other threads of a server may use the device meanwhile.
+                with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
+                    outputs = function()
+            finally:
+                torch.set_autocast_cache_enabled(cache)
+                # A recording that failed leaves its own stream behind as the current one.
+                torch.cuda.set_stream(current)
         return CudaRecording(graph, outputs)
 
     def release(self) -> None:
         """Returns the pool to the device; recordings must be gone."""
-        self._pool = None
-        torch.cuda.empty_cache()
+        if self._pool is not None:
+            self._pool = None
+            torch.cuda.empty_cache()

@@ -54,8 +54,9 @@ class Replayable(Protocol):
 class Capture(Protocol):
     """Records calls of a function that reads nothing but tensors which stay where they are."""
 
-    def refusal(self, device: torch.device) -> str | None:
-        """Why nothing can be recorded there, or None."""
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing can be recorded, or None."""
 
     def record(self, function: Callable[[], Outputs]) -> Replayable:
         """Records a call. Results are there after the first replay only."""
@@ -126,8 +127,8 @@ class GraphReplay:
     ) -> None:
         self.stage, self.state, self.capture = stage, state, capture
         self._weights, self._kept = weights, list(kept)
-        self.refusal: str | None = None
-        """Why recording was given up, or None."""
+        self.refusal = capture.refusal
+        """Why everything runs as ever, or None."""
         self.recorded = self.replayed = self.ordinary = 0
         self._graphs: dict[Hashable, _Graph] = {}
         self._inputs: dict[Hashable, _Inputs] = {}
@@ -201,8 +202,6 @@ class GraphReplay:
         ahead: int,
     ) -> _Graph | None:
         """The graph to be replayed, recorded now if need be; None where the evaluation runs as ever."""
-        if self.refusal is None:
-            self.refusal = self.capture.refusal(condition.device)
         if self.refusal is not None:
             return None
         if self._condition is not condition:

@@ -299,10 +299,7 @@ class NativeHost(Host):
         limits = {"exact.cast_weights": False}
         return limits if limit.plan.condition_cache else {**limits, "exact.condition_cache": False}
 
-    def replay_refusal(self, stage: str) -> str | None:
-        if stage != SPARSE_STRUCTURE:
-            # A recording is worth a few evaluations, and there are hardly more in a run of the presets.
-            return "its shapes change with every object"
+    def replay_refusal(self) -> str | None:
         if not isinstance(getattr(self.pipeline, "residency", Resident()), Resident):
             return "the memory budget moves its weights, and a graph holds their addresses"
         limit = getattr(self.pipeline, "memory", None)

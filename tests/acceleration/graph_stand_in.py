@@ -57,13 +57,12 @@ class StandIn:
 
     made: ClassVar[list[StandIn]] = []
 
-    def __init__(self) -> None:
+    refusal = None
+
+    def __init__(self, device: Any = "cpu") -> None:
         self.recordings: list[_Recording] = []
         self.released = 0
         StandIn.made.append(self)
-
-    def refusal(self, device: torch.device) -> str | None:
-        return None
 
     def record(self, function: Any) -> _Recording:
         function()  # warms up, as on a stream of its own

@@ -57,12 +57,16 @@ def _on_device(device: Any) -> bool:
 
 
 class PretendCuda(TorchFunctionMode):
-    """The device, for the length of a `with` block. `waits` lists what made the host wait, `places` where."""
+    """The device, for the length of a `with` block.
+
+    `waits` lists what made the host wait, `places` where; `crossings` counts copies to and from it, waited for or not.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
         self.places: list[str] = []
+        self.crossings = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -124,8 +128,10 @@ class PretendCuda(TorchFunctionMode):
 
     def _move(self, func: Any, name: str, subject: Any, args: Any, kwargs: Any) -> Any:
         if name == "copy_":
-            if is_marked(args[1]) != is_marked(subject) and not kwargs.get("non_blocking"):
-                self._wait(name)
+            if is_marked(args[1]) != is_marked(subject):
+                self.crossings += 1
+                if not kwargs.get("non_blocking"):
+                    self._wait(name)
             return func(*args, **kwargs)
         if name == "cuda":
             return mark(subject.clone())
@@ -147,6 +153,7 @@ class PretendCuda(TorchFunctionMode):
         moved = func(subject, *rest, **options) if name == "to" and (rest or options) else subject
         if (target.type == "cuda") == is_marked(subject):
             return mark(moved) if is_marked(subject) else moved
+        self.crossings += 1
         if not kwargs.get("non_blocking"):
             self._wait(f"{name} {target.type}")
         moved = moved.clone() if moved is subject else moved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -64,6 +64,50 @@ def test_latent_stage_waits_for_tables_and_decisions_only(monkeypatch: pytest.Mo
     # Before and after the loop, not in it: the number of cells, and what the report counts.
     assert len(outside) <= 4, outside
     assert len(found) <= 14, found
+
+
+class Watched:
+    """In the place of `CudaCapture`: calls again what it recorded, and notes what a graph could not hold."""
+
+    refusal, recordings = None, 0
+    mode: Any = None
+    found: ClassVar[list[Any]] = []
+
+    def __init__(self, device: Any) -> None:
+        assert device.type == "cuda"
+
+    def record(self, function: Any) -> Watched:
+        before = len(self.mode.waits), self.mode.crossings
+        self.function, self.outputs = function, function()
+        Watched.recordings += 1
+        self.found += [*self.mode.places[before[0] :], *["crossing"] * (self.mode.crossings - before[1])]
+        return self
+
+    def replay(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("changes", [{}, {"exact.joint_branches": False}, {"exact.condition_cache": False}])
+def test_what_a_graph_records_neither_waits_nor_copies_from_the_host(
+    changes: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastsam3d.acceleration.CudaCapture", Watched)
+    monkeypatch.setattr(Watched, "found", [])
+    monkeypatch.setattr(Watched, "recordings", 0)
+    pipeline = place(small_pipeline())
+    inputs = picture()
+    with pretend_cuda(monkeypatch) as mode:
+        monkeypatch.setattr(Watched, "mode", mode)
+        with fastsam3d.accelerate(pipeline, "exact", **changes, **{"exact.cuda_graphs": True}):
+            for _ in range(3):
+                condition = pipeline.embed_condition("sparse_structure", pipeline.preprocess(*inputs))
+                pipeline.sample_sparse_structure(condition, torch.Generator().manual_seed(0))
+        assert Watched.recordings == 2
+        assert mode.crossings > 0, "the pretended device sees no copies"
+    assert Watched.found == []
 
 
 def test_pretended_device_refuses_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
