@@ -13,8 +13,10 @@ from fastsam3d.hosts.graph_replay import Outputs
 
 @functools.cache
 def recording_stream(device: int) -> Any:
-    """The stream on which everything is recorded on a device: libraries keep a workspace for each stream they have seen,
-    tens of MiB, as long as the process lives."""
+    """The one stream on which everything is recorded on a device.
+
+    Libraries keep a workspace of tens of MiB for every stream that they have seen, as long as the process lives.
+    """
     return torch.cuda.Stream(device)
 
 

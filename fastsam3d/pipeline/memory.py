@@ -126,10 +126,12 @@ class MemoryLimit:
             raise UserError(_refusal(self.config, self.memory, self.plan.budget, voxels, self.formats, self.precision))
 
     def has_room_for_graphs(self) -> bool:
-        """Whether recorded evaluations of the first stage, which stay for the length of a session, fit beside the
-        largest object."""
-        if self.plan.budget is None:
-            return True
+        """Whether recorded evaluations of the first stage, which stay from object to object, fit beside the largest.
+
+        Never where weights move: recordings hold their addresses.
+        """
+        if self.plan.budget is None or self.plan.staged:
+            return not self.plan.staged
         return estimate_peak(
             self.config,
             voxels=self.config.max_voxels,

@@ -49,6 +49,33 @@ def test_typical_object_fits_every_budget(official: ModelConfig, memory: str, pr
     assert need.peak <= BUDGETS[memory] - RESERVE
 
 
+def test_graphs_stay_through_all_stages(official: ModelConfig) -> None:
+    plain, graphs = (estimate_peak(official, precision="float16", cuda_graphs=on).stages for on in (False, True))
+    added = {stage: graphs[stage] - plain[stage] for stage in plain}
+    # Keys and values of 7,528 condition tokens in 24 blocks of two streams, in half precision; the first stage has them
+    # in any case. Beside them the condition, and a quarter of a GiB of activations of both branches.
+    keys_and_values = 24 * 2 * 7528 * 2 * 1024 * 2
+    assert len({size for stage, size in added.items() if stage != "sparse_structure"}) == 1
+    assert added["mesh_decode"] - added["sparse_structure"] == keys_and_values
+    assert 0.2 * GIB < added["sparse_structure"] < 0.35 * GIB
+    staged = replace(PLANS[1], budget=None)
+    moved = [estimate_peak(official, plan=staged, cuda_graphs=on).stages for on in (False, True)]
+    assert moved[0] == moved[1]
+
+
+@pytest.mark.parametrize(
+    ("memory", "precision", "room"),
+    [("8gb", "float16", False), ("12gb", "float16", False), ("24gb", "float16", True), ("none", "float32", True)],
+)
+def test_graphs_need_room_beside_the_largest_object(
+    official: ModelConfig, memory: str, precision: str, room: bool
+) -> None:
+    budget = budget_bytes(memory)
+    formats = ("mesh", "gaussian")
+    plan = PLANS[0] if budget is None else choose_plan(official, memory, budget, formats=formats, precision=precision)
+    assert MemoryLimit(official, memory, formats, precision, plan).has_room_for_graphs() == room
+
+
 def test_plans_are_no_slower_than_they_have_to_be(official: ModelConfig) -> None:
     def plan(memory: str, precision: str):
         budget = budget_bytes(memory)
