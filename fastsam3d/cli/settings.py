@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 MEMORY = ("none", "8gb", "12gb", "24gb")
-"""Keys of `fastsam3d.pipeline.memory.BUDGETS`, here without importing PyTorch."""
 FORMATS = ("mesh", "gaussian")
+"""As in `fastsam3d.pipeline.memory.BUDGETS` and `fastsam3d.pipeline.pipeline.FORMATS`: repeated, so that a mistyped
+value is refused before the networks are imported."""
 DEPTHS = ("none", "moge")
 EXPORTS = ("glb", "obj", "stl", "ply")
 MAXIMUM_SEED = 2**63 - 1

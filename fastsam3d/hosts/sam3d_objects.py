@@ -83,10 +83,6 @@ class Sam3dObjectsHost(TwoStageHost):
             return False
         return all(hasattr(g, "reverse_fn") and hasattr(g, "inference_steps") for g in generators)
 
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.pipeline.device)
-
     def generator(self, stage: str) -> Any:
         """The sampler of a stage."""
         return self.pipeline.models[self.networks[stage]]

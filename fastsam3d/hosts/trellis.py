@@ -67,10 +67,6 @@ class TrellisHost(TwoStageHost):
         known = isinstance(models, dict) and all(name in models for name in cls.networks.values())
         return known and all(hasattr(pipeline, sampler) for sampler in SAMPLERS.values())
 
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.pipeline.device)
-
     def network(self, stage: str) -> Any:
         return self.pipeline.models[self.networks[stage]]
 

@@ -84,6 +84,10 @@ class TwoStageHost(Host):
         # By the voxels of the latents, which arithmetic on the latents hands on.
         self._lattices: Any = WeakTensorKeyDictionary()
 
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.pipeline.device)
+
     @abstractmethod
     def network(self, stage: str) -> Any:
         """The module whose `blocks` compute the velocity of a stage."""
@@ -283,7 +287,7 @@ class TwoStageHost(Host):
     # --- the report
 
     def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
-        clock = StageClock(torch.device(self.device), aliases=self.nested_stages)
+        clock = StageClock(self.device, aliases=self.nested_stages)
 
         def whole(original: Callable[..., Any]) -> Callable[..., Any]:
             def run(*args: Any, **kwargs: Any) -> Any:

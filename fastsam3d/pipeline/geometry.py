@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 Z_UP_TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
@@ -69,3 +71,13 @@ def matrix_to_quaternion_xyzw(matrix: np.ndarray) -> np.ndarray:
 
     w, x, y, z = matrix_to_quaternion(torch.as_tensor(np.ascontiguousarray(matrix), dtype=torch.float64)).tolist()
     return np.array([x, y, z, w])
+
+
+def quaternion_xyzw_to_matrix(quaternion: Sequence[float]) -> np.ndarray:
+    """Rotation `[3, 3]` of a quaternion (x, y, z, w), acting on columns; inverse of `matrix_to_quaternion_xyzw`."""
+    import torch
+
+    from fastsam3d.pipeline.pose import quaternion_to_matrix
+
+    x, y, z, w = quaternion
+    return quaternion_to_matrix(torch.tensor([w, x, y, z], dtype=torch.float64)).numpy()

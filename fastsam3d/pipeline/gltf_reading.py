@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastsam3d.pipeline.geometry import Z_UP_TO_Y_UP, linear_to_srgb, srgb_to_linear, vertex_normals
+from fastsam3d.pipeline.geometry import (
+    Z_UP_TO_Y_UP,
+    linear_to_srgb,
+    quaternion_xyzw_to_matrix,
+    srgb_to_linear,
+    vertex_normals,
+)
 from fastsam3d.pipeline.reconstruction import Mesh, TexturedMesh
 
 _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -150,14 +156,7 @@ def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
 def _local(node: dict[str, Any]) -> np.ndarray:
     if "matrix" in node:
         return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T
-    x, y, z, w = node.get("rotation", (0, 0, 0, 1))
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    rotation = quaternion_xyzw_to_matrix(node.get("rotation", (0, 0, 0, 1)))
     matrix = np.eye(4)
     matrix[:3, :3] = rotation * np.asarray(node.get("scale", (1, 1, 1)), dtype=np.float64)
     matrix[:3, 3] = node.get("translation", (0, 0, 0))

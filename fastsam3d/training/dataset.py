@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastsam3d.errors import UserError
+from fastsam3d.pipeline.pose import quaternion_to_matrix
 from fastsam3d.procedural.objects import HELD_OUT_SEED
 from fastsam3d.training.shards import SDF_CLIP, SHARD_SIZE, generate_shard, lowest_level, shard_path
 
@@ -118,28 +119,10 @@ class ProceduralDataset:
         }
         raw["rgba"] = raw["rgba"].permute(0, 3, 1, 2)
         raw["points"] = raw["points"].permute(0, 3, 1, 2)
-        raw["rotation"] = _matrices(raw.pop("quaternion"))
+        raw["rotation"] = quaternion_to_matrix(raw.pop("quaternion"))
         raw["sdf"] = self.to_sdf(self.array("sdf", indices))
         raw["bottom"] = lowest_level(raw["sdf"])
         return raw
-
-
-def _matrices(quaternions: Tensor) -> Tensor:
-    w, x, y, z = quaternions.unbind(1)
-    return torch.stack(
-        [
-            1 - 2 * (y * y + z * z),
-            2 * (x * y - w * z),
-            2 * (x * z + w * y),
-            2 * (x * y + w * z),
-            1 - 2 * (x * x + z * z),
-            2 * (y * z - w * x),
-            2 * (x * z - w * y),
-            2 * (y * z + w * x),
-            1 - 2 * (x * x + y * y),
-        ],
-        dim=1,
-    ).reshape(-1, 3, 3)
 
 
 def generate(directory: Path | str, objects: int, first_seed: int = 0, views: int = 2, workers: int = 1) -> None:
