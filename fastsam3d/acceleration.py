@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -148,6 +149,23 @@ class Acceleration:
         policy = _CountedVoxels(voxel_policies[0], self._report, ledger) if voxel_policies else None
         host.attach_structure(patches, policy)
         host.attach_recorder(patches, _Recorder(self._report, ledger, tables))
+        if hasattr(host.pipeline, "twins"):
+            patches.replace(host.pipeline, "twins", self._accelerated_twins)
+
+    def _accelerated_twins(self, original: Callable[[int], Any]) -> Callable[[int], Any]:
+        """Pipelines that are made to run beside this one are accelerated alike, and reported with it."""
+
+        @contextmanager
+        def twins(count: int) -> Iterator[list[Any]]:
+            with original(count) as copies, ExitStack() as stack:
+                handles = [stack.enter_context(Acceleration(type(self._host)(copy), self.config)) for copy in copies]
+                try:
+                    yield copies
+                finally:
+                    for handle in handles:
+                        self._report.add(handle._report)
+
+        return twins
 
     def _attach_weights_and_tables(self) -> IndexCache:
         """What lives longer than a run, and is the innermost of what is attached."""

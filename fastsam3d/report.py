@@ -107,6 +107,19 @@ class Report:
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
 
+    def add(self, other: Report) -> None:
+        """Adds what another acceleration with the same settings has done, its objects and all."""
+        self.objects += other.objects
+        self.voxels_before += other.voxels_before
+        self.voxels_after += other.voxels_after
+        for mine, theirs in ((self.seconds, other.seconds), (self.exact_flops, other.exact_flops)):
+            for name, value in theirs.items():
+                mine[name] = mine.get(name, 0.0) + value
+        for name, counts in other.stages.items():
+            _add_fields(self.stages.setdefault(name, StageReport()), counts)
+        for name, flops in other.network_flops.items():
+            _add_fields(self.network_flops.setdefault(name, NetworkFlops()), flops)
+
     @property
     def voxels_kept(self) -> float:
         """Share of the voxels that aggregation left, 0..1."""
@@ -186,6 +199,11 @@ class Report:
         facts = [f"{name}: {text}" for name, text in savings_lines(self.savings())]
         facts += [f"note: {note}" for note in self.notes]
         return "\n".join([head, *lines, *facts, *([", ".join(tail)] if tail else [])])
+
+
+def _add_fields(total: Any, part: Any) -> None:
+    for name, value in vars(part).items():
+        setattr(total, name, getattr(total, name) + value)
 
 
 def _flops(part: NetworkFlops) -> dict[str, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +18,8 @@ from fastsam3d.pipeline.files import finite
 class OutputFolder:
     """Collects files in a hidden folder beside their final place and moves them there in `publish`.
 
-    A context manager: what was not published when it ends is removed, with the folders that it made.
+    A context manager: what was not published when it ends is removed, with the folders that it made. What a process
+    that was killed left there goes when the next one enters.
 
     Raises:
         UserError: on entering, if the folder cannot be made or written to.
@@ -24,7 +27,7 @@ class OutputFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
-        self.staging = self.path / f".partial-{os.getpid()}"
+        self.staging = self.path / f"{_partial_prefix()}{os.getpid()}"
         self._made: list[Path] = []
 
     def __enter__(self) -> OutputFolder:
@@ -32,6 +35,7 @@ class OutputFolder:
             missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
+            remove_leftovers(self.path)
             shutil.rmtree(self.staging, ignore_errors=True)
             self.staging.mkdir()
         except OSError as error:
@@ -84,6 +88,35 @@ class OutputFolder:
                 folder.rmdir()
             except OSError:
                 break
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes hidden folders that processes of this machine which are gone have left in an output folder.
+
+    Nothing else is touched: no link, no folder of another name, of a running process or of another machine.
+    """
+    name = re.compile(re.escape(_partial_prefix()) + r"([1-9][0-9]*)")
+    for path in folder.iterdir():
+        found = name.fullmatch(path.name)
+        if found and path.is_dir() and not path.is_symlink() and not _may_be_running(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _partial_prefix() -> str:
+    # With the machine's name: two that share a folder cannot see each other's processes.
+    return f".partial-{re.sub('[^A-Za-z0-9]', '-', platform.node())}-"
+
+
+def _may_be_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere this question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def json_text(value: Any) -> str:

@@ -6,8 +6,10 @@ attaches to one pipeline attaches to the other.
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -169,6 +171,17 @@ class Pipeline:
                 structures = self.decode_sparse_structures(latents, generators)
         seconds = {name: value / len(masks) for name, value in clock.seconds.items()}
         return [SampledStructure(s, g, seconds) for s, g in zip(structures, generators, strict=True)]
+
+    @contextmanager
+    def twins(self, count: int) -> Iterator[list[Pipeline]]:
+        """Other pipelines over the very same weights, so that several objects can run at once, each on its own.
+
+        For the length of a `with` block. What is attached to this pipeline may attach itself to them by replacing
+        this method.
+        """
+        networks = [self.models, *self.condition_embedders.values()]
+        tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
+        yield [copy.deepcopy(self, {id(tensor): tensor for tensor in tensors}) for _ in range(count)]
 
     def preprocess(self, image: Any, mask: Any, pointmap: Any = None) -> ConditionInputs:
         """Inputs of the condition embedders, on the pipeline's device. See `prepare_condition`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -85,3 +87,29 @@ def test_quiet_shows_no_progress(monkeypatch):
     with Console(quiet=True, stream=stream).progress():
         time.sleep(0.1)
     assert stream.getvalue() == ""
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from fastsam3d.cli.outputs import OutputFolder\n"
+        "with OutputFolder(sys.argv[1]) as folder:\n"
+        "    (folder / 'scene.glb').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    (left,) = tmp_path.iterdir()
+    prefix, gone = left.name.rsplit("-", 1)
+    running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    kept = [f"{prefix}-{running.pid}", f"{prefix}-{gone}.txt", f".partial-elsewhere-{gone}", ".partial", ".scene"]
+    try:
+        for name in kept:
+            (tmp_path / name).mkdir()
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (tmp_path / f"{prefix}-{2**22 + 1}").symlink_to(outside)  # above the highest number of a process
+        with OutputFolder(tmp_path):
+            assert not left.exists()
+    finally:
+        running.communicate(b"\n")
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "outside", f"{prefix}-{2**22 + 1}"}

@@ -24,7 +24,7 @@ class BallDecoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         axis = torch.arange(32, device=tokens.device) + 0.5 - 16
         x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
-        return (RADIUS - (x * x + y * y + z * z).sqrt())[None, None] + 0 * tokens.sum()
+        return (RADIUS - (x * x + y * y + z * z).sqrt())[None, None] + 0 * tokens.sum((1, 2))[:, None, None, None, None]
 
 
 def tiny(config: ModelConfig) -> ModelConfig:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ import trimesh
 import fastsam3d
 from fastsam3d.errors import UserError
 from fastsam3d.models.gaussian import Gaussian
+from fastsam3d.pipeline.pipeline import Pipeline
 from fastsam3d.pipeline.pose import Pose
 from fastsam3d.pipeline.preprocessing import prepare_condition, share_picture
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
-from fastsam3d.pipeline.scene import reconstruct_scene, suitable_batch
+from fastsam3d.pipeline.scene import reconstruct_scene, suitable_batch, suitable_workers
 from fastsam3d.pipeline.scene_composition import Scene, SceneObject
 from fastsam3d.pipeline.storage import load_reconstruction, save_reconstruction
 
@@ -89,8 +91,18 @@ def everything(item: SceneObject) -> list[np.ndarray]:
     return [mesh.vertices, mesh.faces, mesh.vertex_colors, *(t.numpy() for t in tensors)]
 
 
+@pytest.fixture(params=[1, 2], ids=["in turn", "side by side"])
+def threads(request):
+    """With two threads, two objects run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    assert torch.get_num_threads() == request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("preset", ["off", "balanced"])
-def test_a_batch_gives_what_single_runs_give(pipeline, picture, preset) -> None:
+def test_a_batch_gives_what_single_runs_give(pipeline, picture, preset, threads) -> None:
     image, masks = picture[0], places(3)
     with fastsam3d.accelerate(pipeline, preset):
         together = reconstruct_scene(pipeline, image, masks, batch=3, seed=3)
@@ -102,7 +114,7 @@ def test_a_batch_gives_what_single_runs_give(pipeline, picture, preset) -> None:
             assert np.allclose(a, b, atol=1e-3)
 
 
-def test_the_order_of_the_objects_and_an_interruption_change_no_byte(pipeline, picture) -> None:
+def test_the_order_of_the_objects_and_an_interruption_change_no_byte(pipeline, picture, threads) -> None:
     image, masks = picture[0], places(4)
     names = ["a", "b", "c", "d"]
     first = reconstruct_scene(pipeline, image, masks, names=names, batch=3)
@@ -121,6 +133,66 @@ def test_the_order_of_the_objects_and_an_interruption_change_no_byte(pipeline, p
                 assert a.tobytes() == b.tobytes()
 
 
+def test_one_object_that_fails_leaves_the_others_alone(pipeline, picture, threads, monkeypatch) -> None:
+    image, masks = picture[0], places(4)
+    sample, broken = pipeline.sample_slat, threading.Lock()
+
+    def fail_once(*args, **kwargs):
+        if broken.acquire(blocking=False):
+            raise RuntimeError("broken")
+        return sample(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "sample_slat", lambda self, *a, **k: fail_once(*a, **k))
+        scene = reconstruct_scene(pipeline, image, masks, batch=2)
+    assert list(scene.failures.values()) == ["RuntimeError: broken"]
+    assert len(scene.reconstructions) == 3
+
+
+def test_work_in_parallel_is_reported_and_leaves_no_trace(pipeline, picture, threads) -> None:
+    image, masks = picture[0], places(4)
+    before = set(vars(pipeline))
+    with fastsam3d.accelerate(pipeline, "balanced") as acceleration:
+        reconstruct_scene(pipeline, image, masks, batch=4)
+        together = acceleration.report()
+        acceleration.reset_report()
+        reconstruct_scene(pipeline, image, masks, batch=1)
+        alone = acceleration.report()
+    assert set(vars(pipeline)) == before
+    assert together.objects == 4
+    assert together.stages == alone.stages
+    assert together.network_flops["sparse_structure"] == alone.network_flops["sparse_structure"]
+    assert together.seconds.keys() == alone.seconds.keys()
+
+
+def test_twins_share_the_weights_and_nothing_else(pipeline, picture) -> None:
+    with fastsam3d.accelerate(pipeline, "balanced"), pipeline.twins(1) as (twin,):
+        for name, weight in pipeline.models.named_parameters():
+            assert twin.models.get_parameter(name) is weight
+        mine, other = pipeline.models["ss_generator"], twin.models["ss_generator"]
+        assert mine is not other
+        assert vars(other)["velocity"] is not vars(mine)["velocity"]
+        a, b = pipeline.run(*picture, seed=3), twin.run(*picture, seed=3)
+        assert a.mesh.vertices.tobytes() == b.mesh.vertices.tobytes()
+    assert other.velocity.__func__ is type(other).velocity
+
+
+def test_an_interruption_ends_what_runs_beside(pipeline, picture, threads) -> None:
+    image, masks = picture[0], places(4)
+    stages = []
+
+    def interrupt(item: SceneObject) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct_scene(
+            pipeline, image, masks, batch=2, on_object=interrupt, progress=lambda *step: stages.append(step)
+        )
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("object")]
+    objects = {name for name, stage, *_ in stages if stage == "structured_latent"}
+    assert len(objects) <= 2 * threads  # with two workers, one may have begun its next object meanwhile
+
+
 def test_a_batch_that_fails_falls_back_to_single_runs(pipeline, picture, monkeypatch) -> None:
     image, masks = picture[0], places(2)
     monkeypatch.setattr(pipeline, "sample_structures", lambda *a, **k: 1 / 0)
@@ -136,6 +208,7 @@ def test_batches_keep_to_a_memory_budget(pipeline) -> None:
     assert loaded.memory is not None
     loaded.memory = dataclasses.replace(loaded.memory, plan=dataclasses.replace(loaded.memory.plan, budget=2**33))
     assert suitable_batch(loaded) == 1
+    assert suitable_workers(loaded, 4) == 1
     # The official size: 4096.
     sizes = dataclasses.replace(pipeline.config.ss_generator, latent_resolution=16)
     pipeline.config = dataclasses.replace(pipeline.config, ss_generator=sizes)
