@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -42,7 +42,7 @@ class SideBySide:
         self.count = len(self._pipelines)
         self._reporting, self._stopped = threading.Lock(), threading.Event()
 
-    def map(self, works: Sequence[Work[Result]]) -> Iterator[Result]:
+    def map(self, works: Sequence[Work[Result]]) -> Generator[Result, None, None]:
         """Results in the order of the works.
 
         An exception of one of them is raised in its turn; then, or when the iteration is left, those that have not
