@@ -102,17 +102,3 @@ def structure_step(pipeline: Any, condition: Tensor) -> dict[str, Any]:
         results["graph error"] = str(error).splitlines()[0]
         torch.cuda.synchronize(device)
     return results
-
-
-def host_waits(function: Callable[[], Any]) -> int:
-    """How often a call made the host wait for the device, as PyTorch's synchronisation debug mode counts it."""
-    import warnings
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            function()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(entry.message) for entry in caught)

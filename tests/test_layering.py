@@ -16,10 +16,9 @@ MODULES = {
 
 MATHS = ("forecast", "spectral", "lattice")
 BASICS = ("errors", "config_files")
-ACCELERATION = (
-    *("acceleration", "session", "batching", "stacking", "config", "ledger", "savings", "report", "calibration"),
-    *("hosts", "techniques", "sites", "patching", *MATHS),
-)
+JOINT = ("acceleration", "session", "batching", "stacking", "config", "ledger", "report", "magcache_curves")
+"""What brings hosts and techniques together."""
+ACCELERATION = (*JOINT, "hosts", "techniques", "sites", "patching", "savings", *MATHS)
 MAY_IMPORT = {
     # Pure maths, and what both wings may use.
     "forecast": ("forecast",),
@@ -33,7 +32,7 @@ MAY_IMPORT = {
     # The acceleration wing: techniques know no pipeline; hosts know where things are in one, and no technique's policy.
     "techniques": ("techniques", "sites", "errors", *MATHS),
     "hosts": ("hosts", "techniques.base", "sites", "patching", "lattice", "models", "pipeline", *BASICS),
-    **dict.fromkeys(ACCELERATION[:9], (*ACCELERATION, *BASICS)),
+    **dict.fromkeys(JOINT, (*ACCELERATION, *BASICS)),
 }
 """Parts of the package below the command line, the demo and the evaluation, which see everything."""
 

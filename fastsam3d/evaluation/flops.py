@@ -34,15 +34,15 @@ class RunFlops:
         return sum(self.stages.values())
 
 
-def count_run(
+def run_flops(
     model: Any,
     voxels: Tensor | float,
     report: Report | None = None,
     *,
     formats: Sequence[str] = ("mesh",),
     layout: bool = True,
-) -> float:
-    """TFLOP of one reconstruction: what a `tflop` column of a table needs. Costs microseconds.
+) -> RunFlops:
+    """TFLOP of one reconstruction, stage by stage. Costs microseconds.
 
     Args:
         model: a native pipeline, or its `ModelConfig`.
@@ -60,20 +60,8 @@ def count_run(
     Example:
         >>> with accelerate(pipeline, "balanced") as acceleration:                     # doctest: +SKIP
         ...     result = pipeline.run(image, mask)
-        ...     tflop = count_run(pipeline, result.structure.coords, acceleration.report())
+        ...     tflop = run_flops(pipeline, result.structure.coords, acceleration.report()).total
     """
-    return run_flops(model, voxels, report, formats=formats, layout=layout).total
-
-
-def run_flops(
-    model: Any,
-    voxels: Tensor | float,
-    report: Report | None = None,
-    *,
-    formats: Sequence[str] = ("mesh",),
-    layout: bool = True,
-) -> RunFlops:
-    """The same stage by stage."""
     config = model if isinstance(model, ModelConfig) else model.config
     costs = ModelFlops(config)
     counts = VoxelCounts.of(voxels) if isinstance(voxels, Tensor) else VoxelCounts.shell(float(voxels))
@@ -108,7 +96,7 @@ def run_flops(
 
 
 def plain_passes(model: Any, stage: str) -> Passes:
-    """Passes of an untouched run: one a step, two where guidance is on. `model` as in `count_run`."""
+    """Passes of an untouched run: one a step, two where guidance is on. `model` as in `run_flops`."""
     if isinstance(model, ModelConfig):
         sampler = model.ss_sampler if stage == SPARSE_STRUCTURE else model.slat_sampler
         times = time_grid(sampler.inference_steps, sampler.rescale_t)[:-1]

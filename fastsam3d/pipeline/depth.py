@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,6 @@ FRAMES = {
 DECISIVE = 0.5
 """Correlation of a ray's direction with the pixel's position from which a frame is recognised."""
 
-DepthModel = Callable[[Any], np.ndarray]
-"""From a picture, uint8 `[H, W, 3]`, to its point map."""
-
 
 def camera_frame(points: np.ndarray) -> tuple[str, str, tuple[int, int, int]] | None:
     """The camera frame that a point map `[H, W, 3]` is given in, an entry of `FRAMES`; None where that is not clear.
@@ -58,7 +54,7 @@ def camera_frame(points: np.ndarray) -> tuple[str, str, tuple[int, int, int]] | 
 
 
 class Moge:
-    """MoGe as a `DepthModel`.
+    """MoGe as a depth model: called with a picture, uint8 `[H, W, 3]`, it gives its point map `[H, W, 3]`.
 
     Args:
         model: a `MoGeModel` of MoGe's version 1, in place and in evaluation mode.

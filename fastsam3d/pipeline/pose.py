@@ -25,11 +25,6 @@ def rotation_6d_to_matrix(rotation: Tensor) -> Tensor:
     return torch.stack([b1, b2, torch.linalg.cross(b1, b2)], dim=-1)
 
 
-def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
-    """First two columns. `[..., 3, 3] -> [..., 6]`; inverse of `rotation_6d_to_matrix` on rotations."""
-    return torch.cat([matrix[..., 0], matrix[..., 1]], dim=-1)
-
-
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
     """Rotation matrix of a quaternion (w, x, y, z) of any length but zero. `[..., 4] -> [..., 3, 3]`.
 
@@ -131,16 +126,3 @@ def decode_pose(latents: Mapping[str, Tensor], scene_scale: Tensor, scene_shift:
         translation=translation * scene_scale + scene_shift,
         scale=scale * scene_scale,
     )
-
-
-def encode_pose(pose: Pose, scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig) -> dict[str, Tensor]:
-    """Inverse of `decode_pose`: the latents that it reads, `[1, 1, 6]` and twice `[1, 1, 3]`."""
-    scene_scale, scene_shift = scene_scale.reshape(3), scene_shift.reshape(3)
-    rotation = matrix_to_rotation_6d(quaternion_to_matrix(pose.rotation))
-    values = {
-        "6drotation_normalized": (rotation - torch.tensor(config.rotation_mean)) / torch.tensor(config.rotation_std),
-        "translation": ((pose.translation - scene_shift) / scene_scale - torch.tensor(config.translation_mean))
-        / torch.tensor(config.translation_std),
-        "scale": ((pose.scale / scene_scale).log() - config.scale_mean) / config.scale_std,
-    }
-    return {name: value.reshape(1, 1, -1) for name, value in values.items()}

@@ -11,14 +11,14 @@ Both rest in half precision, under autocast, and where gradients are wanted.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Forward = Callable[..., Any]
+from fastsam3d.sites import Forward
+
 LAYOUT = torch.channels_last_3d
 
 

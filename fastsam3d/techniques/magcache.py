@@ -6,7 +6,7 @@ after so many skips. A skipped pass reuses the last change of the whole stack of
 curve (acceleration fact sheet, section 5.4; threshold 0.06, 3 skips, nothing in the first fifth: as published).
 
 A curve belongs to one model, one stage and one guidance branch. For another number of steps it is resampled; for
-another model measure it, see `fastsam3d.calibration`.
+another model measure it, see `fastsam3d.magcache_curves`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MagCacheConfig(TechniqueConfig):
             if self.stages in ("both", stage) and not all(getattr(self, name) for name in CURVES[stage]):
                 raise UserError(
                     f"magcache has no curve for the {stage} stage: begin from acceleration=magcache, whose curves are "
-                    f"those of the mini, or measure {' and '.join(CURVES[stage])} with fastsam3d.calibration."
+                    f"those of the mini, or measure {' and '.join(CURVES[stage])} with fastsam3d.magcache_curves."
                 )
 
 

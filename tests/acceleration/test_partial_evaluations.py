@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fastsam3d.acceleration import accelerate
-from fastsam3d.calibration import magcache_ratios
 from fastsam3d.config import load_preset, preset_info
 from fastsam3d.config_files import preset_names
 from fastsam3d.hosts import find_host
 from fastsam3d.hosts.native_evaluation import evaluator
 from fastsam3d.hosts.partial_streams import PartialStreams
+from fastsam3d.magcache_curves import magcache_ratios
 from fastsam3d.patching import Patches
 from fastsam3d.sites import EvaluationState
 from fastsam3d.techniques.base import SPARSE_STRUCTURE, STRUCTURED_LATENT

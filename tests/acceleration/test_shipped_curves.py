@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import fastsam3d
-from fastsam3d.calibration import magcache_ratios
 from fastsam3d.config import load_preset
 from fastsam3d.config_files import config_directory
+from fastsam3d.magcache_curves import magcache_ratios
 
 EXAMPLES = config_directory().parent / "examples"
 
@@ -33,5 +33,5 @@ def test_magcache_curves_belong_to_the_shipped_weights():
         assert len(known) == len(curve)
         # Two objects against the mean of six: a few thousandths apart; other weights are hundredths.
         assert statistics.mean(abs(a - b) for a, b in zip(known, curve, strict=True)) < 0.01, (
-            f"{name} is stale: measure it again with fastsam3d.calibration and write it to acceleration/magcache.yaml"
+            f"{name} is stale: measure it with fastsam3d.magcache_curves and write it to acceleration/magcache.yaml"
         )

@@ -9,7 +9,7 @@ import torch
 
 from fastsam3d.__main__ import main
 from fastsam3d.config import load_preset
-from fastsam3d.evaluation.flops import count_run, plain_passes, run_flops
+from fastsam3d.evaluation.flops import plain_passes, run_flops
 from fastsam3d.evaluation.flops_command import render
 from fastsam3d.evaluation.flops_counting import NetworkCounter, ShallowCounter
 from fastsam3d.evaluation.flops_plan import Planner
@@ -47,7 +47,7 @@ def test_default_runs(official):
     plain = run_flops(official, 10_000).stages
     assert plain["sparse_structure"] == pytest.approx(400, rel=SHEET)
     assert plain["structured_latent"] == pytest.approx(169, rel=SHEET)
-    assert count_run(official, 10_000, formats=()) == pytest.approx(4.76 + 400 + 0.81 + 4.16 + 169, rel=SHEET)
+    assert run_flops(official, 10_000, formats=()).total == pytest.approx(4.76 + 400 + 0.81 + 4.16 + 169, rel=SHEET)
 
 
 def test_counted_networks_agree_with_the_formulas():
