@@ -78,27 +78,60 @@ class KeptTensors(Protocol):
         """Begins a run."""
 
 
-@dataclass
-class _Inputs:
-    """Static buffers; graphs of equal shapes share them."""
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation that is asked for.
 
-    state: dict[str, Tensor]
-    time: Tensor
+    Attributes:
+        passes: reads nothing that changes within a run but its arguments, which are the next three.
+        x, time, condition: state by modality, flow time, condition tokens `[B, L, C]`.
+        branches: guidance branches that it runs.
+        kind: all else that makes it another computation, such as both branches in one pass.
+        ahead: further evaluations like it that the run may yet make.
+    """
+
+    passes: Passes
+    x: Mapping[str, Tensor]
+    time: float
     condition: Tensor
-    source: Tensor | None = None  # the condition that was copied last
+    branches: frozenset[str]
+    kind: Hashable
+    ahead: int
 
-    def fill(self, state: Mapping[str, Tensor], time: float, condition: Tensor) -> None:
-        for name, buffer in self.state.items():
-            buffer.copy_(state[name])
-        self.time.fill_(time)
-        if self.source is not condition:
-            self.condition.copy_(condition)
-            self.source = condition
+    @property
+    def shapes(self) -> Hashable:
+        """Shapes, types and places of its inputs."""
+        return tuple((name, _shape(value)) for name, value in {**self.x, "": self.condition}.items())
+
+    @property
+    def key(self) -> Hashable:
+        """Everything but values that decides what is computed, the modes of PyTorch among it."""
+        kind = self.condition.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return self.kind, self.branches, self.shapes, autocast, torch.is_inference_mode_enabled()
+
+
+class _Inputs:
+    """Static buffers of the shapes of an evaluation."""
+
+    def __init__(self, like: Evaluation) -> None:
+        self.shapes = like.shapes, torch.is_inference_mode_enabled()
+        self.x = {name: torch.empty(v.shape, dtype=v.dtype, device=v.device) for name, v in like.x.items()}
+        self.time = torch.empty(1, dtype=torch.float64, device=like.condition.device)
+        self.condition = torch.empty_like(like.condition)
+        self.source: Tensor | None = None  # the condition that was copied last
+
+    def fill(self, asked: Evaluation) -> None:
+        for name, buffer in self.x.items():
+            buffer.copy_(asked.x[name])
+        self.time.fill_(asked.time)
+        if self.source is not asked.condition:
+            self.condition.copy_(asked.condition)
+            self.source = asked.condition
 
 
 @dataclass
 class _Graph:
-    inputs: _Inputs
     recording: Replayable
     read: tuple[Tensor, ...]  # tensors of others that it reads: kept alive, and compared by identity
 
@@ -107,7 +140,8 @@ class GraphReplay:
     """Evaluations of one stage's network, replayed where that is worth it.
 
     Memory, until `release`: static inputs, keys and values of the condition, and the activations of one evaluation
-    (`fastsam3d.pipeline.memory` counts them).
+    (`fastsam3d.pipeline.memory` counts them). Recordings are of one set of shapes at a time, and of one object:
+    several at once give the card enough to do.
 
     Args:
         stage: its name, for messages.
@@ -131,7 +165,7 @@ class GraphReplay:
         """Why everything runs as ever, or None."""
         self.recorded = self.replayed = self.ordinary = 0
         self._graphs: dict[Hashable, _Graph] = {}
-        self._inputs: dict[Hashable, _Inputs] = {}
+        self._inputs: _Inputs | None = None
         self._behind: Counter[Hashable] = Counter()
         self._fingerprint: tuple[Any, ...] = ()
         self._condition: Tensor | None = None
@@ -141,12 +175,22 @@ class GraphReplay:
         """Begins a run: what is kept for it has to be computed first."""
         self._condition = None
         self._fresh.clear()
-        for inputs in self._inputs.values():
-            inputs.source = None
+        if self._inputs is not None:
+            self._inputs.source = None
 
     def finish(self) -> None:
         """Ends a run. Graphs stay for the next object."""
         self.start()
+
+    def release(self) -> None:
+        """Drops all graphs and their memory."""
+        recorded, self._inputs = len(self._graphs) > 0 or self._inputs is not None, None
+        self._graphs.clear()
+        self._behind.clear()
+        for kept in self._kept:
+            kept.hold(False)
+        if recorded:
+            self.capture.release()
 
     def reset_counts(self) -> None:
         """Sets what `note` tells to zero."""
@@ -159,62 +203,38 @@ class GraphReplay:
         total = self.replayed + self.ordinary
         return f"CUDA graphs in {self.stage}: {self.replayed} of {total} evaluations replayed, {self.recorded} recorded"
 
-    def run(
-        self,
-        passes: Passes,
-        x: Mapping[str, Tensor],
-        time: float,
-        condition: Tensor,
-        *,
-        branches: frozenset[str],
-        kind: Hashable,
-        ahead: int,
-    ) -> Outputs:
-        """The result of `passes(x, time, condition)`, by a replay where there is one; nobody else writes to it later.
-
-        Args:
-            passes: reads nothing that changes within a run but its arguments.
-            branches: guidance branches that it runs.
-            kind: all else that makes it another computation, such as both branches in one pass.
-            ahead: evaluations of this kind that the run may yet make.
-        """
-        key = (kind, branches, _surroundings(condition.device), _shapes(x), _shape(condition))
-        graph = None if torch.is_grad_enabled() else self._ready(key, passes, x, time, condition, branches, ahead)
-        if graph is None:
-            self.ordinary += 1
-            self._behind[key] += 1
-            result = passes(dict(x), time, condition)
-            self._fresh |= branches
-            return result
-        graph.inputs.fill(x, time, condition)
+    def run(self, asked: Evaluation) -> Outputs:
+        """The result of an evaluation, by a replay where there is one; nobody else writes to it later."""
+        graph = self._ready(asked)
+        if graph is None or self._inputs is None:
+            return self._ordinary(asked)
+        self._inputs.fill(asked)
         graph.recording.replay()
         self.replayed += 1
         return tuple({name: value.clone() for name, value in part.items()} for part in graph.recording.outputs)
 
-    def _ready(
-        self,
-        key: Hashable,
-        passes: Passes,
-        x: Mapping[str, Tensor],
-        time: float,
-        condition: Tensor,
-        branches: frozenset[str],
-        ahead: int,
-    ) -> _Graph | None:
+    def _ordinary(self, asked: Evaluation) -> Outputs:
+        self.ordinary += 1
+        self._behind[asked.key] += 1
+        result = asked.passes(dict(asked.x), asked.time, asked.condition)
+        self._fresh |= asked.branches
+        present = {id(tensor) for tensor in self._tensors()}
+        if any(id(tensor) not in present for graph in self._graphs.values() for tensor in graph.read):
+            self.release()  # values of another shape are kept now, and nobody needs to hold the old ones as well
+        return result
+
+    def _ready(self, asked: Evaluation) -> _Graph | None:
         """The graph to be replayed, recorded now if need be; None where the evaluation runs as ever."""
-        if self.refusal is not None:
+        if self.refusal is not None or torch.is_grad_enabled() or len(asked.condition) > 1:
             return None
-        if self._condition is not condition:
-            self._begin(condition)
-        if not branches <= self._fresh:
+        if self._condition is not asked.condition:
+            self._begin(asked.condition)
+        if not asked.branches <= self._fresh:
             return None  # keys and values of this object are not there yet
-        graph = self._graphs.get(key)
-        if graph is not None and not self._still_kept(graph.read):
-            self.release()
-            graph = None
-        if graph is None and self._behind[key] + ahead >= WORTHWHILE:
-            graph = self._record(key, passes, x, time, condition)
-        return graph
+        key = asked.key
+        if key not in self._graphs and self._behind[key] + asked.ahead >= WORTHWHILE:
+            self._record(asked)
+        return self._graphs.get(key)
 
     def _begin(self, condition: Tensor) -> None:
         self._condition = condition
@@ -224,71 +244,39 @@ class GraphReplay:
             self.release()
             self._fingerprint = fingerprint
 
-    def _record(
-        self, key: Hashable, passes: Passes, x: Mapping[str, Tensor], time: float, condition: Tensor
-    ) -> _Graph | None:
+    def _record(self, asked: Evaluation) -> None:
         state, own_time = self.state, self.state.time
         # What looks time up by its number, such as the time tables, computes from the tensor instead.
         state.time = None
         try:
-            inputs = self._static(x, condition)
-            inputs.fill(x, time, condition)
-            recording = self.capture.record(lambda: passes(dict(inputs.state), inputs.time, inputs.condition))
+            inputs = self._static(asked)
+            inputs.fill(asked)
+            recording = self.capture.record(lambda: asked.passes(dict(inputs.x), inputs.time, inputs.condition))
         except Exception as error:  # whatever a driver, a compiler or an allocator may raise
-            self.refusal = f"recording failed ({type(error).__name__}: {_first_line(error)}); evaluations run as ever"
+            reason = next(iter(str(error).splitlines()), "no reason given")
+            self.refusal = f"recording failed ({type(error).__name__}: {reason}); evaluations run as ever"
             logger.warning("CUDA graphs, %s: %s", self.stage, self.refusal)
             self.release()
             for kept in self._kept:
                 kept.start()  # nothing that a recording began to compute is taken for a result
-            return None
+            return
         finally:
             state.time = own_time
         for kept in self._kept:
             kept.hold(True)
         self.recorded += 1
-        graph = self._graphs[key] = _Graph(inputs, recording, self._tensors())
-        return graph
+        self._graphs[asked.key] = _Graph(recording, self._tensors())
 
-    def _static(self, x: Mapping[str, Tensor], condition: Tensor) -> _Inputs:
-        shape = (_shapes(x), _shape(condition), torch.is_inference_mode_enabled())
-        if shape not in self._inputs:
-            state = {name: torch.empty_like(value, memory_format=torch.contiguous_format) for name, value in x.items()}
-            time = torch.empty(1, dtype=torch.float64, device=condition.device)
-            self._inputs[shape] = _Inputs(state, time, torch.empty_like(condition))
-        return self._inputs[shape]
+    def _static(self, asked: Evaluation) -> _Inputs:
+        if self._inputs is None or self._inputs.shapes != (asked.shapes, torch.is_inference_mode_enabled()):
+            if self._inputs is not None:
+                self.release()
+            self._inputs = _Inputs(asked)
+        return self._inputs
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return tuple(tensor for kept in self._kept for tensor in kept.tensors())
 
-    def _still_kept(self, read: Iterable[Tensor]) -> bool:
-        present = {id(tensor) for tensor in self._tensors()}
-        return all(id(tensor) in present for tensor in read)
-
-    def release(self) -> None:
-        """Drops all graphs and their memory."""
-        had_any = bool(self._graphs or self._inputs)
-        self._graphs.clear()
-        self._inputs.clear()
-        for kept in self._kept:
-            kept.hold(False)
-        if had_any:
-            self.capture.release()
-
 
 def _shape(x: Tensor) -> Hashable:
     return tuple(x.shape), x.dtype, x.device
-
-
-def _shapes(x: Mapping[str, Tensor]) -> Hashable:
-    return tuple((name, _shape(value)) for name, value in x.items())
-
-
-def _surroundings(device: torch.device) -> Hashable:
-    """Modes of PyTorch that change what is computed."""
-    kind = device.type
-    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return autocast, torch.is_inference_mode_enabled()
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "no reason given")

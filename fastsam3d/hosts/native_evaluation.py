@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fastsam3d.hosts.base import Session
-from fastsam3d.hosts.graph_replay import Outputs
+from fastsam3d.hosts.graph_replay import Evaluation, Outputs
 from fastsam3d.hosts.subset import spread
 from fastsam3d.sites import BOTH, CONDITIONAL, UNCONDITIONAL
 from fastsam3d.techniques.base import LATENT, SHAPE, GuidedVelocity
@@ -70,13 +70,15 @@ def evaluator(
             else:
                 step_size = generator.inference_steps if getattr(generator, "shortcut", False) else None
                 parts = session.replay.run(
-                    passes,
-                    own,
-                    time,
-                    condition,
-                    branches=frozenset((CONDITIONAL, UNCONDITIONAL) if guided else (CONDITIONAL,)),
-                    kind=(together, step_size),
-                    ahead=sum(later > time and guidance.is_guided(later) == guided for later in state.times),
+                    Evaluation(
+                        passes,
+                        own,
+                        time,
+                        condition,
+                        branches=frozenset((CONDITIONAL, UNCONDITIONAL) if guided else (CONDITIONAL,)),
+                        kind=(together, step_size),
+                        ahead=sum(later > time and guidance.is_guided(later) == guided for later in state.times),
+                    )
                 )
         finally:
             state.end_evaluation()

@@ -12,7 +12,7 @@ import torch
 from graph_stand_in import StandIn
 
 from fastsam3d.acceleration import accelerate
-from fastsam3d.hosts.graph_replay import WORTHWHILE, GraphReplay
+from fastsam3d.hosts.graph_replay import WORTHWHILE, Evaluation, GraphReplay
 from fastsam3d.sites import CONDITIONAL, EvaluationState
 
 GRAPHS = {"exact.cuda_graphs": True}
@@ -117,7 +117,7 @@ def test_whole_objects_and_batches(make_pipeline, stand_in):
     masks = [mask for _, mask in pictures(2)]
     image = next(pictures(1))[0]
     with accelerate(reference, "balanced"), accelerate(pipeline, "balanced", **GRAPHS) as acceleration:
-        for _ in range(2):  # one object, two at once, and again: each kind has a recording of its own
+        for _ in range(2):  # one object, two at once (which run as ever, and leave no stale keys behind), and again
             expected, actual = reference.run(image, masks[0]), pipeline.run(image, masks[0])
             close(actual.structure.latents, expected.structure.latents, 1e-4)
             torch.testing.assert_close(actual.feats, expected.feats, rtol=1e-3, atol=1e-3)
@@ -235,9 +235,9 @@ class Doubled:
 def replayed(network, replay, value, time, condition):
     x = {"shape": torch.full((1, 3), value)}
     network.time = time
-    options = {"branches": frozenset({CONDITIONAL}), "kind": None, "ahead": WORTHWHILE}
     with torch.no_grad():
-        return replay.run(network, x, time, condition, **options)[0]["shape"]
+        asked = Evaluation(network, x, time, condition, frozenset({CONDITIONAL}), None, ahead=WORTHWHILE)
+        return replay.run(asked)[0]["shape"]
 
 
 def test_inputs_are_read_and_outputs_handed_over_anew():
@@ -253,11 +253,15 @@ def test_inputs_are_read_and_outputs_handed_over_anew():
     other = torch.full((1, 2), 5.0)
     assert [float(replayed(network, replay, 1.0, 0.5, other)[0, 0]) for _ in range(2)] == [12.5, 12.5]
     assert (replay.ordinary, replay.recorded, replay.replayed) == (2, 1, 5)
-    # Another shape has a recording of its own; the first still serves.
+    # Another shape takes the place of the first, so that memory does not grow with the number of shapes.
     longer = torch.ones(1, 3)
     assert [float(replayed(network, replay, 1.0, 0.5, longer)[0, 0]) for _ in range(2)] == [5.5, 5.5]
     assert [float(replayed(network, replay, 1.0, 0.5, condition)[0, 0]) for _ in range(2)] == [4.5, 4.5]
-    assert replay.recorded == 2
+    assert (replay.recorded, len(replay._graphs), replay.capture.released) == (3, 1, 2)
+    # Several objects at once run as ever.
+    two = torch.ones(2, 2)
+    assert [float(replayed(network, replay, 1.0, 0.5, two)[0, 0]) for _ in range(3)] == [6.5, 6.5, 6.5]
+    assert replay.recorded == 3
 
 
 def test_the_stand_in_shows_what_a_graph_would_get_wrong():
@@ -275,7 +279,7 @@ def test_the_stand_in_shows_what_a_graph_would_get_wrong():
 
 def test_with_gradients_nothing_is_recorded():
     replay, network = GraphReplay(STAGE, EvaluationState(), StandIn(), lambda: ()), Doubled()
-    options = {"branches": frozenset({CONDITIONAL}), "kind": None, "ahead": 50}
     for _ in range(3):
-        replay.run(network, {"shape": torch.ones(1, 3)}, 0.5, torch.ones(1, 2), **options)
+        x, condition = {"shape": torch.ones(1, 3)}, torch.ones(1, 2)
+        replay.run(Evaluation(network, x, 0.5, condition, frozenset({CONDITIONAL}), None, ahead=50))
     assert (replay.ordinary, replay.replayed) == (3, 0)
