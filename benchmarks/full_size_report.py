@@ -29,7 +29,7 @@ class Run:
         voxels_kept: share that aggregation left.
         evaluations, tokens_kept: of the network, by sampled stage.
         faces: of the extracted surface.
-        recording_seconds: with CUDA graphs, of the object before this one, which recorded them.
+        recording_seconds: with CUDA graphs, of the first object before this one, which recorded.
         notes: what the report says about savings that this pipeline allows or not.
     """
 
@@ -59,7 +59,7 @@ def console_line(run: Run) -> str:
     stages = ", ".join(f"{name} {seconds:.3f}" for name, seconds in run.stage_seconds.items())
     graphs = "".join(f" | {note}" for note in run.notes if "graphs" in note)
     if run.recording_seconds is not None:
-        graphs += f", recording object {run.recording_seconds:.3f} s"
+        graphs += f", the first object, which recorded, {run.recording_seconds:.3f} s"
     return (
         f"round {run.round} {run.method} {run.voxels} voxels: {run.seconds:.3f} s, {run.tflop:.0f} TFLOP, "
         f"{run.tflop / run.seconds:.0f} TFLOP/s{peak}, evaluations {list(run.evaluations.values())}, "
@@ -120,7 +120,7 @@ def _graphs(timed: Sequence[Run]) -> str | None:
     if not recording:
         return None
     notes = [note for note in timed[-1].notes if "CUDA graphs" in note]
-    return "; ".join([*notes, f"the object before, which records, {median(recording):.2f} s"])
+    return "; ".join([*notes, f"the first object, which records, {median(recording):.2f} s"])
 
 
 def markdown(content: Mapping[str, Any]) -> str:
