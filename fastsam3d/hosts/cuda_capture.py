@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from fastsam3d.hosts.graph_replay import Outputs
+
+_recording = threading.Lock()
+"""PyTorch allows one recording at a time in a process."""
 
 
 @functools.cache
@@ -55,7 +59,7 @@ class CudaCapture:
         Raises:
             RuntimeError: it waits for the device or copies from the host, which cannot be recorded, or memory ran out.
         """
-        with torch.cuda.device(self.device):
+        with _recording, torch.cuda.device(self.device):
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             stream = recording_stream(torch.cuda.current_device())
