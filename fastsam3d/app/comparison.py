@@ -141,7 +141,8 @@ def run_once(
     names = [f"object_{number}" for number in range(len(request.masks))]
 
     def progress(name: str, stage: str, done: int, total: int) -> None:
-        report(Progress(config.name, seed, index, runs, names.index(name), len(names), stage, done, total))
+        first = name.split(", ")[0]  # of a batch
+        report(Progress(config.name, seed, index, runs, names.index(first), len(names), stage, done, total))
 
     with warnings.catch_warnings():
         # Shown in the page instead.

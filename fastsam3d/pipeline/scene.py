@@ -88,7 +88,8 @@ def reconstruct_scene(
     picture = pipeline.share_picture(image, pointmap)
     done = {name: SceneObject(name, result) for name, result in (finished or {}).items() if name in labels}
     order = sorted(range(len(masks)), key=lambda index: (_content(masks[index]), labels[index]))
-    with side_by_side(pipeline, suitable_workers(pipeline, size)) as workers:
+    # By the number of masks and not of objects that are missing, so that going on with a scene changes nothing.
+    with side_by_side(pipeline, min(suitable_workers(pipeline, size), len(masks))) as workers:
         for batches in _rounds(order, size, workers.count):
             todo = [own for own in batches if any(labels[index] not in done for index in own)]
             sampling = [
@@ -96,12 +97,12 @@ def reconstruct_scene(
                 for own in todo
             ]
             with closing(workers.map(sampling)) as results:
-                sampled = list(itertools.chain.from_iterable(results))
+                sampled = dict(zip(itertools.chain(*todo), itertools.chain(*results), strict=True))
             running = []
-            for index, structure in zip(itertools.chain.from_iterable(todo), sampled, strict=True):
-                options = {"seed": seed, "formats": formats, "sampled": structure}
-                report = None if progress is None else _named(progress, labels[index])
+            for index in _longest_first(sampled):
                 if labels[index] not in done:
+                    options = {"seed": seed, "formats": formats, "sampled": sampled[index]}
+                    report = None if progress is None else _named(progress, labels[index])
                     running.append(partial(_object, labels[index], (picture, masks[index]), options, report))
             # Closed whatever happens here, so that nothing runs on behind an interrupted scene.
             with closing(workers.map(running)) as items:
@@ -183,6 +184,11 @@ def _rounds(order: Sequence[int], size: int, workers: int) -> list[list[Sequence
     bounds = [len(order) * number // count for number in range(count + 1)]
     batches = [order[low:high] for low, high in itertools.pairwise(bounds)]
     return [batches[first : first + workers] for first in range(0, count, workers)]
+
+
+def _longest_first(sampled: Mapping[int, SampledStructure | None]) -> list[int]:
+    """In the order in which workers finish together: the more voxels, the longer it takes. Unknown ones first."""
+    return sorted(sampled, key=lambda i: -(2**62 if (s := sampled[i]) is None else len(s.structure.coords)))
 
 
 def _object(

@@ -20,7 +20,7 @@ from fastsam3d.pipeline.pipeline import Pipeline
 from fastsam3d.pipeline.pose import Pose
 from fastsam3d.pipeline.preprocessing import prepare_condition, share_picture
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
-from fastsam3d.pipeline.scene import reconstruct_scene, suitable_batch, suitable_workers
+from fastsam3d.pipeline.scene import _rounds, reconstruct_scene, suitable_batch, suitable_workers
 from fastsam3d.pipeline.scene_composition import Scene, SceneObject
 from fastsam3d.pipeline.storage import load_reconstruction, save_reconstruction
 
@@ -131,6 +131,17 @@ def test_the_order_of_the_objects_and_an_interruption_change_no_byte(pipeline, p
             (same,) = [entry for entry in other.objects if entry.name == item.name]
             for a, b in zip(everything(item), everything(same), strict=True):
                 assert a.tobytes() == b.tobytes()
+
+
+def test_batches_are_even_and_keep_the_workers_busy() -> None:
+    def sizes(count: int, size: int, workers: int) -> list[list[int]]:
+        return [[len(batch) for batch in batches] for batches in _rounds(range(count), size, workers)]
+
+    assert sizes(6, 8, 2) == [[3, 3]]
+    assert sizes(9, 8, 1) == [[4], [5]]
+    assert sizes(27, 8, 2) == [[6, 7], [7, 7]]
+    assert sizes(3, 1, 1) == [[1], [1], [1]]
+    assert sizes(2, 8, 4) == [[1, 1]]
 
 
 def test_one_object_that_fails_leaves_the_others_alone(pipeline, picture, threads, monkeypatch) -> None:
