@@ -7,7 +7,6 @@ attaches to one pipeline attaches to the other.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from fastsam3d.errors import UserError
 from fastsam3d.models.config import ModelConfig
-from fastsam3d.models.voxels import downsample_sparse_structure, drop_fragments, split_interior
 from fastsam3d.pipeline.memory import MemoryLimit
+from fastsam3d.pipeline.noise import latent_noise, structure_noise
+from fastsam3d.pipeline.occupancy import structure_of
 from fastsam3d.pipeline.pose import NoPose, Pose, decode_pose
 from fastsam3d.pipeline.preprocessing import (
     ConditionInputs,
@@ -31,12 +31,7 @@ from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, SampledStruc
 from fastsam3d.pipeline.residency import Residency, Resident
 from fastsam3d.pipeline.timing import Progress, StageClock, recording, stage, step_reporter
 
-logger = logging.getLogger(__name__)
-
 FORMATS = ("mesh", "gaussian")
-FALLBACK_FRACTION = 1 / 64
-"""Share of the grid that is taken, highest logits first, where no voxel is occupied."""
-
 EMBEDDERS = {"sparse_structure": "ss_condition_embedder", "structured_latent": "slat_condition_embedder"}
 TIMED_EMBEDDING = {"sparse_structure": "ss_condition", "structured_latent": "slat_condition"}
 
@@ -222,17 +217,9 @@ class Pipeline:
         """Latents of as many objects as there are generators; `condition [B, L, C]`."""
         sampler: Any = self.models["ss_generator"]
         with stage("sparse_structure"), self.residency.using("ss_generator"), self._mixed_precision():
-            shapes = sampler.reverse_fn.backbone.latent_shapes(1)
-            drawn = [
-                {name: torch.randn(shapes[name], generator=generator) for name in sorted(shapes)}
-                for generator in generators
-            ]
-            noise = {
-                name: self.config.ss_sampler.noise_scale
-                * torch.cat([own[name] for own in drawn]).to(self.device)
-                for name in sorted(shapes)
-                if layout or name == "shape"
-            }
+            drawn = structure_noise(sampler.reverse_fn.backbone.latent_shapes(1), generators)
+            scale = self.config.ss_sampler.noise_scale
+            noise = {name: scale * v.to(self.device) for name, v in drawn.items() if layout or name == "shape"}
             return sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
 
     @torch.no_grad()
@@ -253,26 +240,17 @@ class Pipeline:
     ) -> list[SparseStructure]:
         """The same of a batch, with a generator for each object.
 
-        One pass of the decoder for all: PyTorch's fast 3D convolution on a CPU takes batches of more than one, and is
-        three times as fast an object.
+        One pass of the decoder for all: on a CPU PyTorch takes its fast 3D convolution for batches of more than one, which
+        is three times as fast an object as the other (the exact savings take it for single objects too).
         """
         with self.residency.using("ss_decoder"), self._mixed_precision():
             logits = self.models["ss_decoder"](latents["shape"]).float()
         # Copies, so that no object keeps the tensors of the whole batch alive.
-        return [
-            self._voxels({k: v[i : i + 1].clone() for k, v in latents.items()}, logits[i : i + 1].clone(), generator)
-            for i, generator in enumerate(generators)
+        parts = [
+            ({name: value[i : i + 1].clone() for name, value in latents.items()}, logits[i : i + 1].clone())
+            for i in range(len(generators))
         ]
-
-    def _voxels(
-        self, latents: dict[str, Tensor], logits: Tensor, generator: torch.Generator | None
-    ) -> SparseStructure:
-        occupied = drop_fragments(occupied_voxels(logits), self.config.minimum_component_share)
-        shell, inside = split_interior(occupied, self.config.downsample_ss_dist)
-        coords, factor = downsample_sparse_structure(shell, self.config.max_voxels, generator=generator)
-        # On a halved grid the dropped voxels have no counterpart; the surface is then taken without them.
-        interior = inside if self.config.interior_is_inside and factor == 1 else inside[:0]
-        return SparseStructure(latents, logits, coords, interior, factor)
+        return [structure_of(*own, self.config, one) for own, one in zip(parts, generators, strict=True)]
 
     def decode_pose(self, latents: Mapping[str, Tensor], inputs: ConditionInputs) -> Pose:
         """Layout latents to a pose in the camera frame."""
@@ -294,13 +272,8 @@ class Pipeline:
         channels = len(self.config.slat_mean)
         with stage("structured_latent"), self.residency.using("slat_generator"), self._mixed_precision():
             coords = structure.coords
-            if self.config.noise_by_place:
-                side = self.config.resolution
-                grid = torch.randn((side, side, side, channels), generator=generator)
-                x, y, z = coords[:, 1:].long().cpu().unbind(dim=1)
-                noise = grid[x, y, z]
-            else:
-                noise = torch.randn((len(coords), channels), generator=generator)
+            side = self.config.resolution if self.config.noise_by_place else None
+            noise = latent_noise(coords, channels, generator, side)
             progress = step_reporter("structured_latent")
             noise = self.config.slat_sampler.noise_scale * noise[None].to(self.device)
             feats = sampler.sample(noise, condition, coords, progress=progress)[0].float()
@@ -364,30 +337,3 @@ class Pipeline:
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
-
-
-def occupied_voxels(logits: Tensor) -> Tensor:
-    """Voxels with a positive logit, int32 `[N, 4]` (batch, x, y, z) in lexicographic order.
-
-    Where there is none, the highest logits are taken and a warning is logged: an object whose occupancy is
-    unsure everywhere still shows what the network favours.
-
-    Args:
-        logits: `[1, 1, R, R, R]`.
-
-    Raises:
-        UserError: logits are not finite.
-    """
-    if not torch.isfinite(logits).all():
-        raise UserError(
-            "The sparse structure is not finite: the weights are damaged or overflow in half precision. "
-            "Load the weights again, or run in float32."
-        )
-    occupied = logits[:, 0] > 0
-    if not occupied.any():
-        count = max(1, int(logits.numel() * FALLBACK_FRACTION))
-        logger.warning("no voxel is occupied; taking the %d highest of %d logits", count, logits.numel())
-        occupied = torch.zeros_like(occupied).flatten()
-        occupied[logits.flatten().topk(count).indices] = True
-        occupied = occupied.view_as(logits[:, 0])
-    return torch.argwhere(occupied).int()

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.pipeline import Pipeline, occupied_voxels
+from fastsam3d.pipeline.occupancy import occupied_voxels
+from fastsam3d.pipeline.pipeline import Pipeline
 from fastsam3d.pipeline.timing import STAGES
 
 
