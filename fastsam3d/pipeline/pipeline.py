@@ -240,8 +240,8 @@ class Pipeline:
     ) -> list[SparseStructure]:
         """The same of a batch, with a generator for each object.
 
-        One pass of the decoder for all: on a CPU PyTorch takes its fast 3D convolution for batches of more than one, which
-        is three times as fast an object as the other (the exact savings take it for single objects too).
+        One pass of the decoder for all: on a CPU PyTorch takes its fast 3D convolution for batches of more than one,
+        three times as fast an object as the other (the exact savings take it for single objects too).
         """
         with self.residency.using("ss_decoder"), self._mixed_precision():
             logits = self.models["ss_decoder"](latents["shape"]).float()
