@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     words = list(argv)
     if any(word in ("-h", "--help") for word in words):
         say(
-            f"usage: {describe_options(Options, COMMAND)}\n  --json{'':34}print it as JSON\n\n"
+            f"{describe_options(Options, COMMAND)}\n  --json{'':34}print it as JSON\n\n"
             "Looks at what is installed without importing it, and at checkpoint files without loading them.\n"
             "Exit codes: 0 nothing to complain of, 1 the checkpoint folder cannot be loaded, 2 unusable settings.\n"
         )

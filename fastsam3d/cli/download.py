@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     words = list(argv)
     if any(word in ("-h", "--help") for word in words):
         say(
-            f"usage: {describe_options(Options, COMMAND)}\n\n"
+            f"{describe_options(Options, COMMAND)}\n\n"
             f"Fetches {SOURCES['sam3d'].repository}, which Meta gives out on request under its own licence: ask on\n"
             f"{_page(SOURCES['sam3d'].repository)}, then log in with `hf auth login`. An interrupted download goes on\n"
             "where it stopped. Nothing is fetched by any other command.\n"

@@ -9,6 +9,7 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fastsam3d.cli.suggestions import suggestion
 from fastsam3d.errors import UserError
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ def parse_options(cls: type[T], overrides: Sequence[str], command: str) -> T:
         key = key.strip().lstrip("-+")
         if not equals or key not in known:
             what = f"unknown key {key!r}" if equals else f"{override!r} is not of the form key=value"
-            raise UserError(f"{command}: {what}; known keys: {', '.join(known)}")
+            raise UserError(f"{command}: {what}. {suggestion(key, known, len(known))}")
         try:
             values[key] = known[key].metadata["parse"](text.strip())
         except ValueError as error:
@@ -113,7 +114,7 @@ def parse_options(cls: type[T], overrides: Sequence[str], command: str) -> T:
 
 def describe_options(cls: type, command: str) -> str:
     """Help text: one line a key with its default."""
-    lines = [f"{command} [key=value ...]", ""]
+    lines = [f"usage: {command} [key=value ...]", ""]
     for item in fields(cls):
         default = item.default
         if isinstance(default, tuple):
