@@ -30,6 +30,11 @@ def config_directory() -> Path:
     )
 
 
+def model_names() -> tuple[str, ...]:
+    """Names of the models that are configured, sorted."""
+    return tuple(sorted(path.stem for path in (config_directory() / "model").glob("*.yaml")))
+
+
 def preset_names() -> tuple[str, ...]:
     """Names of the presets that are installed, sorted."""
     return tuple(sorted(path.stem for path in (config_directory() / "acceleration").glob("*.yaml")))

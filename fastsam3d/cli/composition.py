@@ -9,7 +9,7 @@ from typing import Any
 from fastsam3d.cli.flags import MODULES, Arguments
 from fastsam3d.cli.suggestions import suggestion
 from fastsam3d.config import AccelerationConfig, load_preset
-from fastsam3d.config_files import config_directory, preset_names
+from fastsam3d.config_files import config_directory, model_names, preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.techniques import REGISTRY
 
@@ -115,9 +115,8 @@ def _preset(arguments: Arguments, named: str | None) -> str:
 
 
 def _model(name: str) -> str:
-    known = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
-    if name not in known:
-        raise UserError(f"unknown model model={name}. {suggestion(name, known)}")
+    if name not in model_names():
+        raise UserError(f"unknown model model={name}. {suggestion(name, model_names())}")
     return name
 
 

@@ -1,10 +1,13 @@
 """Metrics, benchmark, tables and plots: what an acceleration saves and what it costs.
 
-- metrics, pose_metrics, voxelize, visual, reference, outcome: one result against the truth, and against another
-- methods, experiments: what is compared; runs, scene_runs, counting: how it is run, timed and counted
-- records, benchmark: measurements that survive an interruption, and the command `bench`
-- statistics, tables, benchmark_tables, plots, benchmark_report: from records to JSON, Markdown and pictures
-- search, tuning_space, calibration, preset_file, tune: the command `tune`
+- metrics, pose_metrics, voxelize, visual, signed_distance, reference, outcome: one result against the truth, and
+  against another
+- methods, experiments, seeds: what is compared, on which objects; runs, scene_runs, counting: how it is run, timed and
+  counted
+- records, provenance, benchmark: measurements that survive an interruption, and the command `bench`
+- statistics, tables, benchmark_result, benchmark_tables, plots, benchmark_report: from records to JSON, Markdown and
+  pictures
+- search, tuning_space, tuning_options, calibration, preset_file, tune: the command `tune`
 - quality: how good the pipeline itself is; flops: operations without running anything
 
 Submodules are imported on demand; nothing here is needed for reconstruction.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fastsam3d.config_files import config_directory
+from fastsam3d.config_files import config_directory, model_names
 from fastsam3d.errors import UserError
 from fastsam3d.models.build import EMBEDDERS, build_networks
 from fastsam3d.models.config import ModelConfig, load_model_config
@@ -135,12 +135,9 @@ def load_weights(models: nn.ModuleDict, embedders: Mapping[str, nn.Module], fold
 
 
 def _config_path(model: str) -> Path:
-    directory = config_directory() / "model"
-    path = directory / f"{model}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in directory.glob("*.yaml")))
-        raise UserError(f"Unknown model {model!r}; choose from {known}.")
-    return path
+    if model not in model_names():
+        raise UserError(f"Unknown model {model!r}; choose from {', '.join(model_names())}.")
+    return config_directory() / "model" / f"{model}.yaml"
 
 
 def _checkpoint_directory(model: str, checkpoint_dir: str | Path | None) -> Path:
