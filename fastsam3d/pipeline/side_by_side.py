@@ -28,7 +28,7 @@ class _Stopped(BaseException):
 
 
 class SideBySide:
-    """Runs work on as many pipelines as there are workers; one worker is the calling thread itself.
+    """Runs work on several pipelines at once, in a thread for each; on one, in the calling thread.
 
     Which of them takes an object changes nothing, because they are alike. The number of threads that each gives to
     an operation changes results by rounding, as it does for a single run.
