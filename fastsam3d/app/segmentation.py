@@ -1,28 +1,29 @@
 """From clicks and boxes on a picture to a mask, without a segmentation network: pure functions.
 
-Where to begin: every pixel goes to the nearest click,
-nearest along paths that shun edges (geodesic distances, as in Bai and Sapiro, "A Geodesic Framework for Fast
-Interactive Image and Video Segmentation", ICCV 2007), with the rim of the picture standing for the background.
-Then GrabCut (Rother et al., "GrabCut", SIGGRAPH 2004; OpenCV's) fits colours to both sides and cuts between them,
-first coarsely and then about the outline. `sam.py` has the same interface on Segment Anything.
+Where to begin: a box says what is inside; a click on something that stands before a smooth backdrop takes all of it
+(`backdrop.py`); in any other picture every pixel goes to the nearest click, nearest along paths that shun edges
+(geodesic distances, as in Bai and Sapiro, "A Geodesic Framework for Fast Interactive Image and Video Segmentation",
+ICCV 2007), with the rim of the picture standing for the background. Then GrabCut (Rother et al., "GrabCut", SIGGRAPH
+2004; OpenCV's) fits colours to both sides and cuts between them, first coarsely and then about the outline. How good
+that is: `marking_quality.py`. `sam.py` has the same interface on Segment Anything.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from fastsam3d.app.backdrop import standing_out
+from fastsam3d.app.geodesic import edge_costs, geodesic_distance
 from fastsam3d.errors import UserError
 
 WORKING_SIDE = 256
 """Longest side, in pixels, at which is segmented; the mask is enlarged to the picture."""
-SEED_RADIUS = 3
+SEED_RADIUS = 2
 """Radius, in working pixels, of the disc that a click stands for."""
 ITERATIONS = 5
-LIGHTNESS_WEIGHT = 0.5
-"""Of lightness against colour in an edge's strength: shadows are edges of lightness alone."""
 REACH = 3.0
 """How many times farther from the object's clicks than from the background a pixel may be to be the object's."""
 MINIMUM_SIDE = 8
@@ -119,53 +120,6 @@ def seeds(shape: tuple[int, int], prompt: Prompt, radius: int = SEED_RADIUS) -> 
     return of_object, of_background
 
 
-def geodesic_distance(costs: np.ndarray, sources: np.ndarray, sweeps: int = 3) -> np.ndarray:
-    """Cost of the cheapest path from the nearest source to every pixel, nearly (raster-scan sweeps).
-
-    Args:
-        costs: `[H, W]`, cost of stepping onto a pixel, positive.
-        sources: bool `[H, W]`.
-        sweeps: passes in the four directions; each lets paths turn once more.
-
-    Returns:
-        fp32 `[H, W]`; infinite everywhere if there is no source.
-    """
-    distance = np.where(sources, 0.0, np.inf).astype(np.float32)
-    for _ in range(sweeps):
-        # A pass over all four directions: turning the picture by a quarter makes one routine do for each.
-        for turn in range(4):
-            turned = np.rot90(distance, turn)
-            distance = np.rot90(_sweep_down(turned.copy(), np.rot90(costs, turn)), -turn)
-    return np.ascontiguousarray(distance)
-
-
-def _sweep_down(distance: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    diagonal = np.float32(np.sqrt(2))
-    for row in range(1, len(distance)):
-        above = distance[row - 1]
-        cost = costs[row]
-        candidate = above + cost
-        np.minimum(candidate[1:], above[:-1] + diagonal * cost[1:], out=candidate[1:])
-        np.minimum(candidate[:-1], above[1:] + diagonal * cost[:-1], out=candidate[:-1])
-        np.minimum(distance[row], candidate, out=distance[row])
-    return distance
-
-
-def edge_costs(cv2: Any, image: np.ndarray) -> np.ndarray:
-    """Cost of stepping onto a pixel: small in a plain area and on soft shadows, large across an edge of colour.
-
-    Args:
-        image: uint8 `[H, W, 3]`.
-
-    Returns:
-        fp32 `[H, W]`, positive.
-    """
-    lab = cv2.cvtColor(cv2.bilateralFilter(image, 5, 30, 3), cv2.COLOR_RGB2LAB).astype(np.float32)
-    lab[..., 0] *= LIGHTNESS_WEIGHT
-    across = sum(cv2.Sobel(lab, cv2.CV_32F, *axis) ** 2 for axis in ((1, 0), (0, 1))).sum(axis=2)
-    return (0.05 + across / 144.0).astype(np.float32)
-
-
 def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
     shape = image.shape[:2]
     box = prompt.box
@@ -174,6 +128,9 @@ def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
     of_object, of_background = seeds(shape, prompt)
     if box is not None:
         labels = np.full(shape, cv2.GC_PR_FGD, dtype=np.uint8)
+    elif (whole := standing_out(cv2, image, prompt.clicks, SEED_RADIUS)) is not None:
+        labels = _about_the_outline(cv2, whole)
+        of_background = seeds(shape, replace(prompt, box=(0, 0, shape[1], shape[0])))[1]  # the rim stands for nothing
     else:
         costs = edge_costs(cv2, image)
         near = geodesic_distance(costs, of_object)
@@ -183,6 +140,15 @@ def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
         labels[near > REACH * far] = cv2.GC_BGD
     labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
     return tidy(cv2, _cut(cv2, image, labels), of_object)
+
+
+def _about_the_outline(cv2: Any, inside: np.ndarray) -> np.ndarray:
+    """Labels for a cut that may move the outline by two pixels."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[cv2.dilate(inside.astype(np.uint8), disc) == 0] = cv2.GC_BGD
+    labels[cv2.erode(inside.astype(np.uint8), disc) > 0] = cv2.GC_FGD
+    return labels
 
 
 def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.ndarray:
