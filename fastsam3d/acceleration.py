@@ -70,6 +70,10 @@ class Acceleration:
         """Whether it is still attached."""
         return len(self._patches) > 0
 
+    def __repr__(self) -> str:
+        state = "attached to" if self.active else "removed from"
+        return f"<Acceleration {self.config.name!r}, {state} {type(self.pipeline).__name__}>"
+
     def report(self) -> Report:
         """What was done since the start or the last `reset_report`, as a copy."""
         report = copy.deepcopy(self._report)

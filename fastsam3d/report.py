@@ -167,6 +167,14 @@ class Report:
             "tokens": {"computed": computed, "left_out_approximately": possible - computed},
         }
 
+    def _in_words(self) -> str:
+        """The techniques that approximate, by name, and how many exact savings are on."""
+        parts = [name for name in self.techniques if not name.startswith("exact.")]
+        exact = len(self.techniques) - len(parts)
+        if exact:
+            parts.append(f"{exact} exact saving{'' if exact == 1 else 's'}")
+        return ", ".join(parts) or "nothing is skipped"
+
     def __str__(self) -> str:
         names = [*self.seconds, *(name for name in self.stages if name not in self.seconds)]
         rows = [("stage", "seconds", "computed", "forecast", "tokens kept")]
@@ -190,7 +198,7 @@ class Report:
             ]
             lines.append("  ".join(cells).rstrip())
         lines.insert(1, "-" * max(len(line) for line in lines))
-        head = f"preset {self.preset} ({', '.join(self.techniques) or 'nothing'}), {self.objects} object(s)"
+        head = f"preset {self.preset} ({self._in_words()}), {self.objects} object{'' if self.objects == 1 else 's'}"
         tail = []
         if self.voxels_before:
             tail.append(f"voxels {self.voxels_before} -> {self.voxels_after} ({self.voxels_kept:.0%})")
@@ -222,6 +230,8 @@ def savings_lines(savings: Mapping[str, Any]) -> list[tuple[str, str]]:
     exact, approximate = flop["saved_exact"] / plain, flop["saved_approximate"] / plain
     unit, name = (1e12, "TFLOP") if plain >= 1e11 else (1e9, "GFLOP")
     text = f"{plain / unit:.3g} {name} untouched, {flop['computed'] / unit:.3g} {name} computed"
+    if 0 < flop["computed"] < 0.995 * plain:
+        text += f": {plain / flop['computed']:.1f} times less"
     lines = [("network work", text), ("saved", f"{exact:.0%} exactly, {approximate:.0%} by approximation")]
     shares = {switch: value / plain for switch, value in savings["flop_by_exact_saving"].items()}
     if any(share >= 0.005 for share in shares.values()):

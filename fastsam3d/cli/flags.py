@@ -8,6 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from fastsam3d.cli.suggestions import suggestion
@@ -149,7 +150,7 @@ def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
     else:
         group.add_argument("--image_path", metavar="FILE", help="picture, with its masks 0.png, 1.png, ... beside it")
         group.add_argument("--mask_index", type=whole, metavar="N", help="which mask: N.png (default 0)")
-        group.add_argument("--mask_path", metavar="FILE", help="a mask elsewhere: RGBA (alpha counts) or greyscale")
+        group.add_argument("--mask_path", metavar="FILE", help="a mask elsewhere: RGBA (alpha), greyscale, or .npy")
     group.add_argument(
         "--pointmap",
         metavar="FILE",
@@ -216,7 +217,8 @@ def parse(argv: Sequence[str], program: str, scene: bool = False) -> Arguments:
             flags = [option for action in parser._actions for option in action.option_strings if len(option) > 2]
             raise UserError(f"unknown flag {word.partition('=')[0]}. {suggestion(word.partition('=')[0], flags, 6)}")
         if "=" not in word:
-            raise UserError(f"{word!r} is neither a flag nor key=value. See --help.")
+            way_out = f"Did you mean --image_path {word}?" if Path(word).expanduser().exists() else "See --help."
+            raise UserError(f"{word!r} is neither a flag nor key=value. {way_out}")
         overrides.append(word)
     values, origins = {}, {}
     for flag, value in vars(given).items():

@@ -6,6 +6,7 @@ from fastsam3d.cli.console import Console, say
 from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.inputs import (
     choose_mask,
+    doubts,
     example_directory,
     read_mask,
     read_picture,
@@ -32,6 +33,8 @@ def run(arguments: Arguments) -> int:
         console.warn(text)
     picture = read_picture(settings.image_path or example_directory(EXAMPLE))
     mask = read_mask(settings.mask_path, picture) if settings.mask_path else choose_mask(picture, settings.mask_index)
+    if (doubt := doubts(mask)) is not None:
+        console.warn(doubt)
     preparation_of(settings)
     pointmap, pointmap_source = pointmap_of(settings, picture, console)
     clock = Clock()

@@ -87,12 +87,14 @@ def picture_in(folder: str | Path) -> Picture:
 
 
 def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> Mask:
-    """A mask file: its alpha channel where that says anything, else its brightness.
+    """A mask file: its alpha channel where that says anything, else its brightness; of an `.npy` file, its numbers.
 
     Raises:
         UserError: missing or unreadable, of another size than the picture, or empty.
     """
     path = Path(path).expanduser()
+    if path.suffix.lower() == ".npy":
+        return _checked(path.stem if label is None else label, path, _mask_array(path), picture)
     image = open_image(path, "mask")
     if image.size != picture.pixels.shape[1::-1] and ImageOps.exif_transpose(image).size == image.size[::-1]:
         image = ImageOps.exif_transpose(image)
@@ -100,6 +102,20 @@ def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> M
     if alpha is None:
         alpha = _brightness(image, path)
     return _checked(path.stem if label is None else label, path, alpha, picture)
+
+
+def doubts(mask: Mask) -> str | None:
+    """What is odd about a mask that can be used, for a warning; None where nothing is."""
+    inside = mask.pixels
+    if inside.all():
+        return f"the mask {mask.path} covers the whole picture, so what is behind the object counts as the object."
+    rim = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
+    if rim.mean() > 0.9 and inside.mean() > 0.5:
+        return (
+            f"the mask {mask.path} holds the rim of the picture and leaves something out inside: is it inverted? "
+            "White, or opaque, is the object."
+        )
+    return None
 
 
 def choose_mask(picture: Picture, index: int) -> Mask:
@@ -187,6 +203,19 @@ def _load_points(path: Path) -> np.ndarray:
         raise UserError(
             f"{path} cannot be read as an array of numbers ({_first_line(error)}). Save it with numpy.save."
         ) from None
+
+
+def _mask_array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise UserError(f"the mask {path} does not exist. Check the path.")
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"the mask {path} cannot be read ({_first_line(error)}). Save it with numpy.save.") from None
+    values = np.squeeze(values)
+    if values.ndim != 2 or values.dtype.kind not in "buif" or not np.isfinite(values).all():
+        raise UserError(f"the mask {path} holds {values.dtype} of shape {values.shape}: give bool or numbers [H, W].")
+    return values.astype(np.float64)
 
 
 def _in_folder(folder: Path) -> Path:

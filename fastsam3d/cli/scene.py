@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastsam3d.cli.console import Console, say
 from fastsam3d.cli.flags import Arguments
-from fastsam3d.cli.inputs import Mask, Picture, example_directory, picture_in, read_picture
+from fastsam3d.cli.inputs import Mask, Picture, doubts, example_directory, picture_in, read_picture
 from fastsam3d.cli.object_files import Written, preparation_of, write_object
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.pointmaps import pointmap_of
@@ -40,6 +40,9 @@ def run(arguments: Arguments) -> int:
         console.warn(text)
     picture = _picture(settings)
     masks = scene_masks(picture, settings.masks)
+    for doubt in map(doubts, masks):
+        if doubt is not None:
+            console.warn(doubt)
     preparation_of(settings)
     pointmap, pointmap_source = pointmap_of(settings, picture, console)
     clock = Clock()

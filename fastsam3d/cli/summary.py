@@ -183,6 +183,7 @@ def _object(item: Mapping[str, Any]) -> str:
     sizes.append(f"{sum(item['stage_seconds'].values()):.2f} s")
     if "exported" in item:
         sizes[0] = f"{item['exported']['faces']:,} faces (of {item['faces']:,})"
+        sizes[1] = f"{item['exported']['vertices']:,} vertices (of {item['vertices']:,})"
     if "mask_iou" in item:
         sizes.append(f"mask IoU {item['mask_iou']:.2f}")
     return ", ".join(sizes)

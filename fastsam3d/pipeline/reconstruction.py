@@ -12,7 +12,7 @@ from torch import Tensor
 from fastsam3d.pipeline.pose import NoPose, Pose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mesh:
     """Coloured triangle mesh in the object frame (z up, about -0.5..0.5).
 
@@ -26,13 +26,16 @@ class Mesh:
     faces: np.ndarray
     vertex_colors: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self.vertices):,} vertices, {len(self.faces):,} faces>"
+
     @property
     def is_empty(self) -> bool:
         """No face, so nothing to show or export."""
         return len(self.faces) == 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TexturedMesh(Mesh):
     """A mesh whose colours are in a picture; vertices are doubled where the picture is cut.
 
@@ -82,7 +85,7 @@ class SampledStructure:
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reconstruction:
     """One object.
 
@@ -103,6 +106,15 @@ class Reconstruction:
     seed: int
     gaussian: Any = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        # Not the hundreds of lines of arrays that a dataclass shows at the end of a notebook's cell.
+        parts = [f"{len(self.structure.coords):,} voxels", f"seed {self.seed}", f"{self.seconds:.2f} s"]
+        if self.mesh is not None:
+            parts.insert(0, f"{len(self.mesh.faces):,} faces")
+        if self.gaussian is not None:
+            parts.insert(0, f"{len(self.gaussian):,} Gaussians")
+        return f"<Reconstruction: {', '.join(parts)}>"
 
     @property
     def has_layout(self) -> bool:

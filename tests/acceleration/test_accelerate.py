@@ -256,12 +256,16 @@ def test_report_reads_well(pipeline, picture):
         pipeline.run(*picture, seed=1)
         report = acceleration.report()
         text, values = str(report), report.to_dict()
+        assert repr(acceleration) == "<Acceleration 'paper', attached to Pipeline>"
         acceleration.reset_report()
         assert acceleration.report().stages["sparse_structure"].evaluations == 0
         pipeline.run(*picture, seed=1)
         assert acceleration.report().stages["sparse_structure"].evaluations > 0
     for word in ("preset paper", "sparse_structure", "structured_latent", "forecast", "voxels", "peak memory"):
         assert word in text
+    assert repr(acceleration) == "<Acceleration 'paper', removed from Pipeline>"
+    head = text.splitlines()[0]
+    assert "step_caching" in head and "11 exact savings), 1 object" in head and len(head) < 120
     assert values["stages"]["sparse_structure"]["forecast"] == report.stages["sparse_structure"].forecast
     assert values["objects"] == 1
 

@@ -71,6 +71,7 @@ def test_fewer_faces_closed_and_textured(run, folder, tmp_path):
     assert Image.open(tmp_path / "o" / "vase_turntable.gif").n_frames == 36
     assert item["files"]["turntable"] == ["vase_turntable.png", "vase_turntable.gif"]
     assert f"{item['exported']['faces']:,} faces (of {item['faces']:,})" in stdout
+    assert f"{item['exported']['vertices']:,} vertices (of {item['vertices']:,})" in stdout
 
 
 @pytest.mark.parametrize(
