@@ -101,7 +101,7 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("preset", ["off", "balanced"])
+@pytest.mark.parametrize(("preset", "threads"), [("off", 1), ("balanced", 1), ("balanced", 2)], indirect=["threads"])
 def test_a_batch_gives_what_single_runs_give(pipeline, picture, preset, threads) -> None:
     image, masks = picture[0], places(3)
     with fastsam3d.accelerate(pipeline, preset):
