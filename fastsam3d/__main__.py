@@ -28,6 +28,8 @@ VERBS = {
 }
 """Verb to module, and what it does. A module has `main(words) -> exit code`, or for those below `run(arguments)`."""
 PIPELINE_VERBS = ("infer", "scene")
+RESUMABLE_VERBS = ("download", "train")
+"""Those that leave something on disk when they are interrupted, and take it up again."""
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -112,7 +114,12 @@ def _command(verb: str, words: list[str], program: str) -> int:
 
         arguments = parse(words, program, scene=verb == "scene")
         return int(importlib.import_module(module).run(arguments))
-    return int(importlib.import_module(module).main(words) or 0)
+    try:
+        return int(importlib.import_module(module).main(words) or 0)
+    except KeyboardInterrupt:
+        goes_on = "; what is there is kept, and the same command goes on" if verb in RESUMABLE_VERBS else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _terminate(number: int, frame: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -90,3 +92,15 @@ def test_device_without_memory_is_said_plainly(capsys):
 
     assert guarded(starved, []) == 2
     assert "precision=bfloat16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [("train", "interrupted; what is there is kept, and the same command goes on\n"), ("flops", "interrupted\n")],
+)
+def test_an_interruption_says_what_is_left(monkeypatch, capsys, verb, expected) -> None:
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module(VERBS[verb][0]), "main", interrupted)
+    assert main([verb]) == 130 and capsys.readouterr().err == expected
