@@ -27,7 +27,7 @@ MOST_OF_RIM, MOST_OF_PICTURE = 0.35, 0.75
 """Of which at most stands out where there is a smooth backdrop at all."""
 REACH = 3.0
 """A click that takes away reaches so many times as far as it lies inside of the mask: near the outline it corrects the
-outline, in the middle of a neighbour it removes the neighbour."""
+outline, in the middle of a neighbour it removes the neighbour. One that adds reaches as far as it lies outside."""
 PLAIN, SPECK, FAR = 1.5, 12, 6.0
 """Edge cost below which an area is plain; pixels of the smallest such area; how far, in pixels, edges go to one."""
 TOUCHING = 0.8
@@ -93,18 +93,22 @@ def standing_out(
         return None
     costs = edge_costs(cv2, image)
     pieces = things(cv2, stands_out, costs)
-    on = [_disc(shape, x, y, radius) for x, y, inside in clicks if inside]
+    places = [(x, y) for x, y, inside in clicks if inside]
+    on = [_disc(shape, x, y, radius) for x, y in places]
     off = [(x, y, _disc(shape, x, y, radius * 0.75)) for x, y, inside in clicks if not inside]
     under = [int(np.bincount(pieces[disc]).argmax()) if disc.any() else 0 for disc in on]
     if not under or under[0] == 0:
         return None
     of_object = np.logical_or.reduce(on)
-    result = np.isin(pieces, [piece for piece in under if piece]) | of_object
-    for disc, piece in zip(on, under, strict=True):
-        if piece == 0:
+    whole = np.isin(pieces, [piece for piece in under if piece])
+    result = whole | of_object
+    away = cv2.distanceTransform((~whole).astype(np.uint8), cv2.DIST_L2, 3)
+    for (x, y), disc, piece in zip(places, on, under, strict=True):
+        if piece == 0 and disc.any():
             # On the backdrop, or on what has its colours: what is alike about the click, not out to the rim.
             near, far = geodesic_distance(costs, disc), geodesic_distance(costs, rim)
-            result |= (near < NEARER * far) & (near < NEARER * np.median(far[disc]))
+            alike = (near < NEARER * far) & (near < NEARER * np.median(far[disc]))
+            result |= alike & _disc(shape, x, y, REACH * float(away[disc].max()) + 2)
     for x, y, disc in off:
         disc = disc & ~of_object
         if (disc & result).any():

@@ -57,6 +57,14 @@ def test_a_click_that_takes_away_reaches_as_far_as_it_lies_inside() -> None:
     assert (middle & thing & ~lower).sum() > 0.9 * (thing & ~lower).sum()
 
 
+def test_a_click_that_adds_reaches_as_far_as_it_lies_outside() -> None:
+    """Beside the outline on the floor: no more of the floor than about the click."""
+    image, thing, _ = floor_with_shadow()
+    found = standing_out(cv2, image, [(70, 45, True), (47, 60, True)], 2)
+    assert found is not None and found[60, 47] and (found & ~thing).sum() < 400
+    assert not found[:, :34].any()  # without that limit 519 pixels, and farther out
+
+
 def test_without_a_smooth_backdrop_or_with_a_click_on_it_nothing_is_said() -> None:
     clutter = cv2.resize(np.random.default_rng(1).integers(0, 255, (12, 16, 3), dtype=np.uint8), (160, 120))
     assert standing_out(cv2, clutter, [(70, 45, True)], 2) is None
