@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import warnings
@@ -100,12 +101,28 @@ def finish(
         _axes(objects) | dict(more or {}),
     )
     folder.write_json(REPORT, report)
+    earlier = _object_files(folder.path / REPORT)
     paths = folder.publish()
+    left = [name for name in sorted(earlier - {path.name for path in paths}) if (folder.path / name).is_file()]
+    if left:
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        console.note(f"of an earlier run in {folder.path}, and not of this one: {left[0]}{more}")
     if arguments.as_json:
         return json_text(report)
     if arguments.quiet:
         return ""
     return f"{render(report)}\n\n{_written(paths)}\n"
+
+
+def _object_files(report: Path) -> set[str]:
+    """Names of the object files that an earlier report tells of; none where there is no readable one."""
+    try:
+        objects = json.loads(report.read_text(encoding="utf-8"))["objects"]
+        entries = [value for item in objects for value in item.get("files", {}).values()]
+        names = [name for entry in entries for name in ([entry] if isinstance(entry, str) else entry)]
+        return {name for name in names if Path(name).name == name}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def _axes(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

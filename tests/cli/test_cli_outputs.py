@@ -113,3 +113,13 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
     finally:
         running.communicate(b"\n")
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "outside", f"{prefix}-{2**22 + 1}"}
+
+
+def test_files_of_an_earlier_run_that_are_not_of_this_one_are_named(run, folder, tmp_path):
+    words = ("--image_path", folder, "--output_dir", tmp_path / "o", "preview=false")
+    assert run("infer", *words, "--export", "glb,obj,stl")[0] == 0
+    code, _, stderr = run("infer", *words, "--export", "glb")
+    assert code == 0 and "of an earlier run" in stderr and "vase_0.obj and 1 more" in stderr
+    (tmp_path / "o" / "report.json").write_text("[1]")
+    code, _, stderr = run("infer", *words, "--export", "glb")
+    assert code == 0 and "earlier run" not in stderr
