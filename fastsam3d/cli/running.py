@@ -105,8 +105,8 @@ def finish(
     paths = folder.publish()
     left = [name for name in sorted(earlier - {path.name for path in paths}) if (folder.path / name).is_file()]
     if left:
-        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        console.note(f"of an earlier run in {folder.path}, and not of this one: {left[0]}{more}")
+        others = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        console.note(f"of an earlier run in {folder.path}, and not of this one: {left[0]}{others}")
     if arguments.as_json:
         return json_text(report)
     if arguments.quiet:
