@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from fastsam3d.evaluation import benchmark_tables as tables
 from fastsam3d.evaluation import plots
 from fastsam3d.evaluation.benchmark_result import RESULT, load_result
 from fastsam3d.evaluation.tables import guidance_text
-from fastsam3d.pipeline.files import finite, write_json, write_text
+from fastsam3d.pipeline.files import finite, write_text
 
 TABLES = "bench.md"
 START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"
@@ -20,12 +21,25 @@ START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"
 
 def write_results(result: dict[str, Any], folder: Path) -> str:
     """Write bench.json, bench.md and the plots of a run into a folder; returns the Markdown."""
-    write_json(folder / RESULT, result)
     result = finite(result)
+    write_text(folder / RESULT, result_text(result))
     draw(result, folder)
     text = report(result)
     write_text(folder / TABLES, text)
     return text
+
+
+def result_text(result: dict[str, Any]) -> str:
+    """bench.json: measurements one a line and with six digits, because there are thousands of them."""
+    head = json.dumps({key: value for key, value in result.items() if key != "objects"}, indent=1, allow_nan=False)
+    lines = [json.dumps(_six_digits(record), allow_nan=False) for record in result["objects"]]
+    return head.removesuffix("\n}") + ',\n "objects": [\n' + ",\n".join(lines) + "\n ]\n}\n"
+
+
+def _six_digits(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _six_digits(item) for key, item in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def render_again(folder: Path, document: str | None = None) -> str:

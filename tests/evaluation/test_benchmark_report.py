@@ -11,7 +11,7 @@ from evaluation_stand_in import POINTS, StandIn, make_view
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark import BenchmarkOptions, main, run_benchmark
-from fastsam3d.evaluation.benchmark_report import report, update_document, write_results
+from fastsam3d.evaluation.benchmark_report import report, result_text, update_document, write_results
 from fastsam3d.evaluation.benchmark_tables import fidelity_table, front_table, split_table
 from fastsam3d.evaluation.methods import OFF, Method
 from fastsam3d.pipeline.files import finite
@@ -47,6 +47,19 @@ def test_result_follows_the_documented_schema_and_every_row_key_is_documented(re
         "$.rows[0].cd is missing",
         "$.rows[1].viou is 'high', not number or null",
     ]
+
+
+def test_json_holds_each_measurement_on_a_line(result):
+    text = result_text(result)
+    read = json.loads(text)
+    assert list(read) == list(result)
+    assert read["rows"] == result["rows"] and read["meta"] == result["meta"]
+    lines = [line for line in text.splitlines() if line.startswith("{") and line != "{"]
+    assert [json.loads(line.rstrip(",")) for line in lines] == read["objects"]
+    for own, given in zip(read["objects"], result["objects"], strict=True):
+        assert own["method"] == given["method"] and own["object_seed"] == given["object_seed"]
+        assert own["seconds"] == pytest.approx(given["seconds"], rel=1e-5)
+        assert len(str(own["seconds"])) < len(str(given["seconds"]))
 
 
 def test_exact_and_approximate_shares_by_hand(result):
