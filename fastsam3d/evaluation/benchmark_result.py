@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.records import Record, RecordLog, read_log
@@ -51,7 +52,7 @@ def result_of(log: RecordLog, seeds: Sequence[int] | None = None) -> Record:
         schema=SCHEMA,
         objects=len({record["object_seed"] for record in objects}),
         scenes=len({record["scene_seed"] for record in log.select(kind="scene")}),
-        method_settings=identity["methods"],
+        method_settings={name: _switched_on(settings) for name, settings in identity["methods"].items()},
         left_out={record["method"]: record["reason"] for record in log.select(kind="left_out")},
         protocol=PROTOCOL.format(points=identity["points"]),
     )
@@ -78,6 +79,11 @@ def load_result(folder: Path) -> Record:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"bench: {path} is not the result of a benchmark: measure again") from None
     return result
+
+
+def _switched_on(settings: Mapping[str, Any]) -> Record:
+    """Settings without those of groups that are off."""
+    return {k: v for k, v in settings.items() if not (isinstance(v, Mapping) and v.get("enabled") is False)}
 
 
 def _flattened(log: RecordLog, kind: str, seeds: set[int] | None = None) -> list[Record]:

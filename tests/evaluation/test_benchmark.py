@@ -70,6 +70,10 @@ def test_rows_meta_and_files(stand_in, result, tmp_path):
     assert rows["other_seed"]["fidelity_viou"] < 1
     assert not rows["other_seed"]["timed"]
 
+    settings = result["meta"]["method_settings"]["balanced"]
+    assert settings["step_caching"]["enabled"] and settings["exact"]["zero_condition"]
+    assert "dmd" not in settings  # a group that is off
+
     text = write_results(result, tmp_path)
     assert json.loads((tmp_path / "bench.json").read_text())["rows"][1]["method"] == "balanced"
     assert (tmp_path / "bench.md").read_text() == text
