@@ -32,7 +32,7 @@ def write_results(result: dict[str, Any], folder: Path) -> str:
 def result_text(result: dict[str, Any]) -> str:
     """bench.json: measurements one a line and with six digits, because there are thousands of them."""
     head = json.dumps({key: value for key, value in result.items() if key != "objects"}, indent=1, allow_nan=False)
-    lines = [json.dumps(_six_digits(record), allow_nan=False) for record in result["objects"]]
+    lines = [json.dumps(_six_digits(record), allow_nan=False, separators=(",", ":")) for record in result["objects"]]
     return head.removesuffix("\n}") + ',\n "objects": [\n' + ",\n".join(lines) + "\n ]\n}\n"
 
 
