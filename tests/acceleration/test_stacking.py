@@ -98,7 +98,7 @@ def test_the_stage_that_would_do_is_named(pipeline, monkeypatch):
 
 def test_a_plain_host_still_takes_what_needs_nothing(pipeline, monkeypatch):
     monkeypatch.setattr(NativeHost, "capabilities", {})
-    for preset in ("taylorseer", "easycache", "dmd", "uniform_merge", "balanced", "fast", "fewer_steps"):
+    for preset in ("taylorseer", "easycache", "dmd", "uniform_merge", "balanced", "fewer_steps"):
         acceleration = accelerate(pipeline, preset)
         assert acceleration.active
         acceleration.remove()
