@@ -200,6 +200,17 @@ SWEEP_PANELS = (
 )
 
 
+def tick_labels(values: Sequence[float], room: float = 0.07) -> list[str]:
+    """Labels of ascending values; none where it would touch the last one, that is nearer than `room` of the range."""
+    labels: list[str] = []
+    last = float("-inf")
+    for value in values:
+        free = value - last >= room * (values[-1] - values[0])
+        labels.append(f"{value:g}" if free else "")
+        last = value if free else last
+    return labels
+
+
 def sweep_curves(by_guidance: Mapping[Any, Sequence[Row]], name: str, path: str | Path) -> Path:
     """A setting against fidelity, layout distance and speed-up: a line of panels for every guidance strength.
 
@@ -221,7 +232,7 @@ def sweep_curves(by_guidance: Mapping[Any, Sequence[Row]], name: str, path: str 
             axes.set_title(f"{title}, guidance {guidance_text(guidance)}", color=INK, loc="left", fontsize=10)
             # Room on the right for the names.
             axes.set_xlim(low - 0.06 * (high - low), high + 0.42 * (high - low))
-            axes.set_xticks(list(sweep.points), [f"{value:g}" for value in sweep.points])
+            axes.set_xticks(list(sweep.points), tick_labels(list(sweep.points)))
             labels.append((axes, [points[-1] for points in curves.values()], list(curves), least))
     for axes in grid[-1]:
         axes.set_xlabel(sweep.label, color=INK, fontsize=9)
