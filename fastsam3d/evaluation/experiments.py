@@ -91,7 +91,7 @@ SWEEPS = {
         ("paper_release", "paper", "balanced"),
     ),
     "hfer": Sweep(
-        "lower HFER threshold of aggregation (the upper lies 0.15 above)",
+        "lower HFER threshold (the upper: 0.15 more)",
         {low: _spectral(low) for low in (0.15, 0.3, 0.45, 0.6)},
         ("paper_release", "paper"),
     ),
