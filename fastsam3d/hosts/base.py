@@ -15,10 +15,7 @@ from torch import Tensor
 
 from fastsam3d.patching import Patches
 from fastsam3d.sites import (
-    BOTH,
-    CONDITIONAL,
     TENSORS,
-    UNCONDITIONAL,
     BlockSite,
     CrossAttentionSite,
     EvaluationState,
@@ -26,22 +23,6 @@ from fastsam3d.sites import (
     StreamBlockSite,
     TimeSite,
 )
-
-__all__ = [
-    "BOTH",
-    "CONDITIONAL",
-    "TENSORS",
-    "UNCONDITIONAL",
-    "BlockSite",
-    "CrossAttentionSite",
-    "EvaluationState",
-    "HiddenStates",
-    "Host",
-    "Recorder",
-    "Session",
-    "StreamBlockSite",
-    "TimeSite",
-]
 
 
 class Session(Protocol):

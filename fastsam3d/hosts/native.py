@@ -12,15 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fastsam3d.hosts.base import (
-    BlockSite,
-    CrossAttentionSite,
-    Host,
-    Recorder,
-    Session,
-    StreamBlockSite,
-    TimeSite,
-)
+from fastsam3d.hosts.base import Host, Recorder, Session
 from fastsam3d.hosts.native_evaluation import evaluator
 from fastsam3d.hosts.native_sites import (
     block_site,
@@ -36,6 +28,7 @@ from fastsam3d.hosts.shared_features import KEPT, SharedFeatures, groups_of_equa
 from fastsam3d.hosts.two_stage import fp32_layers
 from fastsam3d.patching import Patches, temporarily
 from fastsam3d.pipeline.residency import Resident
+from fastsam3d.sites import BlockSite, CrossAttentionSite, StreamBlockSite, TimeSite
 from fastsam3d.techniques.base import (
     LATENT,
     SHAPE,
