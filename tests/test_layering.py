@@ -77,7 +77,9 @@ def test_maths_needs_nothing_but_tensors_and_arrays() -> None:
 
 
 def test_no_import_goes_in_a_circle() -> None:
+    circle: list[str] = []
     try:
         TopologicalSorter({name: names & (MODULES.keys() - {name}) for name, names in IMPORTS.items()}).prepare()
     except CycleError as error:
-        pytest.fail(f"imports in a circle: {' <- '.join(error.args[1])}")
+        circle = error.args[1]
+    assert circle == []
