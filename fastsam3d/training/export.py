@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fastsam3d.config_files import config_directory
 from fastsam3d.models.packed_weights import pack
-from fastsam3d.training.optimization import load_checkpoint
+from fastsam3d.training.optimization import require_checkpoint
 
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
 EMBEDDER_PREFIX = "_base_models.condition_embedder."
@@ -114,10 +114,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _checkpoint(run: str) -> dict[str, Any]:
-    state = load_checkpoint(Path(run) / "checkpoint.pt")
-    if state is None:
-        raise SystemExit(f"{run} has no checkpoint.pt")
-    return state
+    return require_checkpoint(Path(run) / "checkpoint.pt", "name the folder of a finished run")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What the training loops share: optimisers, learning-rate schedule, averaging, checkpoints and the loss log."""
+"""What the training loop is made of: optimisers, learning-rate schedule, averaging, budget, checkpoints, loss log."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fastsam3d.errors import UserError
 from fastsam3d.training.muon import StackedMuon
 
 
@@ -52,9 +53,19 @@ class OptimizerGroup:
             self.optimizers.append(StackedMuon(matrices, matrix_learning_rate, weight_decay))
         self.peaks = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
         self.parameters = [*others, *matrices]
+        self.norm = math.nan
+        """Norm of the last gradient, before clipping."""
 
     def step(self, factor: float, clip: float = 1.0) -> float:
-        """One update at `factor` times the peak rates. Returns the gradient's norm before clipping."""
+        """One update at `factor` times the peak rates, none where the gradient is not finite.
+
+        Args:
+            factor: of the peak learning rates, 0..1.
+            clip: norm that the gradient of all parameters together is scaled down to.
+
+        Returns:
+            the gradient's norm before clipping, which `norm` keeps.
+        """
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip)
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         for group, peak in zip(groups, self.peaks, strict=True):
@@ -64,7 +75,8 @@ class OptimizerGroup:
                 optimizer.step()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        self.norm = float(norm)
+        return self.norm
 
     def state_dict(self) -> list[dict[str, Any]]:
         """State of each optimiser, in order."""
@@ -94,6 +106,12 @@ class Average:
         torch._foreach_lerp_([self.state[name] for name in floating], [values[name] for name in floating], 1 - decay)
         for name in values.keys() - set(floating):
             self.state[name].copy_(values[name])
+
+    def restore(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """Goes on from an average that was saved after so many updates; it stays on its device."""
+        for name, value in self.state.items():
+            value.copy_(state[name])
+        self.updates = updates
 
 
 def cosine_factor(progress: float, warmup: float = 0.02, final: float = 0.02) -> float:
@@ -147,6 +165,18 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
+def require_checkpoint(path: Path, way_out: str) -> dict[str, Any]:
+    """Reads a checkpoint that something else builds on.
+
+    Raises:
+        UserError: there is none; the message ends with the way out.
+    """
+    state = load_checkpoint(path)
+    if state is None:
+        raise UserError(f"There is no checkpoint at {path}: {way_out}.")
+    return state
+
+
 class LossLog:
     """Appends one JSON object a line: step, seconds and named losses."""
 
@@ -154,7 +184,7 @@ class LossLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
 
-    def write(self, **values: float) -> None:
+    def write(self, **values: float | Tensor) -> None:
         """Appends one record; tensors become numbers."""
         record = {k: round(float(v), 6) for k, v in values.items()}
         with self.path.open("a", encoding="utf-8") as file:

@@ -23,18 +23,20 @@ from fastsam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE, Spa
 from fastsam3d.pipeline.loading import model_config
 from fastsam3d.training.condition_batch import build_condition_batch
 from fastsam3d.training.data_source import Dataset, add_data_arguments, add_run_arguments, open_dataset
+from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import (
     Average,
     Budget,
-    LossLog,
     OptimizerGroup,
     cosine_factor,
     load_checkpoint,
     mean_square,
     save_checkpoint,
 )
-from fastsam3d.training.sparse_structure_vae import SparseStructureEncoder, encode_latents
+from fastsam3d.training.sparse_structure_vae import SparseStructureEncoder, encode_latents, load_encoder
 
+CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask", "pointmap", "rgb_pointmap")
+"""Inputs of the condition embedder that a condition batch holds."""
 POSE_TARGETS = {
     "6drotation_normalized": "rotation6d",
     "translation": "translation",
@@ -161,19 +163,13 @@ def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes.
 
     Raises:
-        SystemExit: a checkpoint that it builds on is missing.
+        UserError: a checkpoint that it builds on is missing.
     """
     config = model_config(arguments.model)
     device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
     generator = torch.Generator(device).manual_seed(arguments.seed)
-    encoder = SparseStructureEncoder(config.ss_decoder.latent_channels).to(device)
-    vae = load_checkpoint(Path(arguments.vae))
-    if vae is None:
-        raise SystemExit(f"no checkpoint at {arguments.vae}: train the VAE first")
-    encoder.load_state_dict({k[8:]: v for k, v in vae["model"].items() if k.startswith("encoder.")})
-    encoder.to(memory_format=torch.channels_last_3d)
-
+    encoder = load_encoder(arguments.vae, config).to(device, memory_format=torch.channels_last_3d)
     dataset = open_dataset(arguments)
     output = Path(arguments.output)
     # On a GPU all latents are encoded in seconds; on a CPU they are kept for the next start.
@@ -191,56 +187,26 @@ def train(arguments: argparse.Namespace) -> None:
     )
     average = Average(stage, arguments.average)
     network = torch.compile(stage) if arguments.compile else stage
-    budget = Budget(arguments.minutes, arguments.steps)
-    if (state := load_checkpoint(output / "checkpoint.pt")) is not None:
-        stage.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.state, average.updates = state["average"], state["step"]
-        generator.set_state(state["generator"])
-        budget.step, budget.spent_seconds = state["step"], state["seconds"]
-
-    def save() -> None:
-        save_checkpoint(
-            output / "checkpoint.pt",
-            {
-                "model": stage.state_dict(),
-                "average": average.state,
-                "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(),
-                "constants": targets.constants(),
-                "step": budget.step,
-                "seconds": budget.spent_seconds,
-            },
-        )
-
-    log = LossLog(output / "losses.jsonl")
-    saved, running = budget.spent_seconds, dict[str, Tensor]()
-    bar = tqdm(total=100, unit="%", desc="sparse-structure flow")
-    budget.begin()
-    while budget.progress < 1:
+    loop = TrainingLoop(
+        "sparse-structure flow",
+        output,
+        Budget(arguments.minutes, arguments.steps),
+        stage,
+        optimizer,
+        generator,
+        average=average,
+        contents={"constants": targets.constants()},
+        log_every=20,
+        save_seconds=180,
+    )
+    for progress in loop.steps():
         batch = build_condition_batch(dataset, None, generator, count=arguments.images)
         inputs = {n: batch[n] for n in CONDITION_INPUTS}
         loss, parts = flow_loss(network, inputs, targets.state(batch), arguments.noises, generator)
         loss.backward()
-        norm = optimizer.step(cosine_factor(budget.progress))
+        optimizer.step(cosine_factor(progress))
         average.update(stage)
-        budget.advance()
-        for name, value in parts.items():
-            old = running.get(name)
-            running[name] = value.detach() if old is None else torch.lerp(old, value.detach(), 0.02)
-        if budget.step % 20 == 0:
-            log.write(step=budget.step, seconds=budget.spent_seconds, norm=norm, **running)
-            bar.set_postfix({k: f"{float(v):.3f}" for k, v in running.items()} | {"step": budget.step})
-        bar.update(100 * budget.progress - bar.n)
-        if budget.spent_seconds - saved > 180:
-            saved = budget.spent_seconds
-            save()
-    save()
-    bar.close()
-
-
-CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask", "pointmap", "rgb_pointmap")
-"""Inputs of the condition embedder that a condition batch holds."""
+        loop.record(parts)
 
 
 def main(arguments: list[str] | None = None) -> None:

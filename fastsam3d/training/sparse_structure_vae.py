@@ -8,28 +8,19 @@ The target is soft occupancy, `sigmoid(-(sdf - dilation) / temperature)`, so tha
 from __future__ import annotations
 
 import argparse
-import logging
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.sparse_structure_decoder import ResBlock3d, SparseStructureDecoder, grid_to_tokens
 from fastsam3d.pipeline.loading import model_config
 from fastsam3d.training.data_source import add_data_arguments, add_run_arguments, open_dataset
-from fastsam3d.training.optimization import (
-    Budget,
-    LossLog,
-    OptimizerGroup,
-    cosine_factor,
-    load_checkpoint,
-    save_checkpoint,
-)
-
-logger = logging.getLogger(__name__)
+from fastsam3d.training.loop import TrainingLoop
+from fastsam3d.training.optimization import Budget, OptimizerGroup, cosine_factor, require_checkpoint
 
 VOXEL = 1.0 / 32
 DILATION = 0.35 * VOXEL
@@ -91,6 +82,19 @@ def encode_latents(encoder: SparseStructureEncoder, sdf: Tensor, patch: int, bat
     return torch.cat(tokens)
 
 
+def load_encoder(path: str | Path, config: ModelConfig) -> SparseStructureEncoder:
+    """The trained encoder.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    state = require_checkpoint(Path(path), "train the sparse-structure VAE first")
+    encoder = SparseStructureEncoder(config.ss_decoder.latent_channels)
+    prefix = "encoder."
+    encoder.load_state_dict({k[len(prefix) :]: v for k, v in state["model"].items() if k.startswith(prefix)})
+    return encoder
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes."""
     config = model_config(arguments.model)
@@ -103,32 +107,11 @@ def train(arguments: argparse.Namespace) -> None:
     both.to(memory_format=torch.channels_last_3d)
     optimizer = OptimizerGroup(both, learning_rate=arguments.learning_rate)
     budget = Budget(arguments.minutes, arguments.steps)
-    checkpoint = Path(arguments.output) / "checkpoint.pt"
-    if (state := load_checkpoint(checkpoint)) is not None:
-        both.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        budget.step, budget.spent_seconds = state["step"], state["seconds"]
-
-    def save() -> None:
-        save_checkpoint(
-            checkpoint,
-            {
-                "model": both.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(),
-                "step": budget.step,
-                "seconds": budget.spent_seconds,
-            },
-        )
-
+    # The losses of single steps are logged: the intersection over union of a batch says enough by itself.
+    loop = TrainingLoop("sparse-structure VAE", arguments.output, budget, both, optimizer, generator, fresh=1.0)
     dataset = open_dataset(arguments)
-    log = LossLog(Path(arguments.output) / "losses.jsonl")
     side = config.resolution // 4
-    saved = budget.spent_seconds
-    bar = tqdm(total=100, unit="%", desc="sparse-structure VAE")
-    budget.begin()
-    while budget.progress < 1:
+    for progress in loop.steps():
         sdf = dataset.sample_sdf(arguments.batch, generator).unsqueeze(1)
         shape = (len(sdf), config.ss_decoder.latent_channels, side, side, side)
         noise = torch.randn(shape, generator=generator, device=device)
@@ -136,17 +119,8 @@ def train(arguments: argparse.Namespace) -> None:
         with torch.autocast(device.type, torch.bfloat16):
             loss, parts = vae_loss(encoder, decoder, sdf, noise, arguments.kl_weight)
         loss.backward()
-        norm = optimizer.step(cosine_factor(budget.progress, warmup=0.03))
-        budget.advance()
-        if budget.step % 10 == 0:
-            log.write(step=budget.step, seconds=budget.spent_seconds, norm=norm, **parts)
-            bar.set_postfix(iou=f"{float(parts['iou']):.3f}")
-        bar.update(100 * budget.progress - bar.n)
-        if budget.spent_seconds - saved > 120:
-            saved = budget.spent_seconds
-            save()
-    save()
-    bar.close()
+        optimizer.step(cosine_factor(progress, warmup=0.03))
+        loop.record(parts)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -22,21 +22,19 @@ from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching
 from fastsam3d.pipeline.loading import model_config
 from fastsam3d.procedural.objects import HELD_OUT_SEED, ProceduralObject
-from fastsam3d.training.optimization import load_checkpoint
+from fastsam3d.training.optimization import require_checkpoint
+from fastsam3d.training.structured_latent_autoencoder import StructuredLatentAutoencoder, load_autoencoder
 from fastsam3d.training.structured_latent_data import VoxelSample, object_sample
 from fastsam3d.training.structured_latent_flow import CONDITION_INPUTS, StructuredLatentStage
-from fastsam3d.training.structured_latent_vae import StructuredLatentAutoencoder, load_autoencoder
 
 
 def load_stage(path: str | Path, config: ModelConfig) -> tuple[StructuredLatentStage, dict[str, Tensor]]:
     """The averaged networks of a flow run and the statistics of its latents.
 
     Raises:
-        FileNotFoundError: there is no checkpoint.
+        UserError: there is no checkpoint.
     """
-    state = load_checkpoint(Path(path))
-    if state is None:
-        raise FileNotFoundError(f"no checkpoint at {path}: train the structured-latent flow first")
+    state = require_checkpoint(Path(path), "train the structured-latent flow first")
     stage = StructuredLatentStage(config)
     stage.load_state_dict(state["average"])
     return stage.eval(), state["constants"]
@@ -90,7 +88,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     from fastsam3d.procedural.samples import make_view
 
     config = model_config(arguments.model)
-    autoencoder, _ = load_autoencoder(arguments.vae, config)
+    autoencoder = load_autoencoder(arguments.vae, config)
     stage, constants = load_stage(arguments.flow, config)
     samples, items, conditions = [], [], []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.objects):

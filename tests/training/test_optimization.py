@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from fastsam3d.errors import UserError
 from fastsam3d.training.optimization import (
     Average,
     Budget,
     OptimizerGroup,
     cosine_factor,
     load_checkpoint,
+    require_checkpoint,
     save_checkpoint,
 )
 
@@ -40,6 +42,11 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     state = load_checkpoint(path)
     assert state is not None and state["step"] == 3 and torch.equal(state["weight"], torch.ones(2))
     assert [p.name for p in path.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_that_is_needed_and_missing_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no checkpoint at .*nowhere\.pt: train the VAE first\."):
+        require_checkpoint(tmp_path / "nowhere.pt", "train the VAE first")
 
 
 def test_average_follows_the_weights() -> None:

@@ -1,4 +1,4 @@
-"""Samples, losses and resumption of the structured-latent training."""
+"""Samples and losses of the structured-latent training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from fastsam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.models.flexicubes import CHANNELS, extract_surface
 from fastsam3d.models.sparse_tensor import SparseIndex
 from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.training.structured_latent_autoencoder import (
+    StructuredLatentAutoencoder,
+    autoencoder_loss,
+    reconstruction_losses,
+)
 from fastsam3d.training.structured_latent_data import (
     Placement,
     VoxelSample,
@@ -25,11 +30,6 @@ from fastsam3d.training.structured_latent_flow import (
     StructuredLatentStage,
     flow_loss,
     sample_latent_times,
-)
-from fastsam3d.training.structured_latent_vae import (
-    StructuredLatentAutoencoder,
-    autoencoder_loss,
-    reconstruction_losses,
 )
 
 RESOLUTION = 32
