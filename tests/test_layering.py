@@ -28,7 +28,10 @@ MAY_IMPORT = {
     "models": ("models", *BASICS),
     "pipeline": ("pipeline", "models", *BASICS),
     "procedural": ("procedural", *BASICS),
-    "training": ("training", "cli.options", "evaluation.metrics", "procedural", "pipeline", "models", *BASICS),
+    "training": (
+        *("training", "procedural", "pipeline", "models", *BASICS),
+        *("evaluation.metrics", "cli.options", "__main__"),  # of `__main__` what a program's errors end in
+    ),
     # The acceleration wing: techniques know no pipeline; hosts know where things are in one, and no technique's policy.
     "techniques": ("techniques", "sites", "errors", *MATHS),
     "hosts": ("hosts", "techniques.base", "sites", "patching", "lattice", "models", "pipeline", *BASICS),

@@ -71,8 +71,8 @@ def stage_arguments(stage: str, options: TrainOptions) -> list[str]:
     if stage == "data":
         return ["--output", data, *made]
     if stage == "export":
-        runs = {"ss-vae": "ss_vae", "ss-flow": "ss_flow", "slat-vae": "slat_vae", "slat-flow": "slat_flow"}
-        return [word for flag, run in runs.items() for word in (f"--{flag}", str(root / run))]
+        runs = [name for name, share in STAGES.items() if share > 0]
+        return [word for run in runs for word in (f"--{run.replace('_', '-')}", str(root / run))]
     share = STAGES[stage] if options.stage == "all" else 1.0
     words = ["--output", str(root / stage), "--minutes", f"{share * options.minutes:.4g}"]
     words += ["--seed", str(options.seed), "--device", options.device, "--model", options.model]

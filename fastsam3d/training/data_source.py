@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 
+from fastsam3d.errors import UserError
 from fastsam3d.training.dataset import ProceduralDataset
 from fastsam3d.training.device_dataset import DeviceDataset
 
@@ -22,25 +23,31 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every stage's training: where it writes, what it trains, for how long."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """The arguments of every stage's training: where it writes, what it trains, for how long.
+
+    Returns:
+        the group of those that say for how long, one of which must be given; a stage may add another.
+    """
     parser.add_argument("--output", required=True, help="run folder: checkpoint.pt and losses.jsonl")
     parser.add_argument("--model", default="mini", help="file in configs/model that gives the sizes")
-    parser.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
-    parser.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, default=None, help="length of the run, over all resumptions")
+    length.add_argument("--steps", type=int, default=None, help="length of the run in steps, instead of minutes")
+    return length
 
 
 def open_dataset(arguments: argparse.Namespace) -> Dataset:
     """The training objects that the command line describes; stages of one process share them.
 
     Raises:
-        SystemExit: shards from disk for networks on a GPU, which would wait for them most of the time.
+        UserError: shards from disk for networks on a GPU, which would wait for them most of the time.
     """
     if arguments.data is None:
         return _on_device(arguments.objects, arguments.device, arguments.workers)
     if arguments.device != "cpu":
-        raise SystemExit(f"--data is for a CPU; leave it out, and the objects are made on {arguments.device}")
+        raise UserError(f"--data is for a CPU; leave it out, and the objects are made on {arguments.device}")
     return ProceduralDataset(arguments.data)
 
 

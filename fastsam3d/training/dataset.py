@@ -6,6 +6,7 @@ python -m fastsam3d.training.dataset --output DIR --objects 24000 --workers 2
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -160,8 +161,8 @@ def generate(directory: Path | str, objects: int, first_seed: int = 0, views: in
                 bar.update(job[2])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: `python -m fastsam3d.training.dataset --output DIR --objects N`."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Generate procedural training data.")
     parser.add_argument("--output", required=True, help="directory of the shards")
     parser.add_argument("--objects", type=int, default=24_000)
@@ -169,11 +170,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args(arguments)
-    try:
-        generate(options.output, options.objects, options.first_seed, options.views, options.workers)
-    except UserError as error:
-        parser.error(str(error))
+    generate(options.output, options.objects, options.first_seed, options.views, options.workers)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    from fastsam3d.__main__ import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastsam3d.config_files import config_directory
+from fastsam3d.errors import UserError
 from fastsam3d.models.packed_weights import pack
 from fastsam3d.training.optimization import require_checkpoint
 
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
 EMBEDDER_PREFIX = "_base_models.condition_embedder."
 GENERATOR_BITS, DECODER_BITS = 6, 8
+RUNS = ("ss_vae", "ss_flow", "slat_vae", "slat_flow")
+"""Stages whose runs hold weights."""
 
 
 def part(state: Mapping[str, Tensor], prefix: str, renamed: str = "") -> dict[str, Tensor]:
@@ -87,24 +91,34 @@ def pose_constants(constants: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Writes whatever the named runs hold."""
+    """Writes whatever the named runs hold.
+
+    Raises:
+        UserError: a run has no checkpoint, or the first stage's generator lacks its decoder; nothing is written.
+    """
+    if arguments.ss_flow and not arguments.ss_vae:
+        raise UserError("The scale of --ss-flow's latents goes into the decoder: name the run of --ss-vae too.")
+    named = {name: run for name, run in vars(arguments).items() if name in RUNS and run}
+    states = {
+        name: require_checkpoint(Path(run) / "checkpoint.pt", "name the folder of a finished run")
+        for name, run in named.items()
+    }
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
     path = config_directory() / "model" / "mini.yaml"
     text = path.read_text(encoding="utf-8")
-    if arguments.ss_flow:
-        flow = _checkpoint(arguments.ss_flow)
+    if "ss_flow" in states:
+        flow = states["ss_flow"]
         write(generator_state(flow["average"]), output / "ss_generator.safetensors", GENERATOR_BITS)
         for key, value in pose_constants(flow["constants"]).items():
             text = replace_line(text, key, value)
-        vae = _checkpoint(arguments.ss_vae)
-        decoder = scaled_decoder(vae["model"], flow["constants"]["shape_scale"])
+        decoder = scaled_decoder(states["ss_vae"]["model"], flow["constants"]["shape_scale"])
         write(decoder, output / "ss_decoder.safetensors", DECODER_BITS)
-    if arguments.slat_vae:
-        vae = _checkpoint(arguments.slat_vae)
-        write(part(vae["model"], "decoder."), output / "slat_decoder_mesh.safetensors", DECODER_BITS)
-    if arguments.slat_flow:
-        flow = _checkpoint(arguments.slat_flow)
+    if "slat_vae" in states:
+        decoder = part(states["slat_vae"]["model"], "decoder.")
+        write(decoder, output / "slat_decoder_mesh.safetensors", DECODER_BITS)
+    if "slat_flow" in states:
+        flow = states["slat_flow"]
         write(generator_state(flow["average"]), output / "slat_generator.safetensors", GENERATOR_BITS)
         text = replace_line(text, "slat_mean", flow["constants"]["latent_mean"].tolist())
         text = replace_line(text, "slat_std", flow["constants"]["latent_std"].tolist())
@@ -113,18 +127,17 @@ def export(arguments: argparse.Namespace) -> None:
     print(f"{output}: {total / 2**20:.1f} MiB of weights")
 
 
-def _checkpoint(run: str) -> dict[str, Any]:
-    return require_checkpoint(Path(run) / "checkpoint.pt", "name the folder of a finished run")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("ss-vae", "ss-flow", "slat-vae", "slat-flow"):
-        parser.add_argument(f"--{name}", default=None, help="run folder")
+    for name in RUNS:
+        parser.add_argument(f"--{name.replace('_', '-')}", default=None, help="run folder")
     parser.add_argument("--output", default="fastsam3d/mini")
     export(parser.parse_args(arguments))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    from fastsam3d.__main__ import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))

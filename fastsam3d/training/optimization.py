@@ -123,7 +123,11 @@ def cosine_factor(progress: float, warmup: float = 0.02, final: float = 0.02) ->
 
 
 class Budget:
-    """How much of a run is done: by minutes of training time, kept over interruptions, or by steps."""
+    """How much of a run is done: by minutes of training time, kept over interruptions, or by steps.
+
+    Raises:
+        ValueError: neither is given, or both.
+    """
 
     def __init__(self, minutes: float | None, steps: int | None) -> None:
         if (minutes is None) == (steps is None):
@@ -147,9 +151,11 @@ class Budget:
     @property
     def progress(self) -> float:
         """Share of the run that is done, 0..1."""
-        if self.steps is not None:
-            return min(1.0, self.step / self.steps)
-        return min(1.0, self.spent_seconds / (60.0 * float(self.minutes or 1.0)))
+        if self.minutes is None:
+            done, total = float(self.step), float(self.steps or 0)
+        else:
+            done, total = self.spent_seconds, 60.0 * self.minutes
+        return min(1.0, done / total) if total > 0 else 1.0
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

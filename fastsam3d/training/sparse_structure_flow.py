@@ -9,6 +9,7 @@ weighted alike; the condition is zeroed for a tenth of the images, which trains 
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -209,8 +210,8 @@ def train(arguments: argparse.Namespace) -> None:
         loop.record(parts)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
     add_run_arguments(parser)
@@ -222,7 +223,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     parser.add_argument("--compile", action="store_true", help="torch.compile: slow to start, then fast")
     train(parser.parse_args(arguments))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    from fastsam3d.__main__ import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -8,6 +8,7 @@ The target is soft occupancy, `sigmoid(-(sdf - dilation) / temperature)`, so tha
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -123,8 +124,8 @@ def train(arguments: argparse.Namespace) -> None:
         loop.record(parts)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
     add_run_arguments(parser)
@@ -132,7 +133,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--kl-weight", type=float, default=5e-4)
     train(parser.parse_args(arguments))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    from fastsam3d.__main__ import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))

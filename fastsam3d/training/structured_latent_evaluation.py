@@ -113,8 +113,8 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: prints one JSON object."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: prints one JSON object; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -126,7 +126,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="mini")
     json.dump(evaluate(parser.parse_args(arguments)), sys.stdout, indent=1)
     sys.stdout.write("\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    from fastsam3d.__main__ import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))

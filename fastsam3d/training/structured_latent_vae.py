@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fastsam3d.errors import UserError
 from fastsam3d.pipeline.loading import model_config
 from fastsam3d.training.data_source import add_data_arguments, add_run_arguments, open_dataset
 from fastsam3d.training.device_dataset import DeviceDataset
@@ -59,7 +61,7 @@ def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes.
 
     Raises:
-        UserError: a checkpoint that it builds on is missing.
+        UserError: a checkpoint that it builds on, or whose statistics are asked for, is missing.
     """
     config = model_config(arguments.model)
     resolution = config.resolution
@@ -89,6 +91,8 @@ def train(arguments: argparse.Namespace) -> None:
         contents=statistics,
     )
     if arguments.statistics:
+        if not loop.resumed:
+            raise UserError(f"There is no run in {arguments.output} whose statistics to take: train it first.")
         loop.save()
     else:
         source = sample_source(arguments, resolution)
@@ -105,16 +109,16 @@ def train(arguments: argparse.Namespace) -> None:
     logger.info("held out: %s", ", ".join(f"{k} {v:.4f}" for k, v in results.items()))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_data_arguments(parser)
-    add_run_arguments(parser)
+    length = add_run_arguments(parser)
     parser.add_argument("--start", default=None, help="checkpoint of an earlier run whose blocks to start from")
-    parser.add_argument(
+    length.add_argument(
         "--statistics", action="store_true", help="only statistics and evaluation of a finished run"
     )
     parser.add_argument("--batch", type=int, default=2, help="objects a step")
@@ -124,9 +128,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     settings = parser.parse_args(arguments)
     if settings.statistics:
-        settings.minutes, settings.steps = None, 1
+        settings.steps = 0
     train(settings)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    from fastsam3d.__main__ import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))

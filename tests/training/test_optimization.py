@@ -33,6 +33,7 @@ def test_budget_counts_steps_and_needs_one_measure() -> None:
     assert budget.progress == 0.25
     with pytest.raises(ValueError, match="minutes or steps"):
         Budget(1.0, 4)
+    assert Budget(0.0, None).progress == Budget(None, 0).progress == 1.0
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
