@@ -16,7 +16,6 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from fixed_object import FixedObject, fill_zero_matrices
-from full_size_report import Run, console_line, document, markdown, write_between_markers
+from fixed_object import fill_zero_matrices
+from full_size_measurement import environment, example_picture, free, measured, synchronize, weight_bytes
+from full_size_pipelines import networks, ours, parts_of, upstream_like
+from full_size_report import UPSTREAM_LIKE, Run, console_line, document, markdown, write_between_markers
 
 from fastsam3d.cli.options import (
     boolean,
@@ -40,7 +41,6 @@ from fastsam3d.cli.options import (
 from fastsam3d.errors import UserError
 from fastsam3d.pipeline.files import write_json, write_text
 
-UPSTREAM_LIKE, GRAPHS = "upstream-like", "graphs"
 COMMAND = "full_size"
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,7 +97,7 @@ class Benchmark:
         self.dtype = None if options.precision == "float32" else getattr(torch, options.precision)
         self.state = State(asdict(options))
         self.pipelines: dict[str, Any] = {}
-        self.picture = example_picture()
+        self.picture = example_picture(ROOT / "examples" / "chair")
 
     @property
     def left(self) -> float:
@@ -161,10 +161,8 @@ class Benchmark:
         key = UPSTREAM_LIKE if name == UPSTREAM_LIKE else memory or "ours"
         if key not in self.pipelines:
             start = time.perf_counter()
-            if key == UPSTREAM_LIKE:
-                pipeline = upstream_like(self.options, self.device)
-            else:
-                pipeline = ours(self.options, self.dtype, memory or "none")
+            asked = self.options.model, self.options.device, self.options.formats
+            pipeline = upstream_like(*asked) if key == UPSTREAM_LIKE else ours(*asked, self.dtype, memory)
             if self.options.steps:
                 for sampler in ("ss_generator", "slat_generator"):
                     pipeline.models[sampler].inference_steps = self.options.steps
@@ -216,211 +214,6 @@ class Benchmark:
         content = document(self.state)
         write_json(self.folder / "full_size.json", content)
         write_text(self.folder / "full_size.md", markdown(content))
-
-
-def ours(options: Options, dtype: torch.dtype | None, memory: str) -> Any:
-    """The pipeline as it is meant to run: weights cast once, fused operations."""
-    from fastsam3d.pipeline.loading import load_pipeline
-
-    extra = {} if memory == "none" else {"memory": memory}
-    return load_pipeline(
-        options.model,
-        options.device,
-        random_weights=True,
-        formats=options.formats,
-        autocast=dtype,
-        **extra,
-    )
-
-
-def upstream_like(options: Options, device: torch.device) -> Any:
-    """The same networks, executed as upstream executes them.
-
-    fp32 weights that autocast casts at every call, but for the torsos of the latent generator and of the decoders,
-    which upstream stores in fp16; separate operations; extraction on dense grids. No acceleration is attached to it:
-    keys and values are projected and voxel tables built at every evaluation.
-    """
-    from dense_extraction import DenseExtraction
-
-    from fastsam3d.models.elementwise import set_fused
-    from fastsam3d.pipeline.loading import load_pipeline
-
-    half = torch.float16 if device.type == "cuda" else torch.float32
-    pipeline = load_pipeline(
-        options.model,
-        options.device,
-        random_weights=True,
-        formats=options.formats,
-        autocast=torch.float16 if device.type == "cuda" else None,
-        half_weights=False,
-    )
-    pipeline.models["slat_generator"].reverse_fn.backbone.set_dtype(half)
-    for network in networks(pipeline):
-        set_fused(network, False)
-    for name, decoder in pipeline.models.items():
-        if name.startswith("slat_decoder"):
-            decoder.set_dtype(half)
-    if "slat_decoder_mesh" in pipeline.models:
-        decoder = pipeline.models["slat_decoder_mesh"]
-        # Set beside the modules, not among them; the method of the class is left alone.
-        vars(decoder)["extract"] = DenseExtraction(decoder.mesh_resolution, device).extract
-    return pipeline
-
-
-def measured(
-    pipeline: Any, method: str, voxels: int, number: int, picture: tuple[Any, Any], formats: tuple[str, ...]
-) -> Run:
-    """One run of a method on an object of fixed size."""
-    from fastsam3d.acceleration import accelerate
-    from fastsam3d.evaluation.flops import run_flops
-
-    preset, changes, _, graphs = parts_of(method)
-    preset = "off" if preset == UPSTREAM_LIKE else preset
-    watch = MemoryWatch(pipeline)
-    first_object = None
-    with FixedObject(pipeline, voxels), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with accelerate(pipeline, preset, **changes) as acceleration:
-
-            def timed() -> tuple[Any, float]:
-                synchronize(pipeline.device)
-                start = time.perf_counter()
-                result = pipeline.run(*picture, seed=0, formats=formats, progress=watch)
-                synchronize(pipeline.device)
-                return result, time.perf_counter() - start
-
-            if graphs:  # two objects that record, before the one that counts: recordings serve all that follow
-                first_object = timed()[1]
-                timed()
-                acceleration.reset_report()
-            result, seconds = timed()
-            report = acceleration.report()
-    flops = run_flops(pipeline, result.structure.coords, report, formats=formats)
-    stages = report.stages
-    return Run(
-        method=method,
-        voxels=len(result.structure.coords),
-        asked=voxels,
-        round=number,
-        seconds=seconds,
-        stage_seconds=dict(result.stage_seconds),
-        stage_tflop=dict(flops.stages),
-        stage_memory=watch.peaks,
-        voxels_kept=report.voxels_kept,
-        evaluations={name: stages[name].evaluations for name in stages},
-        tokens_kept={name: stages[name].tokens_kept for name in stages},
-        faces=0 if result.mesh is None else len(result.mesh.faces),
-        recording_seconds=first_object,
-        notes=report.notes,
-    )
-
-
-def parts_of(method: str) -> tuple[str, dict[str, Any], str, bool]:
-    """Preset, changed settings, memory budget ("" for none) and whether with graphs, of `NAME+CHANGE:8gb:graphs`."""
-    name, *words = method.split(":")
-    preset, *changes = name.split("+")
-    graphs = GRAPHS in words
-    budgets = [word for word in words if word != GRAPHS]
-    if len(budgets) > 1:
-        raise UserError(f"{method} names two memory budgets, {' and '.join(budgets)}: leave one out.")
-    settings = dict(changed(change) for change in changes)
-    return preset, settings | ({"exact.cuda_graphs": True} if graphs else {}), "".join(budgets), graphs
-
-
-def changed(text: str) -> tuple[str, Any]:
-    """One change of a preset, `group.key=value`."""
-    from omegaconf import OmegaConf
-
-    key, _, value = text.partition("=")
-    return key, OmegaConf.create(f"value: {value}")["value"]
-
-
-class MemoryWatch:
-    """Peak memory of every stage, in bytes, without the weights of other pipelines on the card. CUDA only."""
-
-    def __init__(self, pipeline: Any) -> None:
-        self.device = pipeline.device
-        self.peaks: dict[str, int] = {}
-        self._foreign = 0
-        if self.device.type == "cuda":
-            self._foreign = torch.cuda.memory_allocated(self.device) - device_bytes(pipeline)
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Receives progress: stages begin with (0, 1) and end with (1, 1)."""
-        if self.device.type != "cuda" or total != 1:
-            return
-        if done == 0:
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            self.peaks[stage] = torch.cuda.max_memory_allocated(self.device) - self._foreign
-
-
-def networks(pipeline: Any) -> list[Any]:
-    """All networks of a pipeline."""
-    return [*pipeline.models.values(), *pipeline.condition_embedders.values()]
-
-
-def weight_bytes(pipeline: Any) -> int:
-    """Bytes of all weights and buffers, wherever they are."""
-    return sum(t.nbytes for network in networks(pipeline) for t in (*network.parameters(), *network.buffers()))
-
-
-def device_bytes(pipeline: Any) -> int:
-    """Bytes of weights, buffers and kept grids that are on the pipeline's device."""
-    kept = [t for network in networks(pipeline) for t in (*network.parameters(), *network.buffers())]
-    grids = [vars(network).get("extract") for network in networks(pipeline)]
-    kept += [t for extract in grids if extract is not None for t in extract.__self__.tensors()]
-    return sum(t.nbytes for t in kept if t.device.type == pipeline.device.type)
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def free(device: torch.device, collect: bool = True) -> None:
-    """Gives unused memory back, after a run that failed for lack of it."""
-    import gc
-
-    if collect:
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def example_picture() -> tuple[Any, Any]:
-    """A bundled picture and its mask."""
-    import numpy as np
-    from PIL import Image
-
-    folder = ROOT / "examples" / "chair"
-    image = np.asarray(Image.open(folder / "image.png").convert("RGB"))
-    mask = Image.open(folder / "0.png")
-    alpha = np.asarray(mask.getchannel("A") if mask.mode == "RGBA" else mask.convert("L"))
-    return image, alpha > alpha.max() / 2
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What the numbers belong to."""
-    values: dict[str, Any] = {"python": sys.version.split()[0], "torch": torch.__version__}
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        values |= {
-            "device": properties.name,
-            "memory_gib": round(properties.total_memory / 2**30, 1),
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-        }
-        try:
-            import triton
-
-            values["triton"] = triton.__version__
-        except ImportError:
-            values["triton"] = "none"
-    else:
-        values["device"] = "cpu"
-    return values
 
 
 def main(argv: list[str]) -> int:

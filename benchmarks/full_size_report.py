@@ -12,7 +12,8 @@ from typing import Any
 from fastsam3d.errors import UserError
 from fastsam3d.pipeline.files import write_text
 
-BASELINE = "upstream-like"
+UPSTREAM_LIKE = "upstream-like"
+"""Method that the ratios are against."""
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
@@ -82,7 +83,7 @@ def summarise(own: Sequence[Run], every: Sequence[Run]) -> dict[str, Any]:
     timed = [run for run in own if run.round > 0] or list(own)
     ratios = []
     for run in timed:
-        base = [r for r in every if (r.asked, r.round, r.method) == (run.asked, run.round, BASELINE)]
+        base = [r for r in every if (r.asked, r.round, r.method) == (run.asked, run.round, UPSTREAM_LIKE)]
         ratios += [r.seconds / run.seconds for r in base]
     last = timed[-1]
     stages = {
