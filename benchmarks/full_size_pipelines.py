@@ -33,7 +33,7 @@ def changed(text: str) -> tuple[str, Any]:
 
 
 def ours(model: str, device: str, formats: Sequence[str], dtype: torch.dtype | None, memory: str) -> Any:
-    """The pipeline as it is meant to run: weights cast once, fused operations; within a memory budget unless it is ""."""
+    """The pipeline as it is meant to run: weights cast once, fused operations; `memory` "" sets no budget."""
     from fastsam3d.pipeline.loading import load_pipeline
 
     budget = {"memory": memory} if memory else {}
