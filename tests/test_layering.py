@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fastsam3d.evaluation.provenance import MEASURING, NOT_MEASURED
+
 PACKAGE = Path(__file__).resolve().parents[1] / "fastsam3d"
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
@@ -77,6 +79,17 @@ def test_maths_needs_nothing_but_tensors_and_arrays() -> None:
     files = [name for name in MODULES if is_within(name, MATHS)]
     outside = {target.partition(".")[0] for name in files for target in IMPORTS[name]} - {"__future__", "fastsam3d"}
     assert outside <= {"torch", "numpy", "math", "collections", "dataclasses", "typing"}
+
+
+def test_the_fingerprint_of_a_benchmark_covers_what_measures() -> None:
+    reached: set[str] = set()
+    ahead = {"fastsam3d.evaluation.runs", "fastsam3d.evaluation.scene_runs"}
+    while ahead:
+        reached |= ahead
+        ahead = {target for name in ahead for target in IMPORTS[name] & MODULES.keys()} - reached
+    places = [name.split(".")[1:] for name in reached]
+    assert {place[1] for place in places if place[0] == "evaluation"} == set(MEASURING)
+    assert not {place[0] for place in places} & set(NOT_MEASURED)
 
 
 def test_no_import_goes_in_a_circle() -> None:

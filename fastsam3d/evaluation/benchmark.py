@@ -34,7 +34,7 @@ from fastsam3d.evaluation.methods import Method, guidance_of, guided, resolve_me
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.provenance import environment
-from fastsam3d.evaluation.records import Record, RecordLog
+from fastsam3d.evaluation.records import EARLIER_CODE, Record, RecordLog
 from fastsam3d.evaluation.runs import Case, Runner
 from fastsam3d.evaluation.seeds import object_seeds
 
@@ -98,6 +98,8 @@ def main(overrides: Sequence[str]) -> int:
         random_weights=options.random_weights,
     )
     log = RecordLog(folder / RECORDS, identity_of(pipeline, options, methods), resume=options.resume)
+    if EARLIER_CODE in log.identity:
+        print(f"bench: {log.path} holds records of other code, which stay; resume=false measures anew", file=sys.stderr)
     try:
         result = run_benchmark(pipeline, options, methods=methods, log=log)
     except KeyboardInterrupt:

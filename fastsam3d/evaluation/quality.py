@@ -32,7 +32,7 @@ from fastsam3d.cli.options import (
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.outcome import Outcome, against_outcome, against_truth, outcome_of
-from fastsam3d.evaluation.provenance import weights_fingerprint
+from fastsam3d.evaluation.provenance import config_fingerprint, weights_fingerprint
 from fastsam3d.evaluation.quality_tables import SHAPE_COLUMNS, report, summarise_quality
 from fastsam3d.evaluation.reference import Reference, reference_shape
 from fastsam3d.evaluation.runs import NOISE_SHIFT
@@ -187,8 +187,8 @@ def _steps(pipeline: Any) -> dict[str, int]:
 
 
 def _identity(pipeline: Any, options: QualityOptions) -> str:
-    """Fingerprint of weights and settings, so that records of other ones are not taken over."""
-    digest = hashlib.sha256(weights_fingerprint(pipeline).encode())
+    """Fingerprint of weights, constants and settings, so that records of other ones are not taken over."""
+    digest = hashlib.sha256(f"{weights_fingerprint(pipeline)}{config_fingerprint(pipeline)}".encode())
     strengths = [pipeline.models[name].reverse_fn.strength for name in ("ss_generator", "slat_generator")]
     settings = (options.noise_seed, options.points, options.other_seed, _steps(pipeline), strengths)
     # The control of the last object looks at the first, so the number of objects counts for it; that one

@@ -1,7 +1,8 @@
 """Measurements on disk as they are made, so that an interrupted run goes on where it was.
 
 A log is a file of JSON lines. Its first line says which run it belongs to; records of another one are never taken
-over, and the error says what differs.
+over, and the error says what differs. Code alone may differ, since a long run outlives small changes: the log, and what
+is made of it, then names every version.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from fastsam3d.pipeline.files import finite
 
 Record = dict[str, Any]
 CODE = "code"
-"""Key of the identity that may differ between the parts of one run; all its values are kept."""
+"""Key of the identity that may differ between the parts of one run."""
+EARLIER_CODE = "earlier_code"
+"""Key of the identity that lists the values of `CODE` of the parts before, where they differ."""
 
 
 class RecordLog:
@@ -43,9 +46,14 @@ class RecordLog:
             if not path.read_bytes().endswith(b"\n"):
                 with path.open("ab") as stream:
                     stream.write(b"\n")  # an interruption cut the last line off
-            if header.get(CODE) == self.identity.get(CODE):
-                return
-            self._write([self.identity])
+            earlier = list(header.get(EARLIER_CODE, []))
+            same = header.get(CODE) == self.identity.get(CODE)
+            if not same and self.records:
+                earlier.append(header.get(CODE))
+            if earlier:
+                self.identity[EARLIER_CODE] = earlier
+            if not same:
+                self._write([self.identity])
         else:
             path.unlink(missing_ok=True)
             self._write([self.identity])

@@ -83,9 +83,15 @@ def test_records_of_another_run_are_refused_and_can_be_thrown_away(stand_in, tmp
 def test_other_weights_are_another_run_and_other_code_is_noted(stand_in, tmp_path):
     path = tmp_path / "records.jsonl"
     log = log_of(stand_in, options_of(), path)
-    identity = dict(log.identity)
-    assert RecordLog(path, identity | {"code": "newer"}).identity["code"] == "newer"
-    assert path.read_text().count('"code"') == 2
+    identity = {**log.identity, "code": "first"}
+    # Nothing was measured yet: no part of the run has the first code.
+    assert "earlier_code" not in RecordLog(path, identity | {"code": "second"}).identity
+    log = RecordLog(path, identity | {"code": "second"})
+    log.append([{"kind": "object", "guidance": 2, "object_seed": 1, "methods": []}])
+    for code, earlier in (("third", ["second"]), ("third", ["second"]), ("fourth", ["second", "third"])):
+        log = RecordLog(path, identity | {"code": code})
+        assert (log.identity["code"], log.identity["earlier_code"]) == (code, earlier)
+        assert len(log.records) == 1
     stand_in.models["ss_generator"].reverse_fn.backbone.weight.data += 1
     with pytest.raises(UserError, match="weights was"):
         log_of(stand_in, options_of(), path)
