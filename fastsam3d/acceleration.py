@@ -273,13 +273,16 @@ class Acceleration:
 
 
 class _Mark:
-    """Where a pipeline keeps its handle; a deep copy of the pipeline gets an empty one."""
+    """Where a pipeline keeps its handle; a copy of the pipeline, deep or pickled, gets an empty one."""
 
     def __init__(self, acceleration: Acceleration | None) -> None:
         self.acceleration = acceleration
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Mark:
         return _Mark(None)
+
+    def __reduce__(self) -> Any:
+        return _Mark, (None,)
 
 
 class _Recorder:

@@ -17,8 +17,8 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules")
 class _Replacement:
     """A function in the place of a method, stored in an instance's `__dict__`.
 
-    `copy.deepcopy` of the instance must not carry the replacement along, which is tied to the original: the copy
-    gets the method of its own class, or what the attribute was before.
+    A copy of the instance, by `copy.deepcopy` or by pickle, must not carry the replacement along, which is tied to the
+    original: the copy gets the method of its own class, or what the attribute was before.
     """
 
     def __init__(self, function: Callable[..., Any], owner: Any, name: str, before: Any) -> None:
@@ -37,6 +37,15 @@ class _Replacement:
         twin = memo.get(id(self._owner))
         method = getattr(type(self._owner), self._name, None)
         return types.MethodType(method, twin) if twin is not None and method is not None else self
+
+    def __reduce__(self) -> Any:
+        # While the owner is read back it has no attributes of its own yet, so that its class shows through.
+        return (getattr, (self._owner, self._name)) if self._before is _ABSENT else (instead_of, (self._before,))
+
+
+def instead_of(before: Any) -> Any:
+    """What a pickled stand-in is read back as: what was there before it."""
+    return before
 
 
 class Patches:

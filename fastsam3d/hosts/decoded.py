@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from fastsam3d.lattice import Lattice
+from fastsam3d.patching import instead_of
 
 
 def to_fine(result: Any, lattice: Lattice) -> None:
@@ -46,6 +47,9 @@ class SparseSurface:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy of the pipeline gets what was there before."""
         return copy.deepcopy(self._dense, memo)
+
+    def __reduce__(self) -> Any:
+        return instead_of, (self._dense,)
 
     def __call__(self, features: Any, training: bool = False) -> Any:
         """The mesh of one object's sparse tensor `[M, 101]`."""

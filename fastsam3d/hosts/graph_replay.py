@@ -8,7 +8,7 @@ A graph reads and writes the addresses that it was recorded with, and no Python 
 - *What is kept for a run* (keys and values of the condition, see `KeptTensors`) is computed by one ordinary evaluation
   of every object and then written to where it was before, so that one graph serves all objects of the same shape. The
   graph is not replayed, and recorded anew, where any of it lies somewhere else.
-- *Weights* that were moved or changed drop all graphs; this is looked at once a run.
+- *Weights* that were moved or changed, or are cast to another precision, drop all graphs; this is looked at once a run.
 - *Anything that goes wrong* while recording leaves the ordinary way, for good, and says so once.
 
 How a graph is recorded and replayed is left to a `Capture`; `fastsam3d.hosts.cuda_capture` has the real one.
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.sites import EvaluationState
+from fastsam3d.tensor_versions import place_and_version
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +107,8 @@ class Evaluation:
     @property
     def key(self) -> Hashable:
         """Everything but values that decides what is computed, the modes of PyTorch among it."""
-        kind = self.condition.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        return self.kind, self.branches, self.shapes, autocast, torch.is_inference_mode_enabled()
+        precision = _precision(self.condition)
+        return self.kind, self.branches, self.shapes, precision, torch.is_inference_mode_enabled()
 
 
 class _Inputs:
@@ -239,7 +239,8 @@ class GraphReplay:
     def _begin(self, condition: Tensor) -> None:
         self._condition = condition
         self._fresh.clear()
-        fingerprint = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._weights())
+        # Casts of the weights, which are kept for one precision at a time, are read from where they are, too.
+        fingerprint = (_precision(condition), *(place_and_version(t) for t in self._weights()))
         if fingerprint != self._fingerprint:
             self.release()
             self._fingerprint = fingerprint
@@ -276,6 +277,12 @@ class GraphReplay:
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return tuple(tensor for kept in self._kept for tensor in kept.tensors())
+
+
+def _precision(x: Tensor) -> torch.dtype | None:
+    """What autocast makes of products on the device of `x` at the moment; None where it is off."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _shape(x: Tensor) -> Hashable:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastsam3d.patching import instead_of
 from fastsam3d.sites import Forward
+from fastsam3d.tensor_versions import version
 
 KEPT = 2
 """Pictures whose encodings are kept: the object's crop and the whole picture."""
@@ -58,7 +60,7 @@ class SharedFeatures:
     def _has_other_weights(self, network: nn.Module) -> bool:
         """Whether one of the encoders has got other weights: what is kept is old then, and they may no longer agree."""
         # Loading counts a parameter's version up; moving it to another device, as memory modes do, does not.
-        now = tuple(p._version for p in network.parameters())
+        now = tuple(version(p) for p in network.parameters())
         if self._weights.setdefault(id(network), now) != now:
             self._changed = True
             self._kept.clear()
@@ -80,6 +82,9 @@ class SharedDepth:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy of the pipeline gets what was there before."""
         return copy.deepcopy(self._model, memo)
+
+    def __reduce__(self) -> Any:
+        return instead_of, (self._model,)
 
     def __call__(self, picture: Tensor) -> Any:
         """Depth of a picture, computed once."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastsam3d.sites import Forward
+from fastsam3d.tensor_versions import place_and_version
 
 LAYOUT = torch.channels_last_3d
 
@@ -37,7 +38,7 @@ class DenseConvolution:
             layer = self.layer
             if not _applies(x, layer.weight) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
                 return original(x)
-            key = (layer.weight.data_ptr(), layer.weight._version)
+            key = place_and_version(layer.weight)
             if key != self._key:
                 self._key, self._weight = key, layer.weight.contiguous(memory_format=LAYOUT)
             where = layer.padding, layer.stride, layer.dilation, layer.groups

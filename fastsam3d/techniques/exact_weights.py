@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastsam3d.sites import Forward
+from fastsam3d.tensor_versions import place_and_version
 
 
 class CastWeights:
     """One linear layer's `forward` with its weights cast once, as long as they do not change.
+
+    A change is seen where `fastsam3d.tensor_versions` sees it: loading and moving are, writing through `.data` is not.
 
     Memory: half as much again as the layer's fp32 weights, until the acceleration is taken off. The layer's own
     parameters are not touched.
@@ -37,7 +40,7 @@ class CastWeights:
             dtype, weight, bias = torch.get_autocast_dtype(kind), self.layer.weight, self.layer.bias
             if weight.dtype == dtype or weight.requires_grad:
                 return original(x)
-            key = (dtype, *((p.data_ptr(), p._version) for p in (weight, bias) if p is not None))
+            key = (dtype, *(place_and_version(p) for p in (weight, bias) if p is not None))
             if key != self._key:
                 self._key, self._cast = key, (weight.to(dtype), None if bias is None else bias.to(dtype))
             return F.linear(x, *self._cast)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -159,6 +160,27 @@ def test_a_deep_copy_of_an_accelerated_pipeline_is_plain(pipeline, picture):
         twin = copy.deepcopy(pipeline)
         assert same(twin.run(*picture, seed=1), plain)
         assert acceleration.report().objects == 0
+
+
+def test_a_pickled_copy_of_an_accelerated_pipeline_is_plain(pipeline, picture):
+    plain = pipeline.run(*picture, seed=1)
+    with accelerate(pipeline, "paper", **SMALL) as acceleration:
+        twin = pickle.loads(pickle.dumps(pipeline))
+        assert same(twin.run(*picture, seed=1), plain)
+        assert acceleration.report().objects == 0
+        accelerate(twin, "balanced").remove()
+        assert acceleration.active
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_weights_that_were_made_in_inference_mode(make_pipeline, picture, autocast):
+    """PyTorch does not count the changes of such tensors, and refuses to say how many there were."""
+    with torch.inference_mode():
+        pipeline = make_pipeline()
+    reference = make_pipeline()
+    pipeline.autocast = reference.autocast = autocast
+    with accelerate(pipeline, "exact"), accelerate(reference, "exact"):
+        assert same(pipeline.run(*picture, seed=1), reference.run(*picture, seed=1))
 
 
 def test_global_random_numbers_are_left_alone(pipeline, picture):

@@ -167,6 +167,24 @@ def test_other_weights_drop_the_recordings(make_pipeline, stand_in, how):
         assert stand_in.made[0].released == 1
 
 
+def test_another_precision_drops_recordings_whose_casts_are_gone(make_pipeline, stand_in):
+    pipeline, picture = make_pipeline(), next(pictures(1))
+    pipeline.autocast = torch.bfloat16
+    without = {"exact.condition_cache": False, "exact.zero_condition": False}
+    with accelerate(pipeline, "exact", **without, **GRAPHS) as acceleration:
+        first = sampled(pipeline, picture)
+        recorded = acceleration._replays[0].recorded
+        assert recorded > 0
+        assert stand_in.made[0].released == 0
+        pipeline.autocast = None
+        sampled(pipeline, picture)
+        assert stand_in.made[0].released == 1
+        pipeline.autocast = torch.bfloat16
+        close(sampled(pipeline, picture), first, 1e-2)
+        assert stand_in.made[0].released == 2
+        assert acceleration._replays[0].recorded == 3 * recorded
+
+
 def test_what_cannot_be_recorded_runs_as_ever_and_is_said_once(make_pipeline, stand_in, caplog):
     reference, pipeline = make_pipeline(), make_pipeline()
     block = pipeline.models["ss_generator"].reverse_fn.backbone.blocks[1]

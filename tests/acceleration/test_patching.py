@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -82,6 +83,25 @@ def test_a_deep_copy_is_not_patched():
     with torch.no_grad():
         twin.weight.zero_()
     assert not torch.equal(twin(x), module(x))  # and it is not tied to the original either
+
+
+def test_a_pickled_copy_is_not_patched():
+    module = nn.Linear(2, 2)
+    own = nn.Linear(2, 2)
+    vars(own)["forward"] = torch.neg  # what an instance had of its own, it has again
+    patches = Patches()
+    for patched in (module, own):
+        for _ in range(2):
+            patches.replace(patched, "forward", lambda original: lambda x: original(x) * 0)
+    twin, other = pickle.loads(pickle.dumps([module, own]))
+    x = torch.ones(1, 2)
+    assert torch.equal(module(x), torch.zeros(1, 2))
+    patches.restore()
+    assert torch.equal(twin(x), module(x))
+    assert torch.equal(other(x), -x)
+    with torch.no_grad():
+        twin.weight.zero_()
+    assert not torch.equal(twin(x), module(x))
 
 
 def test_temporarily_ends_with_an_exception():
