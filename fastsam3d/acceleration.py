@@ -6,40 +6,18 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fastsam3d.attachment import Attachment
 from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.hosts import find_host
 from fastsam3d.hosts.base import Host
-from fastsam3d.hosts.block_stack import BlockStack
-from fastsam3d.hosts.cuda_capture import CudaCapture
-from fastsam3d.hosts.graph_replay import GraphReplay
-from fastsam3d.hosts.partial import PartialBlocks
-from fastsam3d.hosts.partial_streams import PartialStreams
-from fastsam3d.ledger import Ledger
 from fastsam3d.patching import Patches
 from fastsam3d.report import Report, StageReport, peak_memory
-from fastsam3d.session import StageSession
-from fastsam3d.sites import EvaluationState
-from fastsam3d.stacking import refuse_what_a_host_lacks, working_inside
-from fastsam3d.techniques import REGISTRY
-from fastsam3d.techniques.base import (
-    SPARSE_STRUCTURE,
-    STAGES,
-    STRUCTURED_LATENT,
-    AccelerationWarning,
-    Technique,
-    Trajectory,
-    VoxelSet,
-)
-from fastsam3d.techniques.exact import ConditionCache, IndexCache, SharedPrefix, condition_caches
-from fastsam3d.techniques.exact_onednn import DenseConvolution, FusedFeedForward
-from fastsam3d.techniques.exact_taps import OccupiedTaps
-from fastsam3d.techniques.exact_time import TimeTable
-from fastsam3d.techniques.exact_weights import CastWeights
+from fastsam3d.stacking import refuse_what_a_host_lacks
+from fastsam3d.techniques.base import STAGES, AccelerationWarning
 
 _MARK = "_fastsam3d_acceleration"
 
@@ -52,8 +30,8 @@ class Acceleration:
         self._host = host
         self._patches = Patches()
         self._notes = tuple(host.notes()) if config["exact"].shared_features else ()
-        self._replays: list[GraphReplay] = []
         self._report = self._fresh_report()
+        self._attachment = Attachment(host, config, self._patches, self._report)
         try:
             self._attach()
         except BaseException:
@@ -78,7 +56,7 @@ class Acceleration:
         """What was done since the start or the last `reset_report`, as a copy."""
         report = copy.deepcopy(self._report)
         report.peak_memory_bytes = peak_memory(self._host.device)
-        report.notes += tuple(replay.note() for replay in self._replays)
+        report.notes += tuple(replay.note() for replay in self._attachment.replays)
         return report
 
     def reset_report(self) -> None:
@@ -88,13 +66,13 @@ class Acceleration:
             # Sessions hold on to these objects.
             vars(counts).update(vars(fresh.stages[stage]))
         vars(self._report).update(vars(fresh) | {"stages": self._report.stages})
-        for replay in self._replays:
+        for replay in self._attachment.replays:
             replay.reset_counts()
 
     def remove(self) -> None:
         """Takes everything off: the pipeline's objects are as they were. The report stays. Idempotent."""
         self._patches.restore()
-        for replay in self._replays:
+        for replay in self._attachment.replays:
             replay.release()
 
     def __enter__(self) -> Acceleration:
@@ -111,50 +89,11 @@ class Acceleration:
         return report
 
     def _attach(self) -> None:
-        host, patches, config = self._host, self._patches, self.config
-        tables = self._attach_weights_and_tables()
-        self._attach_decoding_and_encoding()
-        on = [name for name, value in vars(config["exact"]).items() if value is True]
-        ledger = Ledger(self._report, host.costs(), on)
-        host.on_reuse = ledger.reused
-        # A deep copy of the pipeline must not believe that it is accelerated by this handle.
-        patches.set(host.pipeline, _MARK, _Mark(self))
-        for stage in STAGES:
-            state = EvaluationState()
-            session = StageSession(
-                state,
-                self._report.stages[stage],
-                self._maker("velocity", stage),
-                self._maker("evaluation", stage),
-                self._maker("blocks", stage),
-                **self._step_count(stage),
-            )
-            session.run_ended = partial(ledger.sampled, stage)
-            caches = condition_caches(config["exact"], host.cross_attentions(stage), state)
-            for cache in caches:
-                patches.replace(cache.site.module, "forward", cache.site.states.through(cache.wrap))
-                session.keepers.append(cache)
-            for site in host.time_sites(stage) if config["exact"].time_tables else ():
-                table = TimeTable(site, state)
-                patches.replace(site.module, "forward", table.wrap)
-                session.keepers.append(table)
-            if stage == STRUCTURED_LATENT:
-                self._attach_latent(session, state)
-            self._attach_blocks(stage, session, state)
-            state.joint = self._may_join(stage)
-            self._attach_replay(stage, session, caches)
-            # After carving, so that a carved evaluation shares what it computed as well.
-            for module in host.branch_prefix(stage) if config["exact"].shared_prefix else ():
-                shared = SharedPrefix(state)
-                patches.replace(module, "forward", shared.wrap)
-                session.keepers.append(shared)
-            host.attach_sampler(patches, stage, session)
-        voxel_policies = [t.make(config[t.name]) for t in self._on("voxels", STRUCTURED_LATENT) if t.make is not None]
-        policy = _CountedVoxels(voxel_policies[0], self._report, ledger) if voxel_policies else None
-        host.attach_structure(patches, policy)
-        host.attach_recorder(patches, _Recorder(self._report, ledger, tables))
-        if hasattr(host.pipeline, "twins"):
-            patches.replace(host.pipeline, "twins", self._accelerated_twins)
+        # A copy of the pipeline must not believe that it is accelerated by this handle.
+        self._patches.set(self.pipeline, _MARK, _Mark(self))
+        self._attachment.attach()
+        if hasattr(self.pipeline, "twins"):
+            self._patches.replace(self.pipeline, "twins", self._accelerated_twins)
 
     def _accelerated_twins(self, original: Callable[[int], Any]) -> Callable[[int], Any]:
         """Pipelines that are made to run beside this one are accelerated alike, and reported with it."""
@@ -171,106 +110,6 @@ class Acceleration:
 
         return twins
 
-    def _attach_weights_and_tables(self) -> IndexCache:
-        """What lives longer than a run, and is the innermost of what is attached."""
-        host, patches, exact = self._host, self._patches, self.config["exact"]
-        for layer in host.cast_layers() if exact.cast_weights else ():
-            patches.replace(layer, "forward", CastWeights(layer).wrap)
-        tables = IndexCache()
-        for maker in [*host.index_makers(), *host.voxel_decoders()] if exact.index_cache else ():
-            patches.replace(maker, "make_index", tables.wrap)
-        for convolution in host.convolutions() if exact.occupied_taps else ():
-            patches.replace(convolution, "apply_to", OccupiedTaps(convolution).wrap)
-        for convolution in host.dense_convolutions() if exact.onednn else ():
-            patches.replace(convolution, "forward", DenseConvolution(convolution).wrap)
-        for sequence in host.feed_forwards() if exact.onednn else ():
-            patches.replace(sequence, "forward", FusedFeedForward(sequence).wrap)
-        return tables
-
-    def _may_join(self, stage: str) -> bool:
-        """Whether both branches may share a pass: nothing inside the network has a memory of its own for each."""
-        exact = self.config["exact"]
-        inside = working_inside(stage, self.config.settings) or self._on("evaluation", stage)
-        return exact.joint_branches and exact.zero_condition and not inside
-
-    def _attach_replay(self, stage: str, session: StageSession, caches: list[ConditionCache]) -> None:
-        """Graphs for the whole evaluations of a stage, or the reason why not in the report's notes."""
-        # Shapes of the latent stage change with every object, and one object has too few evaluations for a recording.
-        if not self.config["exact"].cuda_graphs or stage != SPARSE_STRUCTURE:
-            return
-        host, capture = self._host, CudaCapture(self._host.device)
-        replay = GraphReplay(stage, session.state, capture, lambda: host.network_tensors(stage), caches)
-        if inside := working_inside(stage, self.config.settings):
-            replay.refusal = f"{' and '.join(inside)} works inside the network"
-        else:
-            replay.refusal = host.replay_refusal() or replay.refusal
-        self._replays.append(replay)
-        if replay.refusal is None:
-            session.replay = replay
-            session.keepers.append(replay)
-
-    def _attach_decoding_and_encoding(self) -> None:
-        """Other ways to compute whole layers: before what keeps or leaves out tokens, which goes around them."""
-        host, exact = self._host, self.config["exact"]
-        if exact.maskless_attention:
-            host.attach_maskless_attention(self._patches)
-        if exact.sparse_surface:
-            host.attach_sparse_surface(self._patches)
-        if exact.shared_features:
-            host.attach_shared_features(self._patches)
-
-    def _attach_latent(self, session: StageSession, state: EvaluationState) -> None:
-        if self.config["exact"].index_cache:
-            session.keepers += self._host.attach_voxel_tables(self._patches, state)
-        if self.config["token_carving"].enabled:
-            carved = PartialBlocks(self._host.latent_blocks(), state)
-            carved.attach(self._patches)
-            session.keepers.append(carved)
-
-    def _attach_blocks(self, stage: str, session: StageSession, state: EvaluationState) -> None:
-        """What the techniques of this stage need inside its transformer blocks."""
-        needs = {need for t in REGISTRY.values() if stage in t.acts_on(self.config[t.name]) for need in t.needs}
-        if stage == SPARSE_STRUCTURE and needs & {"layout_only", "subset"}:
-            streams = PartialStreams(self._host.stream_blocks(), state, keep="layout_only" in needs)
-            streams.attach(self._patches)
-            session.keepers.append(streams)
-        if "block_stack" in needs:
-            stack = BlockStack(
-                self._host.block_stack(stage),
-                state,
-                lambda: session.block_policy,
-                lambda: session.step_index,
-                self._host.block_states(stage),
-            )
-            stack.attach(self._patches)
-            session.keepers.append(stack)
-
-    def _on(self, kind: str, stage: str) -> list[Technique]:
-        """Techniques of a kind that are on and act on a stage."""
-        return [t for t in REGISTRY.values() if t.kind == kind and stage in t.acts_on(self.config[t.name])]
-
-    def _step_count(self, stage: str) -> dict[str, Any]:
-        """Step count and mode of a stage, where a control sets them."""
-        for technique in self._on("steps", stage):
-            settings = self.config[technique.name]
-            return {"steps": settings.steps(stage), "shortcut": settings.distilled(stage)}
-        return {}
-
-    def _maker(self, kind: str, stage: str) -> Callable[[Trajectory], Any]:
-        """Maker of the one policy of a kind that has a say in a run of this stage."""
-        techniques = self._on(kind, stage)
-        around = self._on("layout", stage) if kind == "velocity" else []
-
-        def make(trajectory: Trajectory) -> Any:
-            made = (t.make(self.config[t.name], trajectory) for t in techniques if t.make is not None)
-            policy = next((policy for policy in made if policy is not None), None)
-            for technique in around if trajectory.layout else ():
-                if policy is not None and technique.make is not None:
-                    policy = technique.make(self.config[technique.name], trajectory, policy)
-            return policy
-
-        return make
-
 
 class _Mark:
     """Where a pipeline keeps its handle; a copy of the pipeline, deep or pickled, gets an empty one."""
@@ -283,31 +122,6 @@ class _Mark:
 
     def __reduce__(self) -> Any:
         return _Mark, (None,)
-
-
-class _Recorder:
-    def __init__(self, report: Report, ledger: Ledger, tables: IndexCache) -> None:
-        self._report, self._ledger, self._tables = report, ledger, tables
-
-    def add_object(self, seconds: dict[str, float]) -> None:
-        self._tables.clear()
-        self._ledger.finished(seconds)
-        self._report.add_object(seconds)
-
-
-class _CountedVoxels:
-    """A voxel policy whose effect is counted."""
-
-    def __init__(self, policy: Any, report: Report, ledger: Ledger) -> None:
-        self._policy, self._report, self._ledger = policy, report, ledger
-
-    def reduce(self, voxels: VoxelSet) -> Any:
-        merged = self._policy.reduce(voxels)
-        before, after = len(voxels.coords), len(voxels.coords if merged is None else merged.coords)
-        self._report.voxels_before += before
-        self._report.voxels_after += after
-        self._ledger.merged(before, after)
-        return merged
 
 
 def accelerate(

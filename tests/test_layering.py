@@ -16,15 +16,17 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 
-MATHS = ("forecast", "spectral", "lattice")
+MATHS = ("forecast", "spectral", "lattice", "tensor_versions")
 BASICS = ("errors", "config_files")
-JOINT = ("acceleration", "session", "batching", "stacking", "config", "ledger", "report", "magcache_curves")
+JOINT = (
+    "acceleration", "attachment", "session", "batching", "stacking", "config", "ledger", "report", "magcache_curves",
+)  # fmt: skip
 """What brings hosts and techniques together."""
 ACCELERATION = (*JOINT, "hosts", "techniques", "sites", "patching", "savings", *MATHS)
 MAY_IMPORT = {
     # Pure maths, and what both wings may use.
     "forecast": ("forecast",),
-    **dict.fromkeys(("spectral", "lattice", "errors", "sites", "patching", "savings"), ()),
+    **dict.fromkeys(("spectral", "lattice", "tensor_versions", "errors", "sites", "patching", "savings"), ()),
     "config_files": ("errors",),
     # The pipeline wing would run without the other.
     "models": ("models", *BASICS),
@@ -36,7 +38,10 @@ MAY_IMPORT = {
     ),
     # The acceleration wing: techniques know no pipeline; hosts know where things are in one, and no technique's policy.
     "techniques": ("techniques", "sites", "errors", *MATHS),
-    "hosts": ("hosts", "techniques.base", "sites", "patching", "lattice", "models", "pipeline", *BASICS),
+    "hosts": (
+        *("hosts", "techniques.base", "sites", "patching", "lattice", "tensor_versions", "models", "pipeline"),
+        *BASICS,
+    ),
     **dict.fromkeys(JOINT, (*ACCELERATION, *BASICS)),
 }
 """Parts of the package below the command line, the demo and the evaluation, which see everything."""

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import torch
 from fastsam3d.acceleration import accelerate
 from fastsam3d.errors import UserError
 from fastsam3d.forecast import full_steps, network_evaluations
+from fastsam3d.models.sparse_tensor import SparseIndex
 from fastsam3d.techniques.base import AccelerationWarning
 
 SMALL = {"token_aggregation.minimum_voxels": 0}
@@ -116,6 +121,44 @@ def test_a_broken_off_run_does_not_disturb_the_next(pipeline, picture):
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(*picture, seed=2, progress=stop)
         assert same(pipeline.run(*picture, seed=1), first)
+
+
+def test_a_broken_off_run_leaves_no_tables_behind(pipeline, picture):
+    def stop(stage, done, total):
+        if stage == "structured_latent" and done == 4:
+            raise KeyboardInterrupt
+
+    def tables():
+        gc.collect()
+        return sum(type(thing) is SparseIndex for thing in gc.get_objects())
+
+    before = tables()
+    with accelerate(pipeline, "balanced"):
+        with contextlib.suppress(KeyboardInterrupt):
+            pipeline.run(*picture, seed=1, progress=stop)
+        assert tables() == before
+
+
+def test_threads_take_turns(pipeline, picture):
+    """What is attached has one state: a second thread waits, and both get what they would have got alone."""
+    steps = pipeline.models["ss_generator"].inference_steps
+    with accelerate(pipeline, "fast") as acceleration:
+        alone = [pipeline.run(*picture, seed=seed) for seed in (1, 2)]
+        met = [threading.Event(), threading.Event()]
+
+        def run(index):
+            def wait(stage, done, total):
+                if (stage, done) == ("sparse_structure", 1):
+                    met[index].set()
+                    met[1 - index].wait(0.3)  # the other one gets here meanwhile, if it is let in
+
+            return pipeline.run(*picture, seed=1 + index, progress=wait)
+
+        with ThreadPoolExecutor(2) as pool:
+            together = list(pool.map(run, (0, 1)))
+        assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+        assert acceleration.report().objects == 4
+    assert pipeline.models["ss_generator"].inference_steps == steps
 
 
 def test_a_second_pipeline_is_not_touched(make_pipeline, picture):

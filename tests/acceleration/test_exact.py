@@ -188,11 +188,11 @@ def test_cast_weights_give_the_same_bits_under_autocast(pipeline, picture):
 
 def test_techniques_inside_the_network_see_one_branch_at_a_time(pipeline):
     with accelerate(pipeline, "exact", step_caching=True) as acceleration:
-        assert acceleration._may_join("sparse_structure")
+        assert acceleration._attachment.may_join("sparse_structure")
     with accelerate(pipeline, "exact", step_caching=True, exact_layout=True) as acceleration:
-        assert not acceleration._may_join("sparse_structure")
+        assert not acceleration._attachment.may_join("sparse_structure")
     with accelerate(pipeline, "exact", **{"exact.zero_condition": False}) as acceleration:
-        assert not acceleration._may_join("sparse_structure")
+        assert not acceleration._attachment.may_join("sparse_structure")
 
 
 def test_whole_pictures_are_encoded_once_for_the_objects_of_a_scene(pipeline, picture):
