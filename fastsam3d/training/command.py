@@ -7,7 +7,7 @@
 On a CPU the objects are written to shards first; on a GPU they are made there when the run starts.
 
 Every stage writes its checkpoints under `output/<stage>`, resumes from there after an interruption, and logs its
-losses to `losses.jsonl`.
+losses to `losses.jsonl`, which `python -m fastsam3d.evaluation.loss_curves log=FILE` draws.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ GPU_SETTINGS = {
 """What a stage does otherwise on a GPU, where large batches cost little more than small ones."""
 
 COMMAND = "python -m fastsam3d train"
-ABOUT = "Trains the mini model on procedural objects. Interrupt and repeat the command to resume."
+ABOUT = (
+    "Trains the mini model on procedural objects. Interrupt and repeat the command to resume.\n"
+    "python -m fastsam3d.evaluation.loss_curves log=OUTPUT/STAGE/losses.jsonl draws the losses of a stage."
+)
 
 
 def _stage(text: str) -> str:

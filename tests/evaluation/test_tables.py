@@ -10,7 +10,6 @@ from evaluation_shapes import Pose, box_mesh
 
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation import gallery, plots
-from fastsam3d.evaluation.loss_curves import loss_curves
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.tables import half_width, markdown_table, number, summarise
 from fastsam3d.pipeline.files import write_json
@@ -59,18 +58,11 @@ def test_pareto_front_by_hand():
     assert plots.pareto_front([(1, 1.0), (2, 0.9), (3, 0.95), (4, 0.5)]) == [0, 2, 3]
 
 
-def test_gallery_and_loss_curves_are_drawn(tmp_path):
+def test_gallery_is_drawn(tmp_path):
     vertices, faces = box_mesh((-0.3,) * 3, (0.3,) * 3)
     mesh = SimpleNamespace(vertices=vertices, faces=faces, vertex_colors=np.full((8, 3), 0.5))
     view = SimpleNamespace(image=np.zeros((8, 8, 3), np.uint8), pose=Pose(translation=(0, 0, 4)))
     assert gallery.gallery([view], [SimpleNamespace(mesh=mesh)], tmp_path / "g.png", columns=1).stat().st_size > 1000
-    log = tmp_path / "log.jsonl"
-    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
-    assert loss_curves(log, tmp_path / "l.png").stat().st_size > 1000
-    log.write_text('{"step": 1, "seconds": 2.0}')
-    with pytest.raises(UserError, match="no losses"):
-        loss_curves(log, tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
 
 
 def test_a_missing_package_is_named_with_the_way_to_get_it():
