@@ -13,7 +13,11 @@ GRAPHS = "graphs"
 
 
 def parts_of(method: str) -> tuple[str, dict[str, Any], str, bool]:
-    """Preset, changed settings, memory budget ("" for none) and whether with graphs, of `NAME+CHANGE:8gb:graphs`."""
+    """Preset, changed settings, memory budget ("" for none) and whether with graphs, of `NAME+CHANGE:8gb:graphs`.
+
+    Raises:
+        UserError: two budgets.
+    """
     name, *words = method.split(":")
     preset, *changes = name.split("+")
     graphs = GRAPHS in words

@@ -51,6 +51,7 @@ class Run:
 
     @property
     def tflop(self) -> float:
+        """Operations of all stages, 10^12."""
         return sum(self.stage_tflop.values())
 
 

@@ -14,6 +14,7 @@ import torch
 from fastsam3d.acceleration import accelerate
 from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.errors import UserError
+from fastsam3d.pipeline.formats import decodable
 from fastsam3d.pipeline.pipeline import Pipeline
 from fastsam3d.pipeline.preprocessing import ASSUMED_FIELD_OF_VIEW
 from fastsam3d.pipeline.preview import field_of_view_of
@@ -156,7 +157,7 @@ def run_once(
             names=names,
             seed=seed,
             pointmap=request.pointmap,
-            formats=usable_formats(pipeline),
+            formats=decodable(pipeline.models),
             progress=progress,
         )
         done = acceleration.report()
@@ -166,12 +167,6 @@ def run_once(
         for item, mask in zip(scene.objects, request.masks, strict=True)
     ]
     return Run(config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings()))
-
-
-def usable_formats(pipeline: Any) -> tuple[str, ...]:
-    """What the pipeline has decoders for."""
-    decoders = {"mesh": "slat_decoder_mesh", "gaussian": "slat_decoder_gs"}
-    return tuple(name for name, module in decoders.items() if module in pipeline.models)
 
 
 def field_of_view(pointmap: np.ndarray | None) -> float:

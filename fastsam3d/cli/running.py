@@ -17,6 +17,7 @@ from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.outputs import OutputFolder, json_text
 from fastsam3d.cli.settings import Settings
 from fastsam3d.cli.summary import build_report, device_name, render
+from fastsam3d.pipeline.formats import decodable
 
 if TYPE_CHECKING:
     from fastsam3d.acceleration import Acceleration
@@ -66,8 +67,8 @@ def usable_formats(settings: Settings, pipeline: Any) -> tuple[str, ...]:
     """
     from fastsam3d.errors import UserError
 
-    decoders = {"mesh": "slat_decoder_mesh", "gaussian": "slat_decoder_gs"}
-    formats = tuple(name for name in settings.formats if decoders[name] in pipeline.models)
+    there = decodable(pipeline.models)
+    formats = tuple(name for name in settings.formats if name in there)
     if not formats:
         raise UserError(f"the model {settings.model} cannot decode {', '.join(settings.formats)}: use formats=[mesh].")
     return formats

@@ -13,15 +13,15 @@ from fastsam3d.cli.flags import Arguments
 from fastsam3d.cli.suggestions import suggestion
 from fastsam3d.config import AccelerationConfig
 from fastsam3d.errors import UserError
+from fastsam3d.pipeline.formats import FORMATS
 
 if TYPE_CHECKING:
     from fastsam3d.pipeline.pipeline import Pipeline
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 MEMORY = ("none", "8gb", "12gb", "24gb")
-FORMATS = ("mesh", "gaussian")
-"""As in `fastsam3d.pipeline.memory.BUDGETS` and `fastsam3d.pipeline.pipeline.FORMATS`: repeated, so that a mistyped
-value is refused before the networks are imported."""
+"""As in `fastsam3d.pipeline.memory.BUDGETS`: repeated, so that a mistyped value is refused before the networks are
+imported."""
 DEPTHS = ("none", "moge")
 EXPORTS = ("glb", "obj", "stl", "ply")
 MAXIMUM_SEED = 2**63 - 1

@@ -55,18 +55,22 @@ class NominalIndex(SparseIndex):
         return self.counts.neighbours[min(self.level, 3)]
 
     def pooling(self) -> Pooling:
+        """The next coarser level, with as many cells as were counted there."""
         cells = NominalIndex.make(self.counts.cells, self.counts, self.level - 1)
         return Pooling(cells, _integers(len(self)), _integers(len(cells)))
 
     def subdivision(self) -> SparseIndex:
+        """The next finer level: eight children a voxel."""
         return NominalIndex.make(8 * len(self), self.counts, self.level + 1)
 
     def windows(self, window: int, shift: int) -> Windows:
+        """Windows that hold as many voxels each as were counted on average, whatever `shift` is."""
         length = max(1, round(self.counts.window))
         rows = _integers(-(-len(self) // length), length)
         return Windows(((rows, None),), _integers(len(self)))
 
     def batch_sizes(self) -> list[int]:
+        """One object."""
         return [len(self)]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastsam3d.cli.options import describe_options, option, parse_options, whole, words
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.plot_style import INK, figure_of, save, style
+from fastsam3d.evaluation.plot_style import INK, MUTED, figure_of, save, style
 
 COMMAND = "python -m fastsam3d.evaluation.loss_curves"
 NOT_LOSSES = ("step", "seconds", "norm")
@@ -80,6 +80,7 @@ def loss_curves(log: str | Path, path: str | Path, *, columns: Sequence[str] = (
     axes.set_yscale("log")
     for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         ticks(lambda value, _: f"{value:g}")
+    axes.tick_params(which="both", colors=MUTED, length=0)
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss", color=INK)
     axes.legend(frameon=False, fontsize=9)

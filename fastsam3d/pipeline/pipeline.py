@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fastsam3d.errors import UserError
 from fastsam3d.models.config import ModelConfig
+from fastsam3d.pipeline.formats import check_formats
 from fastsam3d.pipeline.memory import MemoryLimit
 from fastsam3d.pipeline.noise import latent_noise, structure_noise
 from fastsam3d.pipeline.occupancy import structure_of
@@ -31,9 +32,10 @@ from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, SampledStruc
 from fastsam3d.pipeline.residency import Residency, Resident
 from fastsam3d.pipeline.timing import Progress, StageClock, recording, stage, step_reporter
 
-FORMATS = ("mesh", "gaussian")
 EMBEDDERS = {"sparse_structure": "ss_condition_embedder", "structured_latent": "slat_condition_embedder"}
+"""Network that embeds the condition of each sampled stage."""
 TIMED_EMBEDDING = {"sparse_structure": "ss_condition", "structured_latent": "slat_condition"}
+"""Stage under which its time is counted."""
 
 
 class Pipeline:
@@ -102,7 +104,7 @@ class Pipeline:
         Raises:
             UserError: unusable input, or a format that this model has no decoder for.
         """
-        self._check_formats(formats)
+        check_formats(formats, self.models, self.config.name)
         with self.residency.running(), recording(StageClock(self.device, progress)) as clock:
             with stage("preprocess"):
                 inputs = self.preprocess(image, mask, pointmap)
@@ -293,8 +295,12 @@ class Pipeline:
     def decode_slat(
         self, feats: Tensor, structure: SparseStructure, formats: Sequence[str] = ("mesh",)
     ) -> dict[str, Any]:
-        """Latents to a `Mesh` and/or Gaussians, by format."""
-        self._check_formats(formats)
+        """Latents `[N, 8]` to a `Mesh` and/or Gaussians, by format.
+
+        Raises:
+            UserError: a format that this model has no decoder for, or a surface that is not finite.
+        """
+        check_formats(formats, self.models, self.config.name)
         decoded: dict[str, Any] = {}
         if "mesh" in formats:
             decoded["mesh"] = self.decode_mesh(feats, structure, last="gaussian" not in formats)
@@ -305,7 +311,16 @@ class Pipeline:
 
     @torch.no_grad()
     def decode_mesh(self, feats: Tensor, structure: SparseStructure, last: bool = True) -> Mesh:
-        """Latents to the coloured surface in the object frame. `last`: no other network follows in this run."""
+        """Latents to the coloured surface in the object frame.
+
+        Args:
+            feats: `[N, 8]` at `structure.coords`, as `sample_slat` gives them.
+            structure: where the voxels are, and which of them the surface does not pass through.
+            last: no other network follows in this run.
+
+        Raises:
+            UserError: the surface is not finite.
+        """
         decoder: Any = self.models["slat_decoder_mesh"]
         interior = structure.interior_coords if len(structure.interior_coords) else None
         with stage("mesh_decode"), self.residency.using("slat_decoder_mesh", last=last):
@@ -322,18 +337,6 @@ class Pipeline:
                 faces=surface.faces.cpu().numpy(),
                 vertex_colors=surface.attributes[:, :3].float().cpu().numpy(),
             )
-
-    def _check_formats(self, formats: Sequence[str]) -> None:
-        for name in formats:
-            if name not in FORMATS:
-                raise UserError(f"Unknown format {name!r}; choose from {', '.join(FORMATS)}.")
-        needed = {"mesh": "slat_decoder_mesh", "gaussian": "slat_decoder_gs"}
-        for name in formats:
-            if needed[name] not in self.models:
-                raise UserError(
-                    f"The model {self.config.name!r} has no decoder for the format {name!r}; "
-                    f"leave it out, or load a model that has {needed[name]}."
-                )
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)

@@ -194,6 +194,7 @@ def prepare_condition(
 
     Raises:
         UserError: an input of the wrong kind or size, or an empty or too small mask.
+        ValueError: an unknown `scale_over`.
     """
     if scale_over not in ("all", "mask"):
         raise ValueError(f"scale_over must be 'all' or 'mask', not {scale_over!r}")

@@ -7,6 +7,8 @@ brightness, blur, mirror and missing or partly known point maps are drawn per sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,6 +36,7 @@ def build_condition_batch(
         dataset: the stored objects.
         indices: object rows `[B]`, or None to draw `count` of them with replacement; views are always drawn.
         generator: source of every random choice, on the device where the batch is made.
+        count: how many are drawn, where `indices` is None.
         image_size: side of the condition images.
         scene_factor: share of samples whose point-map scale is that of a larger scene, the object's own scale
             times exp(U(0, 1.6)); for pipelines that take the scale over all points of the picture.
@@ -142,7 +145,7 @@ def _window_coordinates(window: Tensor, size: int) -> Tensor:
 class _Background:
     """A colour gradient per sample; for some, a second one below a horizon. Called with frame coordinates."""
 
-    def __init__(self, uniform) -> None:
+    def __init__(self, uniform: Callable[..., Tensor]) -> None:
         base = uniform(2, 3)
         self.colors = torch.lerp(base[:, :1], base, 0.15 + 0.5 * uniform(1, 1))
         self.ground = torch.lerp(uniform(1, 3), self.colors, 0.4)

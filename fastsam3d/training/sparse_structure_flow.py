@@ -57,6 +57,14 @@ class SparseStructureStage(nn.Module):
         initialise(self)
 
     def forward(self, state: dict[str, Tensor], time: Tensor, inputs: dict[str, Tensor], keep: Tensor) -> Any:
+        """Velocities, by latent.
+
+        Args:
+            state: noisy latents `[B * repeats, T, C]`, by name.
+            time: of each, 0..1.
+            inputs: condition images `[B, c, S, S]`.
+            keep: `[B]`, 0 where the condition is dropped and 1 elsewhere.
+        """
         condition = self.condition_embedder(**inputs) * keep[:, None, None]
         return self.generator(state, 1000 * time, condition)
 

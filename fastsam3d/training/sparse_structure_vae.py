@@ -44,6 +44,7 @@ class SparseStructureEncoder(nn.Module):
         self.linear = nn.Conv3d(1, latent_channels, 4, stride=4)
 
     def forward(self, sdf: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance of the latents of signed distances in grid units."""
         scaled = (sdf / (4 * VOXEL)).clamp(-1.5, 1.5)
         h = self.block1(self.down(self.block0(self.input_layer(scaled))))
         mean, log_variance = self.out_layer(F.silu(h)).chunk(2, dim=1)

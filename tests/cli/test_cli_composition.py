@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from fastsam3d.cli import settings
 from fastsam3d.cli.composition import changes, compose, ineffective
 from fastsam3d.cli.flags import MODULES, PARAMETERS, parse
 from fastsam3d.cli.settings import settings_from
 from fastsam3d.config import load_preset
-from fastsam3d.pipeline import pipeline
 
 
 def composed(*words):
@@ -126,7 +124,3 @@ def test_sampler_of_the_model_can_be_changed():
 def test_every_module_flag_names_techniques_that_exist():
     known = load_preset("off").settings
     assert {group for groups in MODULES.values() for group in groups} <= set(known)
-
-
-def test_formats_are_those_of_the_pipeline():
-    assert settings.FORMATS == pipeline.FORMATS
