@@ -64,8 +64,10 @@ class _Answers:
                 raise OneAtATime("a technique that is on asks for more than the whole state of a step")
             if self._guided is None:
                 self._guided = self._evaluate(self._x)
-            delta = None if self._guided.delta is None else _row(self._guided.delta, index)
-            return GuidedVelocity(_row(self._guided.conditional, index), delta)
+            answer = self._guided
+            delta = None if answer.delta is None else _row(answer.delta, index)
+            guided = None if answer.guided is None else _row(answer.guided, index)
+            return GuidedVelocity(_row(answer.conditional, index), delta, guided=guided)
 
         return evaluate
 

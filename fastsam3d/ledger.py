@@ -90,6 +90,7 @@ class Ledger:
                 if spared:
                     self._add(SHARED, spared)
         self._spared.clear()
+        self._merged = 1.0  # the next object may not be asked about
 
     def reused(self, stage: str, flops: float) -> None:
         """A kept encoding spared a pass of an encoder of `stage`, for the object in work."""

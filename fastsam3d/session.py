@@ -88,7 +88,7 @@ class StageSession:
             return configured
         low, high = (min(edges), max(edges)) if edges else (1.0, 0.0)
         self._own = Passes.full(configured, sum(low <= t <= high for t in times(configured)[:-1]))
-        return self._steps if self.shortcut else avoid_edge(self._steps, times, edges)
+        return self._steps if self.shortcut else min(configured, avoid_edge(self._steps, times, edges))
 
     def start(self, trajectory: Trajectory) -> None:
         """Begins a run: fresh state for every policy."""

@@ -7,7 +7,7 @@ from fastsam3d.forecast.differences import BackwardDifferences
 from fastsam3d.forecast.dmd import MINIMUM_SNAPSHOTS, DynamicModes, dmd_forecast
 from fastsam3d.forecast.hermite import hermite_forecast, hermite_terms
 from fastsam3d.forecast.history import History
-from fastsam3d.forecast.magnitude import mean_distance, mean_magnitude
+from fastsam3d.forecast.magnitude import mean_distance, mean_magnitude, relative_distance, sensitivity
 from fastsam3d.forecast.newton import newton_forecast
 from fastsam3d.forecast.schedule import full_steps, guidance_edges, network_evaluations, three_phases
 from fastsam3d.forecast.taylor import taylor_forecast
@@ -27,6 +27,8 @@ __all__ = [
     "mean_magnitude",
     "network_evaluations",
     "newton_forecast",
+    "relative_distance",
+    "sensitivity",
     "taylor_forecast",
     "three_phases",
 ]

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastsam3d.hosts.base import Host, Recorder, Session
 from fastsam3d.hosts.native_evaluation import evaluator
@@ -22,8 +21,8 @@ from fastsam3d.hosts.native_sites import (
     repeated_convolutions,
     stream_block_site,
     time_sites,
-    to_fine,
 )
+from fastsam3d.hosts.native_structure import BetweenStages
 from fastsam3d.hosts.shared_features import KEPT, SharedFeatures, groups_of_equal_weights
 from fastsam3d.hosts.two_stage import fp32_layers
 from fastsam3d.patching import Patches, temporarily
@@ -35,7 +34,6 @@ from fastsam3d.techniques.base import (
     SPARSE_STRUCTURE,
     STRUCTURED_LATENT,
     Trajectory,
-    VoxelSet,
 )
 
 _EMBEDDING = {SPARSE_STRUCTURE: "ss_condition", STRUCTURED_LATENT: "slat_condition"}
@@ -61,10 +59,7 @@ class NativeHost(Host):
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
-        self._logits: Tensor | None = None
-        self._picture: tuple[Tensor, Tensor] | None = None
-        # By the voxels of the structure that the pipeline passes on to the decoder, which are not the merged ones.
-        self._merged: Any = WeakTensorKeyDictionary()
+        self._between = BetweenStages()
 
     @classmethod
     def recognises(cls, pipeline: Any) -> bool:
@@ -135,13 +130,17 @@ class NativeHost(Host):
 
     @staticmethod
     def _edges(generator: Any) -> tuple[float, ...]:
-        interval = generator.reverse_fn.interval
-        return tuple(bound / 1000.0 for bound in interval)
+        guidance = generator.reverse_fn
+        strength = guidance.strength
+        if not any(w > 0 for w in (strength.values() if isinstance(strength, Mapping) else [strength])):
+            return ()  # nothing begins or ends
+        return tuple(bound / 1000.0 for bound in guidance.interval)
 
     def _trajectory(self, generator: Any, stage: str, extra: tuple[Any, ...]) -> Trajectory:
         times = tuple(float(t) for t in generator.times())
         guided = tuple(bool(generator.reverse_fn.is_guided(t)) for t in times[:-1])
-        coords = extra[0] if stage == STRUCTURED_LATENT and extra else None
+        # Where the network has them too, wherever they were handed in.
+        coords = extra[0].to(self.device) if stage == STRUCTURED_LATENT and extra else None
         cells = None
         # Objects of a batch do not see each other; kept keys would mix them up, so a batch has no cells to carve.
         if coords is not None and len(coords) > 0 and int(coords[:, 0].max()) == 0:
@@ -153,76 +152,19 @@ class NativeHost(Host):
             guided=guided,
             shortcut=bool(getattr(generator, "shortcut", False)),
             coords=coords,
-            logits=self._logits if stage == STRUCTURED_LATENT else None,
+            logits=self._between.logits if stage == STRUCTURED_LATENT else None,
             cells=cells,
             occupancy=self._occupancy if stage == SPARSE_STRUCTURE else None,
         )
 
     @torch.no_grad()
     def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
-        return self.pipeline.models["ss_decoder"](latents[SHAPE]).float()
+        # In the middle of the generator's run, whose weights may be the only ones on the device.
+        with getattr(self.pipeline, "residency", Resident()).using("ss_decoder", last=True):
+            return self.pipeline.models["ss_decoder"](latents[SHAPE]).float()
 
     def attach_structure(self, patches: Patches, policy: Any | None) -> None:
-        def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
-            def sample_slat(condition: Tensor, structure: Any, *args: Any, **kwargs: Any) -> Any:
-                voxels = self._voxels(structure)
-                merged = None if policy is None or voxels is None else policy.reduce(voxels)
-                self._merged.pop(structure.coords, None)
-                if merged is not None:
-                    changes = {"coords": merged.coords, "interior_coords": merged.interior_coords}
-                    if merged.logits is not None:
-                        changes["logits"] = merged.logits
-                    reduced = dataclasses.replace(structure, **changes)
-                    self._merged[structure.coords] = (merged, reduced)
-                    structure, voxels = reduced, self._voxels(reduced)
-                self._logits = None if voxels is None else voxels.logits
-                try:
-                    return original(condition, structure, *args, **kwargs)
-                finally:
-                    self._logits = None
-
-            return sample_slat
-
-        def decoded(original: Callable[..., Any]) -> Callable[..., Any]:
-            def decode_slat(feats: Tensor, structure: Any, *args: Any, **kwargs: Any) -> Any:
-                merged, reduced = self._merged.get(structure.coords, (None, None))
-                if merged is None or len(feats) != len(merged.coords):
-                    return original(feats, structure, *args, **kwargs)
-                result = original(feats, reduced, *args, **kwargs)
-                return {name: to_fine(value, merged.lattice) for name, value in result.items()}
-
-            return decode_slat
-
-        def seen(original: Callable[..., Any]) -> Callable[..., Any]:
-            def preprocess(image: Any, mask: Any, *args: Any, **kwargs: Any) -> Any:
-                from fastsam3d.pipeline.preprocessing import as_image, as_mask
-
-                inputs = original(image, mask, *args, **kwargs)
-                # Only now: the pipeline has found picture and mask to be usable.
-                pixels = as_image(image)
-                self._picture = (torch.from_numpy(pixels), torch.from_numpy(as_mask(mask, *pixels.shape[:2])))
-                return inputs
-
-            return preprocess
-
-        patches.replace(self.pipeline, "sample_slat", sampled)
-        if policy is not None:
-            patches.replace(self.pipeline, "decode_slat", decoded)
-            patches.replace(self.pipeline, "preprocess", seen)
-
-    def _voxels(self, structure: Any) -> VoxelSet | None:
-        # A grid that the pipeline halved itself is coarse already, and the logits do not belong to its voxels.
-        if getattr(structure, "downsample_factor", 1) != 1:
-            return None
-        image, mask = self._picture or (None, None)
-        return VoxelSet(
-            coords=structure.coords,
-            resolution=int(structure.logits.shape[-1]),
-            interior_coords=structure.interior_coords,
-            logits=structure.logits,
-            image=image,
-            mask=mask,
-        )
+        self._between.attach(patches, self.pipeline, policy)
 
     def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
         def timed(original: Callable[..., Any]) -> Callable[..., Any]:

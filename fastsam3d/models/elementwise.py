@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,8 @@ class Fused:
     def normalise_heads(self, qkv: Tensor, q_norm: nn.Module, k_norm: nn.Module) -> tuple[Tensor, Tensor]:
         from fastsam3d.models import fused_kernels
 
-        return fused_kernels.normalise_heads(qkv.contiguous(), q_norm.gamma, k_norm.gamma, q_norm.scale)
+        with _on(qkv.device):
+            return fused_kernels.normalise_heads(qkv.contiguous(), q_norm.gamma, k_norm.gamma, q_norm.scale)
 
     @staticmethod
     def _run(
@@ -122,8 +124,14 @@ class Fused:
             parameters = (scale, shift, 1.0, norm.eps)
         elif norm is not None:
             parameters = (norm.weight, norm.bias, 0.0, norm.eps)
-        summed, normalised = fused_kernels.add_normalise(h.contiguous(), update, gate, parameters, compute_dtype(h))
+        with _on(h.device):
+            summed, normalised = fused_kernels.add_normalise(h.contiguous(), update, gate, parameters, compute_dtype(h))
         return summed, summed if normalised is None else normalised
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, whichever holds the tensors; PyTorch's own operations see to that."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 PLAIN, FUSED = Plain(), Fused()

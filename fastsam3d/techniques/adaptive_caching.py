@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.forecast import guidance_edges, mean_distance, mean_magnitude
+from fastsam3d.forecast import guidance_edges, relative_distance, sensitivity
 from fastsam3d.techniques.base import (
     STRUCTURED_LATENT,
     Evaluate,
@@ -106,23 +106,23 @@ class AdaptiveCaching:
     def _may_skip(self, x: Velocity, step: Step) -> bool:
         if self.sensitivity is None or self._computed is None:
             return False
-        size = mean_magnitude(self._computed[1])
-        self.error += self.sensitivity * mean_distance(x, self._previous) / max(size, 1e-12)
-        return (
+        allowed = (
             not self.always
             and step.index >= self.config.warmup
             and step.index not in self.forced
             and self.skips < self.config.max_consecutive_skips
-            and self.error < self.config.threshold
         )
+        if not allowed:
+            return False  # without a look at the state, for which a GPU would have to be waited for
+        self.error += self.sensitivity * relative_distance(x, self._previous, self._computed[1])
+        return self.error < self.config.threshold
 
     def _compute(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
         velocity, guided = self.forecaster.compute(x, step, evaluate)
         if self._computed is not None:
-            moved = mean_distance(x, self._computed[0])
-            changed = mean_distance(guided.conditional, self._computed[1])
             # A state that did not move says nothing of sensitivity; then the next step is computed too.
-            self.sensitivity = changed / moved if moved > 0 else None
+            before = self._computed
+            self.sensitivity = sensitivity((guided.conditional, before[1]), (x, before[0]))
         self._computed, self._previous = (x, guided.conditional), x
         self.error, self.skips = 0.0, 0
         return velocity

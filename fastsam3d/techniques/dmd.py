@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fastsam3d.forecast import MINIMUM_SNAPSHOTS, DynamicModes
@@ -51,7 +50,7 @@ class DmdPredictor:
         self.config = config
         self.fallback = HermitePredictor(config.fallback_order, 0.5)
         self._snapshots: deque[tuple[int, Velocity]] = deque(maxlen=config.window)
-        self._modes: dict[str, list[DynamicModes]] = {}  # of each item of a batch, which must not mix
+        self._modes: dict[str, DynamicModes] = {}
 
     def __len__(self) -> int:
         return len(self._snapshots)
@@ -68,12 +67,10 @@ class DmdPredictor:
         if len(tail) < MINIMUM_SNAPSHOTS:
             return self.fallback.predict(name, index)
         if name not in self._modes:
-            self._modes[name] = [
-                DynamicModes.fit(snapshots, self.config.rank_tolerance, self.config.growth_limit)
-                for snapshots in zip(*(values[name].unbind() for _, values in tail), strict=True)
-            ]
+            snapshots = [values[name] for _, values in tail]
+            self._modes[name] = DynamicModes.fit(snapshots, self.config.rank_tolerance, self.config.growth_limit)
         newest, spacing = tail[-1][0], tail[-1][0] - tail[-2][0]
-        return torch.stack([modes.forecast((index - newest) / spacing) for modes in self._modes[name]])
+        return self._modes[name].forecast((index - newest) / spacing)
 
     def clear(self) -> None:
         """Forgets everything."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.forecast import mean_distance, mean_magnitude
+from fastsam3d.forecast import relative_distance, sensitivity
 from fastsam3d.techniques.base import (
     SPARSE_STRUCTURE,
     STAGES,
@@ -92,23 +92,21 @@ class EasyCache:
     def _reusable(self, x: Velocity, step: Step) -> GuidedVelocity | None:
         if self.sensitivity is None or self._cached is None:
             return None
-        size = mean_magnitude(self._cached.conditional)
-        self.error += self.sensitivity * mean_distance(x, self._previous) / max(size, 1e-12)
         allowed = (
             not self.always
             and step.index >= self.config.first_steps
             and not (self.config.last_step and step.is_last)
             and (self._cached.delta is not None or not step.is_guided)
-            and self.error < self.threshold
         )
-        return self._cached if allowed else None
+        if not allowed:
+            return None  # without a look at the state, for which a GPU would have to be waited for
+        self.error += self.sensitivity * relative_distance(x, self._previous, self._cached.conditional)
+        return self._cached if self.error < self.threshold else None
 
     def _compute(self, x: Velocity, evaluate: Evaluate) -> Velocity:
         guided = evaluate(x)
         if self._cached is not None:
-            moved = mean_distance(x, self._state)
-            changed = mean_distance(guided.conditional, self._cached.conditional)
-            self.sensitivity = changed / moved if moved > 0 else None
+            self.sensitivity = sensitivity((guided.conditional, self._cached.conditional), (x, self._state))
         self._cached, self._state, self._previous = guided, x, x
         self.error = 0.0
         return guided.combined()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastsam3d.forecast import mean_distance, mean_magnitude
+from fastsam3d.forecast import relative_distance
 from fastsam3d.techniques.base import (
     SPARSE_STRUCTURE,
     STAGES,
@@ -87,8 +87,7 @@ class FirstBlockCache:
         )
 
     def _distance(self, key: tuple[str, int], probe: dict[str, Tensor]) -> float:
-        reference = self._reference[key]
-        return mean_distance(probe, reference) / max(mean_magnitude(reference), 1e-12)
+        return relative_distance(probe, self._reference[key], self._reference[key])
 
 
 register(

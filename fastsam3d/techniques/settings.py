@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -97,15 +98,14 @@ def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
 def _checked_number(
     value: Any, default: float, metadata: Mapping[str, Any], where: str, way_out: str
 ) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise UserError(f"{where} is {value!r}: a finite number is needed{way_out}")
+    number = float(value)
     if isinstance(default, int):
-        if value != int(value):
+        if number != int(number):
             raise UserError(f"{where} is {value!r}: a whole number is needed{way_out}")
-        value = int(value)
-    else:
-        value = float(value)
+        number = int(number)
     low, high = metadata["low"], metadata["high"]
-    if (low is not None and value < low) or (high is not None and value > high):
+    if (low is not None and number < low) or (high is not None and number > high):
         raise UserError(f"{where} is {value!r}, out of range{way_out}")
-    return value
+    return number

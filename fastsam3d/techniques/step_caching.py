@@ -113,7 +113,7 @@ class StepCaching:
         )
 
     def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
-        """Velocity of one step: computed where the plan says so or where the forecast looks wrong."""
+        """Velocity of one step: computed where the plan says so or nothing is known to forecast from."""
         if step.index in self.edges:
             self.forecaster.cross_edge()
         if step.index not in self.plan:

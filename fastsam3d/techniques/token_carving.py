@@ -153,9 +153,8 @@ class TokenCarving:
         score = carving_score(size, change, self.structure, config.change_weight, config.spatial_weight)
         carved = choose_carved(score, self.streak, config.carved_fraction, config.streak_limit)
         self.streak = torch.where(carved, self.streak + 1, torch.zeros_like(self.streak))
-        if not bool(carved.any()):
-            return None
-        return torch.nonzero(~carved)[:, 0]
+        active = torch.nonzero(~carved)[:, 0]
+        return None if len(active) == self.count else active
 
 
 def _make(config: TokenCarvingConfig, trajectory: Trajectory) -> TokenCarving | None:

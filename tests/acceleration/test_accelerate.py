@@ -294,6 +294,19 @@ def test_fewer_steps_avoid_the_edge_and_are_taken_back(pipeline, picture):
     assert report.stages["structured_latent"].conditional_computed == 3
 
 
+def test_fewer_steps_without_guidance_save_no_unconditional_passes(pipeline, picture):
+    settings = {"enabled": True, "sparse_structure_steps": 4, "structured_latent_steps": 4}
+    for name in ("ss_generator", "slat_generator"):
+        pipeline.models[name].reverse_fn.strength = 0.0
+    with accelerate(pipeline, "off", fewer_steps=settings) as acceleration:
+        pipeline.run(*picture, seed=1)
+        report = acceleration.report()
+    for stage in ("sparse_structure", "structured_latent"):
+        assert report.stages[stage].evaluations == 4  # no edge that a fifth would have to avoid
+        flops = report.network_flops[stage]
+        assert flops.plain / flops.computed == pytest.approx(9 / 4)
+
+
 def test_distilled_mode_forecasts_nothing(pipeline, picture):
     generator = pipeline.models["ss_generator"]
     generator.shortcut, generator.reverse_fn.strength = True, 0.0

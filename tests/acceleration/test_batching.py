@@ -50,6 +50,21 @@ def test_every_object_decides_for_itself() -> None:
     assert runs == [2, 2]
 
 
+def test_a_computed_step_is_the_pipelines_own() -> None:
+    class Always:
+        def velocity(self, x, step, evaluate):
+            return evaluate(x).combined()
+
+    def rounded(x, tokens=None, **options):
+        answer = network(x)
+        answer.guided = {name: value.half() for name, value in answer.combined().items()}
+        return answer
+
+    x = {"shape": torch.tensor([[[1 / 3]], [[2 / 3]]])}
+    batched = BatchedPolicy([Always(), Always()]).velocity(x, step(0), rounded)["shape"]
+    assert torch.equal(batched, (3 * x["shape"] + 1).half())
+
+
 def test_what_needs_a_part_of_the_network_is_refused() -> None:
     class Partial:
         def velocity(self, x, step, evaluate):

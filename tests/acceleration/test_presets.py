@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -57,6 +58,15 @@ def test_off_switches_nothing_on():
 @pytest.mark.parametrize("path", preset_files(), ids=lambda path: path.stem)
 def test_what_was_not_measured_on_a_gpu_is_off_everywhere(path):
     assert not load_preset(path)["exact"].cuda_graphs
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = load_preset("paper", {"step_caching.stride": np.int64(2), "step_caching.momentum_beta": np.float32(0.25)})
+    assert config["step_caching"].stride == 2
+    assert type(config["step_caching"].stride) is int
+    assert type(config["step_caching"].momentum_beta) is float
+    with pytest.raises(UserError, match="whole number"):
+        load_preset("paper", {"step_caching.stride": np.float64(2.5)})
 
 
 def test_overrides_in_every_form():

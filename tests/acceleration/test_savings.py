@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from fastsam3d.acceleration import accelerate
+from fastsam3d.ledger import Ledger
 from fastsam3d.models.flops import EvaluationFlops, ModelFlops
 from fastsam3d.report import Report, savings_lines
 from fastsam3d.savings import Passes, sampling_flops, saved_by_switch
+from fastsam3d.techniques.base import Trajectory
 
 PARTS = EvaluationFlops(
     tokens=100, cross=10, condition=20, rest=7, modulation=1, prefix_tokens=4, prefix_rest=2
@@ -30,6 +33,26 @@ def test_a_run_by_hand():
     assert sampling_flops(PARTS, half) == 4 * (100 + 10) + 8 * 27
     saved = saved_by_switch(PARTS, passes, ["condition_cache", "zero_condition"])
     assert saved == {"zero_condition": 3 * 30, "condition_cache": 4 * 20}
+
+
+def test_merging_ends_with_its_object():
+    class Costs:
+        def sampling(self, stage, voxels, cells, layout):
+            return PARTS
+
+        def others(self, voxels, cells):
+            return {"mesh_decode": voxels}
+
+    report = Report("none")
+    ledger = Ledger(report, Costs(), [])
+    coords = torch.zeros(10, 4)
+    run = Trajectory("structured_latent", (0.0, 1.0), (False,), coords=coords)
+    ledger.merged(40, 10)
+    for _ in range(2):  # the second object is one that no technique was asked about
+        ledger.sampled("structured_latent", run, Passes.full(1, 0), Passes.full(1, 0))
+        ledger.finished({"mesh_decode": 1.0})
+    assert report.network_flops["mesh_decode"].plain == 40 + 10
+    assert report.network_flops["mesh_decode"].computed == 10 + 10
 
 
 def totals(report: Report):

@@ -77,6 +77,14 @@ def test_a_subset_is_counted_by_its_tokens():
     assert (booked[0].conditional, booked[0].conditional_tokens) == (1, 5 / 8)
 
 
+def test_fewer_steps_are_never_more_than_the_pipelines_own():
+    session = StageSession(EvaluationState(), StageReport(), lambda _: None, lambda _: None, steps=2)
+    times = lambda count: [k / count for k in range(count + 1)]  # noqa: E731
+    # 2 steps meet the edge at 1/2, 3 the one at 1/3, 4 the first again: 5 would be free of both.
+    assert session.steps(9, times, (1 / 3, 1 / 2)) == 5
+    assert session.steps(3, times, (1 / 3, 1 / 2)) == 3
+
+
 def test_a_trajectory_is_shared_by_copies():
     import copy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any, ClassVar
 
@@ -53,6 +54,19 @@ def test_whole_runs_keep_to_the_device(preset: str, monkeypatch: pytest.MonkeyPa
         assert mode.waits, "the pretended device sees nothing"
     np.testing.assert_allclose(result.mesh.vertices, expected.mesh.vertices, atol=1e-5)
     torch.testing.assert_close(result.gaussian.xyz, expected.gaussian.xyz)
+
+
+def test_voxels_may_be_handed_in_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = place(small_pipeline())
+    with pretend_cuda(monkeypatch), accelerated(pipeline, "paper"):
+        structure = pipeline.run(*picture()).structure
+        condition = pipeline.embed_condition("structured_latent", pipeline.preprocess(*picture()))
+        results = []
+        for coords in (structure.coords, structure.coords.cpu()):
+            given = dataclasses.replace(structure, coords=coords)
+            results.append(pipeline.sample_slat(condition, given, torch.Generator().manual_seed(0)))
+        assert is_marked(results[1])
+        assert torch.equal(*results)
 
 
 def test_latent_stage_waits_for_tables_and_decisions_only(monkeypatch: pytest.MonkeyPatch) -> None:

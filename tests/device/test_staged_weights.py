@@ -52,6 +52,17 @@ def test_every_network_is_there_when_it_is_used(overlap: bool, preset: str, monk
     assert max(len(group) for group in staged.together) == (2 if overlap else 1)
 
 
+def test_the_decoder_is_there_in_the_middle_of_the_generators_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, pipeline = small_pipeline(), small_pipeline()
+    with fastsam3d.accelerate(reference, "fast3dcache"):
+        expected = reference.run(*picture())
+    pipeline.residency, pipeline.device = StagedWeights(networks_of(pipeline), DEVICE, False), DEVICE
+    with pretend_cuda(monkeypatch), fastsam3d.accelerate(pipeline, "fast3dcache"):
+        actual = pipeline.run(*picture())
+    torch.testing.assert_close(actual.feats, expected.feats)
+    assert pipeline.residency.on_device == ()
+
+
 def test_decoders_that_are_not_asked_for_stay_away(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = small_pipeline()
     staged = Watched(networks_of(pipeline), DEVICE, True)

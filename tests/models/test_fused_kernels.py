@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +27,37 @@ needs_triton = pytest.mark.skipif(
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device, which need not be the one that holds the tensors."""
+    current = ["cuda:0"]
+
+    @contextmanager
+    def device(wanted: torch.device) -> Iterator[None]:
+        before, current[0] = current[0], str(wanted)
+        yield
+        current[0] = before
+
+    class Kernels(ModuleType):
+        def add_normalise(self, h: Any, *_: Any) -> tuple[Any, Any]:
+            assert current[0] == str(h.device)
+            return h, None
+
+        def normalise_heads(self, qkv: Any, *_: Any) -> tuple[Any, Any]:
+            assert current[0] == str(qkv.device)
+            return qkv, qkv
+
+    class There(torch.Tensor):
+        device = torch.device("cuda", 1)
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setitem(sys.modules, "fastsam3d.models.fused_kernels", Kernels("fused_kernels"))
+    h = torch.zeros(1, 2, 8).as_subclass(There)
+    norm, heads = LayerNorm32(8), MultiHeadRMSNorm(4, 2)
+    FUSED.add_normalise(h, h, None, norm)
+    FUSED.normalise_heads(torch.zeros(1, 2, 3, 2, 4).as_subclass(There), heads, heads)
+    assert current == ["cuda:0"]
 
 
 def test_plain_operations_without_a_gpu() -> None:
