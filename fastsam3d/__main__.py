@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import signal
 import sys
@@ -31,6 +32,7 @@ PIPELINE_VERBS = ("infer", "scene")
 RESUMABLE_VERBS = ("download", "train")
 """Those that leave something on disk when they are interrupted, and take it up again."""
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -77,6 +79,10 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        text = f"the disk is full ({error.strerror}): make room, or write to another one. What was begun is removed."
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise

@@ -214,8 +214,10 @@ def parse(argv: Sequence[str], program: str, scene: bool = False) -> Arguments:
     overrides = []
     for word in rest:
         if word.startswith("-"):
-            flags = [option for action in parser._actions for option in action.option_strings if len(option) > 2]
-            raise UserError(f"unknown flag {word.partition('=')[0]}. {suggestion(word.partition('=')[0], flags, 6)}")
+            flag, flags = word.partition("=")[0], _flags_of(parser)
+            if flag in _flags_of(build_parser(program, not scene)):
+                raise UserError(f"{flag} is a flag of {'infer' if scene else 'infer_scene'} only. See --help.")
+            raise UserError(f"unknown flag {flag}. {suggestion(flag, flags, 6)}")
         if "=" not in word:
             way_out = f"Did you mean --image_path {word}?" if Path(word).expanduser().exists() else "See --help."
             raise UserError(f"{word!r} is neither a flag nor key=value. {way_out}")
@@ -233,6 +235,10 @@ def parse(argv: Sequence[str], program: str, scene: bool = False) -> Arguments:
         as_json=getattr(given, "json", False),
         quiet=getattr(given, "quiet", False),
     )
+
+
+def _flags_of(parser: argparse.ArgumentParser) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings if len(option) > 2]
 
 
 def wrapped(text: str, width: int = 100, indent: str = "") -> str:

@@ -13,16 +13,18 @@ from fastsam3d.cli.suggestions import suggestion
 from fastsam3d.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ARRAY = ".npy"
 PICTURE, POINTMAP = "image", "pointmap.npy"
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask file's number or stem, and its pixels as bool `[H, W]`."""
+    """A mask file's number or stem, and its pixels as bool `[H, W]`; of one that cannot be used, why, and no pixels."""
 
     label: str
     path: Path
     pixels: np.ndarray
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,15 @@ def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> M
         UserError: missing or unreadable, of another size than the picture, or empty.
     """
     path = Path(path).expanduser()
-    if path.suffix.lower() == ".npy":
-        return _checked(path.stem if label is None else label, path, _mask_array(path), picture)
+    if path.suffix.lower() == ARRAY:
+        return mask_of(path.stem if label is None else label, path, _mask_array(path), picture)
     image = open_image(path, "mask")
     if image.size != picture.pixels.shape[1::-1] and ImageOps.exif_transpose(image).size == image.size[::-1]:
         image = ImageOps.exif_transpose(image)
     alpha = _alpha(image)
     if alpha is None:
         alpha = _brightness(image, path)
-    return _checked(path.stem if label is None else label, path, alpha, picture)
+    return mask_of(path.stem if label is None else label, path, alpha, picture)
 
 
 def doubts(mask: Mask) -> str | None:
@@ -131,10 +133,10 @@ def choose_mask(picture: Picture, index: int) -> Mask:
         known = ", ".join(str(number) for number in sorted(files))
         raise UserError(f"there is no mask {index}.png in {picture.path.parent}: --mask_index can be {known}.")
     if picture.alpha is not None and index == 0:
-        return _checked("cutout", picture.path, picture.alpha, picture)
+        return mask_of("cutout", picture.path, picture.alpha, picture)
     raise UserError(
-        f"no mask for {picture.path}: put {index}.png (RGBA whose alpha is the mask, or greyscale) in "
-        f"{picture.path.parent}, or give --mask_path FILE."
+        f"no mask for {picture.path}: put {index}.png (RGBA whose alpha is the mask, or greyscale) beside it, "
+        "or give --mask_path FILE."
     )
 
 
@@ -196,26 +198,38 @@ def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Pat
 def _load_points(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"there is no point map {path}. Give an .npy file, or --pointmap none.")
+    return load_numbers(path, f"the point map {path}").astype(np.float32)
+
+
+def load_numbers(path: Path, what: str) -> np.ndarray:
+    """An `.npy` file of bool, whole numbers or floating point.
+
+    Args:
+        what: it is called in messages.
+
+    Raises:
+        UserError: missing, unreadable, or of something else than numbers.
+    """
+    if not path.is_file():
+        raise UserError(f"{what} does not exist. Check the path.")
     try:
-        points = np.load(path, allow_pickle=False)
-        return np.asarray(points, dtype=np.float32)
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read as an array of numbers ({_first_line(error)}). Save it with numpy.save."
-        ) from None
+        values = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"{what} cannot be read ({error.strerror or error}).") from None
+    except (ValueError, EOFError):  # numpy's own message advises to run what a stranger's file says
+        raise UserError(f"{what} cannot be read as an array of numbers. Save it with numpy.save.") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif":
+        raise UserError(f"{what} holds {getattr(values, 'dtype', 'several arrays')}: give one array of numbers.")
+    return values
 
 
 def _mask_array(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise UserError(f"the mask {path} does not exist. Check the path.")
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"the mask {path} cannot be read ({_first_line(error)}). Save it with numpy.save.") from None
-    values = np.squeeze(values)
-    if values.ndim != 2 or values.dtype.kind not in "buif" or not np.isfinite(values).all():
-        raise UserError(f"the mask {path} holds {values.dtype} of shape {values.shape}: give bool or numbers [H, W].")
-    return values.astype(np.float64)
+    values = np.squeeze(load_numbers(path, f"the mask {path}"))
+    if values.ndim != 2:
+        raise UserError(f"the mask {path} has the shape {values.shape}: give bool or numbers [H, W].")
+    if not np.isfinite(values).all():
+        raise UserError(f"the mask {path} holds values that are not finite: give bool or numbers [H, W].")
+    return values
 
 
 def _in_folder(folder: Path) -> Path:
@@ -238,6 +252,8 @@ def open_image(path: Path, what: str) -> Image.Image:
         beside = sorted(file.name for file in path.parent.glob("*") if file.suffix.lower() in SUFFIXES)
         way_out = suggestion(path.name, beside) if beside else "Check the path."
         raise UserError(f"the {what} {path} does not exist. {way_out}")
+    if path.is_dir():
+        raise UserError(f"the {what} {path} is a folder. Give the file.")
     try:
         image = Image.open(path)
         image.load()
@@ -246,7 +262,10 @@ def open_image(path: Path, what: str) -> Image.Image:
         raise UserError(f"the {what} {path} is too large to be opened safely. Make it smaller.") from None
     except UnidentifiedImageError:
         raise UserError(f"the {what} {path} is not an image that can be read; use PNG or JPEG.") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except OSError as error:
+        reason = error.strerror or _first_line(error)
+        raise UserError(f"the {what} {path} cannot be read ({reason}). Save it again as PNG.") from None
+    except (SyntaxError, ValueError) as error:
         raise UserError(f"the {what} {path} cannot be read ({_first_line(error)}). Save it again as PNG.") from None
 
 
@@ -268,28 +287,74 @@ def _alpha(image: Image.Image) -> np.ndarray | None:
 
 def _brightness(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
-        return np.asarray(image, dtype=np.float64)
-    pixels = np.asarray(image.convert("RGB")).astype(np.int16)
+        return np.asarray(image)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    pixels = np.asarray(image.convert("RGB"))
+    # Channel by channel: a reduction over an axis of three takes seconds for a large photo.
+    high, low = (
+        pick(pick(pixels[..., 0], pixels[..., 1]), pixels[..., 2]) for pick in (np.maximum, np.minimum)
+    )
     # JPEG leaves traces of colour in grey pictures.
-    if (pixels.max(axis=2) - pixels.min(axis=2)).mean() > 8:
-        raise UserError(
-            f"the mask {path} is a colour picture without transparency: give an RGBA cut-out or a greyscale mask."
-        )
-    return pixels.max(axis=2)
+    if (high - low).mean() <= 8:
+        return high
+    inside = pixels[high > 0]
+    if len(inside) < high.size and (inside == inside[0]).all():
+        # One colour on black, as palettes have it.
+        return high > 0
+    raise UserError(
+        f"the mask {path} is a colour picture without transparency: give an RGBA cut-out, a greyscale mask, or one "
+        "colour on black. A label image of several objects is for infer_scene --masks."
+    )
 
 
-def _checked(label: str, path: Path, values: np.ndarray, picture: Picture) -> Mask:
+def mask_of(label: str, path: Path, values: np.ndarray, picture: Picture) -> Mask:
+    """The mask of bool or numbers `[H, W]`: what is above half of the largest, or of scores with a sign, above zero.
+
+    Args:
+        path: the file that they are from, for messages.
+
+    Raises:
+        UserError: of another size than the picture, empty, a speck, or the labels of several objects.
+    """
     if values.shape != picture.size:
         (height, width), (rows, columns) = picture.size, values.shape
         raise UserError(
             f"the mask {path} is {columns} x {rows} pixels, the picture {width} x {height}: "
             "resize the mask to the picture (nearest neighbour)."
         )
-    top = float(values.max())
-    inside = values > top / 2 if top > 0 else np.zeros(values.shape, dtype=bool)
+    _refuse_labels(values, path)
+    low, top = float(values.min()), float(values.max())
+    # Negative numbers are the scores of a network, or -1 for the background: the object is above zero.
+    inside = values > (0 if low < 0 else top / 2)
     if not inside.any():
         raise UserError(f"the mask {path} is empty: no pixel belongs to the object. Choose another mask.")
+    _refuse_specks(inside, path)
     return Mask(label, path, inside)
+
+
+def _refuse_labels(values: np.ndarray, path: Path) -> None:
+    """Small whole numbers, and several of them: half of the largest would pick some of the objects."""
+    if values.dtype.kind == "b" or not 1 < values.max() < 128 or values.min() < 0 or (values % 1 != 0).any():
+        return
+    labels = np.flatnonzero(np.bincount(values.astype(np.int64).ravel())[1:]) + 1
+    if len(labels) > 1:
+        raise UserError(
+            f"the mask {path} holds several values ({', '.join(map(str, labels[:4]))}{', ...' * (len(labels) > 4)}) "
+            "like a label image of several objects: that is for infer_scene --masks. Of one object give a mask of "
+            "0 and 255."
+        )
+
+
+def _refuse_specks(inside: np.ndarray, path: Path) -> None:
+    import torch
+
+    from fastsam3d.pipeline.preprocessing import crop_box
+
+    try:
+        crop_box(torch.from_numpy(inside))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _first_line(error: BaseException) -> str:

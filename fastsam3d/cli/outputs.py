@@ -50,6 +50,9 @@ class OutputFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._clean()
+        if isinstance(error, UserError) and str(self.staging) in str(error):
+            # The hidden folder is nobody's business: the file is called by the name that it would have had.
+            raise UserError(str(error).replace(str(self.staging), str(self.path))) from error
 
     def __truediv__(self, name: str) -> Path:
         """Where to write the file that will be called `name`."""

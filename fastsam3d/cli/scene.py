@@ -34,14 +34,17 @@ def run(arguments: Arguments) -> int:
     Raises:
         UserError: anything that the caller can mend; nothing was written then.
     """
-    settings = settings_from(arguments)
+    settings = settings_from(arguments, scene=True)
     console = Console(arguments.quiet)
     for text in settings.warnings:
         console.warn(text)
     picture = _picture(settings)
     masks = scene_masks(picture, settings.masks)
-    for doubt in map(doubts, masks):
-        if doubt is not None:
+    for mask in masks:
+        doubt = None if mask.problem else doubts(mask)
+        if mask.problem is not None:
+            console.warn(f"{object_name(mask)} is left out: {mask.problem}")
+        elif doubt is not None:
             console.warn(doubt)
     preparation_of(settings)
     pointmap, pointmap_source = pointmap_of(settings, picture, console)
@@ -59,12 +62,14 @@ def run(arguments: Arguments) -> int:
         if not scene.reconstructions:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scene.failures.items())[:3])
             raise UserError(f"none of the {len(masks)} objects could be reconstructed ({reasons}).")
+        scene = _with_unusable(scene, masks)
         with clock.measure("write"):
             camera = _camera(picture, pointmap)
             objects = write_scene(folder, scene, picture, masks, settings, camera, console)
         inputs = {"image": picture.path, "masks": [mask.path for mask in masks], "pointmap": pointmap_source}
         fresh = len(scene.reconstructions) - len(facts["resumed"])
         facts["seconds_per_object"] = clock.seconds["run"] / fresh if fresh else None
+        facts["objects"], facts["failed"] = len(masks), len(scene.failures)
         text = finish(
             arguments,
             settings,
@@ -104,6 +109,7 @@ def _reconstruct(
     """(the scene, None where it was interrupted with something kept; facts for the report; what is kept)."""
     from fastsam3d.pipeline.scene import reconstruct_scene, suitable_batch
 
+    masks = [mask for mask in masks if mask.problem is None]
     names = [object_name(mask) for mask in masks]
     batch = suitable_batch(pipeline) if settings.batch is None else settings.batch
     progress = SceneProgress(
@@ -125,7 +131,7 @@ def _reconstruct(
             progress.keep(item.name, item.reconstruction)
             folder.keep()
 
-    facts: dict[str, Any] = {"objects": len(masks), "batch": batch, "resumed": sorted(finished)}
+    facts: dict[str, Any] = {"objects": 0, "failed": 0, "batch": batch, "resumed": sorted(finished)}
     try:
         scene = reconstruct_scene(
             pipeline,
@@ -145,7 +151,21 @@ def _reconstruct(
             raise
         console.warn(f"interrupted; {progress.kept} of {len(masks)} objects are kept: --resume goes on from there")
         return None, facts, progress
-    return scene, facts | {"failed": len(scene.failures)}, progress
+    return scene, facts, progress
+
+
+def _with_unusable(scene: Scene, masks: Sequence[Mask]) -> Scene:
+    """The scene with an entry for every mask, in their order; those of unusable masks say why."""
+    from fastsam3d.pipeline.scene_composition import Scene, SceneObject
+
+    found = {item.name: item for item in scene.objects}
+    names = [object_name(mask) for mask in masks]
+    return Scene(
+        tuple(
+            found[name] if mask.problem is None else SceneObject(name, error=mask.problem)
+            for name, mask in zip(names, masks, strict=True)
+        )
+    )
 
 
 def write_scene(
@@ -165,7 +185,9 @@ def write_scene(
     from fastsam3d.pipeline.placement import mask_agreement, placement_sheet
 
     done = {item.name: item.reconstruction for item in scene.objects if item.reconstruction is not None}
-    pixels = {item.name: mask.pixels for item, mask in zip(scene.objects, masks, strict=True)}
+    pixels = {
+        item.name: mask.pixels for item, mask in zip(scene.objects, masks, strict=True) if mask.problem is None
+    }
     agreement = mask_agreement(done, pixels, camera["field_of_view"])
     objects, written = [], {}
     for item, mask in zip(scene.objects, masks, strict=True):

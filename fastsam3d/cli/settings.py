@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ MEMORY = ("none", "8gb", "12gb", "24gb")
 imported."""
 DEPTHS = ("none", "moge")
 EXPORTS = ("glb", "obj", "stl", "ply")
+INFER_ONLY, SCENE_ONLY = ("mask_index", "mask_path", "name"), ("image_dir", "masks", "batch", "resume")
+"""Keys that one of the two commands does not look at."""
 MAXIMUM_SEED = 2**63 - 1
 
 
@@ -116,13 +118,14 @@ class Settings:
         return pipeline
 
 
-def settings_from(arguments: Arguments) -> Settings:
-    """Composes and checks.
+def settings_from(arguments: Arguments, scene: bool = False) -> Settings:
+    """Composes and checks, for `infer` or for `scene`.
 
     Raises:
         UserError: see `compose`, and for values of the wrong kind or out of range.
     """
     values, acceleration = compose(arguments)
+    given = frozenset((*arguments.origins, *(word.partition("=")[0].lstrip("+") for word in arguments.overrides)))
     formats = values["formats"]
     formats = [formats] if isinstance(formats, str) else formats
     if not isinstance(formats, list) or not formats or not set(map(str, formats)) <= set(FORMATS):
@@ -136,7 +139,7 @@ def settings_from(arguments: Arguments) -> Settings:
         pointmap=_text(values, "pointmap") or "none",
         depth=_choice(values, "depth", DEPTHS),
         depth_model=_text(values, "depth_model"),
-        output_dir=_text(values, "output_dir") or ".",
+        output_dir=_output_dir(values),
         name=_name(values),
         seed=_whole(values, "seed", MAXIMUM_SEED),
         device=_text(values, "device") or "auto",
@@ -159,13 +162,29 @@ def settings_from(arguments: Arguments) -> Settings:
         acceleration=acceleration,
         given=frozenset(word.partition("=")[0].lstrip("+") for word in arguments.overrides),
         changed=tuple(changes(arguments)),
-        warnings=(*acceleration.warnings(), *ineffective(arguments, acceleration)),
+        warnings=(*acceleration.warnings(), *ineffective(arguments, acceleration), *_of_the_other(given, scene)),
     )
+
+
+def _of_the_other(given: Iterable[str], scene: bool) -> list[str]:
+    """Warnings about keys that only the other command looks at."""
+    other, keys = ("infer", INFER_ONLY) if scene else ("infer_scene", SCENE_ONLY)
+    warnings = [f"{key} changes nothing here: it is for {other}." for key in keys if key in given]
+    if {"mask_index", "mask_path"} <= set(given) and not scene:
+        warnings.append("mask_index changes nothing, because mask_path was given.")
+    return warnings
 
 
 def _text(values: Mapping[str, Any], key: str) -> str | None:
     value = values[key]
     return None if value is None or str(value) == "" else str(value)
+
+
+def _output_dir(values: Mapping[str, Any]) -> str:
+    folder = _text(values, "output_dir")
+    if folder is None:  # as of a shell variable that is not set
+        raise UserError("--output_dir is empty. Give a folder; . is the present one.")
+    return folder
 
 
 def _name(values: Mapping[str, Any]) -> str | None:
@@ -175,27 +194,25 @@ def _name(values: Mapping[str, Any]) -> str | None:
     return name
 
 
-def _whole(values: Mapping[str, Any], key: str, high: int) -> int:
+def _whole(values: Mapping[str, Any], key: str, high: int, low: int = 0) -> int:
     value = values[key]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
-        raise UserError(f"{key} is {value}: a whole number from 0 to {high} is needed.")
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UserError(f"{key} is {value}: a whole number from {low} to {high} is needed.")
     return value
 
 
 def _optional_whole(values: Mapping[str, Any], key: str, low: int, high: int) -> int | None:
     if values[key] is None:
         return None
-    value = _whole(values, key, high)
-    if value < low:
-        raise UserError(f"{key} is {value}: a whole number from {low} to {high} is needed.")
-    return value
+    return _whole(values, key, high, low)
 
 
 def _exports(values: Mapping[str, Any]) -> tuple[str, ...]:
     given = values["export"]
     names = [given] if isinstance(given, str) else given
+    names = [str(name).lower() for name in names] if isinstance(names, list) else names
     if not isinstance(names, list) or not names or not set(map(str, names)) <= set(EXPORTS):
         shown = ",".join(map(str, names)) if isinstance(names, list) else names
         raise UserError(f"export {shown or 'of nothing'} is not possible: give some of {', '.join(EXPORTS)}.")

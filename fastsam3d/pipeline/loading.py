@@ -111,6 +111,8 @@ def check_device(device: torch.device | str) -> torch.device:
         target = torch.device(device)
     except (RuntimeError, TypeError):
         raise UserError(f"{device!r} is not a device; use cpu, cuda or cuda:0.") from None
+    if target.type not in ("cpu", "cuda"):
+        raise UserError(f"device {device} is not supported; use cpu, cuda or cuda:0.")
     if target.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (target.index or 0) >= count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 
 from fastsam3d.__main__ import main
+from fastsam3d.cli.outputs import OutputFolder
+from fastsam3d.errors import UserError
 
 
 def broken_files(folder: Path) -> None:
@@ -105,6 +108,11 @@ CASES = {
     "preview no switch": ("preview=7", ["preview=7", "true or false"]),
     "name with a folder": ("name=a/b", ["name=a/b is no file name", "output_dir"]),
     "unknown device": ("device=gpu", ["'gpu' is not a device", "cuda"]),
+    "device of another kind": ("device=mps", ["device mps is not supported", "cpu"]),
+    "output is empty": ("--output_dir=", ["--output_dir is empty"]),
+    "texture too large": ("--texture 100000", ["texture is 100000", "from 16 to 8192"]),
+    "mask is a folder": ("--mask_path {f}", ["is a folder"]),
+    "mask is text": ("--mask_path {f}/text.npy", ["text.npy cannot be read as an array", "numpy.save"]),
     "output is a file": ("--output_dir {f}/file", ["cannot write", "/file", "--output_dir"]),
     "output below a file": ("--output_dir {f}/file/deeper", ["cannot write", "file/deeper", "--output_dir"]),
     "output is nowhere": ("--output_dir /proc/here", ["cannot write", "/proc/here"]),
@@ -119,7 +127,7 @@ def test_bad_input_is_a_line_and_leaves_nothing(case, run, folder, tmp_path):
     before = sorted(str(path) for path in tmp_path.rglob("*"))
     given = words.format(f=folder).split()
     base = [] if given[0] == "--image_path" else ["--image_path", folder / "image.png"]
-    base += [] if "--output_dir" in given else ["--output_dir", out]
+    base += [] if any(word.startswith("--output_dir") for word in given) else ["--output_dir", out]
     code, stdout, stderr = run("infer", *base, *given)
     assert code == 2
     assert stdout == ""
@@ -130,6 +138,36 @@ def test_bad_input_is_a_line_and_leaves_nothing(case, run, folder, tmp_path):
     for part in expected:
         assert part in stderr, stderr
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["preview_sheet", "export_mesh"])
+def test_a_full_disk_is_a_line_and_leaves_nothing(place, run, folder, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"fastsam3d.pipeline.{'preview' if place == 'preview_sheet' else 'export'}.{place}", full)
+    code, _, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", "preview=true")
+    assert code == 2 and stderr.startswith("error: the disk is full (No space left on device)")
+    assert not (tmp_path / "o").exists()
+
+
+def test_messages_call_files_by_their_own_names(tmp_path):
+    with pytest.raises(UserError) as caught, OutputFolder(tmp_path / "o") as results:
+        raise UserError(f"{results / 'a.glb'} cannot be written.")
+    assert str(caught.value) == f"{tmp_path / 'o' / 'a.glb'} cannot be written."
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "expected"),
+    [
+        ("infer", ["batch=2", "preview=false"], "batch changes nothing here: it is for infer_scene."),
+        ("infer", ["--mask_path", "{f}/2.png", "--mask_index", "1"], "mask_index changes nothing"),
+    ],
+)
+def test_settings_that_are_not_looked_at_are_warned_of(verb, words, expected, run, folder, tmp_path):
+    words = [word.format(f=folder) for word in words]
+    code, _, stderr = run(verb, "--image_path", folder, "--output_dir", tmp_path / "o", *words, "--export", "GLB")
+    assert code == 0 and f"warning: {expected}" in stderr
 
 
 def test_picture_without_any_mask(run, tmp_path):
@@ -171,7 +209,8 @@ def test_unknown_checkpoint(words, expected, folder, tmp_path, capsys):
         (["presets", "balance"], "unknown preset 'balance'. Did you mean balanced?"),
         (["presets", "--key"], "presets takes"),
         (["scene", "--image_dir", "/nowhere"], "/nowhere is no folder"),
-        (["scene", "--mask_path", "x.png"], "unknown flag --mask_path"),
+        (["scene", "--mask_path", "x.png"], "--mask_path is a flag of infer only"),
+        (["infer", "--resume"], "--resume is a flag of infer_scene only"),
         (["bench", "object=3"], "object"),
         (["train", "minute=3"], "minutes"),
     ],
