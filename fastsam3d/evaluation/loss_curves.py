@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from fastsam3d.cli.options import describe_options, option, parse_options, whole, words
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.plot_style import INK, MUTED, figure_of, save, style
+from fastsam3d.evaluation.records import Record, json_lines
 
 COMMAND = "python -m fastsam3d.evaluation.loss_curves"
 NOT_LOSSES = ("step", "seconds", "norm")
@@ -87,20 +87,11 @@ def loss_curves(log: str | Path, path: str | Path, *, columns: Sequence[str] = (
     return save(figure, path)
 
 
-def _records(log: Path) -> list[dict[str, Any]]:
+def _records(log: Path) -> list[Record]:
     try:
-        lines = log.read_text(encoding="utf-8").splitlines()
+        return [record for record in json_lines(log) if "step" in record]
     except OSError as error:
         raise UserError(f"Cannot read {log} ({error.strerror}): name the losses.jsonl of a training run.") from None
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and "step" in record:
-            records.append(record)
-    return records
 
 
 def _is_positive(value: Any) -> bool:

@@ -34,6 +34,7 @@ from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.outcome import Outcome, against_outcome, against_truth, outcome_of
 from fastsam3d.evaluation.provenance import config_fingerprint, weights_fingerprint
 from fastsam3d.evaluation.quality_tables import SHAPE_COLUMNS, report, summarise_quality
+from fastsam3d.evaluation.records import end_last_line, json_lines
 from fastsam3d.evaluation.reference import Reference, reference_shape
 from fastsam3d.evaluation.runs import NOISE_SHIFT
 from fastsam3d.pipeline.files import finite, write_json, write_text
@@ -199,18 +200,11 @@ def _identity(pipeline: Any, options: QualityOptions) -> str:
 
 
 def _recorded(log: Path | None, identity: str) -> dict[int, dict[str, Any]]:
-    """Records of an earlier run that fit; a line cut off by an interruption is passed over."""
-    records: dict[int, dict[str, Any]] = {}
+    """Records of an earlier run that fit, by the seed of their object."""
     if log is None or not log.exists():
-        return records
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and record.get("identity") == identity:
-            records[record["object_seed"]] = record
-    return records
+        return {}
+    end_last_line(log)
+    return {record["object_seed"]: record for record in json_lines(log) if record.get("identity") == identity}
 
 
 if __name__ == "__main__":

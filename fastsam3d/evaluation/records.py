@@ -43,9 +43,7 @@ class RecordLog:
         if resume and path.exists():
             header, self.records = read_log(path)
             self._check(header, path)
-            if not path.read_bytes().endswith(b"\n"):
-                with path.open("ab") as stream:
-                    stream.write(b"\n")  # an interruption cut the last line off
+            end_last_line(path)
             earlier = list(header.get(EARLIER_CODE, []))
             same = header.get(CODE) == self.identity.get(CODE)
             if not same and self.records:
@@ -99,14 +97,30 @@ def read_log(path: Path) -> tuple[Record, list[Record]]:
     """
     header: Record = {}
     records = []
+    for value in json_lines(path):
+        if "kind" in value:
+            records.append(value)
+        else:
+            header = value
+    return header, records
+
+
+def json_lines(path: Path) -> list[Record]:
+    """The objects of a file of JSON lines; a line that an interruption cut off is passed over."""
+    found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             value = json.loads(line)
         except json.JSONDecodeError:
             continue
         if isinstance(value, dict):
-            if "kind" in value:
-                records.append(value)
-            else:
-                header = value
-    return header, records
+            found.append(value)
+    return found
+
+
+def end_last_line(path: Path) -> None:
+    """Ends a last line that an interruption cut off, so that what is appended begins a line of its own."""
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("ab") as stream:
+            stream.write(b"\n")

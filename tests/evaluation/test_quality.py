@@ -32,6 +32,8 @@ def test_measured_once_and_resumed(tmp_path):
     pipeline.models["ss_generator"].reverse_fn.backbone.weight.data += 1
     evaluate_quality(pipeline, options=options, directory=tmp_path, make_view=make_view)
     assert len(pipeline.calls) == 8  # other weights, nothing taken over
+    evaluate_quality(pipeline, options=options, directory=tmp_path, make_view=make_view)
+    assert len(pipeline.calls) == 8  # what came after the line that was cut off is there
     assert "shuffled images" in report(first)
 
 
