@@ -28,6 +28,12 @@ VERBS = {
     "train": ("fastsam3d.training.command", "trains the small model on procedural objects"),
 }
 """Verb to module, and what it does. A module has `main(words) -> exit code`, or for those below `run(arguments)`."""
+OPTIONS = {
+    "bench": ("fastsam3d.evaluation.benchmark_options", "BenchmarkOptions", ""),
+    "flops": ("fastsam3d.evaluation.flops_options", "FlopsOptions", " [--json]"),
+    "tune": ("fastsam3d.evaluation.tuning_options", "TuneOptions", ""),
+}
+"""Module, class and flags of the options of verbs that import PyTorch: their help is answered without it."""
 PIPELINE_VERBS = ("infer", "scene")
 RESUMABLE_VERBS = ("download", "train")
 """Those that leave something on disk when they are interrupted, and take it up again."""
@@ -120,6 +126,13 @@ def _command(verb: str, words: list[str], program: str) -> int:
 
         arguments = parse(words, program, scene=verb == "scene")
         return int(importlib.import_module(module).run(arguments))
+    if verb in OPTIONS and {"-h", "--help"} & set(words):
+        from fastsam3d.cli.options import describe_options
+
+        place, name, flags = OPTIONS[verb]
+        options = getattr(importlib.import_module(place), name)
+        print(describe_options(options, f"python -m fastsam3d {verb}{flags}"))
+        return 0
     try:
         return int(importlib.import_module(module).main(words) or 0)
     except KeyboardInterrupt:

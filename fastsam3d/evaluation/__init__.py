@@ -4,12 +4,13 @@
   against another
 - methods, experiments, seeds: what is compared, on which objects; runs, scene_runs, counting: how it is run, timed and
   counted
-- records, provenance, benchmark: measurements that survive an interruption, and the command `bench`
+- records, provenance, benchmark_options, benchmark: measurements that survive an interruption, and the command `bench`
 - statistics, tables, benchmark_result, benchmark_tables, plots, plot_style, benchmark_report: from records to JSON,
   Markdown and pictures
 - search, tuning_space, tuning_options, calibration, preset_file, tune: the command `tune`
 - quality, quality_tables, gallery: how good the pipeline itself is; scene_quality: whether scenes stay where they are
-- flops, flops_plan, flops_counting, flops_command: operations without running anything, and the command `flops`
+- flops, flops_plan, flops_counting, flops_options, flops_command: operations without running anything, and the command
+  `flops`
 - loss_curves: the losses of a training run
 
 Submodules are imported on demand; nothing here is needed for reconstruction.

@@ -11,63 +11,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.cli.options import (
-    boolean,
-    describe_options,
-    option,
-    optional_text,
-    parse_options,
-    prepare_directory,
-    strengths,
-    whole,
-    words,
-)
+from fastsam3d.cli.options import parse_options, prepare_directory
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation import experiments, scene_runs
+from fastsam3d.evaluation.benchmark_options import BenchmarkOptions
 from fastsam3d.evaluation.benchmark_report import render_again, write_results
 from fastsam3d.evaluation.benchmark_result import RECORDS, result_of
 from fastsam3d.evaluation.methods import Method, guidance_of, guided, resolve_methods
-from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.provenance import environment
 from fastsam3d.evaluation.records import EARLIER_CODE, Record, RecordLog
 from fastsam3d.evaluation.runs import Case, Runner
 from fastsam3d.evaluation.seeds import object_seeds
-
-COMMAND = "python -m fastsam3d bench"
-
-
-@dataclass(frozen=True)
-class BenchmarkOptions:
-    """Options of the benchmark."""
-
-    methods: tuple[str, ...] = option(
-        ("off", "paper", "balanced", "fewer_steps"),
-        words,
-        "presets, preset files, fewer_steps[@NAME] (the control matched to NAME), or all",
-    )
-    objects: int = option(16, whole(1), "number of held-out procedural objects")
-    scenes: int = option(1, whole(0), "number of held-out scenes of three objects")
-    seed: int = option(7, whole(0), "chooses the objects and their noise")
-    output: str = option("benchmark", str, "folder for records.jsonl, bench.json, bench.md and plots")
-    guidance: tuple[float | None, ...] = option((None,), strengths, "guidance strength, or a list; null: the model's")
-    ablation: bool = option(False, boolean, "the eight choices among the three modules of paper, instead of methods")
-    sweep: str | None = option(None, optional_text, f"one setting instead: {', '.join(experiments.SWEEPS)}")
-    presets: tuple[str, ...] = option((), words, "of a sweep: the presets on which the setting is varied")
-    device: str = option("cpu", str, "cpu or cuda")
-    model: str = option("mini", str, "model to load")
-    checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
-    random_weights: bool = option(False, boolean, "untrained weights: speed only, quality means nothing")
-    noise_row: bool = option(True, boolean, "also run off with other noise, the scale of fidelity")
-    warmup: int = option(1, whole(1), "objects run before anything is timed")
-    points: int = option(SURFACE_POINTS, whole(100), "surface points of the metrics")
-    resume: bool = option(True, boolean, "go on from records in the output folder; false measures again")
-    report: str | None = option(None, optional_text, "folder of an earlier run: write its report again")
-    document: str | None = option(None, optional_text, "with report: Markdown file whose marked tables are replaced")
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -76,9 +35,6 @@ def main(overrides: Sequence[str]) -> int:
     Raises:
         UserError: options that do not fit together, or records of another run in the folder.
     """
-    if any(override in ("-h", "--help", "help") for override in overrides):
-        print(describe_options(BenchmarkOptions, COMMAND))
-        return 0
     options = parse_options(BenchmarkOptions, overrides, "bench")
     if options.report is not None:
         print(render_again(Path(options.report), options.document), end="")

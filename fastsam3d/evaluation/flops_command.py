@@ -6,15 +6,15 @@ import json
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from fastsam3d.cli.options import describe_options, option, parse_options, whole, words
+from fastsam3d.cli.options import parse_options
 from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.config_files import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.flops import run_flops
 from fastsam3d.evaluation.flops_counting import ShallowCounter
+from fastsam3d.evaluation.flops_options import FlopsOptions
 from fastsam3d.evaluation.flops_plan import Plan, Planner
 from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.flops import SHELL_NEIGHBOURS, SHELL_VOXELS_A_CELL, VoxelCounts
@@ -36,17 +36,6 @@ STAGE_HEADS = {
 }
 
 
-@dataclass(frozen=True)
-class FlopsOptions:
-    """Options of the command."""
-
-    model: str = option("sam3d", str, "sam3d or mini: the sizes that are counted")
-    voxels: int = option(10_000, whole(8), "voxels of the latent stage")
-    acceleration: tuple[str, ...] = option(
-        ("off", "exact", "paper", "balanced", "fast"), words, "presets or preset files, a list, or all"
-    )
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code.
 
@@ -54,9 +43,6 @@ def main(argv: Sequence[str]) -> int:
         UserError: an unknown key, model or preset.
     """
     given = list(argv)
-    if any(word in ("-h", "--help") for word in given):
-        print(describe_options(FlopsOptions, f"{COMMAND} [{JSON_FLAG}]"))
-        return 0
     as_json = JSON_FLAG in given
     options = parse_options(FlopsOptions, [word for word in given if word != JSON_FLAG], COMMAND)
     table = count_presets(options)

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.cli.options import describe_options, parse_options, prepare_directory
+from fastsam3d.cli.options import parse_options, prepare_directory
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.calibration import Calibration
 from fastsam3d.evaluation.optional import require
@@ -37,9 +37,6 @@ def main(overrides: Sequence[str]) -> int:
     Raises:
         UserError: options that cannot be used, records of another search, or nothing within the budget.
     """
-    if any(override in ("-h", "--help", "help") for override in overrides):
-        print(describe_options(TuneOptions, COMMAND))
-        return 0
     options = parse_options(TuneOptions, overrides, "tune")
     path = Path(options.output)
     if path.suffix not in (".yaml", ".yml"):

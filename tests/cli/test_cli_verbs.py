@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 from omegaconf import OmegaConf
@@ -36,10 +38,23 @@ def test_help_of_a_run_says_what_the_carving_ratio_is(verb, capsys, monkeypatch)
     assert all(f"--{flag}" in stdout for flag in PARAMETERS)
 
 
-@pytest.mark.parametrize("verb", ["presets", "bench", "train"])
+@pytest.mark.parametrize("verb", sorted({*VERBS} - {"infer", "scene", "view", "turntable", "demo"}))
 def test_help_of_the_other_verbs(verb, capsys):
     assert main([verb, "--help"]) == 0
     assert f"python -m fastsam3d {verb}" in capsys.readouterr().out
+
+
+def test_help_needs_no_pytorch():
+    """Importing it takes seconds, which is long for a page of text."""
+    script = (
+        "import contextlib, io, sys\n"
+        "from fastsam3d.__main__ import VERBS, main\n"
+        "for verb in VERBS:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        main([verb, '--help'])\n"
+        "    assert 'torch' not in sys.modules, verb\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_presets_are_listed_by_kind_with_their_descriptions(capsys):
