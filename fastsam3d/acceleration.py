@@ -12,6 +12,7 @@ from typing import Any
 
 from fastsam3d.attachment import Attachment
 from fastsam3d.config import AccelerationConfig, load_preset
+from fastsam3d.errors import UserError
 from fastsam3d.hosts import find_host
 from fastsam3d.hosts.base import Host
 from fastsam3d.patching import Patches
@@ -70,12 +71,18 @@ class Acceleration:
             replay.reset_counts()
 
     def remove(self) -> None:
-        """Takes everything off: the pipeline's objects are as they were. The report stays. Idempotent."""
-        self._patches.restore()
-        for replay in self._attachment.replays:
-            replay.release()
+        """Takes everything off: the pipeline's objects are as they were. The report stays. Idempotent.
+
+        Waits for a run in another thread, whose result would otherwise be neither the one nor the other.
+        """
+        with self._attachment.lock:
+            self._patches.restore()
+            for replay in self._attachment.replays:
+                replay.release()
 
     def __enter__(self) -> Acceleration:
+        if not self.active:
+            raise UserError(f"this acceleration ({self.config.name}) was taken off: call accelerate again.")
         return self
 
     def __exit__(
@@ -124,6 +131,12 @@ class _Mark:
         return _Mark, (None,)
 
 
+def acceleration_of(host: Host) -> Acceleration | None:
+    """What a host's pipeline is accelerated by; None where it is as it was."""
+    mark = vars(host.pipeline).get(_MARK)
+    return None if mark is None else mark.acceleration
+
+
 def accelerate(
     pipeline: Any, preset: str | Path | dict[str, Any] | AccelerationConfig = "balanced", **overrides: Any
 ) -> Acceleration:
@@ -155,9 +168,8 @@ def accelerate(
     refuse_what_a_host_lacks(host, config.settings)
     if limits := host.memory_limits():
         config = load_preset(config, limits)
-    previous = vars(host.pipeline).get(_MARK)
-    if previous is not None and previous.acceleration is not None:
-        previous.acceleration.remove()
+    if (previous := acceleration_of(host)) is not None:
+        previous.remove()
     left_out = host.left_out() if any(name.startswith("exact.") for name in config.enabled) else []
     for text in [*config.warnings(), *left_out]:
         warnings.warn(text, AccelerationWarning, stacklevel=2)

@@ -54,6 +54,8 @@ class Attachment:
     def __init__(self, host: Host, config: AccelerationConfig, patches: Patches, report: Report) -> None:
         self._host, self.config, self._patches, self._report = host, config, patches, report
         self.replays: list[GraphReplay] = []
+        self.lock = threading.RLock()
+        """Held while one of `ONE_AT_A_TIME` runs."""
 
     def attach(self) -> None:
         """Attaches everything. After an exception part of it is there; the patches take it off."""
@@ -69,10 +71,9 @@ class Attachment:
         policy = _CountedVoxels(voxel_policies[0], self._report, ledger) if voxel_policies else None
         host.attach_structure(patches, policy)
         host.attach_recorder(patches, _Recorder(self._report, ledger))
-        lock = threading.RLock()
         for name in ONE_AT_A_TIME:
             if hasattr(host.pipeline, name):
-                patches.replace(host.pipeline, name, partial(_alone, lock, tables.clear if name in RUNS else None))
+                patches.replace(host.pipeline, name, partial(_alone, self.lock, tables.clear if name in RUNS else None))
 
     def _attach_stage(self, stage: str, ledger: Ledger) -> None:
         host, patches, config = self._host, self._patches, self.config

@@ -136,8 +136,8 @@ def _preset_values(preset: Any) -> dict[str, Any]:
 
     try:
         values = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException) as error:
-        line = str(error).splitlines()[0]
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
             f"{path} is not a preset: {line}. Mend the file, or use one of {', '.join(preset_names())}"
         ) from error

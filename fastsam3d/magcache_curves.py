@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fastsam3d.acceleration import acceleration_of
+from fastsam3d.errors import UserError
 from fastsam3d.hosts import find_host
 from fastsam3d.hosts.block_stack import BlockStack
 from fastsam3d.patching import Patches
@@ -57,8 +59,16 @@ def magcache_ratios(pipeline: Any, run: Callable[[], Any]) -> dict[str, tuple[fl
 
     Returns:
         The four curves by the names of their settings; a curve is as long as its branch runs, and begins with 1.
+
+    Raises:
+        UserError: no host knows the pipeline, or it is accelerated.
     """
     host, patches = find_host(pipeline), Patches()
+    if (acceleration := acceleration_of(host)) is not None:
+        raise UserError(
+            f"the pipeline is accelerated ({acceleration.config.name}), and the ratios are those of all its steps: "
+            "remove the acceleration first."
+        )
     measured: dict[str, Sums] = {stage: defaultdict(list) for stage in STAGES}
     try:
         for stage in STAGES:

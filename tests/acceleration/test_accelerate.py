@@ -14,6 +14,7 @@ import torch
 from fastsam3d.acceleration import accelerate
 from fastsam3d.errors import UserError
 from fastsam3d.forecast import full_steps, network_evaluations
+from fastsam3d.magcache_curves import magcache_ratios
 from fastsam3d.models.sparse_tensor import SparseIndex
 from fastsam3d.techniques.base import AccelerationWarning
 
@@ -159,6 +160,49 @@ def test_threads_take_turns(pipeline, picture):
         assert all(same(a, b) for a, b in zip(together, alone, strict=True))
         assert acceleration.report().objects == 4
     assert pipeline.models["ss_generator"].inference_steps == steps
+
+
+def test_removal_waits_for_a_run_in_another_thread(pipeline, picture):
+    acceleration = accelerate(pipeline, "fast")
+    expected = pipeline.run(*picture, seed=1)
+    running, removed = threading.Event(), threading.Event()
+
+    def wait(stage, done, total):
+        if (stage, done) == ("sparse_structure", 2):
+            running.set()
+            removed.wait(0.3)
+
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(pipeline.run, *picture, seed=1, progress=wait)
+        assert running.wait(60)
+        acceleration.remove()
+        removed.set()
+        assert same(result.result(), expected)
+    assert acceleration.report().objects == 2
+
+
+def test_removal_in_the_middle_of_a_run_of_ones_own(pipeline, picture):
+    before, acceleration = attributes(pipeline), accelerate(pipeline, "fast")
+
+    def remove(stage, done, total):
+        if (stage, done) == ("sparse_structure", 2):
+            acceleration.remove()
+
+    pipeline.run(*picture, seed=1, progress=remove)
+    assert attributes(pipeline) == before
+
+
+def test_what_was_taken_off_does_not_come_back_unnoticed(pipeline):
+    acceleration = accelerate(pipeline, "balanced")
+    with acceleration:
+        pass
+    with pytest.raises(UserError, match="call accelerate again"), acceleration:
+        pass
+
+
+def test_curves_are_not_measured_on_an_accelerated_pipeline(pipeline):
+    with accelerate(pipeline, "balanced"), pytest.raises(UserError, match="remove the acceleration"):
+        magcache_ratios(pipeline, lambda: None)
 
 
 def test_a_second_pipeline_is_not_touched(make_pipeline, picture):

@@ -117,9 +117,10 @@ def test_wrong_presets(tmp_path):
     with pytest.raises(UserError, match="no preset file"):
         load_preset(tmp_path / "absent.yaml")
     broken = tmp_path / "broken.yaml"
-    broken.write_text("step_caching: {stride: [", encoding="utf-8")
-    with pytest.raises(UserError, match="is not a preset"):
-        load_preset(broken)
+    for content in (b"step_caching: {stride: [", b"5", b"name: \xff\xfe"):
+        broken.write_bytes(content)
+        with pytest.raises(UserError, match="is not a preset"):
+            load_preset(broken)
 
 
 def test_every_setting_is_described():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pretend_cuda import is_marked, mark, place, pretend_cuda
-from small_pipeline import SETTINGS, picture, small_pipeline
+from small_pipeline import SETTINGS, STEPS, picture, small_pipeline
 
 import fastsam3d
 
@@ -78,6 +78,16 @@ def test_latent_stage_waits_for_tables_and_decisions_only(monkeypatch: pytest.Mo
     # Before and after the loop, not in it: the number of cells, and what the report counts.
     assert len(outside) <= 4, outside
     assert len(found) <= 14, found
+
+
+@pytest.mark.parametrize("technique", ["adaptive_caching", "easycache"])
+def test_decisions_of_the_latent_stage_wait_once_a_step(technique: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = place(small_pipeline())
+    with pretend_cuda(monkeypatch) as mode, fastsam3d.accelerate(pipeline, "off", **{technique: True}):
+        found = waits_during(pipeline, "slat_generator", mode)
+        pipeline.run(*picture())
+    decisions = [entry for entry in found if "forecast/" in entry or "techniques/" in entry]
+    assert 0 < len(decisions) <= STEPS, decisions
 
 
 class Watched:
