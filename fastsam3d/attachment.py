@@ -71,9 +71,12 @@ class Attachment:
         policy = _CountedVoxels(voxel_policies[0], self._report, ledger) if voxel_policies else None
         host.attach_structure(patches, policy)
         host.attach_recorder(patches, _Recorder(self._report, ledger))
+        for name in RUNS:
+            if hasattr(host.pipeline, name):
+                patches.replace(host.pipeline, name, partial(_ending, tables.clear, ledger.broke_off))
         for name in ONE_AT_A_TIME:
             if hasattr(host.pipeline, name):
-                patches.replace(host.pipeline, name, partial(_alone, self.lock, tables.clear if name in RUNS else None))
+                patches.replace(host.pipeline, name, partial(_alone, self.lock))
 
     def _attach_stage(self, stage: str, ledger: Ledger) -> None:
         host, patches, config = self._host, self._patches, self.config
@@ -232,15 +235,26 @@ class _CountedVoxels:
         return merged
 
 
-def _alone(lock: threading.RLock, end: Callable[[], None] | None, original: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which other threads wait for; `end` is called after it, also after an exception."""
+def _alone(lock: threading.RLock, original: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which other threads wait for."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with lock:
-            try:
-                return original(*args, **kwargs)
-            finally:
-                if end is not None:
-                    end()
+            return original(*args, **kwargs)
+
+    return call
+
+
+def _ending(end: Callable[[], None], broke_off: Callable[[], None], original: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with `end` called after it, and `broke_off` where it raised."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except BaseException:
+            broke_off()
+            raise
+        finally:
+            end()
 
     return call

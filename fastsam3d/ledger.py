@@ -84,13 +84,18 @@ class Ledger:
         plain, computed = self._costs.others(voxels * merged, cells * merged), self._costs.others(voxels, cells)
         for name, value in plain.items():
             if name in seconds:
-                # Never more than one object has, whatever an object before it that failed had spared.
+                # Never more than one object has: what a batch spared in the encodings of several is shared out.
                 spared = min(self._spared.get(name, 0.0), value)
                 self._book(name, value, value - spared, computed[name] - spared)
                 if spared:
                     self._add(SHARED, spared)
-        self._spared.clear()
+                    self._spared[name] -= spared
         self._merged = 1.0  # the next object may not be asked about
+
+    def broke_off(self) -> None:
+        """An object failed: what it spared is nobody's."""
+        self._spared.clear()
+        self._merged = 1.0
 
     def reused(self, stage: str, flops: float) -> None:
         """A kept encoding spared a pass of an encoder of `stage`, for the object in work."""

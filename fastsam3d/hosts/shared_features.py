@@ -31,7 +31,7 @@ class SharedFeatures:
         self._limit = kept
         self._weights: dict[int, tuple[int, ...]] = {}
         self._changed = False
-        self._kept: list[tuple[Tensor, Any, Any]] = []
+        self._kept: list[tuple[Tensor, int, Any, Any]] = []  # picture, its version, key, features
 
     def wrap(self, original: Forward) -> Forward:
         """An encoder `(picture, ...) -> features` that encodes a picture once. Further arguments must not change."""
@@ -46,13 +46,14 @@ class SharedFeatures:
             if network is not None and self._has_other_weights(network):
                 return original(picture, *args, **kwargs)
             key = (_precision(picture), args, tuple(sorted(kwargs.items())))
-            for place, (known, known_key, features) in enumerate(self._kept):
-                if known_key == key and _equal(known, picture):
+            for place, (known, known_version, known_key, features) in enumerate(self._kept):
+                unchanged = version(known) == known_version
+                if unchanged and known_key == key and _equal(known, picture):
                     self._kept.append(self._kept.pop(place))
                     reused()
                     return _shallow(features)
             features = original(picture, *args, **kwargs)
-            self._kept = [*self._kept[len(self._kept) - self._limit + 1 :], (picture, key, features)]
+            self._kept = [*self._kept[len(self._kept) - self._limit + 1 :], (picture, version(picture), key, features)]
             return _shallow(features)
 
         return encode

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from fastsam3d.sites import BOTH, CONDITIONAL, UNCONDITIONAL, CrossAttentionSite, EvaluationState, Forward
 from fastsam3d.techniques.base import STAGES, Technique, TechniqueConfig, register, setting
+from fastsam3d.tensor_versions import version
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class IndexCache:
     """One index object for the voxels of an object, shared by everything that builds tables of them."""
 
     def __init__(self) -> None:
-        self._kept: tuple[Tensor, Any] | None = None
+        self._kept: tuple[Tensor, int, Any] | None = None  # voxels, their version, index
 
     def clear(self) -> None:
         """Releases what was kept: the object is done."""
@@ -237,16 +238,19 @@ class IndexCache:
         """The maker of index objects, which gives the same one for the same voxels."""
 
         def make_index(coords: Tensor) -> Any:
-            if self._kept is None or not _same(self._kept[0], coords):
-                self._kept = (coords, original(coords))
-            return self._kept[1]
+            if self._kept is None or not _same(self._kept[0], self._kept[1], coords):
+                self._kept = (coords, version(coords), original(coords))
+            return self._kept[2]
 
         return make_index
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def _same(known: Tensor, known_version: int, coords: Tensor) -> bool:
+    if version(known) != known_version:
+        return False  # somebody has written to it
     # Moving coordinates to the device makes a new tensor at each call; comparing them is cheap beside building tables.
-    return a is b or (a.shape == b.shape and a.device == b.device and torch.equal(a, b))
+    equal_place = known.shape == coords.shape and known.device == coords.device
+    return known is coords or (equal_place and torch.equal(known, coords))
 
 
 def condition_caches(

@@ -9,7 +9,8 @@ import torch
 
 from fastsam3d.acceleration import accelerate
 from fastsam3d.hosts import find_host
-from fastsam3d.techniques.exact import ExactConfig
+from fastsam3d.hosts.shared_features import SharedFeatures
+from fastsam3d.techniques.exact import ExactConfig, IndexCache
 from fastsam3d.techniques.exact_onednn import DenseConvolution, FusedFeedForward, fused_activation_works
 from fastsam3d.techniques.exact_taps import occupied_pairs, paired_convolution
 from fastsam3d.techniques.exact_weights import CastWeights
@@ -83,6 +84,17 @@ def test_tables_are_shared_by_generator_and_decoder(pipeline, picture):
         assert made == [len(first.structure.coords)]
         second = pipeline.run(*picture, seed=2)
     assert made == [len(first.structure.coords), len(second.structure.coords)]
+
+
+def test_what_was_written_to_meanwhile_is_not_taken_for_what_it_was():
+    coords, picture = torch.zeros(3, 4, dtype=torch.int32), torch.zeros(1, 2)
+    make_index, encode = IndexCache().wrap(lambda c: c.tolist()), SharedFeatures().wrap(lambda p: p.tolist())
+    assert make_index(coords) is make_index(coords.clone())
+    assert encode(picture) is encode(picture.clone())
+    for function, given in ((make_index, coords), (encode, picture)):
+        given += 1
+        assert function(given) == given.tolist()
+        assert function(given.clone()) == given.tolist()
 
 
 def test_occupied_pairs_by_hand():

@@ -55,6 +55,28 @@ def test_merging_ends_with_its_object():
     assert report.network_flops["mesh_decode"].computed == 10 + 10
 
 
+def test_what_a_batch_spares_is_shared_out_and_what_a_failure_spared_is_not():
+    class Costs:
+        def sampling(self, stage, voxels, cells, layout):
+            return PARTS
+
+        def others(self, voxels, cells):
+            return {"ss_condition": 100.0}
+
+    report = Report("none")
+    ledger = Ledger(report, Costs(), [])
+    for _ in range(3):  # four objects of one picture, encoded once for all of them before the first is finished
+        ledger.reused("ss_condition", 60.0)
+    for _ in range(4):
+        ledger.finished({"ss_condition": 1.0})
+    assert report.exact_flops == {"shared_features": 180.0}
+    assert report.network_flops["ss_condition"].computed == 400.0 - 180.0
+    ledger.reused("ss_condition", 60.0)
+    ledger.broke_off()
+    ledger.finished({"ss_condition": 1.0})
+    assert report.exact_flops == {"shared_features": 180.0}
+
+
 def totals(report: Report):
     return report.savings()["flop"]
 
