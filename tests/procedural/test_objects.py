@@ -59,12 +59,15 @@ def test_unknown_family_is_the_users_error() -> None:
 
 def test_mirror_symmetric_families_are_symmetric() -> None:
     points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    kinds = set()
     for family in FAMILIES:
         for seed in range(3):
             item = make_object(seed, family)
             if item.symmetry in ("mirror", "twofold_z", "continuous_z") and family != "tree":
+                kinds.add(item.symmetry)
                 difference = (item.sdf(points) - item.sdf(points * MIRROR)).abs().max()
                 assert difference < 1e-4, (family, seed)
+    assert kinds == {"mirror", "twofold_z", "continuous_z"}
 
 
 def test_declared_rotations_map_the_object_onto_itself() -> None:

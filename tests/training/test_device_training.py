@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -21,10 +22,12 @@ from fastsam3d.training import (
 )
 from fastsam3d.training.condition_batch import build_condition_batch
 from fastsam3d.training.device_dataset import DeviceDataset
-from fastsam3d.training.optimization import load_checkpoint
+from fastsam3d.training.loop import TrainingLoop
+from fastsam3d.training.optimization import cosine_factor, load_checkpoint
 from fastsam3d.training.structured_latent_batch import PlacementBatch, voxel_samples
 from fastsam3d.training.structured_latent_data import (
     Placement,
+    latent_statistics,
     object_sample,
     occupied_voxels,
     split_interior,
@@ -124,6 +127,39 @@ def test_every_stage_trains_on_data_made_in_memory(
         assert state is not None and state["step"] == 2
     lines = (tmp_path / "c" / "losses.jsonl").read_text().splitlines()
     assert "held_out_sdf" in json.loads(lines[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [sparse_structure_vae, structured_latent_vae])
+def test_a_stage_that_is_interrupted_ends_as_if_it_had_not_been(
+    stage: ModuleType, tmp_path: Path, dataset: DeviceDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_source, "_on_device", lambda *_: dataset)
+    monkeypatch.setattr(structured_latent_vae, "latent_statistics", partial(latent_statistics, count=2))
+    monkeypatch.setattr(structured_latent_vae, "evaluate", lambda *_: {})
+    monkeypatch.setattr(stage, "TrainingLoop", partial(TrainingLoop, save_seconds=-1.0))
+
+    def run(name: str) -> dict[str, torch.Tensor]:
+        stage.main(["--output", str(tmp_path / name), "--batch", "2", "--steps", "3"])
+        state = load_checkpoint(tmp_path / name / "checkpoint.pt")
+        assert state is not None and state["step"] == 3
+        return state["model"]
+
+    def stopped(progress: float, warmup: float) -> float:
+        if progress > 0.5:
+            raise KeyboardInterrupt
+        return cosine_factor(progress, warmup)
+
+    whole = run("whole")
+    with monkeypatch.context() as interruption:
+        interruption.setattr(stage, "cosine_factor", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run("parts")
+    interrupted = load_checkpoint(tmp_path / "parts" / "checkpoint.pt")
+    assert interrupted is not None and interrupted["step"] == 2
+    resumed = run("parts")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert not all(torch.equal(value, interrupted["model"][name]) for name, value in whole.items())
 
 
 def test_tables_are_the_same_from_one_process_or_two() -> None:
