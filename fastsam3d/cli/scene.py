@@ -213,9 +213,12 @@ def write_scene(
             view, all_masks = camera["field_of_view"], list(pixels.values())
             placement_sheet(picture.pixels, scene.reconstructions, all_masks, view).save(folder / PREVIEW)
         if settings.turntable:
-            from fastsam3d.pipeline.turntable import write_turntable
+            from fastsam3d.pipeline.geometry import Z_UP_TO_Y_UP
+            from fastsam3d.pipeline.turntable import levelled, write_turntable
 
-            write_turntable(scene.placed_meshes(meshes), folder.staging, TURNTABLE)
+            up = scene.up()
+            placed = levelled(scene.placed_meshes(meshes), None if up is None else up @ Z_UP_TO_Y_UP.T)
+            write_turntable(placed, folder.staging, TURNTABLE)
     elif all("error" in item for item in objects):
         raise UserError("no object of the scene has anything to write. Try another seed, or other masks.")
     return objects

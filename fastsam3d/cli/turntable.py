@@ -30,13 +30,16 @@ def main(argv: Sequence[str]) -> int:
     for key, low, high in (("frames", 1, 360), ("size", 16, 2048)):
         if not low <= getattr(given, key) <= high:
             raise UserError(f"--{key} {getattr(given, key)} is not possible: give {low} to {high}.")
+    from fastsam3d.pipeline.gltf_reading import up_of
     from fastsam3d.pipeline.reading import read_model
-    from fastsam3d.pipeline.turntable import write_turntable
+    from fastsam3d.pipeline.turntable import levelled, write_turntable
 
     path = Path(given.file).expanduser()
     meshes = [mesh for _, mesh in read_model(path) if not mesh.is_empty]
     if not meshes:
         raise UserError(f"{path} holds points only, which have no sides: look at it with python -m fastsam3d view.")
+    if path.suffix.lower() == ".glb":
+        meshes = levelled(meshes, up_of(path.read_bytes()))  # a scene's file is in the frame of its photo's camera
     folder = Path(given.output_dir).expanduser() if given.output_dir else path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

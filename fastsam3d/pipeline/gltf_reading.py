@@ -25,6 +25,15 @@ _POINTS, _TRIANGLES = 0, 4
 _DEEPEST = 64
 
 
+def up_of(data: bytes) -> np.ndarray | None:
+    """Where up is in one of our scenes, `[3]` in its frame turned to z up (`Scene.up`); None of any other file."""
+    extras = _split(data)[0].get("asset", {}).get("extras")
+    up = extras.get("up") if isinstance(extras, dict) else None
+    if not isinstance(up, list) or len(up) != 3 or not all(isinstance(value, (int, float)) for value in up):
+        return None
+    return np.array(up, dtype=np.float64) @ Z_UP_TO_Y_UP.T if np.isclose(np.linalg.norm(up), 1.0) else None
+
+
 def read_glb(data: bytes) -> list[tuple[str, Mesh]]:
     """(node name, mesh) of every triangle or point primitive, placed in the file's frame turned to z up.
 

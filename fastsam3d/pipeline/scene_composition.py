@@ -26,6 +26,9 @@ UNITS = "of the point map; without one, of the distance between the camera and t
 SCENE_FRAME = "camera, glTF axes: x right, y up, z towards the viewer; x_gltf = -x_camera, z_gltf = -z_camera"
 """Frame of `scene.glb` and of single objects in the camera frame."""
 
+LEAST_AGREEMENT = 0.5
+"""Length of the mean of the objects' z axes below which they have no up in common: each is then 60 degrees off it."""
+
 
 @dataclass(frozen=True)
 class SceneObject:
@@ -55,6 +58,15 @@ class Scene:
     def layout(self) -> dict[str, Any]:
         """Poses and bounding boxes as plain values, for JSON."""
         return {"frame": FRAME, "units": UNITS, "objects": [_layout_entry(item) for item in self.objects]}
+
+    def up(self) -> np.ndarray | None:
+        """Where up is, as the objects stand: the mean of their own z axes, a unit vector `[3]` in the frame of
+        `glb_bytes`. None where they lie in all directions. The camera does not know: it may look down on a table.
+        """
+        axes = [quaternion_to_matrix(item.pose.rotation.double()).numpy()[2] for item in self.reconstructions]
+        mean = np.mean(axes, axis=0) if axes else np.zeros(3)
+        length = float(np.linalg.norm(mean))
+        return None if length < LEAST_AGREEMENT else mean / length @ CAMERA_TO_GLTF
 
     def placed_meshes(self, meshes: Mapping[str, Mesh] | None = None) -> list[Mesh]:
         """All meshes at their places in the frame of `glb_bytes`, turned to z up: what the turntable takes."""
@@ -97,7 +109,8 @@ class Scene:
         ]
         if not nodes:
             raise UserError("The scene has no object with a mesh, so there is nothing to write.")
-        return glb_bytes(nodes, {"frame": SCENE_FRAME})
+        up = self.up()
+        return glb_bytes(nodes, {"frame": SCENE_FRAME} | ({} if up is None else {"up": up.tolist()}))
 
     def export(self, path: str | Path, meshes: Mapping[str, Mesh] | None = None) -> Path:
         """Writes `glb_bytes`.

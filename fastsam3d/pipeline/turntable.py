@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,27 @@ def turntable_frames(
         )
         for index in range(count)
     ]
+
+
+def levelled(meshes: Sequence[Mesh], up: np.ndarray | None) -> list[Mesh]:
+    """Meshes turned together, by the smallest angle, so that `up` becomes z; as they are where it is None.
+
+    Args:
+        meshes: in one frame.
+        up: unit vector `[3]` in that frame.
+    """
+    if up is None or up[2] < -0.999:  # upside down: there is no smallest turn
+        return list(meshes)
+    x, y, _ = axis = np.cross(up, [0.0, 0.0, 1.0])
+    cross = np.array([[0.0, -axis[2], y], [axis[2], 0.0, -x], [-y, x, 0.0]])
+    turn = (np.eye(3) + cross + cross @ cross / (1 + up[2])).T  # Rodrigues' formula, for row vectors
+    turned = []
+    for mesh in meshes:
+        changes = {"vertices": (mesh.vertices @ turn).astype(np.float32)}
+        if isinstance(mesh, TexturedMesh):
+            changes["normals"] = (mesh.normals @ turn).astype(np.float32)
+        turned.append(replace(mesh, **changes))
+    return turned
 
 
 def strip(frames: Sequence[Image.Image]) -> Image.Image:

@@ -160,7 +160,7 @@ def test_the_server_gives_its_page_to_this_machine_only():
 def test_commands_of_the_document_can_be_given():
     text = (Path(__file__).resolve().parents[2] / "docs" / "scenes_and_files.md").read_text(encoding="utf-8")
     commands = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("python infer")]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for _, script, *words in commands:
         parse(words, script, scene=script == "infer_scene.py")
     verbs = set(re.findall(r"^python -m fastsam3d (\w+)", text, flags=re.MULTILINE))

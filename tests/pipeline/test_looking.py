@@ -12,11 +12,12 @@ from known_shapes import ball, cube
 from PIL import Image
 
 from fastsam3d.errors import UserError
+from fastsam3d.pipeline.gltf_reading import up_of
 from fastsam3d.pipeline.placement import mask_agreement, placement_sheet, silhouettes, to_pixels
 from fastsam3d.pipeline.pose import Pose
 from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction, TexturedMesh
 from fastsam3d.pipeline.scene_composition import Scene, SceneObject
-from fastsam3d.pipeline.turntable import sample_texture, turntable_frames, write_turntable
+from fastsam3d.pipeline.turntable import levelled, sample_texture, turntable_frames, write_turntable
 
 
 def placed(mesh: Mesh, *translation: float) -> Reconstruction:
@@ -107,3 +108,36 @@ def test_placed_meshes_are_the_scenes_file_turned_to_z_up() -> None:
     ((_, read),) = read_glb(scene.glb_bytes())
     (mesh,) = scene.placed_meshes()
     assert np.allclose(mesh.vertices, read.vertices, atol=1e-5)
+
+
+def test_a_scene_is_levelled_by_the_objects_that_stand_in_it() -> None:
+    """A camera that looks down by 30 degrees: what stands upright leans in its frame, and is upright again levelled."""
+    half = math.radians(30) / 2
+    lean = torch.tensor([math.cos(half), math.sin(half), 0.0, 0.0])
+    pole = Mesh(
+        np.array([[0, 0, 0], [0, 0, 1], [0.1, 0, 0]], dtype=np.float32),
+        np.array([[0, 1, 2]]),
+        np.ones((3, 3), np.float32),
+    )
+    turned = torch.tensor([math.cos(half), -math.sin(half), 0.0, 0.0])
+    flat = torch.tensor([0.0, 1.0, 0.0, 0.0])  # upside down
+
+    def scene(*rotations: torch.Tensor) -> Scene:
+        poses = [Pose(rotation, torch.tensor([0.0, 0.0, 2.0]), torch.ones(3)) for rotation in rotations]
+        return Scene(
+            tuple(
+                SceneObject(str(k), Reconstruction(pole, pose, None, None, 0))  # type: ignore[arg-type]
+                for k, pose in enumerate(poses)
+            )
+        )
+
+    one = scene(lean)
+    up = up_of(one.glb_bytes())
+    assert up is not None and np.linalg.norm(up) == pytest.approx(1)
+    assert abs(up[2]) < 0.99
+    (mesh,) = levelled(one.placed_meshes(), up)
+    assert mesh.vertices[1] - mesh.vertices[0] == pytest.approx(np.array([0, 0, 1]), abs=1e-5)
+    assert np.linalg.norm(mesh.vertices[2] - mesh.vertices[0]) == pytest.approx(0.1, abs=1e-5)
+    assert scene(lean, turned).up() == pytest.approx(scene(torch.tensor([1.0, 0, 0, 0])).up(), abs=1e-5)
+    upside_down = scene(torch.tensor([1.0, 0, 0, 0]), flat)
+    assert upside_down.up() is None and up_of(upside_down.glb_bytes()) is None
