@@ -26,6 +26,7 @@ import torch
 
 from fastsam3d.errors import OneAtATime, UserError
 from fastsam3d.pipeline.pipeline import Pipeline
+from fastsam3d.pipeline.preprocessing import SharedPicture, as_mask, crop_box
 from fastsam3d.pipeline.reconstruction import Reconstruction, SampledStructure
 from fastsam3d.pipeline.scene_composition import Scene, SceneObject
 from fastsam3d.pipeline.side_by_side import side_by_side
@@ -138,7 +139,7 @@ def _sample(
     """The first stage of a batch, None for objects that have to be run on their own."""
     if len(masks) == 1:
         return [None]
-    usable = [index for index, mask in enumerate(masks) if _usable(pipeline, picture, mask)]
+    usable = [index for index, mask in enumerate(masks) if _usable(picture, mask)]
     results: list[SampledStructure | None] = [None] * len(masks)
     if len(usable) < 2:
         return results
@@ -157,9 +158,10 @@ def _sample(
     return results
 
 
-def _usable(pipeline: Pipeline, picture: Any, mask: Any) -> bool:
+def _usable(picture: SharedPicture, mask: Any) -> bool:
+    """Whether a mask can be prepared: looked at, without preparing it, which takes longer than this."""
     try:
-        pipeline.preprocess(picture, mask)
+        crop_box(torch.tensor(as_mask(mask, *picture.pixels.shape[:2])))
     except Exception:
         return False  # said when the object is run
     return True

@@ -238,6 +238,16 @@ def test_the_full_frame_is_prepared_once(pipeline, picture, monkeypatch) -> None
     assert all(inputs["rgb_image"] is seen[0]["rgb_image"] for inputs in seen)
 
 
+def test_an_unusable_mask_is_found_without_preparing_it(pipeline, picture, monkeypatch) -> None:
+    prepared, preprocess = [], Pipeline.preprocess
+    monkeypatch.setattr(Pipeline, "preprocess", lambda *a, **k: prepared.append(a) or preprocess(*a, **k))
+    monkeypatch.setattr("fastsam3d.pipeline.scene.suitable_workers", lambda *_: 1)
+    masks = places(2)
+    scene = reconstruct_scene(pipeline, picture[0], [*masks, np.zeros_like(masks[0])], batch=3)
+    assert list(scene.failures) == ["object_2"] and len(scene.reconstructions) == 2
+    assert len(prepared) == 2 + 2 + 1  # in their batch, on their own, and to say what is wrong with the third
+
+
 def test_a_shared_picture_prepares_what_a_single_one_does(picture) -> None:
     image, mask = picture
     rng = np.random.default_rng(0)
