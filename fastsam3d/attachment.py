@@ -35,11 +35,6 @@ from fastsam3d.techniques.exact_taps import OccupiedTaps
 from fastsam3d.techniques.exact_time import TimeTable
 from fastsam3d.techniques.exact_weights import CastWeights
 
-RUNS = ("run", "run_multi_image")
-"""Methods that make a whole object."""
-ONE_AT_A_TIME = (*RUNS, "sample_structures", "sample_sparse_structure", "sample_slat", "decode_slat")
-"""Methods of which one runs at a time: what is attached has one state, whichever thread it is called from."""
-
 
 class Attachment:
     """What `Acceleration` attaches to one pipeline.
@@ -55,7 +50,7 @@ class Attachment:
         self._host, self.config, self._patches, self._report = host, config, patches, report
         self.replays: list[GraphReplay] = []
         self.lock = threading.RLock()
-        """Held while one of `ONE_AT_A_TIME` runs."""
+        """Held while the pipeline runs: what is attached has one state, whichever thread it is called from."""
 
     def attach(self) -> None:
         """Attaches everything. After an exception part of it is there; the patches take it off."""
@@ -71,10 +66,10 @@ class Attachment:
         policy = _CountedVoxels(voxel_policies[0], self._report, ledger) if voxel_policies else None
         host.attach_structure(patches, policy)
         host.attach_recorder(patches, _Recorder(self._report, ledger))
-        for name in RUNS:
+        for name in host.run_methods:
             if hasattr(host.pipeline, name):
                 patches.replace(host.pipeline, name, partial(_ending, tables.clear, ledger.broke_off))
-        for name in ONE_AT_A_TIME:
+        for name in (*host.run_methods, *host.part_methods):
             if hasattr(host.pipeline, name):
                 patches.replace(host.pipeline, name, partial(_alone, self.lock))
 

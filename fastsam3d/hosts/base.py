@@ -78,6 +78,16 @@ class Host(ABC):
     A technique that needs more is refused. The `evaluate` that a host hands to a session is never called with an
     option that is not named here, `tokens` in the latent stage (see `latent_blocks`) aside."""
 
+    run_methods: ClassVar[tuple[str, ...]] = ("run",)
+    """Methods of the pipeline that make a whole object."""
+    part_methods: ClassVar[tuple[str, ...]] = (
+        "sample_structures",
+        "sample_sparse_structure",
+        "sample_slat",
+        "decode_slat",
+    )
+    """Methods that make part of one, where there are such. Threads that call either kind take turns."""
+
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.on_reuse: Callable[[str, float], None] = lambda stage, flops: None
