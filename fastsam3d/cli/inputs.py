@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,7 +256,10 @@ def open_image(path: Path, what: str) -> Image.Image:
     if path.is_dir():
         raise UserError(f"the {what} {path} is a folder. Give the file.")
     try:
-        image = Image.open(path)
+        with warnings.catch_warnings():
+            # Photos of a hundred megapixels are no attack; what is twice as large is refused below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
         image.load()
         return image
     except Image.DecompressionBombError:

@@ -106,6 +106,14 @@ def test_one_unusable_mask_leaves_the_others(run, folder, tmp_path) -> None:
     assert code == 0 and "2 of 3 objects are taken" in stderr
 
 
+def test_a_large_photo_is_no_attack(folder, monkeypatch, recwarn) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 - 1)
+    assert read_picture(folder).size == (48, 64) and not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 64 // 2 - 1)
+    with pytest.raises(UserError, match="too large"):
+        read_picture(folder)
+
+
 def test_a_path_without_its_flag_is_recognised(run, folder) -> None:
     code, _, stderr = run("infer", folder / "image.png")
     assert code == 2 and f"Did you mean --image_path {folder / 'image.png'}?" in stderr
