@@ -55,7 +55,9 @@ class Sampler:
         return self.generator._prepare_t(steps).tolist()
 
     def edges(self) -> tuple[float, ...]:
-        """Times 0..1 at which guidance begins or ends."""
+        """Times 0..1 at which guidance begins or ends; none without guidance, as in the distilled mode."""
+        if not _is_positive(self.generator.reverse_fn.strength):
+            return ()
         interval = self.generator.reverse_fn.interval
         intervals = interval.values() if isinstance(interval, Mapping) else [interval]
         scale = self.generator.time_scale

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from fastsam3d.hosts.decoded import SparseSurface
+from fastsam3d.hosts.shared_features import SharedDepth
 from fastsam3d.patching import Patches, temporarily
 
 
@@ -102,6 +105,13 @@ def test_a_pickled_copy_is_not_patched():
     with torch.no_grad():
         twin.weight.zero_()
     assert not torch.equal(twin(x), module(x))
+
+
+def test_stand_ins_are_copied_as_what_they_stand_in_for():
+    dense = SimpleNamespace(res=16)
+    for copied in (copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))):
+        assert copied(SparseSurface(dense)) == dense
+        assert copied(SharedDepth(abs)) is abs
 
 
 def test_temporarily_ends_with_an_exception():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fastsam3d.hosts import find_host
+from fastsam3d.hosts.sam3d_sampler import Sampler
 from fastsam3d.patching import Patches
 from fastsam3d.sites import EvaluationState
 
@@ -52,3 +55,9 @@ def test_a_step_moves_by_the_velocity(request, kind, stage, picture, cut_out):
         if guided.delta is not None:
             for name, value in guided.conditional.items():
                 assert torch.allclose(value + guided.delta[name], velocity[name], atol=1e-4)
+
+
+@pytest.mark.parametrize(("strength", "edges"), [(7.0, (0.0, 0.5)), (0, ()), ({"shape": 0.0, "scale": 2.0}, (0.0, 0.5))])
+def test_guidance_without_strength_has_no_edges(strength, edges):
+    guidance = SimpleNamespace(strength=strength, interval=[0, 500])
+    assert Sampler(SimpleNamespace(reverse_fn=guidance, time_scale=1000.0)).edges() == edges
