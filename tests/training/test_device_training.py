@@ -140,7 +140,7 @@ def test_a_stage_that_is_interrupted_ends_as_if_it_had_not_been(
     monkeypatch.setattr(stage, "TrainingLoop", partial(TrainingLoop, save_seconds=-1.0))
 
     def run(name: str) -> dict[str, torch.Tensor]:
-        stage.main(["--output", str(tmp_path / name), "--batch", "2", "--steps", "3"])
+        stage.main(["--output", str(tmp_path / name), "--batch", "1", "--steps", "3"])
         state = load_checkpoint(tmp_path / name / "checkpoint.pt")
         assert state is not None and state["step"] == 3
         return state["model"]
