@@ -146,7 +146,7 @@ def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
             help="folder with image.png and its masks 0.png, 1.png, ... or one label image labels.png",
         )
         group.add_argument("--image_path", metavar="FILE", help="the picture, where it is called otherwise")
-        group.add_argument("--masks", metavar="PATH", help="masks elsewhere: a folder of them, or a label image")
+        group.add_argument("--masks", metavar="PATH", help="masks elsewhere: a folder, a label image, or .npy")
     else:
         group.add_argument("--image_path", metavar="FILE", help="picture, with its masks 0.png, 1.png, ... beside it")
         group.add_argument("--mask_index", type=whole, metavar="N", help="which mask: N.png (default 0)")
