@@ -84,8 +84,13 @@ class SceneProgress:
         from fastsam3d.pipeline.storage import save_reconstruction
 
         state = {"conditions": self.conditions, "masks": self.masks}
-        write_atomically(self.folder / CONDITIONS, json_text(state).encode("utf-8"))
-        save_reconstruction(result, self.folder / f"{name}{SUFFIX}")
+        try:
+            write_atomically(self.folder / CONDITIONS, json_text(state).encode("utf-8"))
+            save_reconstruction(result, self.folder / f"{name}{SUFFIX}")
+        except UserError:
+            if not self.kept:
+                self.begin()  # nothing to go on with: no folder either
+            raise
         self.kept += 1
 
 

@@ -151,6 +151,16 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(place, run, folder, tmp_path, 
     assert not (tmp_path / "o").exists()
 
 
+def test_a_scene_that_cannot_keep_its_first_object_leaves_nothing(run, folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise UserError("object_0.safetensors cannot be written: No space left on device.")
+
+    monkeypatch.setattr("fastsam3d.pipeline.storage.save_reconstruction", full)
+    code, _, stderr = run("scene", "--image_dir", folder, "--output_dir", tmp_path / "o", "--batch", "1")
+    assert code == 2 and "No space left" in stderr
+    assert not (tmp_path / "o").exists()
+
+
 def test_messages_call_files_by_their_own_names(tmp_path):
     with pytest.raises(UserError) as caught, OutputFolder(tmp_path / "o") as results:
         raise UserError(f"{results / 'a.glb'} cannot be written.")
