@@ -32,7 +32,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.requires_grad and q.device.type == "cpu":
         # The backward pass of the fused CPU kernel takes three times as long as these three operations.
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        out = weights.float().softmax(dim=-1).to(v.dtype) @ v
+        out = weights.softmax(dim=-1).to(v.dtype) @ v  # the kernel sums in fp32
     else:
         out = F.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)

@@ -39,6 +39,7 @@ from fastsam3d.training.optimization import (
     mean_square,
     save_checkpoint,
 )
+from fastsam3d.training.replicas import Replicas
 from fastsam3d.training.sparse_structure_flow import initialise, sample_times
 from fastsam3d.training.structured_latent_batch import PlacementBatch, voxel_samples
 from fastsam3d.training.structured_latent_data import (
@@ -57,6 +58,40 @@ RAGGED_NOISE = 0.35
 """How far, in voxels: standard deviation of what is added to the distances."""
 
 
+ANCHOR = 6.0
+"""Size of the two opposite constants that keep the scale of the output's normalisation nearly constant."""
+
+
+@torch.no_grad()
+def begin_by_removing_noise(generator: StructuredLatentGenerator) -> None:
+    """Lets the velocity begin at `-x`, which is what most of the target `data - noise` is at early times.
+
+    The state reaches the output over the skip at full resolution: the first channels of the input layer hold it,
+    the last block copies them, and two opposite constants beside them make the normalisation before the output
+    layer nearly linear. What the transformer has to learn is then the data alone.
+
+    Raises:
+        ValueError: there is no skip at full resolution, which takes two residual blocks a level or more.
+    """
+    blocks = list(generator.out_blocks)
+    last = blocks[-1]
+    if last.direction != 0:
+        raise ValueError("num_io_res_blocks: 1 leaves no path at full resolution; the noise of a voxel cannot pass")
+    state, width = generator.channels, generator.out_layer.in_features
+    if width < state + 3:
+        raise ValueError(f"io_channels: {width} channels cannot hold {state} latent channels and the constants")
+    generator.input_layer.weight[:state] = torch.eye(state)
+    generator.input_layer.bias[:state] = 0
+    skip = last.skip_connection
+    skip.weight *= 0.1  # the other channels begin small, lest they change that scale
+    skip.weight[: state + 2] = 0
+    skip.weight[:state, width : width + state] = torch.eye(state)
+    skip.bias[:state] = 0
+    skip.bias[state], skip.bias[state + 1] = ANCHOR, -ANCHOR
+    deviation = math.sqrt((2 * ANCHOR**2 + state) / width)
+    generator.out_layer.weight[:, :state] = -deviation * torch.eye(state)
+
+
 class StructuredLatentStage(nn.Module):
     """Condition embedder and generator, trained together."""
 
@@ -65,6 +100,7 @@ class StructuredLatentStage(nn.Module):
         self.condition_embedder = build_condition_embedder(config.slat_condition_embedder)
         self.generator = StructuredLatentGenerator(**asdict(config.slat_generator))
         initialise(self)
+        begin_by_removing_noise(self.generator)
 
     def load_embedder(self, state: dict[str, Tensor]) -> int:
         """Starts from the first stage's condition embedder; returns how many tensors fitted."""
@@ -220,8 +256,9 @@ def train(arguments: argparse.Namespace) -> None:
     """
     config = model_config(arguments.model)
     device = torch.device(arguments.device)
+    replicas = Replicas()
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
-    generator = torch.Generator(device).manual_seed(arguments.seed)
+    generator = torch.Generator(device).manual_seed(arguments.seed + 1_000_003 * replicas.number)
     dataset = open_dataset(arguments)
     source = LatentSource(config.resolution, dataset)
     stage = StructuredLatentStage(config).to(device)
@@ -258,7 +295,10 @@ def train(arguments: argparse.Namespace) -> None:
         stage.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average.state, average.updates = state["average"], state["step"]
-        generator.set_state(state["generator"])
+        if replicas.first:
+            generator.set_state(state["generator"])
+        else:
+            generator.manual_seed(arguments.seed + 1_000_003 * replicas.number + state["step"])
         budget.step, budget.spent_seconds = state["step"], state["seconds"]
 
     def save() -> None:
@@ -273,23 +313,26 @@ def train(arguments: argparse.Namespace) -> None:
 
     log = LossLog(output / "losses.jsonl")
     saved, running = budget.spent_seconds, {"loss": math.nan, "early": math.nan}
-    bar = tqdm(total=100, unit="%", desc="structured-latent flow")
+    bar = tqdm(total=100, unit="%", desc="structured-latent flow", disable=not replicas.first)
     budget.begin()
-    while budget.progress < 1:
-        rng = np.random.default_rng([arguments.seed, budget.step])
+    while (progress := replicas.agreed(budget.progress)) < 1:
+        rng = np.random.default_rng([arguments.seed, replicas.number, budget.step])
         batch = build_condition_batch(
             dataset, None, generator, count=arguments.images, image_size=config.image_size
         )
         inputs = {n: batch[n] for n in CONDITION_INPUTS}
         loss, early = flow_loss(stage, inputs, *source.batch(batch, rng), arguments.noises, generator)
         loss.backward()
-        norm = optimizer.step(cosine_factor(budget.progress))
+        replicas.average_gradients(optimizer.parameters)
+        norm = optimizer.step(cosine_factor(progress))
         average.update(stage)
         budget.advance()
         for name, value in (("loss", float(loss.detach())), ("early", early)):
             old = running[name]
             if value is not None:
                 running[name] = value if math.isnan(old) else 0.98 * old + 0.02 * value
+        if not replicas.first:
+            continue
         if budget.step % 10 == 0:
             log.write(step=budget.step, seconds=budget.spent_seconds, norm=norm, **running)
             bar.set_postfix({k: f"{v:.3f}" for k, v in running.items()} | {"step": budget.step})
@@ -297,8 +340,10 @@ def train(arguments: argparse.Namespace) -> None:
         if budget.spent_seconds - saved > 120:
             saved = budget.spent_seconds
             save()
-    save()
+    if replicas.first:
+        save()
     bar.close()
+    replicas.close()
 
 
 def main(arguments: list[str] | None = None) -> None:
