@@ -20,7 +20,8 @@ from fastsam3d.pipeline.formats import check_formats
 from fastsam3d.pipeline.memory import MemoryLimit
 from fastsam3d.pipeline.noise import latent_noise, structure_noise
 from fastsam3d.pipeline.occupancy import structure_of
-from fastsam3d.pipeline.pose import NoPose, Pose, decode_pose
+from fastsam3d.pipeline.picture_color import colors_shown, matched_colors
+from fastsam3d.pipeline.pose import NoPose, Pose, decode_pose, quaternion_to_matrix
 from fastsam3d.pipeline.preprocessing import (
     ConditionInputs,
     SharedPicture,
@@ -99,7 +100,8 @@ class Pipeline:
             sampled: the first stage of this very object, where `sample_structures` has run it already; its random
                 numbers go on where it left them.
             layout: false where nobody needs to know how the object stands in the picture. The first stage then computes
-                the shape alone, which is the same, and the result has no pose (`Reconstruction.has_layout`).
+                the shape alone, which is the same, and the result has no pose (`Reconstruction.has_layout`). Colours
+                of the small model are then not fitted to the picture.
 
         Raises:
             UserError: unusable input, or a format that this model has no decoder for.
@@ -121,7 +123,8 @@ class Pipeline:
             if layout and structure.downsample_factor != 1:
                 pose = Pose(pose.rotation, pose.translation, pose.scale * structure.downsample_factor)
             condition = self.embed_condition("structured_latent", inputs)
-            feats = self.add_image_color(self.sample_slat(condition, structure, generator), inputs)
+            feats = self.sample_slat(condition, structure, generator)
+            feats = self.colored_by_picture(feats, structure, pose, inputs)
             decoded = self.decode_slat(feats, structure, formats)
         return Reconstruction(
             mesh=decoded.get("mesh"),
@@ -283,12 +286,31 @@ class Pipeline:
             std = torch.tensor(self.config.slat_std, device=feats.device)
             return feats * std + mean
 
-    def add_image_color(self, feats: Tensor, inputs: ConditionInputs) -> Tensor:
-        """Adds the object's mean colour in the picture to the latents' colour channels, where a model has such."""
+    def colored_by_picture(
+        self, feats: Tensor, structure: SparseStructure, pose: Pose, inputs: ConditionInputs
+    ) -> Tensor:
+        """Takes from the picture what a model with `slat_color_channels` leaves to it.
+
+        Its colours are relative to the object's mean colour in the picture, which is added, and are then fitted to what
+        the picture shows where voxels are seen, made brighter as the model's colours are on average: they are those
+        of the material, not of its shaded side. Without a layout nobody knows where voxels are seen.
+        """
         channels = list(self.config.slat_color_channels)
-        if channels:
-            feats = feats.clone()
-            feats[:, channels] += mean_color(inputs["image"], inputs["mask"]).to(feats.device)
+        if not channels:
+            return feats
+        feats = feats.clone()
+        feats[:, channels] += mean_color(inputs["image"], inputs["mask"]).to(feats.device)
+        if not isinstance(pose, NoPose):
+            layout = (quaternion_to_matrix(pose.rotation), pose.translation, pose.scale)
+            shown = colors_shown(
+                structure.coords,
+                self.config.resolution,
+                *(value.to(feats.device) for value in layout),
+                inputs["image"][0],
+                inputs["mask"][0],
+            )
+            brighter = feats.new_tensor(self.config.slat_mean)[channels]
+            feats[:, channels] = matched_colors(feats[:, channels], shown.colors + brighter, shown.seen)
         return feats
 
     @torch.no_grad()

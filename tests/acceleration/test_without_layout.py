@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,8 @@ from fastsam3d.models.flops import ModelFlops
 
 
 def test_the_shape_is_the_same_and_the_pose_says_why_it_is_missing(pipeline, picture):
+    pipeline = copy.copy(pipeline)
+    pipeline.config = dataclasses.replace(pipeline.config, slat_color_channels=())
     whole = pipeline.run(*picture, seed=1)
     shape = pipeline.run(*picture, seed=1, layout=False)
     assert torch.equal(shape.structure.logits, whole.structure.logits)
@@ -24,6 +29,22 @@ def test_the_shape_is_the_same_and_the_pose_says_why_it_is_missing(pipeline, pic
         shape.pose.apply(torch.zeros(1, 3))
     with pytest.raises(UserError, match="layout=True"):
         shape.pose.to_dict()
+
+
+def test_colours_are_fitted_to_the_picture_where_there_is_a_layout(pipeline, picture):
+    whole = pipeline.run(*picture, seed=1)
+    shape = pipeline.run(*picture, seed=1, layout=False)
+    channels = list(pipeline.config.slat_color_channels)
+    others = [i for i in range(whole.feats.shape[1]) if i not in channels]
+    assert torch.equal(shape.feats[:, others], whole.feats[:, others])
+    # An affine map of the colours, but for those that it took out of range.
+    colors = torch.cat([shape.feats[:, channels], torch.ones(len(shape.feats), 1)], dim=1).double()
+    fitted = whole.feats[:, channels].double()
+    inside = (fitted.abs() < 1).all(dim=1)
+    assert inside.sum() > 20
+    change = torch.linalg.lstsq(colors[inside], fitted[inside]).solution
+    torch.testing.assert_close(colors[inside] @ change, fitted[inside], atol=1e-4, rtol=0)
+    assert (change[:3] - torch.eye(3)).abs().max() > 0.01
 
 
 def test_the_pose_stream_does_not_run(pipeline, picture):
