@@ -301,11 +301,12 @@ class Pipeline:
         feats = feats.clone()
         feats[:, channels] += mean_color(inputs["image"], inputs["mask"]).to(feats.device)
         if not isinstance(pose, NoPose):
-            layout = (quaternion_to_matrix(pose.rotation), pose.translation, pose.scale)
             shown = colors_shown(
                 structure.coords,
                 self.config.resolution,
-                *(value.to(feats.device) for value in layout),
+                quaternion_to_matrix(pose.rotation).to(feats.device),
+                pose.translation.to(feats.device),
+                pose.scale.to(feats.device),
                 inputs["image"][0],
                 inputs["mask"][0],
             )

@@ -12,7 +12,7 @@ import argparse
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fastsam3d.models.build import build_condition_embedder
 from fastsam3d.models.config import ModelConfig
-from fastsam3d.models.structured_latent_generator import StructuredLatentGenerator
+from fastsam3d.models.structured_latent_generator import SparseResBlock, StructuredLatentGenerator
 from fastsam3d.models.voxels import split_interior
 from fastsam3d.pipeline.loading import model_config
 from fastsam3d.pipeline.preprocessing import mean_color
@@ -74,7 +74,7 @@ def begin_by_removing_noise(generator: StructuredLatentGenerator) -> None:
         ValueError: there is no skip at full resolution, which takes two residual blocks a level or more.
     """
     blocks = list(generator.out_blocks)
-    last = blocks[-1]
+    last = cast(SparseResBlock, blocks[-1])
     if last.direction != 0:
         raise ValueError("num_io_res_blocks: 1 leaves no path at full resolution; the noise of a voxel cannot pass")
     state, width = generator.channels, generator.out_layer.in_features
@@ -82,7 +82,7 @@ def begin_by_removing_noise(generator: StructuredLatentGenerator) -> None:
         raise ValueError(f"io_channels: {width} channels cannot hold {state} latent channels and the constants")
     generator.input_layer.weight[:state] = torch.eye(state)
     generator.input_layer.bias[:state] = 0
-    skip = last.skip_connection
+    skip = cast(nn.Linear, last.skip_connection)
     skip.weight *= 0.1  # the other channels begin small, lest they change that scale
     skip.weight[: state + 2] = 0
     skip.weight[:state, width : width + state] = torch.eye(state)
