@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,15 +30,14 @@ from fastsam3d.procedural.objects import make_object
 from fastsam3d.training.condition_batch import build_condition_batch
 from fastsam3d.training.data_source import Dataset, add_data_arguments, add_run_arguments, open_dataset
 from fastsam3d.training.device_dataset import DeviceDataset
+from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import (
     Average,
     Budget,
-    LossLog,
     OptimizerGroup,
     cosine_factor,
-    load_checkpoint,
     mean_square,
-    save_checkpoint,
+    require_checkpoint,
 )
 from fastsam3d.training.replicas import Replicas
 from fastsam3d.training.sparse_structure_flow import initialise, sample_times
@@ -252,28 +252,23 @@ def train(arguments: argparse.Namespace) -> None:
     """Runs, or resumes, the training that the command line describes.
 
     Raises:
-        SystemExit: a checkpoint that it builds on is missing.
+        UserError: a checkpoint that it builds on is missing, or the run has no length.
     """
     config = model_config(arguments.model)
     device = torch.device(arguments.device)
     replicas = Replicas()
     torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
-    generator = torch.Generator(device).manual_seed(arguments.seed + 1_000_003 * replicas.number)
+    seed = arguments.seed + 1_000_003 * replicas.number
+    generator = torch.Generator(device).manual_seed(seed)
     dataset = open_dataset(arguments)
     source = LatentSource(config.resolution, dataset)
     stage = StructuredLatentStage(config).to(device)
-    output = Path(arguments.output)
     if arguments.embedder is not None:
-        first = load_checkpoint(Path(arguments.embedder))
-        if first is None:
-            raise SystemExit(f"no checkpoint at {arguments.embedder}")
+        first = require_checkpoint(Path(arguments.embedder), "train the sparse-structure flow first")
         fitted = stage.load_embedder(first.get("average", first["model"]))
         tqdm.write(f"condition embedder starts from the first stage's: {fitted} tensors")
     if arguments.start is not None:
-        earlier = load_checkpoint(Path(arguments.start))
-        if earlier is None:
-            raise SystemExit(f"no checkpoint at {arguments.start}")
-        stage.load_state_dict(earlier["average"])
+        stage.load_state_dict(require_checkpoint(Path(arguments.start), "leave --start out")["average"])
     optimizer = OptimizerGroup(
         stage,
         arguments.learning_rate,
@@ -290,33 +285,22 @@ def train(arguments: argparse.Namespace) -> None:
         ),
     )
     average = Average(stage, arguments.average)
-    budget = Budget(arguments.minutes, arguments.steps)
-    if (state := load_checkpoint(output / "checkpoint.pt")) is not None:
-        stage.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.state, average.updates = state["average"], state["step"]
-        if replicas.first:
-            generator.set_state(state["generator"])
-        else:
-            generator.manual_seed(arguments.seed + 1_000_003 * replicas.number + state["step"])
-        budget.step, budget.spent_seconds = state["step"], state["seconds"]
-
-    def save() -> None:
-        contents: dict[str, Any] = {
-            "model": stage.state_dict(),
-            "average": average.state,
-            "optimizer": optimizer.state_dict(),
-        }
-        contents |= {"generator": generator.get_state(), "step": budget.step, "seconds": budget.spent_seconds}
-        contents["constants"] = {"latent_mean": source.mean, "latent_std": source.std}
-        save_checkpoint(output / "checkpoint.pt", contents)
-
-    log = LossLog(output / "losses.jsonl")
-    saved, running = budget.spent_seconds, {"loss": math.nan, "early": math.nan}
-    bar = tqdm(total=100, unit="%", desc="structured-latent flow", disable=not replicas.first)
-    budget.begin()
-    while (progress := replicas.agreed(budget.progress)) < 1:
-        rng = np.random.default_rng([arguments.seed, replicas.number, budget.step])
+    loop = TrainingLoop(
+        "structured-latent flow",
+        arguments.output,
+        Budget(arguments.minutes, arguments.steps),
+        stage,
+        optimizer,
+        generator,
+        average=average,
+        contents={"constants": {"latent_mean": source.mean, "latent_std": source.std}},
+        writes=replicas.first,
+        agree=replicas.agreed,
+    )
+    if loop.resumed and not replicas.first:
+        generator.manual_seed(seed + loop.budget.step)  # the checkpoint holds the first process's state
+    for progress in loop.steps():
+        rng = np.random.default_rng([arguments.seed, replicas.number, loop.budget.step])
         batch = build_condition_batch(
             dataset, None, generator, count=arguments.images, image_size=config.image_size
         )
@@ -324,30 +308,14 @@ def train(arguments: argparse.Namespace) -> None:
         loss, early = flow_loss(stage, inputs, *source.batch(batch, rng), arguments.noises, generator)
         loss.backward()
         replicas.average_gradients(optimizer.parameters)
-        norm = optimizer.step(cosine_factor(progress))
+        optimizer.step(cosine_factor(progress))
         average.update(stage)
-        budget.advance()
-        for name, value in (("loss", float(loss.detach())), ("early", early)):
-            old = running[name]
-            if value is not None:
-                running[name] = value if math.isnan(old) else 0.98 * old + 0.02 * value
-        if not replicas.first:
-            continue
-        if budget.step % 10 == 0:
-            log.write(step=budget.step, seconds=budget.spent_seconds, norm=norm, **running)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in running.items()} | {"step": budget.step})
-        bar.update(100 * budget.progress - bar.n)
-        if budget.spent_seconds - saved > 120:
-            saved = budget.spent_seconds
-            save()
-    if replicas.first:
-        save()
-    bar.close()
+        loop.record({"loss": loss, "early": early})
     replicas.close()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -365,7 +333,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     train(parser.parse_args(arguments))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    from fastsam3d.__main__ import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))
