@@ -20,7 +20,7 @@ from fastsam3d.pipeline.formats import check_formats
 from fastsam3d.pipeline.memory import MemoryLimit
 from fastsam3d.pipeline.noise import latent_noise, structure_noise
 from fastsam3d.pipeline.occupancy import structure_of
-from fastsam3d.pipeline.picture_color import colors_shown, matched_colors
+from fastsam3d.pipeline.picture_color import colors_shown, matched_colors, unshaded
 from fastsam3d.pipeline.pose import NoPose, Pose, decode_pose, quaternion_to_matrix
 from fastsam3d.pipeline.preprocessing import (
     ConditionInputs,
@@ -292,8 +292,8 @@ class Pipeline:
         """Takes from the picture what a model with `slat_color_channels` leaves to it.
 
         Its colours are relative to the object's mean colour in the picture, which is added, and are then fitted to what
-        the picture shows where voxels are seen, made brighter as the model's colours are on average: they are those
-        of the material, not of its shaded side. Without a layout nobody knows where voxels are seen.
+        the picture shows where voxels are seen, but brighter: they are those of the material, not of its shaded side.
+        Without a layout nobody knows where voxels are seen.
         """
         channels = list(self.config.slat_color_channels)
         if not channels:
@@ -310,8 +310,7 @@ class Pipeline:
                 inputs["image"][0],
                 inputs["mask"][0],
             )
-            brighter = feats.new_tensor(self.config.slat_mean)[channels]
-            feats[:, channels] = matched_colors(feats[:, channels], shown.colors + brighter, shown.seen)
+            feats[:, channels] = matched_colors(feats[:, channels], unshaded(shown.colors), shown.seen)
         return feats
 
     @torch.no_grad()

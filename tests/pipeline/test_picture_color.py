@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fastsam3d.pipeline.picture_color import TRUST, TRUST_SHIFT, colors_shown, matched_colors
+from fastsam3d.pipeline.picture_color import TRUST, TRUST_SHIFT, colors_shown, matched_colors, unshaded
 
 LEFT, RIGHT = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
 BACKGROUND = (0.0, 1.0, 0.0)
@@ -115,3 +115,8 @@ def test_fit_of_one_colour_by_hand() -> None:
 def test_right_colours_stay() -> None:
     colors = 0.8 * torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(matched_colors(colors, colors, torch.ones(50, dtype=torch.bool)), colors)
+
+
+def test_materials_are_brighter_than_their_picture() -> None:
+    # Of 0..1: 0.2 becomes 0.3, and nothing more than white.
+    torch.testing.assert_close(unshaded(torch.tensor([-0.6, -1.0, 0.9])), torch.tensor([-0.4, -1.0, 1.0]))
