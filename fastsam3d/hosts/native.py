@@ -38,7 +38,7 @@ from fastsam3d.techniques.base import (
 
 _EMBEDDING = {SPARSE_STRUCTURE: "ss_condition", STRUCTURED_LATENT: "slat_condition"}
 GENERATORS = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
-_STAGE_METHODS = ("run", "preprocess", "sample_slat", "decode_slat")
+_STAGE_METHODS = ("run", "preprocess", "sample_slat", "colored_by_picture", "decode_slat")
 
 
 class NativeHost(Host):

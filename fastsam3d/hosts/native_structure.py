@@ -61,6 +61,15 @@ class BetweenStages:
 
             return decode_slat
 
+        def colored(original: Callable[..., Any]) -> Callable[..., Any]:
+            def colored_by_picture(feats: Tensor, structure: Any, *args: Any, **kwargs: Any) -> Any:
+                # Where they are in the object's box is what counts, and merging does not change that.
+                merged, reduced = self._merged.get(structure.coords, (None, None))
+                same = merged is None or len(feats) != len(merged.coords)
+                return original(feats, structure if same else reduced, *args, **kwargs)
+
+            return colored_by_picture
+
         def seen(original: Callable[..., Any]) -> Callable[..., Any]:
             def preprocess(image: Any, mask: Any, *args: Any, **kwargs: Any) -> Any:
                 from fastsam3d.pipeline.preprocessing import as_image, as_mask
@@ -75,6 +84,7 @@ class BetweenStages:
 
         patches.replace(pipeline, "sample_slat", sampled)
         if policy is not None:
+            patches.replace(pipeline, "colored_by_picture", colored)
             patches.replace(pipeline, "decode_slat", decoded)
             patches.replace(pipeline, "preprocess", seen)
 
