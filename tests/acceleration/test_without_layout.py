@@ -1,4 +1,4 @@
-"""`run(..., layout=False)`: the same shape from less work."""
+"""`run(..., layout=False)`: the same shape from less work, and what is missing with the layout: fitted colours."""
 
 from __future__ import annotations
 
@@ -70,3 +70,13 @@ def test_accelerated_runs_leave_the_layout_out_too(pipeline, picture, settings):
     assert float(difference) < 1e-5
     costs = ModelFlops(pipeline.config)
     assert booked.plain / costs.sparse_structure(layout=False).total == pytest.approx(9 + 7, abs=2)
+
+
+def test_merged_voxels_are_fitted_as_well(pipeline, picture):
+    with accelerate(pipeline, "uniform_merge"):
+        whole = pipeline.run(*picture, seed=1)
+        shape = pipeline.run(*picture, seed=1, layout=False)
+    assert len(whole.feats) == len(shape.feats) < len(whole.structure.coords)
+    channels = list(pipeline.config.slat_color_channels)
+    assert not torch.allclose(whole.feats[:, channels], shape.feats[:, channels])
+    assert "colored_by_picture" not in vars(pipeline)
