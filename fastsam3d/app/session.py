@@ -18,7 +18,9 @@ from fastsam3d.app.marking import Marking
 from fastsam3d.app.results import ResultFiles, new_folder, write_results
 from fastsam3d.app.studio import Studio
 from fastsam3d.app.uploads import read_upload, read_uploaded_mask
-from fastsam3d.cli.inputs import Picture, all_masks, example_directory, picture_in, read_pointmap
+from fastsam3d.cli.inputs import Picture, example_directory, picture_in
+from fastsam3d.cli.masks import all_masks
+from fastsam3d.cli.pointmaps import read_pointmap
 from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.errors import UserError
 

@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fastsam3d.cli.inputs import Mask, Picture, read_mask, read_picture
+from fastsam3d.cli.inputs import Picture, read_picture
+from fastsam3d.cli.masks import Mask, read_mask
 from fastsam3d.errors import UserError
 
 T = TypeVar("T")

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from fastsam3d.cli.console import Console, say
 from fastsam3d.cli.flags import Arguments
-from fastsam3d.cli.inputs import (
-    choose_mask,
-    doubts,
-    example_directory,
-    read_mask,
-    read_picture,
-)
+from fastsam3d.cli.inputs import example_directory, read_picture
+from fastsam3d.cli.masks import choose_mask, doubts, read_mask
 from fastsam3d.cli.object_files import preparation_of, write_object
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.pointmaps import pointmap_of

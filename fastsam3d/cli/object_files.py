@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastsam3d.cli.inputs import Mask, Picture
+from fastsam3d.cli.inputs import Picture
+from fastsam3d.cli.masks import Mask
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.settings import Settings
 from fastsam3d.errors import UserError

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fastsam3d.cli.console import Console
-from fastsam3d.cli.inputs import Picture, read_pointmap
+from fastsam3d.cli.inputs import Picture, load_numbers
+from fastsam3d.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fastsam3d.cli.settings import Settings
+
+POINTMAP = "pointmap.npy"
+"""Name of a point map beside its picture."""
 
 
 def pointmap_of(settings: Settings, picture: Picture, console: Console) -> tuple[np.ndarray | None, str | None]:
@@ -48,3 +53,40 @@ def _warn_of_frame(pointmap: np.ndarray, path: str, console: Console) -> None:
         f"{path} looks like a point map in {name}'s camera frame ({axes}), but x left, y up, z forward is meant here. "
         f"Multiply it by {list(factors)}; the layout is wrong otherwise."
     )
+
+
+def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Path | None, str | None]:
+    """A point map by the setting `pointmap`: `auto`, `none` or a file.
+
+    Returns:
+        (fp32 `[H, W, 3]` or None, its file or None, why one beside the picture is not used or None).
+
+    Raises:
+        UserError: a file that was asked for is missing, unreadable or does not fit the picture.
+    """
+    if choice in ("none", "null", "None"):
+        return None, None, None
+    path = picture.path.parent / POINTMAP if choice == "auto" else Path(choice).expanduser()
+    if choice == "auto" and not path.is_file():
+        return None, None, None
+    from fastsam3d.pipeline.preprocessing import as_pointmap
+
+    try:
+        points = _load_points(path)
+        try:
+            known = as_pointmap(points, *picture.size)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        if not bool(known.isfinite().any()):
+            raise UserError(f"{path} holds no finite point. Compute it again, or give --pointmap none.")
+    except UserError as error:
+        if choice != "auto":
+            raise
+        return None, None, f"the point map beside the picture is not used: {error}"
+    return points, path, None
+
+
+def _load_points(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise UserError(f"there is no point map {path}. Give an .npy file, or --pointmap none.")
+    return load_numbers(path, f"the point map {path}").astype(np.float32)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastsam3d.cli.console import Console, say
 from fastsam3d.cli.flags import Arguments
-from fastsam3d.cli.inputs import Mask, Picture, doubts, example_directory, picture_in, read_picture
+from fastsam3d.cli.inputs import Picture, example_directory, picture_in, read_picture
+from fastsam3d.cli.masks import Mask, doubts
 from fastsam3d.cli.object_files import Written, preparation_of, write_object
 from fastsam3d.cli.outputs import OutputFolder
 from fastsam3d.cli.pointmaps import pointmap_of

@@ -9,19 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastsam3d.cli.inputs import (
-    ARRAY,
-    POINTMAP,
-    SUFFIXES,
-    Mask,
-    Picture,
-    all_masks,
-    load_numbers,
-    mask_files,
-    mask_of,
-    open_image,
-    read_mask,
-)
+from fastsam3d.cli.inputs import ARRAY, SUFFIXES, Picture, load_numbers, open_image
+from fastsam3d.cli.masks import Mask, all_masks, mask_files, mask_of, read_mask
+from fastsam3d.cli.pointmaps import POINTMAP
 from fastsam3d.errors import UserError
 
 LABELS = "labels"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fastsam3d
-from fastsam3d.cli.inputs import Mask
+from fastsam3d.cli.masks import Mask
 from fastsam3d.cli.outputs import json_text
 from fastsam3d.errors import UserError
 

@@ -11,7 +11,8 @@ import pytest
 
 from fastsam3d.app.sam import SamSegmenter, load_sam
 from fastsam3d.app.segmentation import Prompt, geodesic_distance, refine, scale_prompt, seeds, segment
-from fastsam3d.cli.inputs import all_masks, example_directory, picture_in
+from fastsam3d.cli.inputs import example_directory, picture_in
+from fastsam3d.cli.masks import all_masks
 from fastsam3d.errors import UserError
 
 

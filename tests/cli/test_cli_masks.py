@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastsam3d.cli.inputs import read_mask, read_picture
+from fastsam3d.cli.inputs import read_picture
+from fastsam3d.cli.masks import read_mask
 from fastsam3d.cli.scene_inputs import scene_masks
 from fastsam3d.errors import UserError
 
