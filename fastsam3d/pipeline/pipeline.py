@@ -100,8 +100,9 @@ class Pipeline:
             sampled: the first stage of this very object, where `sample_structures` has run it already; its random
                 numbers go on where it left them.
             layout: false where nobody needs to know how the object stands in the picture. The first stage then computes
-                the shape alone, which is the same, and the result has no pose (`Reconstruction.has_layout`). Colours
-                of the small model are then not fitted to the picture.
+                the same voxels from the shape alone, and the result has no pose (`Reconstruction.has_layout`). Colours
+                of the small model are then not fitted to the picture, and its surface, whose decoder sees colours
+                beside the shape, is the same but for traces.
 
         Raises:
             UserError: unusable input, or a format that this model has no decoder for.
