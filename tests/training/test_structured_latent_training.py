@@ -186,8 +186,8 @@ def test_velocity_begins_by_removing_the_noise(config: ModelConfig) -> None:
         velocity = stage(noise, torch.zeros(1), inputs, torch.ones(1), coords, 1)
     # What is left of the noise: the normalisation's scale varies a little with the eight states of a voxel.
     assert float((velocity + noise).square().mean()) < 0.05
-    # Voxels of one cell are told apart, which a mean over cells could not.
-    assert torch.nn.functional.cosine_similarity(velocity, -noise, dim=1).min() > 0.99
+    # Voxels of one cell are told apart: with their mean the similarity would be about 1 / sqrt(8).
+    assert torch.nn.functional.cosine_similarity(velocity, -noise, dim=1).min() > 0.9
 
 
 def test_removing_noise_needs_a_skip_at_full_resolution_and_room(config: ModelConfig) -> None:
