@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 -m fastsam3d.training.structured_latent_flow -- --data DIR ...
 
-On a CPU two processes of one thread each do half as much again as one process with two threads, because the small
+On a CPU two processes of one thread each get further than one process with two threads, because the small
 operations of these networks do not spread over threads. Without `torchrun` there is one process, and nothing changes.
 """
 

@@ -54,7 +54,8 @@ def test_help_needs_no_pytorch():
         "        main([verb, '--help'])\n"
         "    assert 'torch' not in sys.modules, verb\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_presets_are_listed_by_kind_with_their_descriptions(capsys):
