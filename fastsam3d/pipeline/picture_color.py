@@ -29,7 +29,7 @@ TRUST_SHIFT = 0.001
 
 UNSHADED = 1.5
 """How much brighter a material is than its picture, shaded as it is there. Of 1.0, 1.2, 1.4, 1.6 and 1.8 those about it
-gave the smallest errors on 20 rendered objects."""
+gave the smallest errors on 20 held-out objects, at their true voxels and nearly true poses."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def colors_shown(
 
 
 def unshaded(colors: Tensor) -> Tensor:
-    """Colours of the material, `-1..1`, of which a picture shows `colors`, -1..1: brighter by `UNSHADED`."""
+    """Colours of the material where a picture shows `colors`: `UNSHADED` times as bright. Both `[..., 3]`, -1..1."""
     return (UNSHADED * (colors + 1) - 1).clamp(-1, 1)
 
 
