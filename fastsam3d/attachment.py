@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 from fastsam3d.config import AccelerationConfig
+from fastsam3d.errors import UserError
+from fastsam3d.evaluation_options import CheckedPolicy
 from fastsam3d.hosts.base import Host
 from fastsam3d.hosts.block_stack import BlockStack
 from fastsam3d.hosts.cuda_capture import CudaCapture
@@ -156,28 +158,38 @@ class Attachment:
     def _attach_latent(self, session: StageSession, state: EvaluationState) -> None:
         if self.config["exact"].index_cache:
             session.keepers += self._host.attach_voxel_tables(self._patches, state)
-        if self.config["token_carving"].enabled:
-            carved = PartialBlocks(self._host.latent_blocks(), state)
-            carved.attach(self._patches)
-            session.keepers.append(carved)
 
     def _attach_blocks(self, stage: str, session: StageSession, state: EvaluationState) -> None:
         """What the techniques of this stage need inside its transformer blocks."""
-        needs = {need for t in REGISTRY.values() if stage in t.acts_on(self.config[t.name]) for need in t.needs}
-        if stage == SPARSE_STRUCTURE and needs & {"layout_only", "subset"}:
-            streams = PartialStreams(self._host.stream_blocks(), state, keep="layout_only" in needs)
+        host, needs = self._host, self.config.needs(stage)
+        if "tokens" in needs:
+            partial_blocks = PartialBlocks(self._listed(host.latent_blocks(), stage, "tokens"), state)
+            partial_blocks.attach(self._patches)
+            session.keepers.append(partial_blocks)
+        if stage == SPARSE_STRUCTURE and (wanted := sorted(needs & {"layout_only", "subset"})):
+            blocks = self._listed(host.stream_blocks(), stage, wanted[0])
+            streams = PartialStreams(blocks, state, keep="layout_only" in needs)
             streams.attach(self._patches)
             session.keepers.append(streams)
         if "block_stack" in needs:
             stack = BlockStack(
-                self._host.block_stack(stage),
+                self._listed(host.block_stack(stage), stage, "block_stack"),
                 state,
                 lambda: session.block_policy,
                 lambda: session.step_index,
-                self._host.block_states(stage),
+                host.block_states(stage),
             )
             stack.attach(self._patches)
             session.keepers.append(stack)
+
+    def _listed(self, blocks: list[Any], stage: str, need: str) -> list[Any]:
+        """The blocks, of which a host that offers `need` has to list some."""
+        if not blocks:
+            raise UserError(
+                f"{self._host.name} says that it offers {need!r} in the {stage} stage and lists no transformer blocks "
+                f"there: list them in its host, or take {need!r} out of the host's capabilities."
+            )
+        return blocks
 
     def _on(self, kind: str, stage: str) -> list[Technique]:
         """Techniques of a kind that are on and act on a stage."""
@@ -196,11 +208,16 @@ class Attachment:
         around = self._on("layout", stage) if kind == "velocity" else []
 
         def make(trajectory: Trajectory) -> Any:
-            made = (t.make(self.config[t.name], trajectory) for t in techniques if t.make is not None)
-            policy = next((policy for policy in made if policy is not None), None)
-            for technique in around if trajectory.layout else ():
-                if policy is not None and technique.make is not None:
-                    policy = technique.make(self.config[technique.name], trajectory, policy)
+            makers = ((t, t.make(self.config[t.name], trajectory)) for t in techniques if t.make is not None)
+            technique, policy = next((pair for pair in makers if pair[1] is not None), (None, None))
+            if technique is None or kind == "blocks":  # which never evaluates
+                return policy
+            policy = CheckedPolicy(policy, trajectory, technique)
+            for outer in around if trajectory.layout else ():
+                if outer.make is not None:
+                    made = outer.make(self.config[outer.name], trajectory, policy)
+                    # It hands on what the policy inside asks for.
+                    policy = CheckedPolicy(made, trajectory, outer, technique)
             return policy
 
         return make

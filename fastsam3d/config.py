@@ -75,6 +75,11 @@ class AccelerationConfig:
                 names += [f"{group}.{s.name}" for s in switches if getattr(config, s.name) is True]
         return tuple(names)
 
+    def needs(self, stage: str) -> frozenset[str]:
+        """What the techniques that are on and act on a stage need of a host there, names from `CAPABILITIES`."""
+        settings = [(REGISTRY[group], config) for group, config in self.settings.items()]
+        return frozenset(need for t, config in settings if stage in t.acts_on(config) for need in t.needs_in(stage))
+
     def warnings(self) -> list[str]:
         """Advice about settings that are allowed but known to cost quality."""
         return [text for group, config in self.settings.items() for text in REGISTRY[group].advise(config)]

@@ -194,6 +194,7 @@ class _Counted:
     def __call__(self, x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
         state, report, objects = self._session.state, self._session.report, self._session.objects
         state.reused.clear()
+        state.computed_tokens, state.guided = None, self._step.is_guided and not options.get("conditional_only")
         result = self._evaluate(x, tokens, **options)
         branches = [CONDITIONAL] if result.delta is None else [CONDITIONAL, UNCONDITIONAL]
         if options.get("layout_only"):
@@ -211,12 +212,12 @@ class _Counted:
         unconditional = UNCONDITIONAL in branches and UNCONDITIONAL not in state.reused
         report.unconditional_computed += objects * int(unconditional)
         report.unconditional_forecast += objects * int(self._step.is_guided and not unconditional)
-        possible, computed = self._tokens(x, tokens, options.get("subset"))
+        possible, computed = self._tokens(x, options.get("subset"))
         report.tokens_possible += objects * len(branches) * possible
         report.tokens_computed += objects * len(branches) * computed
         return result
 
-    def _tokens(self, x: Velocity, tokens: Tensor | None, subset: Tensor | None) -> tuple[int, int]:
+    def _tokens(self, x: Velocity, subset: Tensor | None) -> tuple[int, int]:
         """Transformer tokens of an evaluation: all there are, and those that ran."""
         cells = self._trajectory.cells
         if cells is None:
@@ -225,7 +226,9 @@ class _Counted:
         possible = self._session.token_count
         if subset is not None:
             return possible, len(cells[subset].unique())
-        return possible, possible if tokens is None else len(tokens)
+        # By what the blocks computed, not by what was asked for: where nothing is kept yet, they compute all.
+        computed = self._session.state.computed_tokens
+        return possible, possible if computed is None else computed
 
 
 class _Through:

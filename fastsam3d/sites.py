@@ -33,9 +33,12 @@ class EvaluationState:
         joint: whether both branches may run in one pass, where the host can.
         branch: "conditional", "unconditional" or "both" during a network evaluation, else None.
         condition: the condition as the pipeline handed it in, during an evaluation.
+        guided: the evaluation has an unconditional pass as well; written by the session.
         tokens: transformer tokens to compute `[A]`; None for all.
         subset: tokens that the network sees alone `[A]`; None for all.
         layout_only: only the layout tokens run.
+        computed_tokens: how many tokens the blocks computed in each pass of the latest evaluation, None for all of
+            them; written by `fastsam3d.hosts.partial.PartialBlocks`.
         reused: branches of the latest evaluation whose stack of blocks was replaced by what it did before, each with
             the share of the blocks that ran all the same.
         zero_condition: the unconditional branch sees zeros for a condition, as most pipelines have it.
@@ -48,15 +51,17 @@ class EvaluationState:
     joint: bool = False
     branch: str | None = None
     condition: Tensor | None = None
+    guided: bool = False
     tokens: Tensor | None = None
     subset: Tensor | None = None
     layout_only: bool = False
+    computed_tokens: int | None = None
     reused: dict[str, float] = field(default_factory=dict)
     zero_condition: bool = True
 
     def end_evaluation(self) -> None:
         """Forgets what was asked of one evaluation."""
-        self.branch, self.condition, self.time = None, None, None
+        self.branch, self.condition, self.time, self.guided = None, None, None, False
         self.tokens, self.subset, self.layout_only = None, None, False
 
     def reset(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastsam3d.errors import UserError
 from fastsam3d.techniques import REGISTRY, Technique
-from fastsam3d.techniques.base import CAPABILITIES, FIRST_STAGE_ONLY, SPARSE_STRUCTURE
+from fastsam3d.techniques.base import CAPABILITIES, SPARSE_STRUCTURE
 
 NETWORKS = {"sparse_structure": "the sparse-structure network", "structured_latent": "the latent network"}
 
@@ -23,15 +23,16 @@ ONE_A_STAGE = {
 }
 """Kinds of techniques of which a stage can have one, and why."""
 ONE_A_PIPELINE = {"voxels": "both change the set of voxels", "steps": "both set the number of steps"}
-DISTILLED = "few_step_shortcut"
-INSIDE = frozenset({"layout_only", "subset", "block_stack"})
+SOME_TOKENS = frozenset({"subset", "tokens"})
+"""Needs of techniques that leave out tokens of a network."""
+INSIDE = frozenset({"layout_only", "block_stack", *SOME_TOKENS})
 """Needs of techniques that keep or leave out something inside a network."""
 
 
 def working_inside(stage: str, settings: Mapping[str, Any]) -> list[str]:
     """Techniques that are on and work inside the network of a stage, by config group."""
     active = [t for t in REGISTRY.values() if stage in t.acts_on(settings[t.name])]
-    return [t.name for t in active if INSIDE & set(t.needs)]
+    return [t.name for t in active if INSIDE & set(t.needs_in(stage))]
 
 
 def refuse_clashes(settings: Mapping[str, Any]) -> None:
@@ -86,15 +87,20 @@ def refuse_what_a_host_lacks(host: Any, settings: Mapping[str, Any]) -> None:
                 f"{technique.name} needs {CAPABILITIES[missing[lacking[0]][0]]} in the {lacking[0]} stage, which "
                 f"{host.name} does not offer: set {technique.name}.enabled=false{chosen}."
             )
-    for name, reason in host.refusals().items():
-        if settings[name].enabled:
-            raise UserError(f"{name} cannot be attached to this pipeline: {reason}. Set {name}.enabled=false.")
+    refused = host.refusals()
+    for technique in REGISTRY.values():
+        for stage in technique.acts_on(settings[technique.name]):
+            for need in technique.needs_in(stage):
+                if (stage, need) in refused:
+                    raise UserError(
+                        f"{technique.name} cannot be attached to this pipeline: {refused[stage, need]}. Set "
+                        f"{technique.name}.enabled=false."
+                    )
 
 
 def _missing(technique: Technique, stage: str, host: Any) -> list[str]:
     """What a technique needs in a stage and the host does not offer there."""
-    needed = [need for need in technique.needs if stage == SPARSE_STRUCTURE or need not in FIRST_STAGE_ONLY]
-    return [need for need in needed if need not in host.capabilities.get(stage, ())]
+    return [need for need in technique.needs_in(stage) if need not in host.capabilities.get(stage, ())]
 
 
 def _clash(first: Technique, second: Technique, shared: list[str]) -> str | None:
@@ -106,11 +112,12 @@ def _clash(first: Technique, second: Technique, shared: list[str]) -> str | None
     network = NETWORKS[shared[0]]
     if first.kind == second.kind and first.kind in ONE_A_STAGE:
         return ONE_A_STAGE[first.kind].format(network=network)
-    if first.name == DISTILLED and SPARSE_STRUCTURE in shared and second.kind in ("velocity", "blocks", "evaluation"):
+    distilled = "shortcut" in first.needs and SPARSE_STRUCTURE in shared
+    if distilled and second.kind in ("velocity", "blocks", "evaluation"):
         return f"the distilled mode of {network} has neither steps to spare nor guidance"
     if first.kind == "blocks" and second.kind == "velocity":
         return f"both reuse what {network} did at earlier steps"
-    if first.kind == "blocks" and second.name == "token_carving":
+    if first.kind == "blocks" and any(SOME_TOKENS & set(second.needs_in(stage)) for stage in shared):
         return f"the change of the blocks of {network} that the one reuses is that of all tokens, which the other lacks"
     if "subset" in first.needs and second.kind in ("evaluation", "layout"):
         return f"{first.name} runs {network} on some tokens alone, which {second.name} cannot follow"

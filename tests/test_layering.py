@@ -19,7 +19,8 @@ MODULES = {
 MATHS = ("forecast", "spectral", "lattice", "tensor_versions")
 BASICS = ("errors", "config_files")
 JOINT = (
-    "acceleration", "attachment", "session", "batching", "stacking", "config", "ledger", "report", "magcache_curves",
+    "acceleration", "attachment", "session", "evaluation_options", "batching", "stacking", "config", "ledger", "report",
+    "magcache_curves",
 )  # fmt: skip
 """What brings hosts and techniques together."""
 ACCELERATION = (*JOINT, "hosts", "techniques", "sites", "patching", "savings", *MATHS)

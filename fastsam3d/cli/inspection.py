@@ -248,7 +248,7 @@ def memory(config: ModelConfig) -> list[dict[str, Any]]:
                         setting,
                         precision=precision,
                         condition_cache=preset["exact"].condition_cache,
-                        token_carving=preset["token_carving"].enabled,
+                        partial_tokens="tokens" in preset.needs("structured_latent"),
                         cuda_graphs=preset["exact"].cuda_graphs,
                     )
                     for name, preset in presets.items()

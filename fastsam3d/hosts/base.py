@@ -75,8 +75,8 @@ class Host(ABC):
     name: ClassVar[str]
     capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """What its evaluations offer beyond whole ones, by stage; names from `fastsam3d.techniques.base.CAPABILITIES`.
-    A technique that needs more is refused. The `evaluate` that a host hands to a session is never called with an
-    option that is not named here, `tokens` in the latent stage (see `latent_blocks`) aside."""
+    A technique that needs more is refused, so that the `evaluate` that a host hands to a session is never called with
+    an option that is not named here."""
 
     run_methods: ClassVar[tuple[str, ...]] = ("run",)
     """Methods of the pipeline that make a whole object."""
@@ -124,12 +124,12 @@ class Host(ABC):
         """Modules of a stage's network that no condition has reached yet: equal output in both branches."""
 
     @abstractmethod
-    def latent_blocks(self) -> list[BlockSite]:
-        """Transformer blocks of the latent stage, in order."""
-
-    @abstractmethod
     def index_makers(self) -> list[Any]:
         """Objects of the latent stage whose `make_index(coords)` builds voxel tables."""
+
+    def latent_blocks(self) -> list[BlockSite]:
+        """Transformer blocks of the latent stage, in order ("tokens"); none by default."""
+        return []
 
     def stream_blocks(self) -> list[StreamBlockSite]:
         """Transformer blocks of the first stage, in order ("layout_only" and "subset" there); none by default."""
@@ -184,8 +184,8 @@ class Host(ABC):
             UserError: what is missing, and the way out.
         """
 
-    def refusals(self) -> dict[str, str]:
-        """Techniques that cannot be attached to this very pipeline, by config group, and why."""
+    def refusals(self) -> dict[tuple[str, str], str]:
+        """Capabilities that this very pipeline cannot offer, by (stage, capability), and why."""
         return {}
 
     def memory_limits(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class NativeHost(Host):
             "block_stack",
             "shortcut",
         ),
-        STRUCTURED_LATENT: ("conditional_only", "subset", "block_stack"),
+        STRUCTURED_LATENT: ("conditional_only", "subset", "tokens", "block_stack"),
     }
 
     def __init__(self, pipeline: Any) -> None:

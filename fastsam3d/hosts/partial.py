@@ -14,14 +14,14 @@ from typing import Any
 from torch import Tensor
 
 from fastsam3d.patching import Patches
-from fastsam3d.sites import BlockSite, EvaluationState, Forward
+from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL, BlockSite, EvaluationState, Forward
 
 
 @dataclass
 class _Store:
     """What is kept of one guidance branch. Keys and values `[1, T, ...]` by block; change `[1, T, C]`.
 
-    `input [1, T, C]`, read from `entered`, and `tokens [A]` (None for all) are those of the evaluation in progress.
+    `input [1, T, C]`, read from `entered`, and `tokens [A]` (None for all) are those of the pass in progress.
     """
 
     keys: dict[int, Tensor] = field(default_factory=dict)
@@ -37,14 +37,18 @@ class PartialBlocks:
 
     Memory: blocks x tokens x 2 widths for each branch, for the length of a run.
 
+    Both passes of an evaluation compute the same tokens, because they may share what their first layers compute.
+
     Args:
         sites: the blocks in order.
-        state: names the branch and the active tokens of the evaluation in progress.
+        state: names the branch and the active tokens of the evaluation in progress, and is told how many were
+            computed.
     """
 
     def __init__(self, sites: Sequence[BlockSite], state: EvaluationState) -> None:
         self.sites, self.state = list(sites), state
         self._stores: dict[str, _Store] = {}
+        self._tokens: Tensor | None = None  # of the evaluation in progress
 
     def attach(self, patches: Patches) -> None:
         """Patches the blocks and their self-attentions."""
@@ -56,11 +60,12 @@ class PartialBlocks:
 
     def start(self) -> None:
         """Begins a run with nothing kept."""
-        self._stores.clear()
+        self.finish()
 
     def finish(self) -> None:
         """Releases what was kept."""
         self._stores.clear()
+        self._tokens = None
 
     def _store(self, site: BlockSite, h: Any) -> _Store | None:
         branch = self.state.branch
@@ -76,14 +81,25 @@ class PartialBlocks:
             if store is None:
                 return original(h, *args, **kwargs)
             store.entered, store.input = h, site.states.read(h)
-            # Nothing was kept yet, or the voxels are others: then all tokens are computed.
-            known = store.change is not None and store.change.shape == store.input.shape
-            store.tokens = self.state.tokens if known else None
+            store.tokens = self._chosen(store.input)
             if store.tokens is not None:
                 h = site.states.write(h, store.input.index_select(1, store.tokens), store.tokens)
             return original(h, *args, **kwargs)
 
         return forward
+
+    def _chosen(self, x: Tensor) -> Tensor | None:
+        """Tokens to compute in a pass over `x [1, T, C]`; None for all."""
+        state = self.state
+        if state.guided and state.branch == UNCONDITIONAL:
+            return self._tokens  # as the conditional pass of this evaluation did
+        # Where a pass has nothing kept yet, or the voxels are others, all tokens are computed.
+        branches = (CONDITIONAL, UNCONDITIONAL) if state.guided else (state.branch,)
+        changes = [store.change for branch in branches if branch and (store := self._stores.get(branch))]
+        known = [change is not None and change.shape == x.shape for change in changes]
+        self._tokens = state.tokens if len(known) == len(branches) and all(known) else None
+        state.computed_tokens = None if self._tokens is None else len(self._tokens)
+        return self._tokens
 
     def _attention(self, index: int, site: BlockSite) -> Callable[[Forward], Forward]:
         def make(original: Forward) -> Forward:

@@ -50,7 +50,7 @@ class Sam3dObjectsHost(TwoStageHost):
     networks: ClassVar[Mapping[str, str]] = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
     capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
         SPARSE_STRUCTURE: ("conditional_only", "occupancy", "block_stack", "shortcut"),
-        STRUCTURED_LATENT: ("conditional_only", "subset", "block_stack"),
+        STRUCTURED_LATENT: ("conditional_only", "subset", "tokens", "block_stack"),
     }
     structure_decoder = "ss_decoder"
     expectations = SAM3D_OBJECTS_PARTS

@@ -42,7 +42,7 @@ class TrellisHost(TwoStageHost):
     }
     capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
         SPARSE_STRUCTURE: ("conditional_only", "occupancy", "block_stack"),
-        STRUCTURED_LATENT: ("conditional_only", "block_stack"),
+        STRUCTURED_LATENT: ("conditional_only", "tokens", "block_stack"),
     }
     structure_decoder = "sparse_structure_decoder"
     expectations = TRELLIS_PARTS

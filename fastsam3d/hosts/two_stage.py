@@ -26,7 +26,7 @@ from fastsam3d.hosts.voxel_tables import VoxelTables
 from fastsam3d.lattice import Lattice
 from fastsam3d.patching import Patches
 from fastsam3d.sites import TENSORS, BlockSite, CrossAttentionSite, EvaluationState, HiddenStates
-from fastsam3d.techniques.base import REGISTRY, SPARSE_STRUCTURE, STRUCTURED_LATENT, VoxelSet
+from fastsam3d.techniques.base import STAGES, STRUCTURED_LATENT, VoxelSet
 
 STAGE_METHODS = ("sample_sparse_structure", "sample_slat", "decode_slat")
 CELL = 2
@@ -131,20 +131,21 @@ class TwoStageHost(Host):
             "_orig_mod" in getattr(block, "_modules", {}) for block in getattr(network, "blocks", ())
         )
 
-    def refusals(self) -> dict[str, str]:
-        refused: dict[str, str] = {}
-        if self.is_sealed(SPARSE_STRUCTURE) or self.is_sealed(STRUCTURED_LATENT):
-            reason = "its networks are compiled, and blocks are skipped inside of them"
-            refused |= {t.name: reason for t in REGISTRY.values() if "block_stack" in t.needs}
-        return refused | self._carving_refusal()
+    def refusals(self) -> dict[tuple[str, str], str]:
+        compiled = "its {} network is compiled, and blocks are skipped inside of it"
+        refused = {(stage, "block_stack"): compiled.format(stage) for stage in STAGES if self.is_sealed(stage)}
+        if (reason := self._tokens_refusal()) is not None:
+            refused[STRUCTURED_LATENT, "tokens"] = reason
+        return refused
 
-    def _carving_refusal(self) -> dict[str, str]:
+    def _tokens_refusal(self) -> str | None:
+        """Why its latent network cannot compute some of its tokens among the others; None where it can."""
         if self.is_sealed(STRUCTURED_LATENT):
-            return {"token_carving": "its latent network is compiled, and tokens are carved inside of it"}
+            return "its latent network is compiled, and tokens are left out inside of it"
         attention = self.network(STRUCTURED_LATENT).blocks[0].self_attn
         if getattr(attention, "attn_mode", "full") != "full" or getattr(attention, "use_rope", False):
-            return {"token_carving": "its latent network does not attend to all tokens by one plain attention"}
-        return {}
+            return "its latent network does not attend to all tokens by one plain attention"
+        return None
 
     def cross_attentions(self, stage: str) -> list[CrossAttentionSite]:
         if self.is_sealed(stage):
@@ -268,7 +269,7 @@ class TwoStageHost(Host):
         return self._tables.attach(patches, self.network(STRUCTURED_LATENT), state)
 
     def attach_maskless_attention(self, patches: Patches) -> None:
-        if not self.is_sealed(STRUCTURED_LATENT) and not self._carving_refusal():
+        if self._tokens_refusal() is None:
             for site in self.latent_blocks():
                 if builds_dense_masks(site.attention):
                     patches.replace(site.attention, "forward", unmasked(site))

@@ -190,7 +190,7 @@ def estimate_peak(
     formats: Iterable[str] = ("mesh", "gaussian"),
     precision: str = "float32",
     condition_cache: bool = True,
-    token_carving: bool = False,
+    partial_tokens: bool = False,
     cuda_graphs: bool = False,
     plan: MemoryPlan | None = None,
 ) -> PeakEstimate:
@@ -203,7 +203,7 @@ def estimate_peak(
         formats: what is decoded; decoders of other formats take no memory.
         precision: `float32`, or half precision with weights stored so.
         condition_cache: the acceleration keeps keys and values of the condition (all presets but `off`).
-        token_carving: it keeps keys and values of the latent tokens.
+        partial_tokens: it computes some latent tokens, and keeps keys and values of all of them for that.
         cuda_graphs: it replays the first stage, and what that needs stays through all stages. Not where weights move.
         plan: how the weights are kept.
     """
@@ -224,7 +224,7 @@ def estimate_peak(
         work = {stage: size + held for stage, size in work.items()}
         if condition_cache and plan.condition_cache:  # counted above already
             work["sparse_structure"] -= kept_condition(config, precision)["sparse_structure"]
-    if token_carving:
+    if partial_tokens:
         work["structured_latent"] += kept_tokens(config, voxels, precision)
     present = [name for name in RUN_ORDER if name in weights]
     stages = {}

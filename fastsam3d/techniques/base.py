@@ -14,12 +14,21 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from fastsam3d.techniques.capabilities import (
+    CAPABILITIES,
+    LATENT,
+    ONLY_IN,
+    SHAPE,
+    SPARSE_STRUCTURE,
+    STAGES,
+    STRUCTURED_LATENT,
+)
 from fastsam3d.techniques.settings import GROUPS, AccelerationWarning, TechniqueConfig, setting
 
 __all__ = [
     "CAPABILITIES",
-    "FIRST_STAGE_ONLY",
     "LATENT",
+    "ONLY_IN",
     "REGISTRY",
     "SHAPE",
     "SPARSE_STRUCTURE",
@@ -42,27 +51,6 @@ __all__ = [
     "setting",
     "stages_setting",
 ]
-
-SPARSE_STRUCTURE = "sparse_structure"
-STRUCTURED_LATENT = "structured_latent"
-STAGES = (SPARSE_STRUCTURE, STRUCTURED_LATENT)
-
-SHAPE = "shape"
-"""Modality of the sparse-structure stage that carries the occupancy; all others there are layout."""
-LATENT = "latent"
-"""Name under which a stage with a single tensor shows it to policies."""
-
-CAPABILITIES = {
-    "conditional_only": "evaluations without their unconditional pass",
-    "subset": "evaluations of some tokens alone",
-    "layout_only": "evaluations of the layout alone, against kept keys and values of the shape",
-    "occupancy": "a decoder of occupancy while the first stage runs",
-    "block_stack": "access to the stack of transformer blocks",
-    "shortcut": "a distilled few-step mode of the first stage",
-}
-"""What a technique may need of a host beyond whole evaluations, and how to say it."""
-FIRST_STAGE_ONLY = ("layout_only", "occupancy", "shortcut")
-"""Those that only mean something in the first stage."""
 
 Velocity = dict[str, Tensor]
 
@@ -168,12 +156,17 @@ class GuidedVelocity:
 
 
 class Evaluate(Protocol):
-    """Runs the real network; every call is counted. Options that a technique uses are named in `Technique.needs`.
+    """Runs the real network; every call is counted.
+
+    A technique names the options that it uses in `Technique.needs`; a call with another one raises a `UserError`. Of
+    `tokens`, `subset` and `layout_only` a call has one at most.
 
     Args of a call:
         x: the state, by modality.
-        tokens: indices of the transformer tokens that are computed `[A]`, all where absent. Values of the others
-            are those of the last evaluation that computed them, and their keys and values stay in view.
+        tokens: latent stage: indices `[A]` of the transformer tokens that are computed, all where absent;
+            `Trajectory.cells` says which voxels they hold. The others change through the blocks as in the last
+            evaluation that computed them, and their keys and values stay in view. Where a branch of the evaluation
+            has no such values yet, all tokens are computed, and counted.
         subset: indices `[A]` along the token axis of the state (voxels of the latent stage, shape tokens of the
             first): the network sees these alone, as if the others did not exist. The result holds zeros for them.
         conditional_only: the unconditional pass is left out; the result has no `delta`.
@@ -249,7 +242,8 @@ class Technique:
         make: `(config, trajectory) -> policy` with the state of one run, None where the technique has no say in
             it; for voxel policies `config -> policy`. Asked only where the technique is on and acts on the stage.
         advise: warnings about settings that are allowed but known to cost quality.
-        needs: what it asks of a host beyond whole evaluations, names from `CAPABILITIES`.
+        needs: what it asks of a host beyond whole evaluations, names from `CAPABILITIES`. Options of `evaluate` have
+            the names of the capabilities.
     """
 
     name: str
@@ -267,6 +261,10 @@ class Technique:
         chosen = getattr(config, "stages", "both")
         return tuple(stage for stage in self.stages if chosen in ("both", stage))
 
+    def needs_in(self, stage: str) -> tuple[str, ...]:
+        """Those of its needs that mean something in a stage."""
+        return tuple(need for need in self.needs if ONLY_IN.get(need, stage) == stage)
+
 
 REGISTRY: dict[str, Technique] = {}
 """Techniques by config group, in order of registration."""
@@ -276,10 +274,12 @@ def register(technique: Technique) -> Technique:
     """Adds a technique under its config-group name.
 
     Raises:
-        ValueError: the name is taken by another technique.
+        ValueError: the name is taken by another technique, or it needs something that is no capability.
     """
     if technique.name in REGISTRY and REGISTRY[technique.name].config is not technique.config:
         raise ValueError(f"technique {technique.name!r} is registered already")
+    if unknown := [need for need in technique.needs if need not in CAPABILITIES]:
+        raise ValueError(f"technique {technique.name!r} needs {unknown[0]!r}; known are {', '.join(CAPABILITIES)}")
     REGISTRY[technique.name] = technique
     GROUPS.setdefault(technique.config, technique.name)
     return technique

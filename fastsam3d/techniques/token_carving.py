@@ -162,4 +162,8 @@ def _make(config: TokenCarvingConfig, trajectory: Trajectory) -> TokenCarving | 
     return TokenCarving(config, trajectory) if config.enabled and possible else None
 
 
-register(Technique("token_carving", TokenCarvingConfig, "evaluation", (STRUCTURED_LATENT,), _make))
+register(
+    Technique(
+        "token_carving", TokenCarvingConfig, "evaluation", (STRUCTURED_LATENT,), _make, needs=("tokens",)
+    )
+)
