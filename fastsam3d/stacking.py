@@ -7,7 +7,7 @@ a control of the number of steps, and the exact savings underneath all of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fastsam3d.errors import UserError
@@ -80,22 +80,26 @@ def refuse_what_a_host_lacks(host: Any, settings: Mapping[str, Any]) -> None:
         missing = {stage: _missing(technique, stage, host) for stage in stages}
         lacking = [stage for stage in stages if missing[stage]]
         if lacking:
-            fit = [stage for stage in stages if not missing[stage]]
-            choice = fit and hasattr(settings[technique.name], "stages")
-            chosen = f", or {technique.name}.stages={fit[0]}" if choice else ""
             raise UserError(
                 f"{technique.name} needs {CAPABILITIES[missing[lacking[0]][0]]} in the {lacking[0]} stage, which "
-                f"{host.name} does not offer: set {technique.name}.enabled=false{chosen}."
+                f"{host.name} does not offer: set {_way_out(technique, settings, lacking)}."
             )
-    refused = host.refusals()
+    refusals = host.refusals()
     for technique in REGISTRY.values():
-        for stage in technique.acts_on(settings[technique.name]):
-            for need in technique.needs_in(stage):
-                if (stage, need) in refused:
-                    raise UserError(
-                        f"{technique.name} cannot be attached to this pipeline: {refused[stage, need]}. Set "
-                        f"{technique.name}.enabled=false."
-                    )
+        acting = technique.acts_on(settings[technique.name])
+        refused = {s: refusals[s, need] for s in acting for need in technique.needs_in(s) if (s, need) in refusals}
+        for reason in refused.values():
+            raise UserError(
+                f"{technique.name} cannot be attached to this pipeline: {reason}. Set "
+                f"{_way_out(technique, settings, refused)}."
+            )
+
+
+def _way_out(technique: Technique, settings: Mapping[str, Any], unfit: Collection[str]) -> str:
+    """What to set of a technique that cannot act on the stages `unfit`."""
+    fit = [stage for stage in technique.acts_on(settings[technique.name]) if stage not in unfit]
+    choice = fit and hasattr(settings[technique.name], "stages")
+    return f"{technique.name}.enabled=false" + (f", or {technique.name}.stages={fit[0]}" if choice else "")
 
 
 def _missing(technique: Technique, stage: str, host: Any) -> list[str]:
