@@ -41,6 +41,9 @@ class PassFlops(Protocol):
     def modulation(self) -> float: ...
 
     @property
+    def table_step(self) -> float: ...
+
+    @property
     def prefix_tokens(self) -> float: ...
 
     @property
@@ -83,7 +86,7 @@ def sampling_flops(
     total += (parts.rest - parts.modulation) * every
     total += parts.cross * (passes.conditional_tokens + (0.0 if constant_cross else passes.unconditional_tokens))
     if "time_tables" in exact:
-        total += parts.modulation * (passes.conditional if steps is None else steps)
+        total += parts.table_step * (passes.conditional if steps is None else steps)
     else:
         total += parts.modulation * (passes.conditional_blocks + passes.unconditional_blocks)
     if "condition_cache" in exact:
@@ -209,6 +212,8 @@ class Operations:
             total += extra_flops(seen, alone, exact)
         plain, exactly = (objects * sampling_flops(before, own, names) for names in ((), exact))
         self._add(stage, plain, exactly, total)
+        if computed.decodings:
+            self._add("ss_decode", 0.0, 0.0, computed.decodings * costs.others(None)["ss_decode"])
         for name, saved in saved_by_switch(before, own, exact).items():
             self._add_exact(name, objects * saved)
 

@@ -71,9 +71,11 @@ class RunPasses:
         layout: those of the layout tokens alone.
         alone: those that saw some shape tokens or voxels alone, each with which `[A]`.
         subsets: the same all together, each by the share of its tokens.
+        decodings: times that a technique decoded the occupancy on the way.
     """
 
     whole: Passes = field(default_factory=Passes)
     layout: Passes = field(default_factory=Passes)
     alone: list[tuple[Tensor, Passes]] = field(default_factory=list)
     subsets: Passes = field(default_factory=Passes)
+    decodings: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -93,6 +94,8 @@ class StageSession:
     def start(self, trajectory: Trajectory) -> None:
         """Begins a run: fresh state for every policy."""
         self.finish()
+        if trajectory.occupancy is not None:
+            trajectory = replace(trajectory, occupancy=partial(self._decoded, trajectory.occupancy))
         self._trajectory = trajectory
         self._velocity = self._make_velocity(trajectory)
         self._evaluation = self._make_evaluation(trajectory)
@@ -115,6 +118,10 @@ class StageSession:
         for keeper in self.keepers:
             keeper.finish()
         self._trajectory = self._velocity = self._evaluation = self.block_policy = None
+
+    def _decoded(self, occupancy: Callable[..., Tensor], latents: Velocity) -> Tensor:
+        self.passes.decodings += 1
+        return occupancy(latents)
 
     def _is_complete(self, trajectory: Trajectory) -> bool:
         now, before = self.report, self._counts_before

@@ -90,7 +90,8 @@ class EvaluationFlops:
         cross: cross-attention with its query and output projections; grows likewise.
         condition: projection of the condition to keys and values, equal in all passes of a run.
         rest: layers before and after the blocks, and modulation.
-        modulation: the part of `rest` that depends on time only.
+        modulation: the part of `rest` that depends on time only, the embedding of the time left out.
+        table_step: of one step in tables of the modulation, each of which embeds the time for itself.
         prefix_tokens, prefix_rest: the part of `tokens` and of `rest` that no condition has reached yet.
     """
 
@@ -99,6 +100,7 @@ class EvaluationFlops:
     condition: float
     rest: float
     modulation: float
+    table_step: float
     prefix_tokens: float
     prefix_rest: float
 
@@ -134,10 +136,7 @@ class ModelFlops:
         return _dino(config.image if kind == "image" else config.mask)
 
     def sparse_structure(self, layout: bool = True, shape_tokens: int | None = None) -> EvaluationFlops:
-        """One pass of the first stage's network.
-
-        Without `layout` the pose stream is not evaluated; `shape_tokens`, None for all, run and see one another alone.
-        """
+        """One pass of the first stage's network, for all or some shape tokens alone, with or without the pose."""
         shape = self.config.ss_generator.latent_resolution**3 if shape_tokens is None else shape_tokens
         streams = [(shape, shape), *([(POSE_TOKENS, POSE_TOKENS + shape)] if layout else [])]
         return self._streams(streams, layout)
@@ -149,18 +148,18 @@ class ModelFlops:
 
     def _streams(self, streams: Sequence[tuple[float, float]], layout: bool) -> EvaluationFlops:
         """A pass of streams of (tokens, keys) through the blocks."""
-        config = self.config.ss_generator
-        width, context, blocks = config.model_channels, self.condition_tokens("sparse_structure"), config.num_blocks
+        config, context = self.config.ss_generator, self.condition_tokens("sparse_structure")
+        width, blocks = config.model_channels, config.num_blocks
         tokens = cross = condition = prefix = 0.0
         for count, keys in streams:
             more = _block(width, config.mlp_ratio, context, config.cond_channels, count, keys)
             tokens, cross, condition = tokens + more[0], cross + more[1], condition + more[2]
             prefix += _self_attention(width, count, keys)
-        shape = config.latent_resolution**3
-        ends = 4 * width * (shape * config.shape_channels + (6 + 3 + 3 + 1 if layout else 0))
+        ends = 4 * width * (config.latent_resolution**3 * config.shape_channels + (6 + 3 + 3 + 1 if layout else 0))
         modulation = blocks * 12 * width**2
-        rest = ends + modulation + 2 * _time_embedding(width)
-        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, modulation, prefix, 0.0)
+        embedding = 2 * _time_embedding(width)
+        rest, table = ends + modulation + embedding, modulation + blocks * embedding
+        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, modulation, table, prefix, 0)
 
     def structured_latent(self, counts: VoxelCounts) -> EvaluationFlops:
         """One pass of the second stage's network on voxels."""
@@ -168,11 +167,12 @@ class ModelFlops:
         width, context, cells = config.model_channels, self.condition_tokens("structured_latent"), counts.cells
         tokens, cross, condition = _block(width, config.mlp_ratio, context, config.cond_channels, cells, cells)
         before, after, levels = self._levels(counts)
-        blocks, prefix = config.num_blocks, _self_attention(width, cells, cells)
+        blocks, prefix, embedding = config.num_blocks, _self_attention(width, cells, cells), _time_embedding(width)
         modulation = blocks * 12 * width**2 + levels
-        ends = 4 * counts.voxels * config.channels * config.io_channels[0]
-        rest = before + after + ends + modulation + _time_embedding(width)
-        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, modulation, prefix, before)
+        table = modulation + (blocks + 2 * config.num_io_res_blocks) * embedding
+        rest = before + after + modulation + embedding + 4 * counts.voxels * config.channels * config.io_channels[0]
+        tokens, cross, condition = blocks * tokens, blocks * cross, blocks * condition
+        return EvaluationFlops(tokens, cross, condition, rest, modulation, table, prefix, before)
 
     def structure_decoder(self) -> float:
         """The sparse-structure decoder."""
@@ -232,8 +232,8 @@ class ModelFlops:
         }
 
     def _embedder(self, stage: str) -> ConditionEmbedderConfig:
-        first = stage == "sparse_structure"
-        return self.config.ss_condition_embedder if first else self.config.slat_condition_embedder
+        config = self.config
+        return config.ss_condition_embedder if stage == "sparse_structure" else config.slat_condition_embedder
 
     def _levels(self, counts: VoxelCounts) -> tuple[float, float, float]:
         """Convolutional levels before and after the transformer, and their modulation. One change of resolution."""
