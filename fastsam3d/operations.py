@@ -141,7 +141,7 @@ def object_flops(
     sampled = {}
     for stage in (SPARSE_STRUCTURE, STRUCTURED_LATENT):
         parts = costs.sampling(stage, counts, layout)
-        sampled[stage] = sampling_flops(parts, passes[stage], exact, steps=steps and steps[stage])
+        sampled[stage] = sampling_flops(parts, passes[stage], exact, steps=None if steps is None else steps[stage])
     if LAYOUT in passes:
         sampled[SPARSE_STRUCTURE] += extra_flops(costs.layout_alone(), passes[LAYOUT], exact)
     others = costs.others(counts)
@@ -205,7 +205,7 @@ class Operations:
         total = sampling_flops(parts, computed.whole, exact, objects, objects * trajectory.count)
         total += extra_flops(costs.layout_alone(), computed.layout, exact)
         for subset, alone in computed.alone:
-            if stage == SPARSE_STRUCTURE:
+            if coords is None:
                 seen = costs.sampling(stage, layout=trajectory.layout, shape_tokens=len(subset))
             else:
                 seen = costs.sampling(stage, costs.counts(coords[subset]))

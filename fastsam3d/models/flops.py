@@ -56,11 +56,11 @@ class VoxelCounts:
         coords = index.coords
         if not len(coords):
             return cls(0, 0)
-        occupied = (index.neighbours() < len(coords)).double().mean(0).reshape(3, 3, 3)
+        occupied = ((index.neighbours() < len(coords)).sum(0).double() / len(coords)).reshape(3, 3, 3)
         axis = torch.tensor([0.5, 2.0, 0.5], dtype=torch.float64, device=coords.device)
         grandchild = torch.tensor([0.25, 2.5, 0.25], dtype=torch.float64, device=coords.device)
         coarse = index.pooling().index
-        cells = (coarse.neighbours() < len(coarse)).double().sum(1).mean()
+        cells = (coarse.neighbours() < len(coarse)).sum() / len(coarse)
         return cls(
             len(coords),
             len(coarse),
@@ -75,10 +75,10 @@ class VoxelCounts:
 
 
 def _window_mean(coords: Tensor, window: int, shift: int) -> float:
-    cells = coords.long().clone()
-    cells[:, 1:] = (cells[:, 1:] + shift) // window
-    counts = torch.unique(cells, dim=0, return_counts=True)[1].double()
-    return float((counts**2).sum() / counts.sum())
+    batch, x, y, z = torch.cat([coords[:, :1], (coords[:, 1:] + shift) // window], 1).long().unbind(1)
+    side = int(coords[:, 1:].max() + shift) // window + 1
+    counts = torch.bincount(((batch * side + x) * side + y) * side + z).double()
+    return float((counts**2).sum() / len(coords))
 
 
 @dataclass(frozen=True)

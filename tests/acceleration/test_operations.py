@@ -43,8 +43,6 @@ def run_under(pipeline, picture, preset, changes):
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_report_benchmark_and_tune_agree(pipeline, picture, preset):
-    if preset == "few_step_shortcut":
-        pipeline.models["ss_generator"].distilled = True
     report, work, result = run_under(pipeline, picture, preset, {})
     flop = report.savings()["flop_by_stage"]
     assert work["tflop"] == sum(part["computed"] / TERA for part in flop.values()) > 0
@@ -99,9 +97,8 @@ def test_operations_are_those_that_the_networks_call(pipeline, picture, preset):
 
 
 @pytest.mark.parametrize("switch", ["zero_condition", "condition_cache", "shared_prefix", "time_tables"])
-@pytest.mark.parametrize("settings", [{}, {"step_caching": True, "exact_layout": True}])
-def test_operations_under_each_exact_saving(pipeline, picture, switch, settings):
-    changes = {f"exact.{switch}": True, **settings}
+def test_operations_under_each_exact_saving(pipeline, picture, switch):
+    changes = {f"exact.{switch}": True, "step_caching": True, "exact_layout": True}
     assert_counts_are_those_of_the_networks(
         pipeline, lambda: pipeline.run(*picture, seed=1), "off", changes, 0.01
     )
