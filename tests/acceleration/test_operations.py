@@ -115,5 +115,5 @@ def test_operations_of_the_small_model(preset):
     def run():
         pipeline.run(view.image, view.mask, seed=0, pointmap=view.pointmap)
 
-    # Measured: at most 0.1 %, the unconditional pass's constant cross-attention, which the formula leaves out.
-    assert_counts_are_those_of_the_networks(pipeline, run, preset, WATCHED[preset], 0.005)
+    # Measured: at most 0.01 %, the unconditional pass's constant cross-attention, which the formula leaves out.
+    assert_counts_are_those_of_the_networks(pipeline, run, preset, WATCHED[preset], 0.001)
