@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from fastsam3d.config import AccelerationConfig
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation_options import CheckedPolicy
@@ -16,7 +18,7 @@ from fastsam3d.hosts.cuda_capture import CudaCapture
 from fastsam3d.hosts.graph_replay import GraphReplay
 from fastsam3d.hosts.partial import PartialBlocks
 from fastsam3d.hosts.partial_streams import PartialStreams
-from fastsam3d.ledger import Ledger
+from fastsam3d.operations import Operations
 from fastsam3d.patching import Patches
 from fastsam3d.report import Report
 from fastsam3d.session import StageSession
@@ -60,22 +62,22 @@ class Attachment:
         tables = self._attach_weights_and_tables()
         self._attach_decoding_and_encoding()
         on = [name for name, value in vars(config["exact"]).items() if value is True]
-        ledger = Ledger(self._report, host.costs(), on)
-        host.on_reuse = ledger.reused
+        operations = Operations(self._report, host.costs(), on, partial(_index_of, host))
+        host.on_reuse = operations.reused
         for stage in STAGES:
-            self._attach_stage(stage, ledger)
+            self._attach_stage(stage, operations)
         voxel_policies = [t.make(config[t.name]) for t in self._on("voxels", STRUCTURED_LATENT) if t.make is not None]
-        policy = _CountedVoxels(voxel_policies[0], self._report, ledger) if voxel_policies else None
+        policy = _CountedVoxels(voxel_policies[0], self._report, operations) if voxel_policies else None
         host.attach_structure(patches, policy)
-        host.attach_recorder(patches, _Recorder(self._report, ledger))
+        host.attach_recorder(patches, _Recorder(self._report, operations))
         for name in host.run_methods:
             if hasattr(host.pipeline, name):
-                patches.replace(host.pipeline, name, partial(_ending, tables.clear, ledger.broke_off))
+                patches.replace(host.pipeline, name, partial(_ending, tables.clear, operations.broke_off))
         for name in (*host.run_methods, *host.part_methods):
             if hasattr(host.pipeline, name):
                 patches.replace(host.pipeline, name, partial(_alone, self.lock))
 
-    def _attach_stage(self, stage: str, ledger: Ledger) -> None:
+    def _attach_stage(self, stage: str, operations: Operations) -> None:
         host, patches, config = self._host, self._patches, self.config
         state = EvaluationState()
         session = StageSession(
@@ -86,7 +88,7 @@ class Attachment:
             self._maker("blocks", stage),
             **self._step_count(stage),
         )
-        session.run_ended = partial(ledger.sampled, stage)
+        session.run_ended = partial(operations.sampled, stage)
         caches = condition_caches(config["exact"], host.cross_attentions(stage), state)
         for cache in caches:
             patches.replace(cache.site.module, "forward", cache.site.states.through(cache.wrap))
@@ -224,27 +226,33 @@ class Attachment:
 
 
 class _Recorder:
-    def __init__(self, report: Report, ledger: Ledger) -> None:
-        self._report, self._ledger = report, ledger
+    def __init__(self, report: Report, operations: Operations) -> None:
+        self._report, self._operations = report, operations
 
     def add_object(self, seconds: dict[str, float]) -> None:
-        self._ledger.finished(seconds)
+        self._operations.finished(seconds)
         self._report.add_object(seconds)
 
 
 class _CountedVoxels:
     """A voxel policy whose effect is counted."""
 
-    def __init__(self, policy: Any, report: Report, ledger: Ledger) -> None:
-        self._policy, self._report, self._ledger = policy, report, ledger
+    def __init__(self, policy: Any, report: Report, operations: Operations) -> None:
+        self._policy, self._report, self._operations = policy, report, operations
 
     def reduce(self, voxels: VoxelSet) -> Any:
         merged = self._policy.reduce(voxels)
         before, after = len(voxels.coords), len(voxels.coords if merged is None else merged.coords)
         self._report.voxels_before += before
         self._report.voxels_after += after
-        self._ledger.merged(before, after)
+        self._operations.merged(voxels.coords, None if merged is None else merged.coords)
         return merged
+
+
+def _index_of(host: Host, coords: Tensor) -> Any:
+    """Index tables of the latent stage's voxels, those of the run where they are kept; the voxels without a maker."""
+    makers = host.index_makers()
+    return makers[0].make_index(coords) if makers else coords
 
 
 def _alone(lock: threading.RLock, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastsam3d.passes import Passes
+
 
 @dataclass
 class StageReport:
@@ -17,8 +19,9 @@ class StageReport:
         runs: sampling runs.
         conditional_computed, unconditional_computed: evaluations that ran.
         conditional_forecast, unconditional_forecast: evaluations that a forecast stood in for.
-        tokens_computed, tokens_possible: transformer tokens of the evaluations that ran, without and with those
-            that were left out; 0 for a stage without such a count.
+        tokens_computed: transformer tokens that ran, in all passes of the network; of a pass whose blocks ran in part
+            the same share of its tokens, and those of the layout alone too; 0 for a stage without such a count.
+        tokens_possible: tokens of the same passes if nothing of them had been left out.
         layout_evaluations: passes of the layout tokens alone, which are not among the evaluations.
     """
 
@@ -43,7 +46,7 @@ class StageReport:
 
     @property
     def tokens_kept(self) -> float:
-        """Share of the transformer tokens that was computed, 0..1."""
+        """Share of the transformer tokens that ran in the passes that were made, 0..1."""
         return self.tokens_computed / self.tokens_possible if self.tokens_possible else 1.0
 
 
@@ -86,6 +89,7 @@ class Report:
         peak_memory_bytes: of the device, or of the process on a CPU; 0 where unknown.
         network_flops: operations by stage; empty where the sizes of the networks are not known.
         exact_flops: operations of the networks that each exact saving spared, by its switch.
+        passes: of the networks, by stage, and under "layout" those of the layout alone.
         notes: which savings this very pipeline allows or not, in words.
     """
 
@@ -99,6 +103,7 @@ class Report:
     peak_memory_bytes: int = 0
     network_flops: dict[str, NetworkFlops] = field(default_factory=dict)
     exact_flops: dict[str, float] = field(default_factory=dict)
+    passes: dict[str, Passes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def add_object(self, seconds: dict[str, float]) -> None:
@@ -115,6 +120,8 @@ class Report:
         for mine, theirs in ((self.seconds, other.seconds), (self.exact_flops, other.exact_flops)):
             for name, value in theirs.items():
                 mine[name] = mine.get(name, 0.0) + value
+        for name, passes in other.passes.items():
+            self.passes[name] = self.passes.get(name, Passes()) + passes
         for name, counts in other.stages.items():
             _add_fields(self.stages.setdefault(name, StageReport()), counts)
         for name, flops in other.network_flops.items():
@@ -137,7 +144,7 @@ class Report:
                 "tokens_kept": stage.tokens_kept,
             }
         result["voxels_kept"] = self.voxels_kept
-        del result["network_flops"], result["exact_flops"]
+        del result["network_flops"], result["exact_flops"], result["passes"]
         result["savings"] = self.savings()
         return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,8 +13,8 @@ from fastsam3d.batching import BatchedPolicy, batch_size
 from fastsam3d.errors import OneAtATime
 from fastsam3d.hosts.block_stack import BlockPolicy
 from fastsam3d.hosts.graph_replay import GraphReplay
+from fastsam3d.passes import Passes, RunPasses
 from fastsam3d.report import StageReport
-from fastsam3d.savings import Passes
 from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.techniques.base import (
     SHAPE,
@@ -69,10 +70,10 @@ class StageSession:
         self._make_velocity, self._make_evaluation = velocity_policy, evaluation_policy
         self._make_block_policy = block_policy
         self._steps, self.shortcut = steps, shortcut
-        self.run_ended: Callable[[Trajectory, Passes, Passes], None] = lambda trajectory, own, computed: None
+        self.run_ended: Callable[[Trajectory, Passes, RunPasses], None] = lambda trajectory, own, computed: None
         self._own: Passes | None = None
         self._counts_before = StageReport()
-        self._parts = Passes.full(0, 0)  # of this run: passes that stood in for whole ones, by what ran of them
+        self.passes = RunPasses()  # of this run
         self.block_policy: BlockPolicy | None = None
         self.step_index = 0
         self._trajectory: Trajectory | None = None
@@ -93,6 +94,8 @@ class StageSession:
     def start(self, trajectory: Trajectory) -> None:
         """Begins a run: fresh state for every policy."""
         self.finish()
+        if trajectory.occupancy is not None:
+            trajectory = replace(trajectory, occupancy=partial(self._decoded, trajectory.occupancy))
         self._trajectory = trajectory
         self._velocity = self._make_velocity(trajectory)
         self._evaluation = self._make_evaluation(trajectory)
@@ -104,48 +107,27 @@ class StageSession:
         self.state.running, self.state.times = True, trajectory.times[:-1]
         self.report.runs += 1
         self._counts_before = replace(self.report)
-        self._parts = Passes.full(0, 0)
+        self.passes = RunPasses()
 
     def finish(self) -> None:
         """Ends a run, also one that broke off: nothing of it is kept."""
         if self._trajectory is not None and self._is_complete(self._trajectory):
             own = self._own or Passes.full(self._trajectory.count, sum(self._trajectory.guided))
-            self.run_ended(self._trajectory, own, self._computed())
+            self.run_ended(self._trajectory, own, self.passes)
         self.state.reset()
         for keeper in self.keepers:
             keeper.finish()
         self._trajectory = self._velocity = self._evaluation = self.block_policy = None
+
+    def _decoded(self, occupancy: Callable[..., Tensor], latents: Velocity) -> Tensor:
+        self.passes.decodings += 1
+        return occupancy(latents)
 
     def _is_complete(self, trajectory: Trajectory) -> bool:
         now, before = self.report, self._counts_before
         done = now.conditional_computed + now.conditional_forecast
         done -= before.conditional_computed + before.conditional_forecast
         return done >= self.objects * trajectory.count
-
-    def _computed(self) -> Passes:
-        """Passes since the run began; those over part of the tokens with their share."""
-        now, before = self.report, self._counts_before
-        possible = now.tokens_possible - before.tokens_possible
-        share = (now.tokens_computed - before.tokens_computed) / possible if possible else 1.0
-        conditional = now.conditional_computed - before.conditional_computed
-        unconditional = now.unconditional_computed - before.unconditional_computed
-        parts = self._parts
-        return Passes(
-            conditional + parts.conditional,
-            unconditional + parts.unconditional,
-            share * conditional + parts.conditional_tokens,
-            share * unconditional + parts.unconditional_tokens,
-        )
-
-    def add_part(self, branch: str, tokens: float, whole: float) -> None:
-        """Books a pass that is not counted as computed: its share of the work on tokens, and of all other work."""
-        parts, objects = self._parts, self.objects
-        if branch == CONDITIONAL:
-            conditional = parts.conditional + objects * whole, parts.conditional_tokens + objects * tokens
-            self._parts = replace(parts, conditional=conditional[0], conditional_tokens=conditional[1])
-        else:
-            other = parts.unconditional + objects * whole, parts.unconditional_tokens + objects * tokens
-            self._parts = replace(parts, unconditional=other[0], unconditional_tokens=other[1])
 
     def velocity(self, x: Velocity, time: float, evaluate: Evaluate) -> Velocity:
         """Velocity of the step at `time`, by the network or by a policy's forecast."""
@@ -199,14 +181,13 @@ class _Counted:
         branches = [CONDITIONAL] if result.delta is None else [CONDITIONAL, UNCONDITIONAL]
         if options.get("layout_only"):
             report.layout_evaluations += objects * len(branches)
-            tokens_of = {name: value.shape[1] for name, value in x.items()}
-            for branch in branches:
-                self._session.add_part(branch, 1.0 - tokens_of[SHAPE] / sum(tokens_of.values()), 0.0)
+            layout = sum(value.shape[1] for name, value in x.items() if name != SHAPE)
+            report.tokens_possible += objects * len(branches) * layout
+            report.tokens_computed += objects * len(branches) * layout
+            self._session.passes.layout += Passes.evaluation(branches, {}) * objects
             return result
         self.calls += 1
         # A stack of blocks that was replaced by its last change counts as forecast; what ran around it is booked.
-        for branch, share in state.reused.items():
-            self._session.add_part(branch, share, 1.0)
         report.conditional_computed += objects * int(CONDITIONAL not in state.reused)
         report.conditional_forecast += objects * int(CONDITIONAL in state.reused)
         unconditional = UNCONDITIONAL in branches and UNCONDITIONAL not in state.reused
@@ -214,8 +195,18 @@ class _Counted:
         report.unconditional_forecast += objects * int(self._step.is_guided and not unconditional)
         possible, computed = self._tokens(x, options.get("subset"))
         report.tokens_possible += objects * len(branches) * possible
-        report.tokens_computed += objects * len(branches) * computed
+        report.tokens_computed += objects * sum(round(computed * state.reused.get(name, 1.0)) for name in branches)
+        self._book(branches, computed / possible if possible else 1.0, options.get("subset"))
         return result
+
+    def _book(self, branches: Sequence[str], share: float, subset: Tensor | None) -> None:
+        """Books the passes of an evaluation over a share of the tokens."""
+        passes, blocks, objects = self._session.passes, self._session.state.reused, self._session.objects
+        if subset is None:
+            passes.whole += Passes.evaluation(branches, blocks, share) * objects
+        else:
+            passes.alone.append((subset, Passes.evaluation(branches, blocks) * objects))
+            passes.subsets += Passes.evaluation(branches, blocks, share) * objects
 
     def _tokens(self, x: Velocity, subset: Tensor | None) -> tuple[int, int]:
         """Transformer tokens of an evaluation: all there are, and those that ran."""

@@ -19,15 +19,15 @@ MODULES = {
 MATHS = ("forecast", "spectral", "lattice", "tensor_versions")
 BASICS = ("errors", "config_files")
 JOINT = (
-    "acceleration", "attachment", "session", "evaluation_options", "batching", "stacking", "config", "ledger", "report",
-    "magcache_curves",
+    "acceleration", "attachment", "session", "evaluation_options", "batching", "stacking", "config", "operations", "report",
+    *("passes", "magcache_curves"),
 )  # fmt: skip
 """What brings hosts and techniques together."""
-ACCELERATION = (*JOINT, "hosts", "techniques", "sites", "patching", "savings", *MATHS)
+ACCELERATION = (*JOINT, "hosts", "techniques", "sites", "patching", *MATHS)
 MAY_IMPORT = {
     # Pure maths, and what both wings may use.
     "forecast": ("forecast",),
-    **dict.fromkeys(("spectral", "lattice", "tensor_versions", "errors", "sites", "patching", "savings"), ()),
+    **dict.fromkeys(("spectral", "lattice", "tensor_versions", "errors", "sites", "patching"), ()),
     "config_files": ("errors",),
     # The pipeline wing would run without the other.
     "models": ("models", *BASICS),

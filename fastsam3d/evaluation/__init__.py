@@ -9,8 +9,8 @@
   Markdown and pictures
 - search, tuning_space, tuning_options, calibration, preset_file, tune: the command `tune`
 - quality, quality_tables, gallery: how good the pipeline itself is; scene_quality: whether scenes stay where they are
-- flops, flops_plan, flops_counting, flops_options, flops_command: operations without running anything, and the command
-  `flops`
+- flops, flops_plan, flops_options, flops_command: operations of other sizes than were run, and the command `flops`;
+  flops_counting: counts of the networks themselves, which the formulas are tested against
 - loss_curves: the losses of a training run
 
 Submodules are imported on demand; nothing here is needed for reconstruction.

@@ -116,7 +116,7 @@ class Calibration:
             off, off_truth = self.baseline[strength, case.seed]
             truth = against_truth(outcome, case.reference, case.view.pose, visual=False)
             values[name] = {
-                **_work(run),
+                **work_of(run),
                 **against_outcome(outcome, off, visual=False),
                 "f1_drop": off_truth["f1_005"] - truth["f1_005"],
                 "iou_drop": off_truth["iou_3d"] - truth["iou_3d"],
@@ -152,7 +152,7 @@ class Calibration:
         return (figures["fidelity"] - self.options.target_fidelity) / max(1 - self.options.target_fidelity, 1e-6)
 
 
-def _work(run: Record) -> dict[str, float]:
+def work_of(run: Record) -> dict[str, float]:
     """Operations of a run by part, with the seconds of the part; evaluations where operations are not known."""
     stages = run["stage_seconds"]
     seconds = [stages.get(stage, 0.0) for stage in STAGE_NAMES.values()]

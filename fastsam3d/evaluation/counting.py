@@ -19,6 +19,7 @@ STAGES = {"nfe_ss": "ss_generator", "nfe_slat": "slat_generator"}
 STAGE_NAMES = {"ss": "sparse_structure", "slat": "structured_latent"}
 COUNTED = ("tflop", "tflop_ss", "tflop_slat")
 """Columns of operations: of everything, and of each velocity network."""
+TERA = 1e12
 MEBIBYTE = 2**20
 
 
@@ -57,8 +58,9 @@ def counted_work(pipeline: Any, result: Any, counts: Mapping[str, int], accelera
 
     Returns:
         "nfe_*": network evaluations of both branches, those on a part of the tokens included, those of the layout alone
-        not; "tokens_*": transformer tokens of all of them, patches of the shape and latents of the layout in the first
-        stage, occupied cells of 2^3 voxels in the second; "tflop*": see `fastsam3d.evaluation.flops`.
+        not; "tokens_*": transformer tokens that ran in all passes, of a pass that ran in part that part: patches of the
+        shape and latents of the layout in the first stage, occupied cells of 2^3 voxels in the second; "tflop*":
+        operations of all networks, and of each velocity network, see `fastsam3d.operations`.
     """
     report = acceleration.report() if acceleration is not None else None
     each = {"ss": _structure_tokens(pipeline), "slat": _latent_tokens(result)}
@@ -67,21 +69,28 @@ def counted_work(pipeline: Any, result: Any, counts: Mapping[str, int], accelera
         done = report.stages.get(stage) if report is not None else None
         reported = done is not None and done.runs > 0
         evaluations = done.evaluations if reported else counts[f"nfe_{short}"]
-        tokens = done.tokens_computed if reported else 0
         work[f"nfe_{short}"] = evaluations
-        work[f"tokens_{short}"] = float(tokens) if tokens else evaluations * each[short]
-    return work | _operations(pipeline, result, report)
+        work[f"tokens_{short}"] = float(done.tokens_computed) if reported else evaluations * each[short]
+    by_stage = _untouched(pipeline, result) if report is None else _reported(report)
+    by_part = {f"tflop_{short}": by_stage.get(stage, math.nan) for short, stage in STAGE_NAMES.items()}
+    return work | {"tflop": sum(by_stage.values()) if by_stage else math.nan, **by_part}
 
 
-def _operations(pipeline: Any, result: Any, report: Any) -> dict[str, float]:
-    from fastsam3d.evaluation.flops import run_flops
+def _reported(report: Any) -> dict[str, float]:
+    """TFLOP by stage of a run under acceleration; empty where its host does not know the networks."""
+    return {name: part.computed / TERA for name, part in report.network_flops.items()}
+
+
+def _untouched(pipeline: Any, result: Any) -> dict[str, float]:
+    """TFLOP by stage of a run of the untouched pipeline, by the formulas of a report; empty where sizes are unknown."""
+    from fastsam3d.evaluation.flops import DECODERS, planned_flops
 
     structure = getattr(result, "structure", None)
     if structure is None or not hasattr(pipeline, "config"):
-        return dict.fromkeys(COUNTED, math.nan)
-    operations = run_flops(pipeline, structure.coords, report)
-    by_stage = {f"tflop_{short}": operations.stages[stage] for short, stage in STAGE_NAMES.items()}
-    return {"tflop": operations.total, **by_stage}
+        return {}
+    formats = [name for name, stage in DECODERS.items() if stage in result.stage_seconds]
+    layout = getattr(result, "has_layout", True)
+    return dict(planned_flops(pipeline, structure.coords, formats=formats, layout=layout).stages)
 
 
 def _structure_tokens(pipeline: Any) -> float:

@@ -1,25 +1,23 @@
-"""Floating-point operations of whole reconstructions, stage by stage."""
+"""Floating-point operations of reconstructions that nobody watched: untouched ones, and other sizes of planned ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from fastsam3d.evaluation.flops_plan import passes_of
 from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.flops import ModelFlops, VoxelCounts
 from fastsam3d.models.flow_matching import TIME_SCALE, time_grid
-from fastsam3d.savings import Passes, sampling_flops
-from fastsam3d.techniques.base import SPARSE_STRUCTURE, STAGES, STRUCTURED_LATENT
-
-if TYPE_CHECKING:
-    from fastsam3d.report import Report
+from fastsam3d.operations import object_flops
+from fastsam3d.passes import Passes
+from fastsam3d.techniques.base import SPARSE_STRUCTURE, STAGES
 
 TERA = 1e12
-EXACT_GROUP = "exact."
+DECODERS = {"mesh": "mesh_decode", "gaussian": "gaussian_decode"}
+"""Formats and the stages whose networks decode them."""
 
 
 @dataclass(frozen=True)
@@ -34,69 +32,49 @@ class RunFlops:
         return sum(self.stages.values())
 
 
-def run_flops(
+def planned_flops(
     model: Any,
     voxels: Tensor | float,
-    report: Report | None = None,
+    passes: Mapping[str, Passes] | None = None,
     *,
+    exact: Collection[str] = (),
+    steps: Mapping[str, float] | None = None,
     formats: Sequence[str] = ("mesh",),
     layout: bool = True,
 ) -> RunFlops:
     """TFLOP of one reconstruction, stage by stage. Costs microseconds.
 
+    What an accelerated run computed, its own report says: `acceleration.report().network_flops`. The formulas are the
+    same (`fastsam3d.operations`).
+
     Args:
         model: a native pipeline, or its `ModelConfig`.
-        voxels: what the structure stage found: `result.structure.coords` `[N, 4]` (its neighbours are then counted),
-            or their number (a typical surface is then assumed).
-        report: `acceleration.report()` of **this one run** (attach anew, or `reset_report()` before it). None: the
-            untouched pipeline at the model's own number of steps and guidance.
-        formats: what was decoded.
-        layout: false where the run was told to leave the layout out.
+        voxels: of the latent stage: `result.structure.coords` `[N, 4]` (its neighbours are then counted), or their
+            number (a typical surface is then assumed).
+        passes: by stage; None: those of the untouched pipeline at the model's own number of steps and guidance.
+        exact: names of the exact savings that are on.
+        steps: by stage, for which `time_tables` computes modulation; by default one a conditional pass.
+        formats: what is decoded.
+        layout: false where the run leaves the layout out.
 
     Returns:
         TFLOP (10^12, two a multiply-add) of condition embedders, both generators, and decoders; surface extraction,
         preprocessing, norms and activations are not counted.
 
     Example:
-        >>> with accelerate(pipeline, "balanced") as acceleration:                     # doctest: +SKIP
-        ...     result = pipeline.run(image, mask)
-        ...     tflop = run_flops(pipeline, result.structure.coords, acceleration.report()).total
+        >>> result = pipeline.run(image, mask)                                         # doctest: +SKIP
+        >>> tflop = planned_flops(pipeline, result.structure.coords).total             # doctest: +SKIP
     """
-    config = model if isinstance(model, ModelConfig) else model.config
-    costs = ModelFlops(config)
-    counts = VoxelCounts.of(voxels) if isinstance(voxels, Tensor) else VoxelCounts.shell(float(voxels))
-    exact: frozenset[str] = frozenset()
-    if report is not None:
-        names = (name for name in report.techniques if name.startswith(EXACT_GROUP))
-        exact = frozenset(name.removeprefix(EXACT_GROUP) for name in names)
-        counts = _scaled(counts, report.voxels_kept)
-    parts = {
-        SPARSE_STRUCTURE: costs.sparse_structure(layout),
-        STRUCTURED_LATENT: costs.structured_latent(counts),
-    }
-    sampled = {}
-    for stage in STAGES:
-        if report is None:
-            passes, runs = plain_passes(model, stage), 1
-        else:
-            passes, runs = passes_of(report, stage), report.stages[stage].runs
-        sampled[stage] = sampling_flops(parts[stage], passes, exact, runs)
-    stages = {
-        "ss_condition": sum(costs.embedding(SPARSE_STRUCTURE).values()),
-        SPARSE_STRUCTURE: sampled[SPARSE_STRUCTURE],
-        "ss_decode": costs.structure_decoder(),
-        "slat_condition": sum(costs.embedding(STRUCTURED_LATENT).values()),
-        STRUCTURED_LATENT: sampled[STRUCTURED_LATENT],
-    }
-    if "mesh" in formats:
-        stages["mesh_decode"] = costs.mesh_decoder(counts)
-    if "gaussian" in formats:
-        stages["gaussian_decode"] = costs.gaussian_decoder(counts)
-    return RunFlops({name: value / TERA for name, value in stages.items()})
+    costs = ModelFlops(model if isinstance(model, ModelConfig) else model.config)
+    counts = costs.counts(voxels) if isinstance(voxels, Tensor) else VoxelCounts.shell(float(voxels))
+    own = passes or {stage: plain_passes(model, stage) for stage in STAGES}
+    every = object_flops(costs, counts, own, exact, steps, layout)
+    left_out = {stage for name, stage in DECODERS.items() if name not in formats}
+    return RunFlops({name: value / TERA for name, value in every.items() if name not in left_out})
 
 
 def plain_passes(model: Any, stage: str) -> Passes:
-    """Passes of an untouched run: one a step, two where guidance is on. `model` as in `run_flops`."""
+    """Passes of an untouched run: one a step, two where guidance is on. `model` as in `planned_flops`."""
     if isinstance(model, ModelConfig):
         sampler = model.ss_sampler if stage == SPARSE_STRUCTURE else model.slat_sampler
         times = time_grid(sampler.inference_steps, sampler.rescale_t)[:-1]
@@ -106,7 +84,3 @@ def plain_passes(model: Any, stage: str) -> Passes:
     generator = model.models["ss_generator" if stage == SPARSE_STRUCTURE else "slat_generator"]
     times = generator.times()[:-1]
     return Passes.full(len(times), sum(generator.reverse_fn.is_guided(time) for time in times))
-
-
-def _scaled(counts: VoxelCounts, share: float) -> VoxelCounts:
-    return VoxelCounts(counts.voxels * share, counts.cells * share, counts.neighbours, counts.window)

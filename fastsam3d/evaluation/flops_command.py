@@ -12,14 +12,12 @@ from fastsam3d.cli.options import parse_options
 from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.config_files import preset_names
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.flops import run_flops
-from fastsam3d.evaluation.flops_counting import ShallowCounter
+from fastsam3d.evaluation.flops import DECODERS, planned_flops
 from fastsam3d.evaluation.flops_options import FlopsOptions
 from fastsam3d.evaluation.flops_plan import Plan, Planner
 from fastsam3d.models.config import ModelConfig
-from fastsam3d.models.flops import SHELL_NEIGHBOURS, SHELL_VOXELS_A_CELL, VoxelCounts
-from fastsam3d.techniques.base import SPARSE_STRUCTURE, STRUCTURED_LATENT, AccelerationWarning
-from fastsam3d.techniques.exact import ExactConfig
+from fastsam3d.models.flops import SHELL_NEIGHBOURS, SHELL_VOXELS_A_CELL, ModelFlops, VoxelCounts
+from fastsam3d.techniques.base import SPARSE_STRUCTURE, STAGES, STRUCTURED_LATENT, AccelerationWarning
 
 COMMAND = "python -m fastsam3d flops"
 TERA = 1e12
@@ -57,7 +55,7 @@ def count_presets(options: FlopsOptions) -> dict[str, Any]:
     config = model_config(options.model)
     names = preset_names() if ALL in options.acceleration else options.acceleration
     presets = [load_preset(name) for name in names]
-    counter, planner = _Counter(config, options.voxels), Planner(config)
+    planner, costs = Planner(config), ModelFlops(config)
     rows = []
     for preset in presets:
         try:
@@ -68,83 +66,44 @@ def count_presets(options: FlopsOptions) -> dict[str, Any]:
             if ALL not in options.acceleration:
                 raise
             continue  # one of many that the small model cannot show
-        rows.append({"acceleration": preset.name} | counter.row(preset, plan))
-    plain = load_preset("off")["exact"]
-    first, second = (counter.sampling(plain, stage, options.voxels) for stage in (SPARSE_STRUCTURE, STRUCTURED_LATENT))
+        rows.append({"acceleration": preset.name} | _row(config, preset, plan, options.voxels))
+    one = {stage: costs.sampling(stage, VoxelCounts.shell(options.voxels)).total / TERA for stage in STAGES}
     return {
         "meta": {
             "model": options.model,
             "voxels": options.voxels,
             "tokens": round(options.voxels / SHELL_VOXELS_A_CELL),
-            "untouched_tflop": run_flops(config, options.voxels, formats=("mesh", "gaussian")).total,
+            "untouched_tflop": planned_flops(config, options.voxels, formats=tuple(DECODERS)).total,
             "notes": _notes(config),
         },
-        "evaluation_tflop": {
-            SPARSE_STRUCTURE: first.later[0] / TERA,
-            STRUCTURED_LATENT: second.later[0] / TERA,
-        },
+        "evaluation_tflop": one,
         "rows": rows,
     }
 
 
-class _Counter:
-    """Counted networks of one model, each counted once."""
-
-    def __init__(self, config: ModelConfig, voxels: int) -> None:
-        self._config, self._voxels = config, voxels
-        self._networks: dict[Any, ShallowCounter] = {}
-        self._counted: dict[Any, Any] = {}
-
-    def sampling(self, exact: ExactConfig, stage: str, voxels: float) -> Any:
-        counts = None if stage == SPARSE_STRUCTURE else VoxelCounts.shell(voxels)
-        return self._once((exact, stage, counts), lambda: self._network(exact).sampling(stage, counts))
-
-    def row(self, preset: AccelerationConfig, plan: Plan) -> dict[str, Any]:
-        exact, voxels = preset["exact"], self._voxels * plan.voxels_kept
-        network, counts = self._network(exact), VoxelCounts.shell(voxels)
-        stages = {
-            "ss_condition": self._once("ss", lambda: network.embedding(SPARSE_STRUCTURE)),
-            SPARSE_STRUCTURE: self.sampling(exact, SPARSE_STRUCTURE, voxels).run(plan.passes[SPARSE_STRUCTURE]),
-            "ss_decode": self._once("decoder", network.structure_decoder),
-            "slat_condition": self._once("slat", lambda: network.embedding(STRUCTURED_LATENT)),
-            STRUCTURED_LATENT: self.sampling(exact, STRUCTURED_LATENT, voxels).run(plan.passes[STRUCTURED_LATENT]),
-            "mesh_decode": self._once(("mesh", voxels), lambda: network.decoder("slat_decoder_mesh", counts)),
-            "gaussian_decode": self._once(("gs", voxels), lambda: network.decoder("slat_decoder_gs", counts)),
-        }
-        tflop = {name: value / TERA for name, value in stages.items()}
-        latent = plan.passes[STRUCTURED_LATENT]
-        passes = latent.conditional + latent.unconditional
-        return {
-            "evaluations": {stage: int(p.conditional + p.unconditional) for stage, p in plan.passes.items()},
-            "layout_passes": plan.layout_passes,
-            "tokens_kept": (latent.conditional_tokens + latent.unconditional_tokens) / passes if passes else 1.0,
-            "voxels_kept": plan.voxels_kept,
-            "tflop": tflop,
-            "total_tflop": sum(tflop.values()),
-        }
-
-    def _network(self, exact: ExactConfig) -> ShallowCounter:
-        if exact not in self._networks:
-            self._networks[exact] = ShallowCounter(self._config, exact)
-        return self._networks[exact]
-
-    def _once(self, key: Any, count: Any) -> Any:
-        if key not in self._counted:
-            self._counted[key] = count()
-        return self._counted[key]
+def _row(config: ModelConfig, preset: AccelerationConfig, plan: Plan, voxels: float) -> dict[str, Any]:
+    exact = [name for name, on in vars(preset["exact"]).items() if on]
+    left = voxels * plan.voxels_kept
+    flops = planned_flops(config, left, plan.passes, exact=exact, steps=plan.steps, formats=tuple(DECODERS))
+    return {
+        "evaluations": plan.evaluations,
+        "layout_passes": plan.layout_passes,
+        "tokens_kept": plan.tokens_kept,
+        "voxels_kept": plan.voxels_kept,
+        "tflop": dict(flops.stages),
+        "total_tflop": flops.total,
+    }
 
 
 def _notes(config: ModelConfig) -> list[str]:
     cells, voxels, children, grandchildren = SHELL_NEIGHBOURS
     return [
-        "Matrix products of the networks themselves, counted by PyTorch on the meta device, two operations a "
-        "multiply-add; a network is counted with one and with two blocks, and its depth follows.",
-        f"By formula: sparse convolutions, {voxels:g} occupied neighbours of 27 at voxels, {cells:g} at cells, "
+        "Matrix products of the networks from their sizes, two operations a multiply-add, as reports count them.",
+        f"Sparse convolutions: {voxels:g} occupied neighbours of 27 at voxels, {cells:g} at cells, "
         f"{children:g} and {grandchildren:g} at their children, {SHELL_VOXELS_A_CELL:g} voxels a cell (surfaces).",
         "Evaluations, tokens and voxels that a preset keeps are those of its own policies on a run of the shipped "
         f"small model at {config.ss_sampler.inference_steps} and {config.slat_sampler.inference_steps} steps; where a "
-        "policy decides by what it sees, another object differs a little. One object, so nothing is shared; "
-        "passes of the layout's four tokens alone are left out.",
+        "policy decides by what it sees, another object differs a little. One object, so nothing is shared.",
     ]
 
 

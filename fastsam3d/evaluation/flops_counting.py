@@ -23,9 +23,9 @@ from fastsam3d.models.config import ModelConfig
 from fastsam3d.models.flops import ModelFlops, VoxelCounts
 from fastsam3d.models.sparse_convolution import SubMConvolution
 from fastsam3d.models.sparse_tensor import Pooling, SparseIndex, Windows
+from fastsam3d.passes import Passes
 from fastsam3d.patching import Patches
 from fastsam3d.pipeline.pipeline import Pipeline
-from fastsam3d.savings import Passes
 from fastsam3d.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.techniques.base import SPARSE_STRUCTURE, STRUCTURED_LATENT
 from fastsam3d.techniques.exact import ExactConfig, SharedPrefix, condition_caches

@@ -14,26 +14,29 @@ from typing import Any
 
 from fastsam3d.config import AccelerationConfig, load_preset
 from fastsam3d.models.config import ModelConfig
+from fastsam3d.passes import LAYOUT, Passes
 from fastsam3d.patching import temporarily
-from fastsam3d.report import Report
-from fastsam3d.savings import Passes
-from fastsam3d.techniques.base import SPARSE_STRUCTURE, STAGES
+from fastsam3d.techniques.base import SPARSE_STRUCTURE, STAGES, STRUCTURED_LATENT
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Passes of each stage and the share of voxels that is left."""
+    """What a preset computes of one run.
+
+    Attributes:
+        passes: of the networks by stage, and under "layout" those of the layout alone, if any.
+        steps, evaluations: by stage, and the evaluations that ran in full.
+        tokens_kept: share of the latent stage's tokens that ran.
+        voxels_kept: share of the voxels that is left.
+        layout_passes: how many passes the layout made alone.
+    """
 
     passes: dict[str, Passes]
+    steps: dict[str, int]
+    evaluations: dict[str, int]
+    tokens_kept: float
     voxels_kept: float
     layout_passes: int
-
-
-def passes_of(report: Report, stage: str) -> Passes:
-    """Passes of a stage that a report counted; those over part of the tokens with their share."""
-    done = report.stages[stage]
-    share, conditional, unconditional = done.tokens_kept, done.conditional_computed, done.unconditional_computed
-    return Passes(conditional, unconditional, share * conditional, share * unconditional)
 
 
 class Planner:
@@ -65,8 +68,15 @@ class Planner:
         with _steps_of(self._model, pipeline), accelerate(pipeline, preset) as handle:
             pipeline.run(view.image, view.mask, seed=0, pointmap=view.pointmap, formats=())
             report = handle.report()
-        layout = report.stages[SPARSE_STRUCTURE].layout_evaluations
-        return Plan({stage: passes_of(report, stage) for stage in STAGES}, report.voxels_kept, layout)
+        stages = {stage: report.stages[stage] for stage in STAGES}
+        return Plan(
+            {name: report.passes[name] for name in (*STAGES, LAYOUT) if name in report.passes},
+            {stage: done.conditional_computed + done.conditional_forecast for stage, done in stages.items()},
+            {stage: done.evaluations for stage, done in stages.items()},
+            stages[STRUCTURED_LATENT].tokens_kept,
+            report.voxels_kept,
+            stages[SPARSE_STRUCTURE].layout_evaluations,
+        )
 
     def _stand_in(self) -> tuple[Any, Any]:
         if self._pipeline is None:

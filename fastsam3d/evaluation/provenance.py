@@ -13,7 +13,7 @@ from fastsam3d.evaluation.records import CODE, Record
 NOT_MEASURED = ("app", "cli", "training")
 """Parts of the package that no measured run goes through."""
 MEASURING = (
-    *("counting", "flops", "flops_plan", "methods", "metrics", "optional", "outcome", "pose_metrics", "records"),
+    *("counting", "flops", "methods", "metrics", "optional", "outcome", "pose_metrics", "records"),
     *("reference", "runs", "scene_runs", "signed_distance", "visual", "voxelize"),
 )
 """Modules of the evaluation that make records: what `runs` and `scene_runs` import, which a test compares."""

@@ -172,7 +172,7 @@ class Host(ABC):
         return []
 
     def costs(self) -> Any | None:
-        """FLOP of the pipeline's networks (`fastsam3d.ledger.Costs`); None where they are not known."""
+        """FLOP of the pipeline's networks (`fastsam3d.operations.Costs`); None where they are not known."""
         return None
 
     # What follows has a meaning for some pipelines only; the default is that there is nothing to attach.

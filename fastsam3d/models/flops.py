@@ -1,14 +1,14 @@
 """Floating-point operations of every network, from its sizes alone: matrix products, two a multiply-add.
 
-Arithmetic only, so that a report can use it at no cost. `fastsam3d.evaluation.flops` counts the networks themselves on
-the meta device; a test holds the two against each other. As in the architecture fact sheet (section 11), sparse
-convolutions count the pairs of occupied voxels, whichever way they are computed, and normalisations, activations and
-surface extraction are left out.
+Arithmetic only, so that a report can use it at no cost; tests hold it against counts of the networks themselves. As in
+the architecture fact sheet (section 11), sparse convolutions count the pairs of occupied voxels, whichever way they are
+computed, and normalisations, activations and surface extraction are left out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ SHELL_NEIGHBOURS = (14.0, 12.0, 19.0, 22.8)
 SHELL_VOXELS_A_CELL = 4.0
 SHELL_WINDOW = 90.0
 """Voxels in the attention window of a voxel, on average over voxels (section 8)."""
-TAPS = 27
+TAPS, POSE_TOKENS = 27, 4
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class VoxelCounts:
     """What the cost of sparse networks depends on.
 
     Attributes:
-        voxels: voxels of the latent stage.
-        cells: transformer tokens, the 2 x 2 x 2 cells that hold them.
+        voxels, cells: of the latent stage, and the 2 x 2 x 2 cells that hold them, its transformer tokens.
         neighbours: mean occupied taps of a 3 x 3 x 3 convolution at cells, voxels, children, grandchildren.
         window: mean number of voxels that a voxel of the decoders attends to.
     """
@@ -47,19 +46,21 @@ class VoxelCounts:
         return cls(voxels, voxels / SHELL_VOXELS_A_CELL)
 
     @classmethod
-    def of(cls, coords: Tensor, window: int = 8) -> VoxelCounts:
-        """Counted on real voxels `[N, 4]` (batch, x, y, z).
+    def of(cls, voxels: Tensor | SparseIndex, window: int = 8) -> VoxelCounts:
+        """Counted on real voxels `[N, 4]` (batch, x, y, z), or on an index of them, whose tables are used.
 
         Taps of children follow without building them: along each axis a child meets its own voxel with two of three
         taps and one neighbour with the third.
         """
-        index = SparseIndex(coords)
-        occupied = (index.neighbours() < len(coords)).double().mean(0).reshape(3, 3, 3)
+        index = SparseIndex(voxels) if isinstance(voxels, Tensor) else voxels
+        coords = index.coords
+        if not len(coords):
+            return cls(0, 0)
+        occupied = ((index.neighbours() < len(coords)).sum(0).double() / len(coords)).reshape(3, 3, 3)
         axis = torch.tensor([0.5, 2.0, 0.5], dtype=torch.float64, device=coords.device)
         grandchild = torch.tensor([0.25, 2.5, 0.25], dtype=torch.float64, device=coords.device)
         coarse = index.pooling().index
-        cells = (coarse.neighbours() < len(coarse)).double().sum(1).mean()
-        seen = [_window_mean(coords, window, shift) for shift in (0, window // 2)]
+        cells = (coarse.neighbours() < len(coarse)).sum() / len(coarse)
         return cls(
             len(coords),
             len(coarse),
@@ -69,15 +70,15 @@ class VoxelCounts:
                 float(torch.einsum("xyz,x,y,z", occupied, axis, axis, axis)),
                 float(torch.einsum("xyz,x,y,z", occupied, grandchild, grandchild, grandchild)),
             ),
-            sum(seen) / 2,
+            sum(_window_mean(coords, window, shift) for shift in (0, window // 2)) / 2,
         )
 
 
 def _window_mean(coords: Tensor, window: int, shift: int) -> float:
-    cells = coords.long().clone()
-    cells[:, 1:] = (cells[:, 1:] + shift) // window
-    counts = torch.unique(cells, dim=0, return_counts=True)[1].double()
-    return float((counts**2).sum() / counts.sum())
+    batch, x, y, z = torch.cat([coords[:, :1], (coords[:, 1:] + shift) // window], 1).long().unbind(1)
+    side = int(coords[:, 1:].max() + shift) // window + 1
+    counts = torch.bincount(((batch * side + x) * side + y) * side + z).double()
+    return float((counts**2).sum() / len(coords))
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class EvaluationFlops:
         cross: cross-attention with its query and output projections; grows likewise.
         condition: projection of the condition to keys and values, equal in all passes of a run.
         rest: layers before and after the blocks, and modulation.
-        modulation: the part of `rest` that depends on time only.
+        modulation: the part of `rest` that depends on time only, the embedding of the time left out.
+        table_step: of one step in tables of the modulation, each of which embeds the time for itself.
         prefix_tokens, prefix_rest: the part of `tokens` and of `rest` that no condition has reached yet.
     """
 
@@ -98,6 +100,7 @@ class EvaluationFlops:
     condition: float
     rest: float
     modulation: float
+    table_step: float
     prefix_tokens: float
     prefix_rest: float
 
@@ -132,21 +135,31 @@ class ModelFlops:
         config = self._embedder(stage)
         return _dino(config.image if kind == "image" else config.mask)
 
-    def sparse_structure(self, layout: bool = True) -> EvaluationFlops:
-        """One pass of the first stage's network; without `layout` the pose stream is not evaluated."""
-        config = self.config.ss_generator
-        width, context = config.model_channels, self.condition_tokens("sparse_structure")
-        shape, pose = config.latent_resolution**3, 4 if layout else 0
-        tokens, cross, condition = _block(width, config.mlp_ratio, context, config.cond_channels, shape, shape)
-        prefix = _self_attention(width, shape, shape)
-        if layout:
-            more = _block(width, config.mlp_ratio, context, config.cond_channels, pose, pose + shape)
+    def sparse_structure(self, layout: bool = True, shape_tokens: int | None = None) -> EvaluationFlops:
+        """One pass of the first stage's network, for all or some shape tokens alone, with or without the pose."""
+        shape = self.config.ss_generator.latent_resolution**3 if shape_tokens is None else shape_tokens
+        streams = [(shape, shape), *([(POSE_TOKENS, POSE_TOKENS + shape)] if layout else [])]
+        return self._streams(streams, layout)
+
+    def layout_alone(self) -> EvaluationFlops:
+        """One pass of the layout tokens through the first stage's network, the shape's keys and values kept."""
+        # The projections before and after the blocks run for all tokens.
+        return self._streams([(POSE_TOKENS, POSE_TOKENS + self.config.ss_generator.latent_resolution**3)], True)
+
+    def _streams(self, streams: Sequence[tuple[float, float]], layout: bool) -> EvaluationFlops:
+        """A pass of streams of (tokens, keys) through the blocks."""
+        config, context = self.config.ss_generator, self.condition_tokens("sparse_structure")
+        width, blocks = config.model_channels, config.num_blocks
+        tokens = cross = condition = prefix = 0.0
+        for count, keys in streams:
+            more = _block(width, config.mlp_ratio, context, config.cond_channels, count, keys)
             tokens, cross, condition = tokens + more[0], cross + more[1], condition + more[2]
-            prefix += _self_attention(width, pose, pose + shape)
-        ends = 4 * width * (shape * config.shape_channels + (6 + 3 + 3 + 1 if layout else 0))
-        blocks, modulation = config.num_blocks, config.num_blocks * 12 * width**2
-        rest = ends + modulation + 2 * _time_embedding(width)
-        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, modulation, prefix, 0.0)
+            prefix += _self_attention(width, count, keys)
+        ends = 4 * width * (config.latent_resolution**3 * config.shape_channels + (6 + 3 + 3 + 1 if layout else 0))
+        modulation = blocks * 12 * width**2
+        embedding = 2 * _time_embedding(width)
+        rest, table = ends + modulation + embedding, modulation + blocks * embedding
+        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, modulation, table, prefix, 0)
 
     def structured_latent(self, counts: VoxelCounts) -> EvaluationFlops:
         """One pass of the second stage's network on voxels."""
@@ -154,16 +167,17 @@ class ModelFlops:
         width, context, cells = config.model_channels, self.condition_tokens("structured_latent"), counts.cells
         tokens, cross, condition = _block(width, config.mlp_ratio, context, config.cond_channels, cells, cells)
         before, after, levels = self._levels(counts)
-        blocks, prefix = config.num_blocks, _self_attention(width, cells, cells)
+        blocks, prefix, embedding = config.num_blocks, _self_attention(width, cells, cells), _time_embedding(width)
         modulation = blocks * 12 * width**2 + levels
-        ends = 4 * counts.voxels * config.channels * config.io_channels[0]
-        rest = before + after + ends + modulation + _time_embedding(width)
-        return EvaluationFlops(blocks * tokens, blocks * cross, blocks * condition, rest, modulation, prefix, before)
+        table = modulation + (blocks + 2 * config.num_io_res_blocks) * embedding
+        rest = before + after + modulation + embedding + 4 * counts.voxels * config.channels * config.io_channels[0]
+        tokens, cross, condition = blocks * tokens, blocks * cross, blocks * condition
+        return EvaluationFlops(tokens, cross, condition, rest, modulation, table, prefix, before)
 
     def structure_decoder(self) -> float:
         """The sparse-structure decoder."""
-        config, generator = self.config.ss_decoder, self.config.ss_generator
-        channels, side = config.channels, generator.latent_resolution * config.patch
+        config = self.config.ss_decoder
+        channels, side = config.channels, self.config.ss_generator.latent_resolution * config.patch
         total = _dense_convolution(side, config.latent_channels, channels[0])
         total += 2 * config.num_middle_blocks * _dense_convolution(side, channels[0], channels[0])
         for level, width in enumerate(channels):
@@ -194,15 +208,21 @@ class ModelFlops:
         head = 2 * counts.voxels * config.model_channels * 14 * config.gaussians
         return _trunk(config.latent_channels, config.model_channels, config.num_blocks, counts) + head
 
-    def sampling(self, stage: str, voxels: float, cells: float, layout: bool = True) -> EvaluationFlops:
-        """One pass of a stage's network; voxels and cells as on a typical surface where they matter."""
-        if stage == "sparse_structure":
-            return self.sparse_structure(layout)
-        return self.structured_latent(VoxelCounts(voxels, cells))
+    def counts(self, voxels: Tensor | SparseIndex) -> VoxelCounts:
+        """Sizes of the second stage and of the decoders."""
+        return VoxelCounts.of(voxels, self.config.slat_decoder_mesh.window)
 
-    def others(self, voxels: float, cells: float) -> dict[str, float]:
-        """Every network that is not sampled, by the name of its stage."""
-        counts = VoxelCounts(voxels, cells)
+    def sampling(
+        self, stage: str, counts: VoxelCounts | None = None, layout: bool = True, shape_tokens: int | None = None
+    ) -> EvaluationFlops:
+        """One pass of a stage's network, see `sparse_structure` and `structured_latent`."""
+        if stage == "sparse_structure":
+            return self.sparse_structure(layout, shape_tokens)
+        return self.structured_latent(counts or VoxelCounts(0, 0))
+
+    def others(self, counts: VoxelCounts | None) -> dict[str, float]:
+        """Every network that is not sampled, by the name of its stage; no voxels without `counts`."""
+        counts = counts or VoxelCounts(0, 0)
         return {
             "ss_condition": sum(self.embedding("sparse_structure").values()),
             "ss_decode": self.structure_decoder(),
@@ -212,8 +232,8 @@ class ModelFlops:
         }
 
     def _embedder(self, stage: str) -> ConditionEmbedderConfig:
-        first = stage == "sparse_structure"
-        return self.config.ss_condition_embedder if first else self.config.slat_condition_embedder
+        config = self.config
+        return config.ss_condition_embedder if stage == "sparse_structure" else config.slat_condition_embedder
 
     def _levels(self, counts: VoxelCounts) -> tuple[float, float, float]:
         """Convolutional levels before and after the transformer, and their modulation. One change of resolution."""

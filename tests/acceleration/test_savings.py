@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from fastsam3d.acceleration import accelerate
-from fastsam3d.ledger import Ledger
 from fastsam3d.models.flops import EvaluationFlops, ModelFlops
+from fastsam3d.operations import Operations, extra_flops, sampling_flops, saved_by_switch
+from fastsam3d.passes import Passes, RunPasses
 from fastsam3d.report import Report, savings_lines
-from fastsam3d.savings import Passes, sampling_flops, saved_by_switch
 from fastsam3d.techniques.base import Trajectory
 
 PARTS = EvaluationFlops(
-    tokens=100, cross=10, condition=20, rest=7, modulation=1, prefix_tokens=4, prefix_rest=2
+    tokens=100, cross=10, condition=20, rest=7, modulation=1, table_step=3, prefix_tokens=4, prefix_rest=2
 )
 
 
@@ -28,52 +28,73 @@ def test_a_run_by_hand():
     # Without the shortcut both branches project once.
     assert sampling_flops(PARTS, passes, ["condition_cache"]) == 8 * 137 - 6 * 20
     assert sampling_flops(PARTS, passes, ["shared_prefix"]) == 8 * 137 - 3 * (4 + 2)
-    assert sampling_flops(PARTS, passes, ["time_tables"], steps=9) == 8 * 137 - 8 * 1 + 9 * 1
-    half = Passes(5, 3, 2.5, 1.5)
+    # A step of a table costs more, because it embeds the time as well.
+    assert sampling_flops(PARTS, passes, ["time_tables"], steps=9) == 8 * 137 - 8 * 1 + 9 * 3
+    half = Passes.full(5, 3, tokens=0.5)
     assert sampling_flops(PARTS, half) == 4 * (100 + 10) + 8 * 27
     saved = saved_by_switch(PARTS, passes, ["condition_cache", "zero_condition"])
     assert saved == {"zero_condition": 3 * 30, "condition_cache": 4 * 20}
 
 
-def test_merging_ends_with_its_object():
-    class Costs:
-        def sampling(self, stage, voxels, cells, layout):
-            return PARTS
+def test_evaluations_that_ran_in_part_by_hand():
+    both = ("conditional", "unconditional")
+    # Stacks of four blocks of which the first ran: ends of the network whole, a quarter of everything inside.
+    quarter = Passes.evaluation(both, dict.fromkeys(both, 0.25))
+    assert sampling_flops(PARTS, quarter) == 2 * (7 - 1) + 2 * (100 + 10 + 20 + 1) / 4
+    # The first block serves both branches, in full and not by a quarter.
+    assert sampling_flops(PARTS, quarter) - sampling_flops(PARTS, quarter, ["shared_prefix"]) == 4 + 2
+    # No block of the conditional pass ran: only the layers before the blocks serve both.
+    one_sided = Passes.evaluation(both, {"conditional": 0.0})
+    assert sampling_flops(PARTS, one_sided) - sampling_flops(PARTS, one_sided, ["shared_prefix"]) == 2
+    # What is kept for a run was computed by its whole passes.
+    every = ["zero_condition", "condition_cache", "shared_prefix", "time_tables"]
+    assert extra_flops(PARTS, Passes.full(1, 1), every) == 2 * (100 + 7 - 1) + 10 - (4 + 2)
+    assert Passes.evaluation(both, {}, 0.5) * 3 == Passes.full(3, 3, tokens=0.5)
+    assert Passes.evaluation(("conditional",), {}) + Passes.full(1, 2) == Passes(2, 2, 2, 2, 2, 2, 2, 2)
 
-        def others(self, voxels, cells):
-            return {"mesh_decode": voxels}
+
+class Voxels:
+    """Costs of a pipeline by the number of its voxels."""
+
+    def counts(self, voxels):
+        return len(voxels)
+
+    def sampling(self, stage, counts=None, layout=True, shape_tokens=None):
+        return PARTS
+
+    def layout_alone(self):
+        return PARTS
+
+    def others(self, counts):
+        return {"mesh_decode": float(counts or 0), "ss_condition": 100.0}
+
+
+def test_merging_ends_with_its_object():
 
     report = Report("none")
-    ledger = Ledger(report, Costs(), [])
+    operations = Operations(report, Voxels(), [])
     coords = torch.zeros(10, 4)
     run = Trajectory("structured_latent", (0.0, 1.0), (False,), coords=coords)
-    ledger.merged(40, 10)
+    operations.merged(torch.zeros(40, 4), coords)
     for _ in range(2):  # the second object is one that no technique was asked about
-        ledger.sampled("structured_latent", run, Passes.full(1, 0), Passes.full(1, 0))
-        ledger.finished({"mesh_decode": 1.0})
+        operations.sampled("structured_latent", run, Passes.full(1, 0), RunPasses(Passes.full(1, 0)))
+        operations.finished({"mesh_decode": 1.0})
     assert report.network_flops["mesh_decode"].plain == 40 + 10
     assert report.network_flops["mesh_decode"].computed == 10 + 10
 
 
 def test_what_a_batch_spares_is_shared_out_and_what_a_failure_spared_is_not():
-    class Costs:
-        def sampling(self, stage, voxels, cells, layout):
-            return PARTS
-
-        def others(self, voxels, cells):
-            return {"ss_condition": 100.0}
-
     report = Report("none")
-    ledger = Ledger(report, Costs(), [])
+    operations = Operations(report, Voxels(), [])
     for _ in range(3):  # four objects of one picture, encoded once for all of them before the first is finished
-        ledger.reused("ss_condition", 60.0)
+        operations.reused("ss_condition", 60.0)
     for _ in range(4):
-        ledger.finished({"ss_condition": 1.0})
+        operations.finished({"ss_condition": 1.0})
     assert report.exact_flops == {"shared_features": 180.0}
     assert report.network_flops["ss_condition"].computed == 400.0 - 180.0
-    ledger.reused("ss_condition", 60.0)
-    ledger.broke_off()
-    ledger.finished({"ss_condition": 1.0})
+    operations.reused("ss_condition", 60.0)
+    operations.broke_off()
+    operations.finished({"ss_condition": 1.0})
     assert report.exact_flops == {"shared_features": 180.0}
 
 

@@ -38,8 +38,10 @@ def test_a_reused_stack_is_forecast_and_what_ran_of_it_is_booked():
     assert (report.unconditional_computed, report.unconditional_forecast) == (2, 0)
     passes = booked[0]
     # Three conditional passes went through the network's ends; one through all blocks, two through a quarter.
-    assert (passes.conditional, passes.conditional_tokens) == (3, 1.5)
-    assert (passes.unconditional, passes.unconditional_tokens) == (2, 2)
+    assert (passes.whole.conditional, passes.whole.conditional_tokens) == (3, 1.5)
+    assert (passes.whole.unconditional, passes.whole.unconditional_tokens) == (2, 2)
+    # Eight tokens in each pass; a quarter of them where a quarter of the blocks ran.
+    assert (report.tokens_computed, report.tokens_possible) == (8 * 3.5, 8 * 5)
 
 
 def test_the_layout_alone_is_booked_by_its_tokens():
@@ -61,8 +63,9 @@ def test_the_layout_alone_is_booked_by_its_tokens():
     report = session.report
     assert (report.evaluations, report.forecast, report.layout_evaluations) == (2, 3, 3)
     passes = booked[0]
-    assert (passes.conditional, passes.conditional_tokens) == (1, 1 + 2 * 0.25)  # two of eight tokens, twice
-    assert (passes.unconditional, passes.unconditional_tokens) == (1, 1 + 0.25)
+    assert (passes.whole.conditional, passes.whole.unconditional) == (1, 1)
+    assert (passes.layout.conditional, passes.layout.unconditional, passes.layout.shared) == (2, 1, 1)
+    assert report.tokens_computed == report.tokens_possible == 2 * 8 + 3 * 2  # the layout has two of eight tokens
 
 
 def test_a_subset_is_counted_by_its_tokens():
@@ -74,7 +77,9 @@ def test_a_subset_is_counted_by_its_tokens():
     session.velocity(X, 0.0, lambda x, tokens=None, *, subset: GuidedVelocity(dict(x)))
     session.finish()
     assert session.report.tokens_kept == 5 / 8  # three shape tokens and both of the layout
-    assert (booked[0].conditional, booked[0].conditional_tokens) == (1, 5 / 8)
+    assert booked[0].whole.conditional == 0
+    assert (booked[0].subsets.conditional, booked[0].subsets.conditional_tokens) == (1, 5 / 8)
+    assert [(subset.tolist(), alone.conditional) for subset, alone in booked[0].alone] == [([0, 2, 4], 1)]
 
 
 def test_fewer_steps_are_never_more_than_the_pipelines_own():
