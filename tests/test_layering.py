@@ -20,6 +20,7 @@ MATHS = ("forecast", "spectral", "lattice", "tensor_versions")
 BASICS = ("errors", "config_files")
 JOINT = (
     "acceleration", "attachment", "session", "batching", "stacking", "config", "ledger", "report", "magcache_curves",
+    "peak_memory",
 )  # fmt: skip
 """What brings hosts and techniques together."""
 ACCELERATION = (*JOINT, "hosts", "techniques", "sites", "patching", "savings", *MATHS)
