@@ -173,7 +173,7 @@ def test_removal_waits_for_a_run_in_another_thread(pipeline, picture):
 
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(pipeline.run, *picture, seed=1, progress=wait)
-        assert running.wait(60)
+        assert running.wait(600)
         acceleration.remove()
         removed.set()
         assert same(result.result(), expected)
