@@ -116,7 +116,7 @@ def test_page_in_a_browser(glb: bytes, tmp_path: Path) -> None:
         view.mouse.move(200, 200, steps=4)
         view.mouse.up()
         view.mouse.wheel(0, -300)
-        view.wait_for_timeout(100)
+        view.wait_for_function("viewer.view().zoom > 1.3")
         after = view.evaluate("viewer.view()")
         view.dblclick("#canvas")
         reset = view.evaluate("viewer.view()")
