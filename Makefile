@@ -7,10 +7,15 @@ EXTRAS ?= bench,dev,demo,browser,simplify,texture
 PYTHON ?=
 # Address of a wheel index for PyTorch alone, e.g. that of its CPU builds, which are much smaller. Empty: the usual one.
 TORCH_INDEX ?=
+# Processes that the tests run in, each with one thread; "0" runs them in one process, where a debugger can be used.
+WORKERS ?= auto
 OUT ?= out/demo
 ARGS ?=
 
 BIN := $(VENV)/bin
+# The tests of one file stay in one process, because they share what is costly to load. More than four processes would
+# wait for the largest files.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-extras
 CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
@@ -30,6 +35,7 @@ help:
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter; TORCH_INDEX=ADDRESS the index that PyTorch comes from,"
 	@echo "for instance that of its CPU builds; ARGS='...' is passed on to the command."
+	@echo "WORKERS=0 runs the tests in one process, WORKERS=N in N at a time (at most 4)."
 
 install: $(STAMP)
 
@@ -67,10 +73,10 @@ app: $(FULL)
 	@$(BIN)/python gradio_demo.py $(ARGS)
 
 test: $(FULL)
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(FULL)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 lint: $(FULL)
 	@$(BIN)/python -m ruff check .

@@ -16,7 +16,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.hosts import find_host
 from fastsam3d.hosts.base import Host
 from fastsam3d.patching import Patches
-from fastsam3d.report import Report, StageReport, peak_memory
+from fastsam3d.report import Report, StageReport
 from fastsam3d.stacking import refuse_what_a_host_lacks
 from fastsam3d.techniques.base import STAGES, AccelerationWarning
 
@@ -56,12 +56,11 @@ class Acceleration:
     def report(self) -> Report:
         """What was done since the start or the last `reset_report`, as a copy."""
         report = copy.deepcopy(self._report)
-        report.peak_memory_bytes = peak_memory(self._host.device)
         report.notes += tuple(replay.note() for replay in self._attachment.replays)
         return report
 
     def reset_report(self) -> None:
-        """Sets all counts and seconds to zero."""
+        """Sets all counts, seconds and the peak memory to zero."""
         fresh = self._fresh_report()
         for stage, counts in self._report.stages.items():
             # Sessions hold on to these objects.

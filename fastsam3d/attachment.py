@@ -20,6 +20,7 @@ from fastsam3d.hosts.partial import PartialBlocks
 from fastsam3d.hosts.partial_streams import PartialStreams
 from fastsam3d.operations import Operations
 from fastsam3d.patching import Patches
+from fastsam3d.peak_memory import PeakMemory
 from fastsam3d.report import Report
 from fastsam3d.session import StageSession
 from fastsam3d.sites import EvaluationState
@@ -75,7 +76,21 @@ class Attachment:
                 patches.replace(host.pipeline, name, partial(_ending, tables.clear, operations.broke_off))
         for name in (*host.run_methods, *host.part_methods):
             if hasattr(host.pipeline, name):
+                patches.replace(host.pipeline, name, self._measured)
                 patches.replace(host.pipeline, name, partial(_alone, self.lock))
+
+    def _measured(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose peak memory is reported. Where one calls another, that of the outer one counts."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            memory = PeakMemory(self._host.device)
+            try:
+                with memory:
+                    return original(*args, **kwargs)
+            finally:
+                self._report.peak_memory_bytes = max(self._report.peak_memory_bytes, memory.size)
+
+        return call
 
     def _attach_stage(self, stage: str, operations: Operations) -> None:
         host, patches, config = self._host, self._patches, self.config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +85,8 @@ class Report:
         seconds: wall-clock seconds by pipeline stage, the device waited for, added up over objects.
         objects: finished objects.
         voxels_before, voxels_after: voxels of the latent stage before and after aggregation, added up.
-        peak_memory_bytes: of the device, or of the process on a CPU; 0 where unknown.
+        peak_memory_bytes: the most that was held during one of the runs, on the CUDA device or else by the process; see
+            `fastsam3d.peak_memory`. 0 where unknown, and before the first run has ended.
         network_flops: operations by stage; empty where the sizes of the networks are not known.
         exact_flops: operations of the networks that each exact saving spared, by its switch.
         passes: of the networks, by stage, and under "layout" those of the layout alone.
@@ -117,6 +117,7 @@ class Report:
         self.objects += other.objects
         self.voxels_before += other.voxels_before
         self.voxels_after += other.voxels_after
+        self.peak_memory_bytes = max(self.peak_memory_bytes, other.peak_memory_bytes)
         for mine, theirs in ((self.seconds, other.seconds), (self.exact_flops, other.exact_flops)):
             for name, value in theirs.items():
                 mine[name] = mine.get(name, 0.0) + value
@@ -245,17 +246,3 @@ def savings_lines(savings: Mapping[str, Any]) -> list[tuple[str, str]]:
         parts = [f"{switch} {share:.0%}" for switch, share in shares.items() if share >= 0.005]
         lines.append(("exact savings", ", ".join(parts)))
     return lines
-
-
-def peak_memory(device: Any) -> int:
-    """Peak memory in bytes: allocated on a CUDA device, else resident in this process; 0 where unknown."""
-    if getattr(device, "type", str(device)) == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024  # kibibytes but for macOS

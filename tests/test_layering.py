@@ -20,7 +20,7 @@ MATHS = ("forecast", "spectral", "lattice", "tensor_versions")
 BASICS = ("errors", "config_files")
 JOINT = (
     "acceleration", "attachment", "session", "evaluation_options", "batching", "stacking", "config", "operations", "report",
-    *("passes", "magcache_curves"),
+    *("passes", "peak_memory", "magcache_curves"),
 )  # fmt: skip
 """What brings hosts and techniques together."""
 ACCELERATION = (*JOINT, "hosts", "techniques", "sites", "patching", *MATHS)

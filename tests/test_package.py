@@ -36,7 +36,7 @@ def test_import_is_light_and_silent():
         "import sys, fastsam3d; fastsam3d.presets(); "
         "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'hydra', 'trimesh')))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -49,7 +49,7 @@ def test_help_of_the_commands_for_users_answers_without_importing_pytorch():
         "    assert 'torch' not in sys.modules, verb\n"
     )
     verbs = ["infer", "scene", "view", "turntable", "presets", "demo", "download", "doctor", "train"]
-    done = subprocess.run([sys.executable, "-c", code, *verbs], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *verbs], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("usage: python ") == len(verbs)
 
@@ -152,7 +152,7 @@ def test_make_names_the_interpreter_that_it_misses(tmp_path):
         ["make", "-C", str(ROOT), "install", f"VENV={tmp_path / 'venv'}", "PYTHON=python-that-is-not-there"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode != 0
     assert "no Python of at least 3.10" in done.stderr

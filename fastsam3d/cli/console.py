@@ -117,7 +117,7 @@ class Progress:
         self._next_line = self._start + LINE_EVERY
         self._bar: Any = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._tick, daemon=True, name="progress")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
         self._thread.start()
 
     def step(self, what: str, done: int, total: int) -> None:
@@ -139,11 +139,15 @@ class Progress:
             self._bar.leave = False
             self._bar.close()
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Shows the progress, once the work has gone on for a while. The thread calls it again and again."""
+        if time.monotonic() - self._start >= DELAY:
+            with self._lock:
+                self._show()
+
+    def _run(self) -> None:
         while not self._stop.wait(TICK):
-            if time.monotonic() - self._start >= DELAY:
-                with self._lock:
-                    self._show()
+            self.tick()
 
     def _show(self) -> None:
         if not self._terminal:

@@ -1,4 +1,4 @@
-"""What a run costs beside seconds: network evaluations, tokens, floating-point operations, peak memory.
+"""What a run costs beside seconds: network evaluations, tokens and floating-point operations.
 
 The networks of an untouched pipeline are watched from outside. Of an accelerated one its report is believed, because a
 call of the network may there stand for both branches, for the layout alone, or for a stack of blocks that was skipped.
@@ -6,12 +6,9 @@ call of the network may there stand for both branches, for the layout alone, or 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 STAGES = {"nfe_ss": "ss_generator", "nfe_slat": "slat_generator"}
@@ -20,7 +17,6 @@ STAGE_NAMES = {"ss": "sparse_structure", "slat": "structured_latent"}
 COUNTED = ("tflop", "tflop_ss", "tflop_slat")
 """Columns of operations: of everything, and of each velocity network."""
 TERA = 1e12
-MEBIBYTE = 2**20
 
 
 def backbones(pipeline: Any) -> dict[str, Any]:
@@ -105,39 +101,6 @@ def _latent_tokens(result: Any) -> float:
     cells = structure.coords.clone()
     cells[:, 1:] //= 2
     return float(len(cells.unique(dim=0)))
-
-
-class PeakMemory:
-    """Context manager that measures the most memory held inside it: `mebibytes`, NaN where the system does not tell.
-
-    On a CUDA device what PyTorch allocated there; on the CPU the resident memory of the whole process, weights and
-    interpreter included (Linux only: elsewhere the peak cannot be set back between runs).
-    """
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self._cuda = device.startswith("cuda")
-        self.mebibytes = math.nan
-
-    def __enter__(self) -> PeakMemory:
-        if self._cuda:
-            import torch
-
-            torch.cuda.reset_peak_memory_stats(self._device)
-        elif sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to what is resident now
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._cuda:
-            import torch
-
-            self.mebibytes = torch.cuda.max_memory_allocated(self._device) / MEBIBYTE
-        elif sys.platform == "linux":
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                status = Path("/proc/self/status").read_text()
-                self.mebibytes = int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def synchronise(device: str) -> None:

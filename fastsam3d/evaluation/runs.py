@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from fastsam3d.evaluation.counting import PeakMemory, counted_evaluations, counted_work, synchronise
+from fastsam3d.evaluation.counting import counted_evaluations, counted_work, synchronise
 from fastsam3d.evaluation.methods import OFF, Method
 from fastsam3d.evaluation.metrics import SURFACE_POINTS
 from fastsam3d.evaluation.outcome import Outcome, against_outcome, against_truth, outcome_of
 from fastsam3d.evaluation.records import Record
 from fastsam3d.evaluation.reference import Reference, reference_shape
+from fastsam3d.peak_memory import PeakMemory
 
 OTHER_SEED = "other_seed"
 NOISE_SHIFT = 500_000_009

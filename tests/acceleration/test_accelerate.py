@@ -55,7 +55,6 @@ def test_off_is_bit_identical_and_counts(pipeline, picture):
         assert report.stages[stage].forecast == 0
     assert report.objects == 1
     assert report.seconds["structured_latent"] > 0
-    assert report.peak_memory_bytes > 0
 
 
 def test_exact_savings_really_save(pipeline, picture):
@@ -174,7 +173,7 @@ def test_removal_waits_for_a_run_in_another_thread(pipeline, picture):
 
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(pipeline.run, *picture, seed=1, progress=wait)
-        assert running.wait(60)
+        assert running.wait(600)
         acceleration.remove()
         removed.set()
         assert same(result.result(), expected)

@@ -6,6 +6,9 @@ import numpy as np
 
 from fastsam3d.app.segmentation import Prompt
 
+PATIENCE = 600
+"""Seconds that a test waits for another thread: long, because a machine may be busy, and never in vain."""
+
 
 def around_marks(image: np.ndarray, prompt: Prompt) -> np.ndarray:
     """A stand-in segmenter: the box, or a disc of 12 pixels about the last click on the object."""

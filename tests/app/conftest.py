@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from app_stand_in import around_marks
+from app_stand_in import PATIENCE, around_marks
 
 from fastsam3d.app.jobs import JobQueue
 from fastsam3d.app.studio import Studio
@@ -27,7 +27,7 @@ def quick_pipeline() -> Pipeline:
 
 @pytest.fixture
 def queue() -> Iterator[JobQueue]:
-    queue = JobQueue(capacity=2, timeout=60)
+    queue = JobQueue(capacity=2, timeout=PATIENCE)
     yield queue
     queue.close()
 

@@ -43,7 +43,7 @@ FLAGS = [
 QUICK = ("model.ss_sampler.inference_steps=6", "model.slat_sampler.inference_steps=6", "warm_up=false")
 MUG = (0.79, 0.50)
 """Where the mug is in the example `toys`, in fractions of the picture."""
-WAIT = 120_000
+WAIT = 600_000
 """Milliseconds; a run takes seconds, but the machine may be busy."""
 
 
@@ -70,7 +70,7 @@ class Demo:
     def end(self) -> int:
         """Stops it as Ctrl-C does; returns its exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
+        return self.process.wait(600)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,10 @@ def open_page(browser: Any, demo: Demo) -> Iterator[Callable[..., Any]]:
     contexts, problems = [], []
 
     def opened(width: int = 1280, height: int = 900, address: str = demo.address) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        # Less motion: the objects stand still, so that a picture does not depend on when it is taken.
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, accept_downloads=True, reduced_motion="reduce"
+        )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)
@@ -146,15 +149,17 @@ def drag(page: Any, start: tuple[float, float], end: tuple[float, float]) -> Non
 def shown(page: Any, side: str) -> np.ndarray:
     """The picture in a viewer, as people see it."""
     page.wait_for_selector(f".side[data-side={side}][data-loaded]")
-    page.wait_for_timeout(400)
+    # What was loaded is drawn in the next frame, and seen after it.
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     picture = page.locator(f".side[data-side={side}] canvas").screenshot()
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
 
 
-def colourful(picture: np.ndarray) -> float:
-    """Share of the pixels that are neither background nor text: the ground is nearly grey."""
-    spread = picture.max(axis=2).astype(int) - picture.min(axis=2)
-    return float((spread > 40).mean())
+def covered(picture: np.ndarray) -> float:
+    """Share of the pixels, the lines of text at the top aside, that an object covers: the ground is light and grey."""
+    pixels = picture[40:].astype(int)
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    return float(((spread > 40) | (pixels.max(axis=2) < 190)).mean())
 
 
 def test_from_the_example_to_the_files(open_page: Callable[..., Any], demo: Demo, tmp_path: Path) -> None:
@@ -172,7 +177,7 @@ def test_from_the_example_to_the_files(open_page: Callable[..., Any], demo: Demo
     assert re.search(r"off.*[\d.]+ s instead of [\d.]+ s", page.inner_text("#headline"))
     for side in ("left", "right"):
         # The mug is green, and it covers a good part of the view.
-        assert 0.03 < colourful(shown(page, side)) < 0.9
+        assert 0.05 < covered(shown(page, side)) < 0.9
     assert page.inner_text("[data-side=right] figcaption b") == "off"
     table = page.inner_text("#table")
     assert "sparse structure" in table and "forecast" in table and "balanced" in table
@@ -195,7 +200,7 @@ def test_from_the_example_to_the_files(open_page: Callable[..., Any], demo: Demo
 
     assert list(demo.home.rglob("report.json"))
     page.close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while list(demo.home.rglob("report.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert list(demo.home.rglob("report.json")) == []  # who leaves takes their files along
@@ -273,11 +278,11 @@ def test_best_of_seeds_stopping_and_a_later_comparison(open_page: Callable[..., 
     seed = re.search(r"seed (\d+)", other.inner_text()).group(1)
     other.click()
     page.wait_for_selector(f".strip button[aria-pressed=true] >> text=seed {seed}")
-    assert colourful(shown(page, "left")) > 0.02
+    assert covered(shown(page, "left")) > 0.05
     page.click(".missing button")
     page.wait_for_selector("#headline >> text=instead of")
     assert page.locator(f".strip button[aria-pressed=true] >> text=seed {seed}").count() == 1
-    assert colourful(shown(page, "right")) > 0.02
+    assert covered(shown(page, "right")) > 0.05
 
 
 @pytest.mark.slow
@@ -296,7 +301,7 @@ def test_visitors_wait_for_each_other_and_see_only_their_own(open_page: Callable
     second.wait_for_selector("#status >> text=1 run before yours")
     first.click("#stop")
     second.wait_for_selector("#headline .headline")
-    assert colourful(shown(second, "left")) > 0.02
+    assert covered(shown(second, "left")) > 0.05
     first.wait_for_selector("#status .notice >> text=Stopped")
     assert first.locator("#headline .headline").count() == 0
 
@@ -323,7 +328,7 @@ def test_screenshot_for_the_documentation(
         page.click("#go")
         page.wait_for_selector("#headline .headline")
         for side in ("left", "right"):
-            assert colourful(shown(page, side)) > 0.02
+            assert covered(shown(page, side)) > 0.05
         page.mouse.move(5, 5)
         page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(600)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,14 +227,13 @@ def test_options() -> None:
             options_from([word])
 
 
-def test_a_taken_port_is_said_before_anything_is_loaded() -> None:
+def test_a_taken_port_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        start = time.monotonic()
+        monkeypatch.setattr("fastsam3d.app.command.serve", lambda *_: pytest.fail("nothing may be loaded"))
         with pytest.raises(UserError, match="choose another with port=N"):
             main([f"port={taken.getsockname()[1]}"])
-        assert time.monotonic() - start < 5
 
 
 def test_missing_weights_end_it_before_anybody_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +255,7 @@ def test_help_and_mistakes_on_the_command_line() -> None:
     root = Path(__file__).resolve().parents[2]
 
     def run(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True, timeout=60)
+        return subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True, timeout=600)
 
     for command in (["gradio_demo.py"], ["-m", "fastsam3d", "demo"]):
         shown = run(*command, "--help")

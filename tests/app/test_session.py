@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
+from app_stand_in import PATIENCE
 from PIL import Image
 
 from fastsam3d.app import fragments
 from fastsam3d.app.comparison import OFF, silhouette_agreement
-from fastsam3d.app.jobs import DONE, FAILED
+from fastsam3d.app.jobs import DONE, FAILED, JobQueue
 from fastsam3d.app.results import write_results
 from fastsam3d.app.server import result_file
 from fastsam3d.app.session import Session, Visitors
@@ -38,7 +40,7 @@ def session(studio: Studio) -> Session:
 def test_a_preset_beside_off_with_the_same_seed_and_all_files(session: Session, studio: Studio) -> None:
     pipeline_before = dict(vars(studio._load()))
     job = session.start(session.request(load_preset("balanced"), 5, 1, True))
-    assert job.wait(60) and job.state == DONE, job.message
+    assert job.wait(PATIENCE) and job.state == DONE, job.message
     finished = session.finished
     assert finished is not None and finished.selected == 5
     run, plain = finished.comparison.candidates[0], finished.comparison.plain[5]
@@ -75,7 +77,7 @@ def test_one_seed_gives_one_object_whatever_ran_before(session: Session) -> None
     found = []
     for preset in ("balanced", "off"):
         job = session.start(session.request(load_preset(preset), 1, 1, preset != OFF))
-        assert job.wait(60) and session.finished is not None
+        assert job.wait(PATIENCE) and session.finished is not None
         comparison = session.finished.comparison
         run = comparison.plain.get(1) or comparison.candidates[0]
         found.append(run.scene.reconstructions[0].mesh.vertices)
@@ -84,7 +86,7 @@ def test_one_seed_gives_one_object_whatever_ran_before(session: Session) -> None
 
 def test_of_several_seeds_the_one_that_fits_the_mask_best_is_shown(session: Session) -> None:
     job = session.start(session.request(load_preset("fast"), 0, 3, False))
-    assert job.wait(60) and session.finished is not None
+    assert job.wait(PATIENCE) and session.finished is not None
     comparison = session.finished.comparison
     agreements = [run.agreement for run in comparison.candidates]
     assert [run.seed for run in comparison.candidates] == [0, 1, 2] and len(set(agreements)) == 3
@@ -97,7 +99,7 @@ def test_of_several_seeds_the_one_that_fits_the_mask_best_is_shown(session: Sess
     session.select(other)
     assert session.finished.selected == other
     job = session.start_plain()
-    assert job.wait(60) and job.state == DONE, job.message
+    assert job.wait(PATIENCE) and job.state == DONE, job.message
     assert session.finished.selected == other and set(session.finished.comparison.plain) == {other}
     for unknown in (99, "0; rm", None):
         with pytest.raises(UserError, match="was not run"):
@@ -112,11 +114,11 @@ def test_two_objects_one_of_which_fails(studio: Studio) -> None:
     speck[5, 5] = True
     session.marking.add_mask(speck)
     job = session.start(session.request(load_preset("fast"), 0, 1, False))
-    assert job.wait(60) and job.state == DONE, job.message
+    assert job.wait(PATIENCE) and job.state == DONE, job.message
     assert "Object 2 could not be reconstructed" in fragments.headline(session.finished)
     session.act({"action": "remove", "index": 0})
     job = session.start(session.request(load_preset("fast"), 0, 1, False))
-    assert job.wait(60) and job.state == FAILED and "Nothing could be reconstructed" in job.message
+    assert job.wait(PATIENCE) and job.state == FAILED and "Nothing could be reconstructed" in job.message
 
 
 def test_mistakes_have_messages(studio: Studio, tmp_path: Path) -> None:
@@ -147,17 +149,21 @@ def test_a_cut_out_is_marked_already_and_has_no_depth(studio: Studio, tmp_path: 
     assert session.marking.masks[0].sum() == 30 * 20
 
 
-def test_one_run_for_each_visitor_at_a_time_and_old_files_go(session: Session, studio: Studio) -> None:
-    request = session.request(load_preset("fast"), 0, 1, False)
+def test_one_run_for_each_visitor_at_a_time_and_old_files_go(
+    session: Session, studio: Studio, queue: JobQueue
+) -> None:
+    request, release = session.request(load_preset("fast"), 0, 1, False), threading.Event()
+    queue.submit(lambda _: release.wait(PATIENCE))
     job = session.start(request)
     with pytest.raises(UserError, match="not finished"):
         session.start(request)
+    release.set()
     folders = []
     for _ in range(3):
-        assert job.wait(60) and job.state == DONE
+        assert job.wait(PATIENCE) and job.state == DONE
         folders.append(session.finished.files.folder)
         job = session.start(request)
-    job.wait(60)
+    job.wait(PATIENCE)
     kept = [folder.exists() for folder in folders]
     assert kept == [False, False, True]  # two results are kept for each visitor
     session.close()
@@ -167,7 +173,7 @@ def test_one_run_for_each_visitor_at_a_time_and_old_files_go(session: Session, s
 def test_stopping_a_run(session: Session) -> None:
     job = session.start(session.request(load_preset("off"), 0, 4, True))
     session.stop()
-    assert job.wait(20) and job.state == "stopped" and session.finished is None
+    assert job.wait(PATIENCE) and job.state == "stopped" and session.finished is None
 
 
 def test_visitors_are_kept_apart_and_the_idle_make_room(studio: Studio) -> None:
@@ -184,7 +190,7 @@ def test_visitors_are_kept_apart_and_the_idle_make_room(studio: Studio) -> None:
 
 def test_nothing_is_left_behind_when_writing_fails(session: Session, studio: Studio, tmp_path: Path) -> None:
     job = session.start(session.request(load_preset("fast"), 0, 1, False))
-    assert job.wait(60)
+    assert job.wait(PATIENCE)
     finished = session.finished
     before = set(tmp_path.rglob("*"))
     request = finished.request

@@ -193,7 +193,7 @@ def test_script_ends_bad_input_in_a_line(script, tmp_path):
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": ""},
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -7,7 +7,7 @@ import json
 import logging
 import subprocess
 import sys
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -61,31 +61,55 @@ def test_warnings_are_shown_once_and_kept():
 
 
 class Terminal(io.StringIO):
+    """A terminal that says when a text has been written to it."""
+
+    def __init__(self, awaited: str = "") -> None:
+        super().__init__()
+        self.awaited, self.written = awaited, threading.Event()
+
     def isatty(self) -> bool:
         return True
 
+    def write(self, text: str) -> int:
+        count = super().write(text)
+        if self.awaited in self.getvalue():
+            self.written.set()
+        return count
 
-def test_progress_shows_only_long_work(monkeypatch):
-    monkeypatch.setattr("fastsam3d.cli.console.TICK", 0.01)
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(("delay", "shown"), [(HOUR, False), (0.0, True)])
+def test_progress_shows_only_long_work(monkeypatch, delay, shown):
+    monkeypatch.setattr("fastsam3d.cli.console.TICK", HOUR)  # only this test lets it tick
+    monkeypatch.setattr("fastsam3d.cli.console.DELAY", delay)
     stream = Terminal()
-    with Console(stream=stream).progress():
-        time.sleep(0.1)
-    assert stream.getvalue() == ""
-    monkeypatch.setattr("fastsam3d.cli.console.DELAY", 0.02)
     console = Console(stream=stream)
     with console.progress():
         console.step("mesh decoder", 3, 7)
-        time.sleep(0.3)
-    assert "mesh decoder" in stream.getvalue()
-    assert "3/7" in stream.getvalue()
+        console._progress.tick()
+        assert ("mesh decoder" in stream.getvalue()) == ("3/7" in stream.getvalue()) == shown
+    assert shown or stream.getvalue() == ""
+
+
+def test_progress_goes_on_by_itself(monkeypatch):
+    monkeypatch.setattr("fastsam3d.cli.console.TICK", 0.001)
+    monkeypatch.setattr("fastsam3d.cli.console.DELAY", 0.0)
+    console = Console(stream=(stream := Terminal("3/7")))
+    with console.progress():
+        console.step("mesh decoder", 3, 7)
+        assert stream.written.wait(600)
 
 
 def test_quiet_shows_no_progress(monkeypatch):
-    monkeypatch.setattr("fastsam3d.cli.console.TICK", 0.01)
+    monkeypatch.setattr("fastsam3d.cli.console.TICK", 0.0)
     monkeypatch.setattr("fastsam3d.cli.console.DELAY", 0.0)
+    monkeypatch.setattr("fastsam3d.cli.console.Progress", lambda stream: pytest.fail("nothing may show it"))
     stream = Terminal()
-    with Console(quiet=True, stream=stream).progress():
-        time.sleep(0.1)
+    console = Console(quiet=True, stream=stream)
+    with console.progress():
+        console.step("mesh decoder", 3, 7)
     assert stream.getvalue() == ""
 
 

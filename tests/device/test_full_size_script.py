@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*words: str, script: Path = ROOT / "benchmarks" / "full_size.py") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, timeout=240)
+    return subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, timeout=1200)
 
 
 @pytest.mark.slow

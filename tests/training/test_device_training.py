@@ -111,11 +111,16 @@ def test_every_stage_trains_on_data_made_in_memory(
     tmp_path: Path, dataset: DeviceDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_source, "_on_device", lambda *_: dataset)
-    # Statistics and evaluation of a few objects instead of a hundred.
+    # Statistics and evaluation of a few objects and views instead of hundreds and thousands.
     vae, flow = structured_latent_vae, structured_latent_flow
     monkeypatch.setattr(vae, "latent_statistics", partial(vae.latent_statistics, count=2))
     monkeypatch.setattr(vae, "evaluate", partial(vae.evaluate, count=1))
     monkeypatch.setattr(flow, "LatentSource", partial(flow.LatentSource, count=3))
+
+    def few_views(*words: object, count: int) -> dict[str, torch.Tensor]:
+        return build_condition_batch(*words, count=min(count, 16))
+
+    monkeypatch.setattr(sparse_structure_flow, "build_condition_batch", few_views)
     common = ["--steps", "2", "--device", "cpu"]
     sparse_structure_vae.main(["--output", str(tmp_path / "a"), "--batch", "2", *common])
     encoder = str(tmp_path / "a" / "checkpoint.pt")

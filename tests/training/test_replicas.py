@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from torch.distributed import TCPStore
 
 from fastsam3d.training.replicas import Replicas
 
@@ -38,17 +38,23 @@ def test_one_process_is_left_alone() -> None:
 
 
 def test_two_processes_hold_the_mean(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    # The store listens before anybody is told its port, as that of torchrun does: no other program can take the port.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "OMP_NUM_THREADS": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+    }  # fmt: skip
     running = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(tmp_path / "out")], env={**os.environ, **common, "RANK": str(rank)}
         )
         for rank in range(2)
     ]
-    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    try:
+        assert [process.wait(timeout=600) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
     for rank in range(2):
         # Means of 1 and 3, and of 8 and nothing; the first process's number.
         assert json.loads((tmp_path / f"out{rank}").read_text()) == [[[2.0, 2.0], [2.0, 2.0]], [4.0, 4.0, 4.0], 0.25]
