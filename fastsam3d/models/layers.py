@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -87,14 +88,16 @@ def sinusoidal_position_embedding(coords: Tensor, channels: int) -> Tensor:
     frequencies = channels // 3 // 2
     exponents = torch.arange(frequencies, dtype=torch.float32, device=coords.device) / frequencies
     angles = coords.float().unsqueeze(-1) * (10000.0**-exponents)
-    embedding = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    embedding = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    embedding = rearrange(embedding, "... coordinate wave -> ... (coordinate wave)")
     return F.pad(embedding, (0, channels - embedding.shape[-1]))
 
 
 def grid_positions(resolution: int, device: torch.device | None = None) -> Tensor:
     """Integer positions of a cubic grid in token order `x * R^2 + y * R + z`. `[R^3, 3]`, int64."""
     axis = torch.arange(resolution, device=device)
-    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+    positions = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    return rearrange(positions, "x y z coordinate -> (x y z) coordinate")
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
