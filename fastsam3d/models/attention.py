@@ -6,24 +6,11 @@ Names follow the official checkpoints: `to_qkv`, `q_rms_norm.gamma`, `to_q`, `to
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastsam3d.models.elementwise import operations_for
-from fastsam3d.models.layers import FeedForward, LayerNorm32
-
-
-class MultiHeadRMSNorm(nn.Module):
-    """Per-head normalisation of queries or keys: `x / ||x|| * gamma * sqrt(head width)`. `[..., H, D]`."""
-
-    def __init__(self, head_channels: int, heads: int) -> None:
-        super().__init__()
-        self.scale = head_channels**0.5
-        self.gamma = nn.Parameter(torch.ones(heads, head_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (F.normalize(x.float(), dim=-1) * self.gamma * self.scale).to(x.dtype)
+from fastsam3d.models.layers import FeedForward, LayerNorm32, MultiHeadRMSNorm
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

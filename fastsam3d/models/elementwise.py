@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fastsam3d.models.layers import LayerNorm32, modulate
+from fastsam3d.models.layers import LayerNorm32, MultiHeadRMSNorm, modulate
 
 logger = logging.getLogger(__name__)
 
@@ -172,8 +172,6 @@ def fused_kernels_work(device: torch.device) -> bool:
     """Whether Triton is there and its kernels compile, run and agree with the plain operations on this device."""
     if importlib.util.find_spec("triton") is None:
         return False
-    from fastsam3d.models.attention import MultiHeadRMSNorm  # that module imports this one
-
     generator = torch.Generator().manual_seed(0)
     h, update = (torch.randn(2, 3, 48, generator=generator).to(device) for _ in range(2))
     gate, shift, scale = (torch.randn(2, 48, generator=generator).to(device) for _ in range(3))

@@ -28,6 +28,18 @@ class LayerNorm32(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
+class MultiHeadRMSNorm(nn.Module):
+    """Per-head normalisation of queries or keys: `x / ||x|| * gamma * sqrt(head width)`. `[..., H, D]`."""
+
+    def __init__(self, head_channels: int, heads: int) -> None:
+        super().__init__()
+        self.scale = head_channels**0.5
+        self.gamma = nn.Parameter(torch.ones(heads, head_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (F.normalize(x.float(), dim=-1) * self.gamma * self.scale).to(x.dtype)
+
+
 class FeedForward(nn.Module):
     """Two-layer perceptron with the tanh form of GELU. `[..., C] -> [..., C]`."""
 

@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from fastsam3d.models.attention import MultiHeadRMSNorm
 from fastsam3d.models.elementwise import FUSED, PLAIN, operations_for
-from fastsam3d.models.layers import LayerNorm32
+from fastsam3d.models.layers import LayerNorm32, MultiHeadRMSNorm
 
 KERNEL_TESTS = Path(__file__).with_name("test_fused_kernels.py")
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from fastsam3d.models.attention import MultiHeadRMSNorm
 from fastsam3d.models.elementwise import FUSED, PLAIN, fused_kernels_work
-from fastsam3d.models.layers import LayerNorm32
+from fastsam3d.models.layers import LayerNorm32, MultiHeadRMSNorm
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
