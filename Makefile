@@ -18,6 +18,8 @@ BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-extras
+# With Triton, whose interpreter runs the GPU kernels without a GPU: 700 MB that only the slow tests need.
+KERNELS := $(VENV)/.installed-kernels
 CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
 
@@ -28,7 +30,7 @@ help:
 	@echo "make demo       install into $(VENV) and reconstruct the bundled example into $(OUT)"
 	@echo "make app        install, and serve the page for trying it at http://127.0.0.1:7860"
 	@echo "make test       install and run the tests"
-	@echo "make test-all   the same with the slow tests"
+	@echo "make test-all   the same with the slow tests, and with the GPU kernels in Triton's interpreter"
 	@echo "make lint       ruff and mypy"
 	@echo "make train      train the small model (hours on a CPU); ARGS='minutes=90 device=cuda'"
 	@echo "make clean      remove $(VENV) and caches"
@@ -66,6 +68,12 @@ $(FULL): $(STAMP)
 	  -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
+$(KERNELS): $(FULL)
+	@echo "make: installing its extra kernels"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
+	  -c constraints.txt -e '.[kernels]'
+	@touch $@
+
 demo: $(STAMP)
 	@$(BIN)/python infer.py --output_dir $(OUT) --enable_acceleration $(ARGS)
 
@@ -75,7 +83,7 @@ app: $(FULL)
 test: $(FULL)
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: $(FULL)
+test-all: $(KERNELS)
 	@$(PYTEST) $(ARGS)
 
 lint: $(FULL)

@@ -45,7 +45,7 @@ class Package:
 PACKAGES = (
     Package("huggingface_hub", "huggingface-hub", "no `download`; fetch the weights by other means", "sam3d"),
     Package("moge", "moge", "no depth=moge; layouts rest on a flat guess unless a pointmap.npy is given"),
-    Package("triton", "triton", "transformer blocks run without fused kernels: slower on CUDA, the same elsewhere"),
+    Package("triton", "triton", "transformer blocks run without fused kernels: slower on CUDA", "kernels"),
     Package("scipy", "scipy", "no `bench`, no textures, no simplified meshes", "bench"),
     Package("matplotlib", "matplotlib", "`bench` writes tables but no plots", "bench"),
     Package("gradio", "gradio", "no `demo`", "demo"),

@@ -6,28 +6,17 @@ Names follow the official checkpoints: `to_qkv`, `q_rms_norm.gamma`, `to_q`, `to
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastsam3d.models.elementwise import operations_for
-from fastsam3d.models.layers import FeedForward, LayerNorm32
-
-
-class MultiHeadRMSNorm(nn.Module):
-    """Per-head normalisation of queries or keys: `x / ||x|| * gamma * sqrt(head width)`. `[..., H, D]`."""
-
-    def __init__(self, head_channels: int, heads: int) -> None:
-        super().__init__()
-        self.scale = head_channels**0.5
-        self.gamma = nn.Parameter(torch.ones(heads, head_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (F.normalize(x.float(), dim=-1) * self.gamma * self.scale).to(x.dtype)
+from fastsam3d.models.layers import FeedForward, LayerNorm32, MultiHeadRMSNorm
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention. `q [B, Tq, H, D]`, `k` and `v` `[B, Tk, H, D]` -> `[B, Tq, H * D]`."""
+    # Every block of every step comes here and to the projections below. `rearrange` would read better, but takes a few
+    # microseconds a call, which would add a third to the attention of the four layout tokens.
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if q.requires_grad and q.device.type == "cpu":
         # The backward pass of the fused CPU kernel takes three times as long as these three operations.

@@ -6,6 +6,7 @@ SAM 3D Objects architecture, section 3; state-dict names of section 10.2 under `
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +26,7 @@ class VisionAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(dim=2)
+        q, k, v = rearrange(self.qkv(x), "b token (qkv head d) -> qkv b token head d", qkv=3, head=self.heads)
         return self.proj(attend(q, k, v))
 
 
@@ -80,7 +81,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, channels, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
+        return rearrange(self.proj(x), "b channel row column -> b (row column) channel")
 
 
 class VisionTransformer(nn.Module):

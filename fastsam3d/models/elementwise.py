@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fastsam3d.models.layers import LayerNorm32, modulate
+from fastsam3d.models.layers import LayerNorm32, MultiHeadRMSNorm, modulate
 
 logger = logging.getLogger(__name__)
 
@@ -117,16 +117,33 @@ class Fused:
     ) -> tuple[Tensor, Tensor]:
         from fastsam3d.models import fused_kernels
 
-        if update is not None and update.stride(-1) != 1:
-            update = update.contiguous()
-        parameters = None
-        if norm is not None and shift is not None and scale is not None:
-            parameters = (scale, shift, 1.0, norm.eps)
-        elif norm is not None:
-            parameters = (norm.weight, norm.bias, 0.0, norm.eps)
+        if update is not None:
+            update = _dense_channels(update if update.shape == h.shape else update.expand_as(h))
+        gate = None if gate is None else _dense_channels(gate)
+        parameters = None if norm is None else _affine_form(h, norm, shift, scale)
         with _on(h.device):
             summed, normalised = fused_kernels.add_normalise(h.contiguous(), update, gate, parameters, compute_dtype(h))
         return summed, summed if normalised is None else normalised
+
+
+def _dense_channels(x: Tensor) -> Tensor:
+    """`x [..., C]` with its channels next to each other in memory, which the kernels assume."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _affine_form(
+    h: Tensor, norm: LayerNorm32, shift: Tensor | None, scale: Tensor | None
+) -> tuple[Tensor, Tensor, float, float]:
+    """`Plain.normalise` as `layer_norm(h) * (offset + a) + b`: (a, b, offset, eps), `a` and `b` `[B, C]` or `[C]`."""
+    if shift is None or scale is None:
+        if norm.weight is None:
+            zeros = h.new_zeros(h.shape[-1])
+            return zeros, zeros, 1.0, norm.eps
+        return norm.weight, norm.bias, 0.0, norm.eps
+    if norm.weight is None:
+        return _dense_channels(scale), _dense_channels(shift), 1.0, norm.eps
+    factor = 1 + scale.float()
+    return norm.weight * factor, norm.bias * factor + shift, 0.0, norm.eps
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
@@ -158,12 +175,17 @@ def fused_kernels_work(device: torch.device) -> bool:
     generator = torch.Generator().manual_seed(0)
     h, update = (torch.randn(2, 3, 48, generator=generator).to(device) for _ in range(2))
     gate, shift, scale = (torch.randn(2, 48, generator=generator).to(device) for _ in range(3))
-    norm = LayerNorm32(48, affine=False)
+    qkv = torch.randn(2, 3, 3, 3, 16, generator=generator).to(device)
+    norm, heads = LayerNorm32(48, affine=False), MultiHeadRMSNorm(16, 3).to(device)
+
+    def results(operations: Operations) -> list[Tensor]:
+        summed = operations.add_normalise(h, update, gate, norm, shift, scale)
+        return [*summed, *operations.normalise_heads(qkv, heads, heads)]
+
     try:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            expected = PLAIN.add_normalise(h, update, gate, norm, shift, scale)
-            actual = FUSED.add_normalise(h, update, gate, norm, shift, scale)
-            agree = all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(actual, expected, strict=True))
+            pairs = zip(results(FUSED), results(PLAIN), strict=True)
+            agree = all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in pairs)
     except Exception as error:  # whatever a compiler tool chain may raise: the plain operations do the same
         logger.warning("Triton kernels do not run on %s (%s); the plain operations are used", device, error)
         return False

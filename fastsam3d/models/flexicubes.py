@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from fastsam3d.models.flexicubes_tables import CORNERS, EDGES, case_tables, ring_tables
@@ -111,8 +112,8 @@ def _average_corners(voxels: Tensor, features: Tensor, strides: Tensor, bias: fl
     values = torch.cat(
         [
             features[:, :8].unsqueeze(2) - bias,
-            features[:, 8:32].unflatten(1, (8, 3)),
-            features[:, 53:101].unflatten(1, (8, 6)),
+            rearrange(features[:, 8:32], "voxel (corner xyz) -> voxel corner xyz", xyz=3),
+            rearrange(features[:, 53:101], "voxel (corner attribute) -> voxel corner attribute", attribute=6),
         ],
         dim=2,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 @triton.jit
 def _add_normalise(
     h, update, gate, out_h, scale, shift, out,
-    tokens, channels, update_batch, update_row, gate_batch, scale_batch, offset, eps,
+    tokens, channels, update_batch, update_row, gate_batch, scale_batch, shift_batch, offset, eps,
     ADD: tl.constexpr, GATED: tl.constexpr, NORMALISE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One row of `h + gate * update`, and of its normalised, scaled and shifted form."""
@@ -38,7 +38,7 @@ def _add_normalise(
         centred = tl.where(inside, x - mean, 0.0)
         variance = tl.sum(centred * centred, axis=0) / channels
         factor = tl.load(scale + batch * scale_batch + column, mask=inside, other=0.0).to(tl.float32)
-        term = tl.load(shift + batch * scale_batch + column, mask=inside, other=0.0).to(tl.float32)
+        term = tl.load(shift + batch * shift_batch + column, mask=inside, other=0.0).to(tl.float32)
         y = centred * (1.0 / tl.sqrt(variance + eps)) * (offset + factor) + term
         tl.store(out + row * channels + column, y.to(out.dtype.element_ty), mask=inside)
 
@@ -57,7 +57,7 @@ def _normalise_heads(
     place = head * width + column
     x = tl.load(qkv + row * 3 * size + which * size + place, mask=inside, other=0.0).to(tl.float32)
     length = tl.sqrt(tl.sum(x * x, axis=1))
-    length = tl.where(length > 1e-12, length, 1e-12)
+    length = tl.where(length < 1e-12, 1e-12, length)  # a length that is not a number stays so, as in PyTorch
     if which == 0:
         gamma = tl.load(gamma_q + place, mask=inside, other=0.0).to(tl.float32)
     else:
@@ -87,10 +87,12 @@ def add_normalise(
     Args:
         h: `[B, T, C]`, contiguous.
         update: `[B, T, C]`, rows contiguous (they may be one row, repeated); None leaves `h` as it is.
-        gate: `[B, C]` or None for ones.
+        gate: `[B, C]` or `[1, C]`, or None for ones.
         norm: (scale, shift, offset, eps): the result is `layer_norm(h) * (offset + scale) + shift`, with scale and
-            shift `[B, C]` or `[C]`; None where nothing is normalised.
+            shift `[B, C]`, `[1, C]` or `[C]`; None where nothing is normalised.
         dtype: of the normalised result.
+
+    Channels are neighbours in memory in every argument (stride 1); rows may lie anywhere.
 
     Returns:
         The sum in the type of `h`, and the normalised sum or None.
@@ -113,6 +115,7 @@ def add_normalise(
         0 if update is None else update.stride(1),
         0 if gate is None else _batch_stride(gate),
         _batch_stride(scale),
+        _batch_stride(shift),
         offset,
         eps,
         ADD=update is not None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +26,18 @@ class LayerNorm32(nn.LayerNorm):
         weight = None if self.weight is None else self.weight.float()
         bias = None if self.bias is None else self.bias.float()
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class MultiHeadRMSNorm(nn.Module):
+    """Per-head normalisation of queries or keys: `x / ||x|| * gamma * sqrt(head width)`. `[..., H, D]`."""
+
+    def __init__(self, head_channels: int, heads: int) -> None:
+        super().__init__()
+        self.scale = head_channels**0.5
+        self.gamma = nn.Parameter(torch.ones(heads, head_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (F.normalize(x.float(), dim=-1) * self.gamma * self.scale).to(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -87,14 +100,16 @@ def sinusoidal_position_embedding(coords: Tensor, channels: int) -> Tensor:
     frequencies = channels // 3 // 2
     exponents = torch.arange(frequencies, dtype=torch.float32, device=coords.device) / frequencies
     angles = coords.float().unsqueeze(-1) * (10000.0**-exponents)
-    embedding = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    embedding = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    embedding = rearrange(embedding, "... coordinate wave -> ... (coordinate wave)")
     return F.pad(embedding, (0, channels - embedding.shape[-1]))
 
 
 def grid_positions(resolution: int, device: torch.device | None = None) -> Tensor:
     """Integer positions of a cubic grid in token order `x * R^2 + y * R + z`. `[R^3, 3]`, int64."""
     axis = torch.arange(resolution, device=device)
-    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+    positions = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    return rearrange(positions, "x y z coordinate -> (x y z) coordinate")
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

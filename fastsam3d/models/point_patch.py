@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,14 +38,16 @@ class PointPatchEmbed(nn.Module):
         """Point tokens of every window, `[B * windows, patch^2, C]`, with the batch size and windows a side."""
         if pointmap.shape[-1] != self.input_size or pointmap.shape[-2] != self.input_size:
             pointmap = F.interpolate(pointmap, (self.input_size, self.input_size), mode="nearest")
-        points = pointmap.movedim(1, -1)
+        points = rearrange(pointmap, "b xyz row column -> b row column xyz")
         valid = torch.isfinite(points).all(dim=-1, keepdim=True)
         tokens = self.point_proj(torch.where(valid, points, torch.zeros_like(points)))
         tokens = torch.where(valid, tokens, self.invalid_xyz_token.to(tokens.dtype))
         batch, height = tokens.shape[:2]
         windows = height // self.patch
-        tokens = tokens.reshape(batch, windows, self.patch, windows, self.patch, -1).transpose(2, 3)
-        return tokens.reshape(batch * windows * windows, self.patch**2, -1), batch, windows
+        tokens = rearrange(
+            tokens, "b (row i) (column j) channel -> (b row column) (i j) channel", i=self.patch, j=self.patch
+        )
+        return tokens, batch, windows
 
     def inner_forward(self, tokens: Tensor, batch: int, windows: int) -> Tensor:
         """Transformer over each window; returns its class token plus the window's position."""
@@ -52,7 +55,8 @@ class PointPatchEmbed(nn.Module):
         tokens = tokens + self.pos_embed_window
         for block in self.blocks:
             tokens = block(tokens)
-        return tokens[:, 0].reshape(batch, windows * windows, -1) + self.pos_embed.flatten(2).transpose(1, 2)
+        summary = rearrange(tokens[:, 0], "(b window) channel -> b window channel", b=batch, window=windows**2)
+        return summary + rearrange(self.pos_embed, "one channel row column -> one (row column) channel")
 
     def forward(self, pointmap: Tensor) -> Tensor:
         return self.inner_forward(*self.embed_pointmap_windows(pointmap))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from fastsam3d.models.sparse_tensor import Pooling, SparseIndex, SparseTensor
@@ -131,7 +132,7 @@ class SubMConvolution(nn.Module):
 
     def taps(self) -> Tensor:
         """Weight as `[k^3, C_in, C_out]`, taps in the order of `SparseIndex.neighbours`."""
-        return self.weight.flatten(1, 3).permute(1, 2, 0)
+        return rearrange(self.weight, "c_out x y z c_in -> (x y z) c_in c_out")
 
     def pointwise(self, feats: Tensor) -> Tensor:
         """The 1 x 1 x 1 convolution.
@@ -183,7 +184,7 @@ class SubMConvolution(nn.Module):
         """
         dtype = _compute_dtype(feats)
         taps = self.taps()
-        matrix = taps.permute(1, 0, 2).flatten(1).to(dtype)
+        matrix = rearrange(taps, "tap c_in c_out -> c_in (tap c_out)").to(dtype)
         product = (feats.to(dtype) @ matrix).unflatten(1, (taps.shape[0], taps.shape[2]))
         out = _GatherSum.apply(product, pooling.inverse, index.neighbours())
         return out + self.bias.to(out.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,10 +41,7 @@ def pixel_shuffle_3d(x: Tensor, factor: int = 2) -> Tensor:
 
     `[B, C f^3, X, Y, Z] -> [B, C, f X, f Y, f Z]`.
     """
-    batch, channels, *size = x.shape
-    x = x.reshape(batch, channels // factor**3, factor, factor, factor, *size)
-    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return x.reshape(batch, channels // factor**3, *[s * factor for s in size])
+    return rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=factor, j=factor, k=factor)
 
 
 class UpsampleBlock3d(nn.Module):
@@ -99,7 +97,7 @@ class SparseStructureDecoder(nn.Module):
     def tokens_to_grid(self, tokens: Tensor) -> Tensor:
         """Shape tokens `[B, R^3, C patch^3]` to the latent grid `[B, C, R patch, R patch, R patch]`."""
         side = round(tokens.shape[1] ** (1 / 3))
-        grid = tokens.transpose(1, 2).unflatten(2, (side, side, side))
+        grid = rearrange(tokens, "b (x y z) channel -> b channel x y z", x=side, y=side, z=side)
         return grid if self.patch == 1 else pixel_shuffle_3d(grid, self.patch)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -111,8 +109,4 @@ class SparseStructureDecoder(nn.Module):
 
 def grid_to_tokens(grid: Tensor, patch: int = 1) -> Tensor:
     """Inverse of `SparseStructureDecoder.tokens_to_grid`: `[B, C, S, S, S] -> [B, (S / patch)^3, C patch^3]`."""
-    batch, channels, size = grid.shape[:3]
-    side = size // patch
-    grid = grid.reshape(batch, channels, side, patch, side, patch, side, patch)
-    grid = grid.permute(0, 2, 4, 6, 1, 3, 5, 7)
-    return grid.reshape(batch, side**3, channels * patch**3)
+    return rearrange(grid, "b c (x i) (y j) (z k) -> b (x y z) (c i j k)", i=patch, j=patch, k=patch)

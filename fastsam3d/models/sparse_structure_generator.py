@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastsam3d.models.attention import CrossAttention, MultiHeadRMSNorm, attend
+from fastsam3d.models.attention import CrossAttention, attend
 from fastsam3d.models.elementwise import operations_for
 from fastsam3d.models.layers import (
     FeedForward,
     LayerNorm32,
+    MultiHeadRMSNorm,
     TimestepEmbedder,
     grid_positions,
     sinusoidal_position_embedding,

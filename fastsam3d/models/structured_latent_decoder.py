@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -158,13 +159,14 @@ class GaussianDecoder(SparseTransformerTrunk):
         offset, color, scaling, rotation, opacity = raw.split(
             [3 * count, 3 * count, 3 * count, 4 * count, count], 1
         )
-        moved = torch.tanh(offset.unflatten(1, (count, 3)) + self.offset_perturbation)
+        offset = rearrange(offset, "voxel (gaussian xyz) -> voxel gaussian xyz", xyz=3)
+        moved = torch.tanh(offset + self.offset_perturbation)
         reach = 0.5 * self.VOXEL_SIZE / self.resolution
         center = ((voxels.float() + 0.5) / self.resolution).unsqueeze(1) + moved * reach
         return Gaussian(
-            xyz=center.flatten(0, 1),
-            features_dc=color.reshape(-1, 1, 3),
-            scaling=scaling.reshape(-1, 3),
-            rotation=rotation.reshape(-1, 4) * self.ROTATION_RATE,
-            opacity=opacity.reshape(-1, 1),
+            xyz=rearrange(center, "voxel gaussian xyz -> (voxel gaussian) xyz"),
+            features_dc=rearrange(color, "voxel (gaussian rgb) -> (voxel gaussian) 1 rgb", rgb=3),
+            scaling=rearrange(scaling, "voxel (gaussian xyz) -> (voxel gaussian) xyz", xyz=3),
+            rotation=rearrange(rotation, "voxel (gaussian wxyz) -> (voxel gaussian) wxyz", wxyz=4) * self.ROTATION_RATE,
+            opacity=rearrange(opacity, "voxel gaussian -> (voxel gaussian) 1"),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,10 +21,10 @@ def attend_in_windows(qkv: Tensor, windows: Windows) -> Tensor:
     """
     outputs = []
     for rows, valid in windows.buckets:
-        q, k, v = qkv[rows].permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = rearrange(qkv[rows], "window voxel qkv head d -> qkv window head voxel d")
         mask = None if valid is None else valid[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-        outputs.append(out.flatten(0, 1))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        outputs.append(rearrange(out, "window head voxel d -> (window voxel) (head d)"))
     return torch.cat(outputs).index_select(0, windows.restore)
 
 

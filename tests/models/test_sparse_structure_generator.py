@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastsam3d.models.attention import CrossAttention, MultiHeadRMSNorm
-from fastsam3d.models.layers import grid_positions, sinusoidal_position_embedding
+from fastsam3d.models.attention import CrossAttention
+from fastsam3d.models.layers import MultiHeadRMSNorm, grid_positions, sinusoidal_position_embedding
 from fastsam3d.models.sparse_structure_decoder import SparseStructureDecoder, grid_to_tokens, pixel_shuffle_3d
 from fastsam3d.models.sparse_structure_generator import SHAPE, SparseStructureGenerator
 
