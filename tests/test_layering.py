@@ -19,7 +19,8 @@ MODULES = {
 MATHS = ("forecast", "spectral", "lattice", "tensor_versions")
 BASICS = ("errors", "config_files")
 JOINT = (
-    "acceleration", "attachment", "session", "evaluation_options", "batching", "stacking", "config", "operations", "report",
+    "acceleration", "attachment", "session", "evaluation_options", "batching", "stacking", "config", "operations", 
+    "report",
     *("passes", "peak_memory", "magcache_curves"),
 )  # fmt: skip
 """What brings hosts and techniques together."""
