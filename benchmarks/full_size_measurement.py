@@ -29,7 +29,7 @@ def measured(
         picture: image and mask.
         formats: what is decoded.
     """
-    from fastsam3d.acceleration import accelerate
+    from fastsam3d.acceleration.handle import accelerate
 
     preset, changes, _, graphs = parts_of(method)
     preset = "off" if preset == UPSTREAM_LIKE else preset

@@ -1,0 +1,250 @@
+"""Floating-point operations of a run: what the untouched pipeline, the exact savings and the run itself compute.
+
+The only account of operations: reports, the benchmark, `tune` and the command `flops` read it. Costs of single passes
+come from the host (`Costs`), numbers of passes from the run (`RunPasses`), or from a plan; the rest is arithmetic. The
+difference of the first two numbers is the exact saving, that of the last two the approximate one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fastsam3d.diffusion.passes import LAYOUT, Passes, RunPasses
+from fastsam3d.diffusion.report import NetworkFlops, Report
+from fastsam3d.diffusion.vocabulary import SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
+
+SHARED = "shared_features"
+SAVING_FLOPS = ("zero_condition", "condition_cache", "shared_prefix", "time_tables")
+"""Exact savings that save operations of the velocity networks. The others save memory traffic, waiting, or the
+multiplication by zeros that these counts leave out anyway."""
+
+
+class PassFlops(Protocol):
+    """One pass of a velocity network by its parts, see `fastsam3d.sam3d.models.flops.EvaluationFlops`."""
+
+    @property
+    def tokens(self) -> float: ...
+
+    @property
+    def cross(self) -> float: ...
+
+    @property
+    def condition(self) -> float: ...
+
+    @property
+    def rest(self) -> float: ...
+
+    @property
+    def modulation(self) -> float: ...
+
+    @property
+    def table_step(self) -> float: ...
+
+    @property
+    def prefix_tokens(self) -> float: ...
+
+    @property
+    def prefix_rest(self) -> float: ...
+
+
+class Costs(Protocol):
+    """FLOP of a pipeline's networks from their sizes, see `fastsam3d.sam3d.models.flops.ModelFlops`."""
+
+    def counts(self, voxels: Any) -> Any:
+        """Sizes of sparse networks on voxels `[N, 4]`, or on an index of them."""
+
+    def sampling(
+        self, stage: str, counts: Any = None, layout: bool = True, shape_tokens: int | None = None
+    ) -> PassFlops:
+        """One pass of a stage's network; `counts` for the latent stage, the others for the structure stage."""
+
+    def layout_alone(self) -> PassFlops:
+        """One pass of the layout tokens alone through the network of the structure stage."""
+
+    def others(self, counts: Any) -> Mapping[str, float]:
+        """Of one object, by network: everything that is no velocity network."""
+
+
+def sampling_flops(
+    parts: PassFlops, passes: Passes, exact: Collection[str] = (), runs: int = 1, steps: float | None = None
+) -> float:
+    """FLOP of the network passes of sampling runs.
+
+    Args:
+        parts: one plain pass.
+        passes: those that ran, all runs together.
+        exact: names of the exact savings that were on (see `SAVING_FLOPS`; others change no count).
+        runs: sampling runs; what is kept for a run is computed once in each.
+        steps: of all runs together, for which `time_tables` computes modulation; the conditional passes by default.
+    """
+    constant_cross = "zero_condition" in exact
+    every = passes.conditional + passes.unconditional
+    total = parts.tokens * (passes.conditional_tokens + passes.unconditional_tokens)
+    total += (parts.rest - parts.modulation) * every
+    total += parts.cross * (passes.conditional_tokens + (0.0 if constant_cross else passes.unconditional_tokens))
+    if "time_tables" in exact:
+        total += parts.table_step * (passes.conditional if steps is None else steps)
+    else:
+        total += parts.modulation * (passes.conditional_blocks + passes.unconditional_blocks)
+    if "condition_cache" in exact:
+        branches = 1 + int(passes.unconditional > 0 and not constant_cross)
+        total += parts.condition * runs * branches
+    else:
+        projected = passes.conditional_blocks + (0.0 if constant_cross else passes.unconditional_blocks)
+        total += parts.condition * projected
+    if "shared_prefix" in exact:
+        total -= parts.prefix_tokens * passes.shared_tokens + parts.prefix_rest * passes.shared
+    return total
+
+
+def saved_by_switch(
+    parts: PassFlops, passes: Passes, exact: Collection[str], runs: int = 1, steps: float | None = None
+) -> dict[str, float]:
+    """FLOP that each exact saving takes off what those before it left, in the order of `SAVING_FLOPS`."""
+    saved: dict[str, float] = {}
+    done: list[str] = []
+    before = sampling_flops(parts, passes, done, runs, steps)
+    for name in SAVING_FLOPS:
+        if name in exact:
+            done.append(name)
+            after = sampling_flops(parts, passes, done, runs, steps)
+            saved[name], before = before - after, after
+    return saved
+
+
+def extra_flops(parts: PassFlops, passes: Passes, exact: Collection[str] = ()) -> float:
+    """FLOP of passes of another size in a run whose whole passes have computed what is kept for the run."""
+    return sampling_flops(parts, passes, exact, runs=0, steps=0)
+
+
+def object_flops(
+    costs: Costs,
+    counts: Any,
+    passes: Mapping[str, Passes],
+    exact: Collection[str] = (),
+    steps: Mapping[str, float] | None = None,
+    layout: bool = True,
+) -> dict[str, float]:
+    """FLOP of one object by network, in the order in which they run, for planned numbers of passes.
+
+    Args:
+        costs: of the networks.
+        counts: of the latent stage's voxels, as `costs.counts` gives them.
+        passes: by stage, and perhaps under `LAYOUT` those of the layout alone.
+        exact: names of the exact savings.
+        steps: by stage; the conditional passes by default.
+        layout: whether the structure stage has layout tokens.
+    """
+    sampled = {}
+    for stage in (SPARSE_STRUCTURE, STRUCTURED_LATENT):
+        parts = costs.sampling(stage, counts, layout)
+        sampled[stage] = sampling_flops(parts, passes[stage], exact, steps=None if steps is None else steps[stage])
+    if LAYOUT in passes:
+        sampled[SPARSE_STRUCTURE] += extra_flops(costs.layout_alone(), passes[LAYOUT], exact)
+    others = costs.others(counts)
+    order = ("ss_condition", SPARSE_STRUCTURE, "ss_decode", "slat_condition", STRUCTURED_LATENT)
+    every = {**others, **sampled}
+    return {name: every[name] for name in (*order, *(name for name in others if name not in order))}
+
+
+class Operations:
+    """Adds up the operations of the objects that one pipeline makes.
+
+    Args:
+        report: where they go.
+        costs: of the pipeline's networks; None where a host does not know them, and then nothing is booked.
+        exact: names of the exact savings that are on.
+        make_index: gives index tables of the latent stage's voxels, if possible those that the run has built.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        costs: Costs | None,
+        exact: Collection[str],
+        make_index: Callable[[Tensor], Any] = lambda coords: coords,
+    ) -> None:
+        self._report, self._costs, self._exact, self._make_index = report, costs, exact, make_index
+        self._counts: Any = None  # of the voxels that the latent stage ran on
+        self._unmerged: Any = None  # of the same object's voxels before a technique merged them
+        self._spared: dict[str, float] = {}
+
+    def merged(self, before: Tensor, after: Tensor | None) -> None:
+        """A technique was asked about voxels `before [N, 4]`; `after [M, 4]` stand in for them, None: it left them."""
+        self._unmerged = None if after is None or self._costs is None else self._costs.counts(before)
+
+    def sampled(self, stage: str, trajectory: Trajectory, own: Passes, computed: RunPasses) -> None:
+        """One sampling run has ended.
+
+        Args:
+            stage, trajectory: which.
+            own: passes that the untouched pipeline would have run for one object.
+            computed: those that ran, of all objects of the batch.
+        """
+        passes = self._report.passes
+        passes[stage] = passes.get(stage, Passes()) + computed.whole + computed.subsets
+        if computed.layout != Passes():
+            passes[LAYOUT] = passes.get(LAYOUT, Passes()) + computed.layout
+        if self._costs is None:
+            return
+        costs, exact, coords = self._costs, self._exact, trajectory.coords
+        if stage == SPARSE_STRUCTURE:
+            self._unmerged = self._counts = None
+            parts = before = costs.sampling(stage, layout=trajectory.layout)
+        elif coords is None:
+            return
+        else:
+            self._counts = costs.counts(self._make_index(coords))
+            parts = costs.sampling(stage, self._counts)
+            before = parts if self._unmerged is None else costs.sampling(stage, self._unmerged)
+        # Objects of a batch pass together and each is counted; their own passes are given for one.
+        objects = trajectory.batch
+        total = sampling_flops(parts, computed.whole, exact, objects, objects * trajectory.count)
+        total += extra_flops(costs.layout_alone(), computed.layout, exact)
+        for subset, alone in computed.alone:
+            if coords is None:
+                seen = costs.sampling(stage, layout=trajectory.layout, shape_tokens=len(subset))
+            else:
+                seen = costs.sampling(stage, costs.counts(coords[subset]))
+            total += extra_flops(seen, alone, exact)
+        plain, exactly = (objects * sampling_flops(before, own, names) for names in ((), exact))
+        self._add(stage, plain, exactly, total)
+        if computed.decodings:
+            self._add("ss_decode", 0.0, 0.0, computed.decodings * costs.others(None)["ss_decode"])
+        for name, saved in saved_by_switch(before, own, exact).items():
+            self._add_exact(name, objects * saved)
+
+    def finished(self, seconds: Mapping[str, float]) -> None:
+        """One object is done; `seconds` names the stages that ran."""
+        if self._costs is None:
+            return
+        computed = self._costs.others(self._counts)
+        plain = computed if self._unmerged is None else self._costs.others(self._unmerged)
+        for name, value in plain.items():
+            if name in seconds:
+                # Never more than one object has: what a batch spared in the encodings of several is shared out.
+                spared = min(self._spared.get(name, 0.0), value)
+                self._add(name, value, value - spared, computed[name] - spared)
+                if spared:
+                    self._add_exact(SHARED, spared)
+                    self._spared[name] -= spared
+        self._unmerged = None  # the next object may not be asked about
+
+    def broke_off(self) -> None:
+        """Drops what was spared for an object that failed, so that the next one is not credited with it."""
+        self._spared.clear()
+        self._unmerged = None
+
+    def reused(self, stage: str, flops: float) -> None:
+        """A kept encoding spared a pass of an encoder of `stage`, for the object in work."""
+        self._spared[stage] = self._spared.get(stage, 0.0) + flops
+
+    def _add_exact(self, switch: str, flops: float) -> None:
+        self._report.exact_flops[switch] = self._report.exact_flops.get(switch, 0.0) + flops
+
+    def _add(self, stage: str, plain: float, exact: float, computed: float) -> None:
+        entry = self._report.network_flops.setdefault(stage, NetworkFlops())
+        entry.plain, entry.exact, entry.computed = entry.plain + plain, entry.exact + exact, entry.computed + computed

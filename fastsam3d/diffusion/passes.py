@@ -1,0 +1,81 @@
+"""How many passes of its networks a run took, and how much of each: what the operations of a run are reckoned from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+
+from torch import Tensor
+
+from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL
+
+LAYOUT = "layout"
+"""Name of the passes that run the layout tokens alone."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes of a stage's network.
+
+    Attributes:
+        conditional, unconditional: how many went through the network, in whole or in part.
+        conditional_blocks, unconditional_blocks: the same, each by the share of the transformer blocks that ran.
+        conditional_tokens, unconditional_tokens: the same, each by the share of blocks and of tokens that ran.
+        shared: unconditional passes that have a conditional one beside them, whose first layers serve both.
+        shared_tokens: those of them in which the first block serves both, by the share of tokens that ran.
+    """
+
+    conditional: float = 0.0
+    unconditional: float = 0.0
+    conditional_blocks: float = 0.0
+    unconditional_blocks: float = 0.0
+    conditional_tokens: float = 0.0
+    unconditional_tokens: float = 0.0
+    shared: float = 0.0
+    shared_tokens: float = 0.0
+
+    @classmethod
+    def full(cls, conditional: float, unconditional: float, tokens: float = 1.0) -> Passes:
+        """Passes through all blocks, over this share of the tokens; a conditional one beside each unconditional."""
+        c, u = conditional, unconditional
+        return cls(c, u, c, u, c * tokens, u * tokens, u, u * tokens)
+
+    @classmethod
+    def evaluation(cls, branches: Collection[str], blocks: Mapping[str, float], tokens: float = 1.0) -> Passes:
+        """Passes of one evaluation.
+
+        Args:
+            branches: "conditional", "unconditional", or both.
+            blocks: share of the blocks that ran, for branches in which it was not all.
+            tokens: share of the tokens that ran.
+        """
+        c, u = (blocks.get(name, 1.0) if name in branches else 0.0 for name in (CONDITIONAL, UNCONDITIONAL))
+        conditional, unconditional = (float(name in branches) for name in (CONDITIONAL, UNCONDITIONAL))
+        shared = conditional * unconditional
+        first = shared * tokens * float(c > 0 and u > 0)
+        return cls(conditional, unconditional, c, u, c * tokens, u * tokens, shared, first)
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Passes)))
+
+    def __mul__(self, objects: float) -> Passes:
+        return Passes(*(getattr(self, f.name) * objects for f in fields(Passes)))
+
+
+@dataclass
+class RunPasses:
+    """Passes that ran in one sampling run.
+
+    Attributes:
+        whole: those in which every token is seen, computed or not.
+        layout: those of the layout tokens alone.
+        alone: those that saw some shape tokens or voxels alone, each with which `[A]`.
+        subsets: the same all together, each by the share of its tokens.
+        decodings: times that a technique decoded the occupancy on the way.
+    """
+
+    whole: Passes = field(default_factory=Passes)
+    layout: Passes = field(default_factory=Passes)
+    alone: list[tuple[Tensor, Passes]] = field(default_factory=list)
+    subsets: Passes = field(default_factory=Passes)
+    decodings: int = 0

@@ -1,0 +1,168 @@
+"""Sites: the places in a network where savings act, as hosts describe them and techniques use them.
+
+A site names a module of somebody's pipeline and gives its parts as plain functions; `EvaluationState` says what the
+network around it is doing at the moment. Neither side needs to know the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+Forward = Callable[..., Any]
+"""A method of a pipeline's module, or what stands in for it."""
+
+CONDITIONAL = "conditional"
+UNCONDITIONAL = "unconditional"
+BOTH = "both"
+"""Both branches in one pass: a batch of two, the conditional one first."""
+
+
+@dataclass
+class EvaluationState:
+    """What a stage's network is doing at the moment; written by the host, read by what is attached inside it.
+
+    Attributes:
+        running: a sampling run is in progress.
+        evaluation: number of the evaluation in progress; its two branches see the same state at the same time.
+        times: of the steps of the run in progress, empty outside one.
+        time: of the evaluation in progress.
+        joint: whether both branches may run in one pass, where the host can.
+        branch: "conditional", "unconditional" or "both" during a network evaluation, else None.
+        condition: the condition as the pipeline handed it in, during an evaluation.
+        guided: the evaluation has an unconditional pass as well; written by the session.
+        tokens: transformer tokens to compute `[A]`; None for all.
+        subset: tokens that the network sees alone `[A]`; None for all.
+        layout_only: only the layout tokens run.
+        computed_tokens: how many tokens the blocks computed in each pass of the latest evaluation, None for all of
+            them; written by `fastsam3d.diffusion.partial.blocks.PartialBlocks`.
+        reused: branches of the latest evaluation whose stack of blocks was replaced by what it did before, each with
+            the share of the blocks that ran all the same.
+        zero_condition: the unconditional branch sees zeros for a condition, as most pipelines have it.
+    """
+
+    running: bool = False
+    evaluation: int = 0
+    times: tuple[float, ...] = ()
+    time: float | None = None
+    joint: bool = False
+    branch: str | None = None
+    condition: Tensor | None = None
+    guided: bool = False
+    tokens: Tensor | None = None
+    subset: Tensor | None = None
+    layout_only: bool = False
+    computed_tokens: int | None = None
+    reused: dict[str, float] = field(default_factory=dict)
+    zero_condition: bool = True
+
+    def end_evaluation(self) -> None:
+        """Forgets what was asked of one evaluation."""
+        self.branch, self.condition, self.time, self.guided = None, None, None, False
+        self.tokens, self.subset, self.layout_only = None, None, False
+
+    def reset(self) -> None:
+        """Back to idle, whatever happened."""
+        self.running = False
+        self.end_evaluation()
+        self.times = ()
+
+
+class HiddenStates:
+    """How tokens are read from, and written to, what the layers of a network hand on. This one: plain tensors."""
+
+    def accepts(self, h: Any) -> bool:
+        """Whether the sites' functions, which know one object at a time, hold for `h`."""
+        return True
+
+    def read(self, h: Any) -> Tensor:
+        """Tokens `[B, T, C]`."""
+        return h
+
+    def write(self, h: Any, tokens: Tensor, kept: Tensor | None = None) -> Any:
+        """The like of `h` with other values; with `kept [A]`, of those of its tokens alone."""
+        return tokens
+
+    def through(self, make: Callable[[Forward], Forward]) -> Callable[[Forward], Forward]:
+        """Makes of a wrapper of functions of tensors one of functions of hidden states."""
+        return make
+
+
+TENSORS = HiddenStates()
+
+
+@dataclass(frozen=True)
+class CrossAttentionSite:
+    """One cross-attention module and its parts.
+
+    Attributes:
+        module: object whose `forward(x, context)` is called.
+        project_context: `context [B, L, C] -> (keys, values)`.
+        attend: `(x [B, T, C], keys, values) -> [B, T, C]`, output projection included.
+        constant: the output for a context of zeros, `[1, 1, C]`.
+        states: what `x` is in the network; the functions here work on tensors.
+    """
+
+    module: Any
+    project_context: Callable[[Tensor], tuple[Tensor, Tensor]]
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+    constant: Callable[[], Tensor]
+    states: HiddenStates = TENSORS
+
+
+@dataclass(frozen=True)
+class TimeSite:
+    """One module whose output depends on the time of the step only.
+
+    Attributes:
+        module: object whose `forward(x [B, ...]) -> [B, C]` is called.
+        inputs: times `[n]` (0 noise to 1 data) `-> ` what the module is given at each of them, `[n, ...]`.
+    """
+
+    module: Any
+    inputs: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class BlockSite:
+    """One transformer block of the latent stage.
+
+    Attributes:
+        block: object whose `forward(h [1, T, C], ...)` is called; further arguments do not depend on the tokens.
+        attention: object whose `forward(x [1, T, C])` is self-attention.
+        project: `x -> (queries, keys, values)`, each `[1, T, ...]`.
+        attend: `(queries, keys, values) -> [1, T, C]`, output projection included.
+        states: what `h` and `x` are in the network; the functions here work on tensors.
+    """
+
+    block: Any
+    attention: Any
+    project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+    states: HiddenStates = TENSORS
+
+
+@dataclass(frozen=True)
+class StreamBlockSite:
+    """One transformer block of the first stage, whose shape and layout tokens have weights of their own.
+
+    Shape attends to shape; layout attends to layout and shape. Hence the shape can run without the layout, and the
+    layout against keys and values of the shape that were kept.
+
+    Attributes:
+        block: object whose `forward({stream: h [B, T, C]}, ...)` is called, also with one stream only.
+        attention: object whose `forward({stream: x [B, T, C]})` is self-attention.
+        shape, layout: names of the streams.
+        project: `(stream, x) -> (queries, keys, values)`, each `[B, T, ...]`.
+        attend: `(stream, queries, keys, values) -> [B, T, C]`, output projection included.
+    """
+
+    block: Any
+    attention: Any
+    shape: str
+    layout: str
+    project: Callable[[str, Tensor], tuple[Tensor, Tensor, Tensor]]
+    attend: Callable[[str, Tensor, Tensor, Tensor], Tensor]
