@@ -28,7 +28,6 @@ __all__ = [
     "CAPABILITIES",
     "LATENT",
     "ONLY_IN",
-    "REGISTRY",
     "SHAPE",
     "SPARSE_STRUCTURE",
     "STAGES",
@@ -38,7 +37,6 @@ __all__ = [
     "EvaluationPolicy",
     "GuidedVelocity",
     "Step",
-    "Technique",
     "TechniqueConfig",
     "Trajectory",
     "Velocity",
@@ -46,7 +44,6 @@ __all__ = [
     "VoxelPolicy",
     "VoxelSet",
     "bounded",
-    "register",
     "setting",
     "stages_setting",
 ]
