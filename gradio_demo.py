@@ -2,7 +2,7 @@
 
 import sys
 
-from fastsam3d.__main__ import run
+from fastsam3d.cli.main import run
 
 if __name__ == "__main__":
     sys.exit(run("demo"))

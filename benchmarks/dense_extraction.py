@@ -1,6 +1,6 @@
 """Surface extraction on full grids, as the official pipeline executes it: the baseline of `full_size.py`.
 
-The same surface as `fastsam3d.models.flexicubes.extract_surface`, found the official way (SAM 3D Objects architecture,
+The same surface as `fastsam3d.modules.flexicubes.extract_surface`, found the official way (SAM 3D Objects architecture,
 section 8.2): corner values averaged through a row-wise unique, scattered to (R + 1)^3 and R^3 grids, positions and
 weights activated for every cube, occupancy gathered for every cube, and the edges of all surface cubes made unique.
 """
@@ -10,15 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastsam3d.models.flexicubes import (
-    Surface,
-    _cases,
-    _dual_vertices,
-    _split_quads,
-    _unlinear,
-)
-from fastsam3d.models.flexicubes_tables import CORNERS, EDGES, ring_tables
-from fastsam3d.models.sparse_tensor import SparseTensor
+from fastsam3d.modules.flexicubes import Surface, _cases, _dual_vertices, _split_quads, _unlinear
+from fastsam3d.modules.flexicubes_tables import CORNERS, EDGES, ring_tables
+from fastsam3d.modules.sparse_tensor import SparseTensor
 
 
 class DenseExtraction:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastsam3d.models.flexicubes_tables import CORNERS
-from fastsam3d.models.voxels import prune_sparse_structure
-from fastsam3d.patching import Patches
+from fastsam3d.acceleration.patching import Patches
+from fastsam3d.modules.flexicubes_tables import CORNERS
+from fastsam3d.modules.voxels import prune_sparse_structure
 
 THICKNESS = 2.0
 """Of the shell in voxels, as the official decoder's output is one (architecture, section 6)."""

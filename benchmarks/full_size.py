@@ -28,7 +28,8 @@ from full_size_measurement import environment, example_picture, free, measured, 
 from full_size_pipelines import networks, ours, parts_of, upstream_like
 from full_size_report import UPSTREAM_LIKE, Run, console_line, document, markdown, write_between_markers
 
-from fastsam3d.cli.options import (
+from fastsam3d.basics.files import write_json, write_text
+from fastsam3d.basics.options import (
     boolean,
     describe_options,
     option,
@@ -39,7 +40,6 @@ from fastsam3d.cli.options import (
     words,
 )
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.files import write_json, write_text
 
 COMMAND = "full_size"
 ROOT = Path(__file__).resolve().parents[1]

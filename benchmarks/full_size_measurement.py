@@ -29,8 +29,8 @@ def measured(
         picture: image and mask.
         formats: what is decoded.
     """
-    from fastsam3d.acceleration import accelerate
-    from fastsam3d.evaluation.flops import run_flops
+    from fastsam3d.acceleration.handle import accelerate
+    from fastsam3d.evaluation.operations.run import run_flops
 
     preset, changes, _, graphs = parts_of(method)
     preset = "off" if preset == UPSTREAM_LIKE else preset

@@ -38,7 +38,7 @@ def changed(text: str) -> tuple[str, Any]:
 
 def ours(model: str, device: str, formats: Sequence[str], dtype: torch.dtype | None, memory: str) -> Any:
     """The pipeline as it is meant to run: weights cast once, fused operations; `memory` "" sets no budget."""
-    from fastsam3d.pipeline.loading import load_pipeline
+    from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     budget = {"memory": memory} if memory else {}
     return load_pipeline(model, device, random_weights=True, formats=formats, autocast=dtype, **budget)
@@ -53,8 +53,8 @@ def upstream_like(model: str, device: str, formats: Sequence[str]) -> Any:
     """
     from dense_extraction import DenseExtraction
 
-    from fastsam3d.models.elementwise import set_fused
-    from fastsam3d.pipeline.loading import load_pipeline
+    from fastsam3d.modules.elementwise import set_fused
+    from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     half = torch.float16 if torch.device(device).type == "cuda" else None
     pipeline = load_pipeline(model, device, random_weights=True, formats=formats, autocast=half, half_weights=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from fastsam3d.basics.files import write_text
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.files import write_text
 
 UPSTREAM_LIKE = "upstream-like"
 """Method that the ratios are against."""

@@ -68,7 +68,7 @@ def attention(device: torch.device, dtype: torch.dtype, shapes: dict[str, tuple[
 @torch.no_grad()
 def structure_step(pipeline: Any, condition: Tensor) -> dict[str, Any]:
     """Milliseconds of one conditional evaluation of the first stage's network: plain, fused, and as a CUDA graph."""
-    from fastsam3d.models.elementwise import set_fused
+    from fastsam3d.modules.elementwise import set_fused
 
     backbone = pipeline.models["ss_generator"].reverse_fn.backbone
     device = pipeline.device

@@ -15,11 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastsam3d.acceleration import Acceleration, accelerate
-    from fastsam3d.config_files import preset_names as presets
+    from fastsam3d.acceleration.handle import Acceleration, accelerate
+    from fastsam3d.basics.config_files import preset_names as presets
     from fastsam3d.errors import UserError
-    from fastsam3d.pipeline.export import export
-    from fastsam3d.pipeline.loading import load_pipeline
+    from fastsam3d.sam3d.checkpoints.loading import load_pipeline
+    from fastsam3d.sam3d.export import export
 
 __version__ = "0.1.0"
 
@@ -30,12 +30,12 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 # Public names by module and the name there. They are imported at first use: importing the package is instant and
 # needs no PyTorch.
 _LAZY = {
-    "Acceleration": ("fastsam3d.acceleration", "Acceleration"),
-    "accelerate": ("fastsam3d.acceleration", "accelerate"),
+    "Acceleration": ("fastsam3d.acceleration.handle", "Acceleration"),
+    "accelerate": ("fastsam3d.acceleration.handle", "accelerate"),
     "UserError": ("fastsam3d.errors", "UserError"),
-    "export": ("fastsam3d.pipeline.export", "export"),
-    "load_pipeline": ("fastsam3d.pipeline.loading", "load_pipeline"),
-    "presets": ("fastsam3d.config_files", "preset_names"),
+    "export": ("fastsam3d.meshes.writing", "export"),
+    "load_pipeline": ("fastsam3d.sam3d.checkpoints.loading", "load_pipeline"),
+    "presets": ("fastsam3d.basics.config_files", "preset_names"),
 }
 
 

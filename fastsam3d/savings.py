@@ -12,7 +12,7 @@ from typing import Protocol
 
 
 class PassFlops(Protocol):
-    """One pass of a velocity network by its parts, see `fastsam3d.models.flops.EvaluationFlops`."""
+    """One pass of a velocity network by its parts, see `fastsam3d.sam3d.models.flops.EvaluationFlops`."""
 
     @property
     def tokens(self) -> float: ...

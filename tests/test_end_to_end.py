@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 import fastsam3d
-from fastsam3d.__main__ import main
-from fastsam3d.pipeline.gltf import Node, glb_bytes
+from fastsam3d.cli.main import main
+from fastsam3d.meshes.gltf import Node, glb_bytes
 
 ROOT = Path(__file__).parents[1]
 CHAIR = ROOT / "examples" / "chair"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import fastsam3d
+from fastsam3d.acceleration.presets import preset_info
+from fastsam3d.basics.config_files import config_directory, preset_names
 from fastsam3d.cli.flags import MODULES, PARAMETERS
-from fastsam3d.config import preset_info
-from fastsam3d.config_files import config_directory, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def test_import_is_light_and_silent():
 
 def test_help_of_the_commands_for_users_answers_without_importing_pytorch():
     code = (
-        "import sys; from fastsam3d.__main__ import main\n"
+        "import sys; from fastsam3d.cli.main import main\n"
         "for verb in sys.argv[1:]:\n"
         "    try: main([verb, '--help'])\n"
         "    except SystemExit: pass\n"

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
+from fastsam3d.basics.config_files import config_directory, model_names, preset_names
+from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cli.flags import MODULES, Arguments
-from fastsam3d.cli.suggestions import suggestion
-from fastsam3d.config import AccelerationConfig, load_preset
-from fastsam3d.config_files import config_directory, model_names, preset_names
+from fastsam3d.diffusion.techniques import REGISTRY
 from fastsam3d.errors import UserError
-from fastsam3d.techniques import REGISTRY
 
 VERBATIM = (
     "image_path",

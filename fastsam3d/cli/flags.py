@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastsam3d.cli.suggestions import suggestion
+from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
 
 MODULES: Mapping[str, tuple[str, ...]] = {

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastsam3d.acceleration.presets import AccelerationConfig
+from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cli.composition import SAMPLERS, changes, compose, ineffective
 from fastsam3d.cli.flags import Arguments
-from fastsam3d.cli.suggestions import suggestion
-from fastsam3d.config import AccelerationConfig
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.formats import FORMATS
+from fastsam3d.sam3d.pipeline.formats import FORMATS
 
 if TYPE_CHECKING:
-    from fastsam3d.pipeline.pipeline import Pipeline
+    from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 MEMORY = ("none", "8gb", "12gb", "24gb")
-"""As in `fastsam3d.pipeline.memory.BUDGETS`: repeated, so that a mistyped value is refused before the networks are
+"""As in `fastsam3d.sam3d.memory.budget.BUDGETS`: repeated, so that a mistyped value is refused before the networks are
 imported."""
 DEPTHS = ("none", "moge")
 EXPORTS = ("glb", "obj", "stl", "ply")
@@ -90,7 +90,7 @@ class Settings:
         """
         import torch
 
-        from fastsam3d.pipeline.loading import load_pipeline
+        from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
         autocast = None if self.precision == "float32" else getattr(torch, self.precision)
         pipeline = load_pipeline(

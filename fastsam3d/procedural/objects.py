@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from fastsam3d.errors import UserError
-from fastsam3d.procedural import families_furniture as furniture
-from fastsam3d.procedural import families_things as things
-from fastsam3d.procedural import families_vehicles as vehicles
 from fastsam3d.procedural.builder import Parts
+from fastsam3d.procedural.families import furniture, things, vehicles
 from fastsam3d.procedural.primitives import CompiledTable
 
 _FAMILIES = {

@@ -19,9 +19,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fastsam3d.config_files import config_directory
+from fastsam3d.basics.config_files import config_directory
 from fastsam3d.errors import UserError
-from fastsam3d.models.packed_weights import pack
+from fastsam3d.sam3d.checkpoints.packed_weights import pack
 from fastsam3d.training.optimization import require_checkpoint
 
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
@@ -138,6 +138,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from fastsam3d.__main__ import guarded
+    from fastsam3d.cli.main import guarded
 
     sys.exit(guarded(main, sys.argv[1:]))

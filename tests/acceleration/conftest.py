@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastsam3d.config_files import config_directory
-from fastsam3d.models.build import build_condition_embedders, build_models
-from fastsam3d.models.config import ModelConfig, load_model_config
-from fastsam3d.pipeline.pipeline import Pipeline
+from fastsam3d.basics.config_files import config_directory
+from fastsam3d.sam3d.models.build import build_condition_embedders, build_models
+from fastsam3d.sam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 STEPS = 9
 """Enough for warm-up, forecast, guidance edge and end; odd, so that no step of either grid lies on the edge."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastsam3d
-from fastsam3d import techniques
+from fastsam3d.diffusion import techniques
 from fastsam3d.errors import UserError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "new_technique.md"
@@ -33,7 +33,7 @@ def preset(tmp_path, monkeypatch):
     path = tmp_path / "hold_steps.yaml"
     path.write_text(yaml, encoding="utf-8")
     yield path
-    del techniques.REGISTRY["hold_steps"], sys.modules["fastsam3d.techniques.hold_steps"]
+    del techniques.REGISTRY["hold_steps"], sys.modules["fastsam3d.diffusion.techniques.hold_steps"]
 
 
 def test_it_is_short():

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from fastsam3d.hosts.decoded import SparseSurface
-from fastsam3d.hosts.shared_features import SharedDepth
-from fastsam3d.patching import Patches, temporarily
+from fastsam3d.acceleration.patching import Patches, temporarily
+from fastsam3d.diffusion.exact.shared_features import SharedDepth
+from fastsam3d.diffusion.exact.sparse_surface import SparseSurface
 
 
 class Thing:

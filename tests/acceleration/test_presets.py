@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fastsam3d.config import KINDS, load_preset, preset_info
-from fastsam3d.config_files import config_directory, preset_names
+from fastsam3d.acceleration.presets import KINDS, load_preset, preset_info
+from fastsam3d.basics.config_files import config_directory, preset_names
+from fastsam3d.diffusion.techniques import REGISTRY
 from fastsam3d.errors import UserError
-from fastsam3d.techniques import REGISTRY
 
 
 def test_presets_at_hand():

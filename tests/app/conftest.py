@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from app_stand_in import around_marks
 
-from fastsam3d.app.jobs import JobQueue
-from fastsam3d.app.studio import Studio
-from fastsam3d.app.uploads import Limits
-from fastsam3d.pipeline.loading import load_pipeline
-from fastsam3d.pipeline.pipeline import Pipeline
+from fastsam3d.app.runs.queue import JobQueue
+from fastsam3d.app.server.uploads import Limits
+from fastsam3d.app.visitors.shared import Studio
+from fastsam3d.sam3d.checkpoints.loading import load_pipeline
+from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 STEPS = 3
 

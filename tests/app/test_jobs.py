@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fastsam3d.app.jobs import DONE, FAILED, RUNNING, STOPPED, WAITING, Job, JobQueue
+from fastsam3d.app.runs.queue import DONE, FAILED, RUNNING, STOPPED, WAITING, Job, JobQueue
 from fastsam3d.errors import UserError
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fastsam3d.app.comparison import seeds_from
-from fastsam3d.app.knobs import configure, knobs_of, presets
-from fastsam3d.config import load_preset
+from fastsam3d.acceleration.presets import load_preset
+from fastsam3d.app.page.knobs import configure, knobs_of, presets
+from fastsam3d.app.runs.comparison import seeds_from
 from fastsam3d.errors import UserError
 
 

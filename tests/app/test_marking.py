@@ -9,7 +9,7 @@ import pytest
 from app_stand_in import around_marks
 from PIL import Image
 
-from fastsam3d.app.marking import Marking, color_of, data_url, fitted
+from fastsam3d.app.marking.marks import Marking, color_of, data_url, fitted
 from fastsam3d.errors import UserError
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fastsam3d.app.command import main, options_from
-from fastsam3d.app.intake import safe_name
-from fastsam3d.app.results import new_folder
-from fastsam3d.app.server import build_app, result_file
-from fastsam3d.app.studio import Studio
+from fastsam3d.app.runs.results import new_folder
+from fastsam3d.app.server.server import build_app, result_file
+from fastsam3d.app.server.upload_store import safe_name
+from fastsam3d.app.visitors.shared import Studio
+from fastsam3d.cli.commands.demo import main, options_from
 from fastsam3d.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")
@@ -267,7 +267,7 @@ def test_help_and_mistakes_on_the_command_line() -> None:
 
 
 def test_gradio_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastsam3d.app.server import require_gradio
+    from fastsam3d.app.server.server import require_gradio
 
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"pip install 'fastsam3d\[demo\]'"):

@@ -12,17 +12,18 @@ import pytest
 import trimesh
 from PIL import Image
 
-from fastsam3d.app import fragments
-from fastsam3d.app.comparison import OFF, silhouette_agreement
-from fastsam3d.app.jobs import DONE, FAILED
-from fastsam3d.app.results import write_results
-from fastsam3d.app.server import result_file
-from fastsam3d.app.session import Session, Visitors
-from fastsam3d.app.studio import Studio
-from fastsam3d.config import load_preset
+from fastsam3d.acceleration.presets import load_preset
+from fastsam3d.app.page import fragments
+from fastsam3d.app.runs.comparison import OFF, silhouette_agreement
+from fastsam3d.app.runs.queue import DONE, FAILED
+from fastsam3d.app.runs.results import write_results
+from fastsam3d.app.server.server import result_file
+from fastsam3d.app.visitors.shared import Studio
+from fastsam3d.app.visitors.visitor import Session, Visitors
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.pose import Pose
-from fastsam3d.pipeline.reconstruction import Mesh, Reconstruction
+from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.sam3d.pipeline.pose import Pose
+from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
 MIDDLE = {"action": "click", "x": 0.5, "y": 0.5, "inside": True}
 

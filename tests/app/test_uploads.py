@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastsam3d.app.uploads import Limits, read_upload, read_uploaded_mask
+from fastsam3d.app.server.uploads import Limits, read_upload, read_uploaded_mask
 from fastsam3d.errors import UserError
 
 LIMITS = Limits(file_bytes=100_000, pixels=100_000, side=128)

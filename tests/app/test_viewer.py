@@ -17,8 +17,8 @@ import trimesh
 from PIL import Image
 
 from fastsam3d.app.viewer import page, scripts
-from fastsam3d.pipeline.gltf import Node, glb_bytes
-from fastsam3d.pipeline.reconstruction import Mesh
+from fastsam3d.meshes.gltf import Node, glb_bytes
+from fastsam3d.meshes.mesh import Mesh
 
 NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium") or shutil.which("google-chrome")
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fastsam3d.__main__ import main
-from fastsam3d.models.build import build_condition_embedders, build_models
-from fastsam3d.pipeline.loading import check_device, model_config
-from fastsam3d.pipeline.pipeline import Pipeline
+from fastsam3d.cli.main import main
+from fastsam3d.sam3d.checkpoints.loading import check_device, model_config
+from fastsam3d.sam3d.models.build import build_condition_embedders, build_models
+from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 HEIGHT, WIDTH = 48, 64
 QUICK = ("device=cpu", "model.ss_sampler.inference_steps=4", "model.slat_sampler.inference_steps=4", "preview=false")
@@ -58,7 +58,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         calls.append({"model": model, **options, "pipeline": tiny_pipeline()})
         return calls[-1]["pipeline"]
 
-    monkeypatch.setattr("fastsam3d.pipeline.loading.load_pipeline", load)
+    monkeypatch.setattr("fastsam3d.sam3d.checkpoints.loading.load_pipeline", load)
     return calls
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.cli.composition import changes, compose, ineffective
 from fastsam3d.cli.flags import MODULES, PARAMETERS, parse
 from fastsam3d.cli.settings import settings_from
-from fastsam3d.config import load_preset
 
 
 def composed(*words):

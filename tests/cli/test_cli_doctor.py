@@ -13,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastsam3d.__main__ import main
-from fastsam3d.cli import doctor, inspection
-from fastsam3d.models.build import build_condition_embedders, build_models
-from fastsam3d.models.config import ModelConfig
-from fastsam3d.pipeline.checkpoints import EMBEDDER_PREFIX, GENERATOR_PREFIX
-from fastsam3d.pipeline.loading import model_config
+from fastsam3d.cli import doctor_checks as inspection
+from fastsam3d.cli.commands import doctor
+from fastsam3d.cli.main import main
+from fastsam3d.sam3d.checkpoints.folder import EMBEDDER_PREFIX, GENERATOR_PREFIX
+from fastsam3d.sam3d.checkpoints.loading import model_config
+from fastsam3d.sam3d.models.build import build_condition_embedders, build_models
+from fastsam3d.sam3d.models.config import ModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def folder(config: ModelConfig, tmp_path: Path) -> Path:
 @pytest.fixture
 def ask(config: ModelConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Runs doctor on the tiny model; (exit code, stdout, stderr)."""
-    monkeypatch.setattr("fastsam3d.pipeline.loading.model_config", lambda name: config)
+    monkeypatch.setattr("fastsam3d.sam3d.checkpoints.loading.model_config", lambda name: config)
 
     def ask(*words: object) -> tuple[int, str, str]:
         code = main(["doctor", *(str(word) for word in words)])

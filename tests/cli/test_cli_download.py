@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastsam3d.__main__ import main
+from fastsam3d.cli.main import main
 
 FILES = {
     "checkpoints/pipeline.yaml": 10,

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fastsam3d.__main__ import main
-from fastsam3d.cli.outputs import OutputFolder
+from fastsam3d.cli.main import main
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.output_folder import OutputFolder
 
 
 def broken_files(folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(place, run, folder, tmp_path, 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"fastsam3d.pipeline.{'preview' if place == 'preview_sheet' else 'export'}.{place}", full)
+    monkeypatch.setattr(f"fastsam3d.sam3d.pipeline.{'preview' if place == 'preview_sheet' else 'export'}.{place}", full)
     code, _, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", "preview=true")
     assert code == 2 and stderr.startswith("error: the disk is full (No space left on device)")
     assert not (tmp_path / "o").exists()
@@ -155,7 +155,7 @@ def test_a_scene_that_cannot_keep_its_first_object_leaves_nothing(run, folder, t
     def full(*_):
         raise UserError("object_0.safetensors cannot be written: No space left on device.")
 
-    monkeypatch.setattr("fastsam3d.pipeline.storage.save_reconstruction", full)
+    monkeypatch.setattr("fastsam3d.sam3d.scene.storage.save_reconstruction", full)
     code, _, stderr = run("scene", "--image_dir", folder, "--output_dir", tmp_path / "o", "--batch", "1")
     assert code == 2 and "No space left" in stderr
     assert not (tmp_path / "o").exists()

@@ -171,7 +171,7 @@ def test_nothing_is_left_where_the_run_fails(run, folder, tmp_path, loaded, monk
     def broken(*_arguments, **_options):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("fastsam3d.pipeline.export.export_mesh", broken)
+    monkeypatch.setattr("fastsam3d.meshes.writing.export_mesh", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         run("infer", "--image_path", folder, "--output_dir", out)
     assert not (tmp_path / "new").exists()

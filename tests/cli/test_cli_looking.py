@@ -16,13 +16,13 @@ import torch
 import trimesh
 from PIL import Image
 
-from fastsam3d.__main__ import VERBS, main
+from fastsam3d.cli.commands.view import make_server
 from fastsam3d.cli.flags import parse
-from fastsam3d.cli.object_files import write_object
-from fastsam3d.cli.outputs import OutputFolder
-from fastsam3d.cli.view import make_server
+from fastsam3d.cli.main import VERBS, main
 from fastsam3d.errors import UserError
-from fastsam3d.models.gaussian import Gaussian
+from fastsam3d.jobs.object_files import write_object
+from fastsam3d.jobs.output_folder import OutputFolder
+from fastsam3d.meshes.gaussians import Gaussian
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastsam3d.cli.inputs import read_picture
-from fastsam3d.cli.masks import read_mask
-from fastsam3d.cli.scene_inputs import scene_masks
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.mask_sets import scene_masks
+from fastsam3d.jobs.masks import read_mask
+from fastsam3d.jobs.pictures import read_picture
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fastsam3d.cli.console import Console
-from fastsam3d.cli.outputs import OutputFolder, json_text
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.output_folder import OutputFolder, json_text
 
 
 def test_files_appear_at_publish(tmp_path):
@@ -53,9 +53,9 @@ def test_warnings_are_shown_once_and_kept():
     stream = io.StringIO()
     console = Console(stream=stream)
     with console.logging():
-        logging.getLogger("fastsam3d.pipeline").warning("no voxel is %s", "occupied")
+        logging.getLogger("fastsam3d.sam3d.pipeline").warning("no voxel is %s", "occupied")
         console.warn("no voxel is occupied")
-    logging.getLogger("fastsam3d.pipeline").warning("afterwards")
+    logging.getLogger("fastsam3d.sam3d.pipeline").warning("afterwards")
     assert stream.getvalue() == "warning: no voxel is occupied\n"
     assert console.warnings == ["no voxel is occupied"]
 
@@ -92,7 +92,7 @@ def test_quiet_shows_no_progress(monkeypatch):
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
     code = (
         "import os, signal, sys\n"
-        "from fastsam3d.cli.outputs import OutputFolder\n"
+        "from fastsam3d.jobs.output_folder import OutputFolder\n"
         "with OutputFolder(sys.argv[1]) as folder:\n"
         "    (folder / 'scene.glb').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

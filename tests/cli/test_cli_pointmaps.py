@@ -10,7 +10,7 @@ import pytest
 
 from fastsam3d.cli.flags import parse
 from fastsam3d.cli.settings import as_plain, settings_from
-from fastsam3d.pipeline import depth
+from fastsam3d.sam3d import depth
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_only_given_sampler_settings_replace_those_of_the_checkpoint(monkeypatch
 
     models = {"ss_generator": generator(), "slat_generator": generator()}
     monkeypatch.setattr(
-        "fastsam3d.pipeline.loading.load_pipeline", lambda model, **options: SimpleNamespace(models=models)
+        "fastsam3d.sam3d.checkpoints.loading.load_pipeline", lambda model, **options: SimpleNamespace(models=models)
     )
     settings = settings_from(parse(["model.ss_sampler.strength=1.5", "model.slat_sampler.interval=[0,600]"], "x"))
     settings.load()

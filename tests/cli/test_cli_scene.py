@@ -10,9 +10,9 @@ import pytest
 import trimesh
 from PIL import Image
 
-from fastsam3d.cli.inputs import read_picture
-from fastsam3d.cli.scene_inputs import read_labels
-from fastsam3d.pipeline.pipeline import Pipeline
+from fastsam3d.jobs.mask_sets import read_labels
+from fastsam3d.jobs.pictures import read_picture
+from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 
 def test_writes_the_scene_and_every_object(run, folder, tmp_path):

@@ -10,9 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from fastsam3d import __version__
-from fastsam3d.__main__ import VERBS, guarded, main
+from fastsam3d.basics.config_files import preset_names
 from fastsam3d.cli.flags import PARAMETERS
-from fastsam3d.config_files import preset_names
+from fastsam3d.cli.main import VERBS, guarded, main
 
 
 def test_help_names_every_verb(capsys):
@@ -48,7 +48,7 @@ def test_help_needs_no_pytorch():
     """Importing it takes seconds, which is long for a page of text."""
     script = (
         "import contextlib, io, sys\n"
-        "from fastsam3d.__main__ import VERBS, main\n"
+        "from fastsam3d.cli.main import VERBS, main\n"
         "for verb in VERBS:\n"
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "        main([verb, '--help'])\n"

@@ -15,11 +15,11 @@ from small_pipeline import SETTINGS, picture, small_pipeline
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fastsam3d
-from fastsam3d.models.elementwise import fused_kernels_work, set_fused
-from fastsam3d.models.precision import store_half
-from fastsam3d.models.sparse_tensor import SparseIndex
-from fastsam3d.models.windowed_attention import attend_in_packed_windows, attend_in_windows, has_packed_kernel
-from fastsam3d.pipeline.pipeline import Pipeline
+from fastsam3d.modules.elementwise import fused_kernels_work, set_fused
+from fastsam3d.modules.sparse_tensor import SparseIndex
+from fastsam3d.modules.windowed_attention import attend_in_packed_windows, attend_in_windows, has_packed_kernel
+from fastsam3d.sam3d.models.precision import store_half
+from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 pytestmark = [
     pytest.mark.gpu,

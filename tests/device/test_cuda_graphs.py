@@ -12,8 +12,8 @@ import torch
 from small_pipeline import small_pipeline
 
 import fastsam3d
-from fastsam3d.models.precision import store_half
-from fastsam3d.pipeline.pipeline import Pipeline
+from fastsam3d.sam3d.models.precision import store_half
+from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 pytestmark = [
     pytest.mark.gpu,
@@ -112,7 +112,7 @@ def test_a_step_that_waits_runs_as_ever() -> None:
 
 
 def test_staged_weights_leave_graphs_out() -> None:
-    from fastsam3d.pipeline.residency import StagedWeights
+    from fastsam3d.sam3d.memory.residency import StagedWeights
 
     pipeline = small_pipeline()
     networks = {**dict(pipeline.models.items()), **pipeline.condition_embedders}

@@ -11,8 +11,8 @@ from small_pipeline import picture, small_pipeline
 from torch import nn
 
 import fastsam3d
-from fastsam3d.pipeline.pipeline import Pipeline
-from fastsam3d.pipeline.residency import RUN_ORDER, StagedWeights
+from fastsam3d.sam3d.memory.residency import RUN_ORDER, StagedWeights
+from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 FORMATS = ("mesh", "gaussian")
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from fastsam3d.errors import UserError
-from fastsam3d.pipeline.pose import rotation_6d_to_matrix
 from fastsam3d.procedural import HELD_OUT_SEED, make_object
 from fastsam3d.procedural.objects import voxel_centers
-from fastsam3d.training import dataset as module
-from fastsam3d.training.condition_batch import build_condition_batch
-from fastsam3d.training.dataset import ProceduralDataset, generate
-from fastsam3d.training.shards import generate_shard, shard_path
+from fastsam3d.sam3d.pipeline.pose import rotation_6d_to_matrix
+from fastsam3d.training.data import dataset as module
+from fastsam3d.training.data.condition_batch import build_condition_batch
+from fastsam3d.training.data.dataset import ProceduralDataset, generate
+from fastsam3d.training.data.shards import generate_shard, shard_path
 
 INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask", "pointmap", "rgb_pointmap")
 

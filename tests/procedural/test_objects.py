@@ -10,7 +10,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.procedural import FAMILIES, HELD_OUT_SEED, make_object
 from fastsam3d.procedural.objects import voxel_centers
 from fastsam3d.procedural.primitives import bounding_box
-from fastsam3d.training.shards import MAXIMUM_PARTS
+from fastsam3d.training.data.shards import MAXIMUM_PARTS
 
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 

@@ -12,20 +12,17 @@ import torch
 
 from fastsam3d.procedural.batch import TableBatch, padded_tables
 from fastsam3d.procedural.objects import make_object
-from fastsam3d.training import (
-    data_source,
-    device_dataset,
-    sparse_structure_flow,
-    sparse_structure_vae,
-    structured_latent_flow,
-    structured_latent_vae,
-)
-from fastsam3d.training.condition_batch import build_condition_batch
-from fastsam3d.training.device_dataset import DeviceDataset
+from fastsam3d.training.data import data_source, device_dataset
+from fastsam3d.training.data.condition_batch import build_condition_batch
+from fastsam3d.training.data.device_dataset import DeviceDataset
 from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import cosine_factor, load_checkpoint
-from fastsam3d.training.structured_latent_batch import PlacementBatch, voxel_samples
-from fastsam3d.training.structured_latent_data import (
+from fastsam3d.training.sparse_structure import flow as sparse_structure_flow
+from fastsam3d.training.sparse_structure import vae as sparse_structure_vae
+from fastsam3d.training.structured_latent import flow as structured_latent_flow
+from fastsam3d.training.structured_latent import vae as structured_latent_vae
+from fastsam3d.training.structured_latent.batch import PlacementBatch, voxel_samples
+from fastsam3d.training.structured_latent.data import (
     Placement,
     latent_statistics,
     object_sample,
@@ -33,7 +30,7 @@ from fastsam3d.training.structured_latent_data import (
     split_interior,
     voxel_sample,
 )
-from fastsam3d.training.structured_latent_flow import repeated
+from fastsam3d.training.structured_latent.flow import repeated
 
 SEEDS = (5, 6, 9)
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fastsam3d.__main__ import guarded
-from fastsam3d.training import dataset, export, sparse_structure_flow, structured_latent_vae
+from fastsam3d.cli.main import guarded
+from fastsam3d.training import export
+from fastsam3d.training.data import dataset
+from fastsam3d.training.sparse_structure import flow as sparse_structure_flow
+from fastsam3d.training.structured_latent import vae as structured_latent_vae
 
 
 @pytest.mark.parametrize(

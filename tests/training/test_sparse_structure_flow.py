@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastsam3d.models.sparse_structure_decoder import SparseStructureDecoder
-from fastsam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE
+from fastsam3d.sam3d.models.sparse_structure_decoder import SparseStructureDecoder
+from fastsam3d.sam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE
 from fastsam3d.training.export import replace_line, scaled_decoder
-from fastsam3d.training.sparse_structure_flow import flow_loss, sample_times
-from fastsam3d.training.sparse_structure_vae import DILATION, SparseStructureEncoder, soft_occupancy, vae_loss
+from fastsam3d.training.sparse_structure.flow import flow_loss, sample_times
+from fastsam3d.training.sparse_structure.vae import DILATION, SparseStructureEncoder, soft_occupancy, vae_loss
 
 
 class Oracle(nn.Module):

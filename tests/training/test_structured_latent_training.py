@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from fastsam3d.models.config import ModelConfig, load_model_config
-from fastsam3d.models.flexicubes import CHANNELS, extract_surface
-from fastsam3d.models.sparse_tensor import SparseIndex
+from fastsam3d.modules.flexicubes import CHANNELS, extract_surface
+from fastsam3d.modules.sparse_tensor import SparseIndex
 from fastsam3d.procedural.objects import HELD_OUT_SEED
-from fastsam3d.training.structured_latent_autoencoder import (
+from fastsam3d.sam3d.models.config import ModelConfig, load_model_config
+from fastsam3d.training.structured_latent.autoencoder import (
     StructuredLatentAutoencoder,
     autoencoder_loss,
     reconstruction_losses,
 )
-from fastsam3d.training.structured_latent_data import (
+from fastsam3d.training.structured_latent.data import (
     Placement,
     VoxelSample,
     corner_columns,
@@ -26,7 +26,7 @@ from fastsam3d.training.structured_latent_data import (
     object_sample,
     occupied_voxels,
 )
-from fastsam3d.training.structured_latent_flow import (
+from fastsam3d.training.structured_latent.flow import (
     StructuredLatentStage,
     begin_by_removing_noise,
     flow_loss,
@@ -121,7 +121,7 @@ def test_placement() -> None:
 
 
 def test_drawn_samples_are_reproducible_and_not_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastsam3d.training import structured_latent_data as data
+    from fastsam3d.training.structured_latent import data
 
     seeds = []
     original = data.make_object

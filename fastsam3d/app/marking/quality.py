@@ -1,0 +1,127 @@
+"""How well objects are found from clicks and boxes, on procedural scenes whose masks are known.
+
+    python -m fastsam3d.app.marking.quality [scenes=16] [first=0]
+
+The person who marks is simulated in the usual way of interactive segmentation: the first click is in the middle of the
+object, each further one in the middle of the largest error, on the object or off it as that says; a box is the
+object's, three pixels wider. Printed: mean and median IoU with the true mask, how many are above 0.8, and seconds.
+
+Default set, 40 objects of scenes other than those that the method was made on (its last change, to further clicks, was
+made with masks of seven of these scenes seen):
+
+| | one click | two clicks | three clicks | box |
+|---|---|---|---|---|
+| mean IoU | 0.83 | 0.89 | 0.93 | 0.89 |
+| without `backdrop.py` | 0.70 | 0.75 | 0.80 | 0.89 |
+
+These scenes do have smooth backdrops. A picture without one is left to the second row's way.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastsam3d.app.marking.segmentation import Prompt, Segmenter, segment
+from fastsam3d.basics.suggestions import suggestion
+from fastsam3d.errors import UserError
+
+PROMPTS = ("one click", "two clicks", "three clicks", "box")
+SIDE = 256
+SMALLEST = 100
+"""Objects of which fewer pixels are seen are passed over."""
+FIRST_SEED = 9100
+"""Behind those of the held-out objects; the sixteen before it were used while the method was made."""
+
+
+def marked_scenes(first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scenes of one to four objects: (picture uint8 `[H, W, 3]`, mask bool `[H, W]`) of every object."""
+    from fastsam3d.procedural.objects import HELD_OUT_SEED
+    from fastsam3d.procedural.scene_render import render_scene
+    from fastsam3d.procedural.scenes import make_scene
+
+    for index in range(first, first + count):
+        picture = render_scene(make_scene(HELD_OUT_SEED + FIRST_SEED + index, 1 + index % 4), SIDE)
+        for mask in picture.masks:
+            if mask.sum() >= SMALLEST:
+                yield picture.image, mask
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """IoU of two masks."""
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def next_click(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float, bool] | None:
+    """The middle of the largest error (x, y, whether the object is there); None where there is none."""
+    import cv2
+
+    best: tuple[int, np.ndarray, bool] | None = None
+    for wrong, inside in ((truth & ~mask, True), (mask & ~truth, False)):
+        count, pieces, sizes, _ = cv2.connectedComponentsWithStats(wrong.astype(np.uint8))
+        if count > 1:
+            largest = 1 + int(sizes[1:, cv2.CC_STAT_AREA].argmax())
+            area = int(sizes[largest, cv2.CC_STAT_AREA])
+            if best is None or area > best[0]:
+                best = area, pieces == largest, inside
+    if best is None:
+        return None
+    depth = cv2.distanceTransform(np.pad(best[1].astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(column) + 0.5, float(row) + 0.5, best[2]
+
+
+def measure(segmenter: Segmenter, first: int = 0, count: int = 16) -> tuple[np.ndarray, float]:
+    """(IoU `[objects, 4]` in the order of `PROMPTS`, mean seconds of an answer)."""
+    rows: list[list[float]] = []
+    seconds: list[float] = []
+
+    def ask(image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        start = time.perf_counter()
+        mask = segmenter(image, prompt)
+        seconds.append(time.perf_counter() - start)
+        return mask
+
+    for image, truth in marked_scenes(first, count):
+        mask, clicks, row = np.zeros_like(truth), [], []
+        for _ in range(3):
+            click = next_click(mask, truth)
+            if click is not None:
+                clicks.append(click)
+                mask = ask(image, Prompt(tuple(clicks)))
+            row.append(overlap(mask, truth))
+        rows_of, columns_of = np.nonzero(truth)
+        box = columns_of.min() - 3, rows_of.min() - 3, columns_of.max() + 4, rows_of.max() + 4
+        left, top, right, bottom = (float(value) for value in box)
+        rows.append([*row, overlap(ask(image, Prompt(box=(left, top, right, bottom))), truth)])
+    return np.array(rows), float(np.mean(seconds))
+
+
+def main(words: Sequence[str]) -> int:
+    """Command line; prints a table.
+
+    Raises:
+        UserError: a word that is no setting.
+    """
+    options: dict[str, Any] = {"scenes": 16, "first": 0}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in options or not value.isdigit():
+            raise UserError(f"{word!r} is no setting with a whole number. {suggestion(key, options)}")
+        options[key] = int(value)
+    found, seconds = measure(segment, options["first"], options["scenes"])
+    sys.stdout.write(f"{len(found)} objects in {options['scenes']} scenes, {seconds:.2f} s an answer\n")
+    for name, column in zip(PROMPTS, found.T, strict=True):
+        text = f"mean IoU {column.mean():.3f}, median {np.median(column):.3f}, above 0.8: {(column > 0.8).mean():.0%}"
+        sys.stdout.write(f"{name:<13} {text}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    from fastsam3d.cli.main import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))

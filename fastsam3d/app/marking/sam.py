@@ -1,0 +1,73 @@
+"""Marking with Segment Anything, where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastsam3d.app.marking.segmentation import Prompt
+from fastsam3d.errors import UserError
+
+
+def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto") -> SamSegmenter:
+    """A segmenter with the weights of a checkpoint file.
+
+    Args:
+        checkpoint: as published by its authors, `.pth`.
+        model: `vit_b`, `vit_l` or `vit_h`.
+
+    Raises:
+        UserError: the package or the file is missing, or they do not fit each other.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: sam_checkpoint needs Segment Anything weights.")
+    try:
+        from segment_anything import SamPredictor, sam_model_registry
+    except ImportError:
+        raise UserError(
+            "sam_checkpoint needs the package segment_anything; without it objects are marked by GrabCut."
+        ) from None
+    if model not in sam_model_registry:
+        raise UserError(f"sam_model={model} is not possible: choose from {', '.join(sam_model_registry)}.")
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        network = sam_model_registry[model]()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise UserError(f"{path} does not hold weights of {model} ({str(error).splitlines()[0]}).") from None
+    return SamSegmenter(SamPredictor(network.to(device).eval()))
+
+
+class SamSegmenter:
+    """Masks from a predictor with the interface of Segment Anything (`set_image`, `predict`), 1 or 2.
+
+    The picture is embedded once, not at every click.
+    """
+
+    def __init__(self, predictor: Any) -> None:
+        self._predictor = predictor
+        self._embedded: np.ndarray | None = None
+
+    def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        if prompt.is_empty:
+            return np.zeros(image.shape[:2], dtype=bool)
+        if self._embedded is None or not np.array_equal(self._embedded, image):
+            self._predictor.set_image(image)
+            self._embedded = image
+        points: Sequence[tuple[float, float, bool]] = prompt.clicks
+        single = len(points) == 1 and prompt.box is None
+        masks, scores, _ = self._predictor.predict(
+            point_coords=np.array([(x, y) for x, y, _ in points], dtype=np.float32) if points else None,
+            point_labels=np.array([int(inside) for _, _, inside in points]) if points else None,
+            box=None if prompt.box is None else np.array(prompt.box, dtype=np.float32),
+            # One click may mean a part or the whole; more say which.
+            multimask_output=single,
+        )
+        return np.asarray(masks[int(np.argmax(scores))]) > 0

@@ -1,0 +1,243 @@
+"""From clicks and boxes on a picture to a mask, without a segmentation network: pure functions.
+
+Where to begin: a box says what is inside; a click on something that stands before a smooth backdrop takes all of it
+(`backdrop.py`); in any other picture every pixel goes to the nearest click, nearest along paths that shun edges
+(geodesic distances, as in Bai and Sapiro, "A Geodesic Framework for Fast Interactive Image and Video Segmentation",
+ICCV 2007), with the rim of the picture standing for the background. Then GrabCut (Rother et al., "GrabCut", SIGGRAPH
+2004; OpenCV's) fits colours to both sides and cuts between them, first coarsely and then about the outline. How good
+that is: `marking_quality.py`. `sam.py` has the same interface on Segment Anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastsam3d.app.marking.backdrop import standing_out
+from fastsam3d.app.marking.geodesic import edge_costs, geodesic_distance
+from fastsam3d.errors import UserError
+
+WORKING_SIDE = 256
+"""Longest side, in pixels, at which is segmented; the mask is enlarged to the picture."""
+SEED_RADIUS = 2
+"""Radius, in working pixels, of the disc that a click stands for."""
+ITERATIONS = 5
+REACH = 3.0
+"""How many times farther from the object's clicks than from the background a pixel may be to be the object's."""
+MINIMUM_SIDE = 8
+"""Narrowest picture, in pixels, and smallest box, in working pixels, that can be segmented."""
+REFINED_SIDE = 384
+"""Longest side, in pixels, of the piece of the picture about the object in which its outline is found again."""
+BAND = 2.5
+"""Half width, in working pixels of the first pass, of the band about its outline that the second decides on."""
+SMALLEST_PIECE = 0.05
+"""Pieces of a mask below this share of its largest are dropped, unless a click is on them."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a person marked, in pixels of the picture: x to the right, y down.
+
+    Attributes:
+        clicks: (x, y, whether the object is there).
+        box: (left, top, right, bottom) around the object, or None.
+    """
+
+    clicks: tuple[tuple[float, float, bool], ...] = field(default=())
+    box: tuple[float, float, float, float] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing says where the object is: neither a box nor a click on it."""
+        return self.box is None and not any(inside for _, _, inside in self.clicks)
+
+
+class Segmenter(Protocol):
+    """Picture uint8 `[H, W, 3]` and prompt to a mask, bool `[H, W]`; may be empty."""
+
+    def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray: ...
+
+
+def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
+    """The mask of a prompt without a network.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+
+    Returns:
+        bool `[H, W]`; all false where the prompt is empty.
+
+    Raises:
+        UserError: the picture is too small, or OpenCV is not installed.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < MINIMUM_SIDE:
+        raise UserError(f"The picture is {width} x {height} pixels; at least {MINIMUM_SIDE} a side can be segmented.")
+    if prompt.is_empty:
+        return np.zeros((height, width), dtype=bool)
+    cv2 = _opencv()
+    factor = min(1.0, WORKING_SIDE / max(height, width))
+    rows, columns = max(MINIMUM_SIDE, round(height * factor)), max(MINIMUM_SIDE, round(width * factor))
+    small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    scaled = scale_prompt(prompt, columns / width, rows / height)
+    mask = _enlarged(cv2, _segment_small(cv2, small, scaled), width, height)
+    return refine(cv2, image, mask, prompt) if factor < 1 else mask
+
+
+def scale_prompt(prompt: Prompt, horizontal: float, vertical: float) -> Prompt:
+    """The prompt in pixels of a resized picture."""
+    box = prompt.box
+    return Prompt(
+        tuple((x * horizontal, y * vertical, inside) for x, y, inside in prompt.clicks),
+        None if box is None else (box[0] * horizontal, box[1] * vertical, box[2] * horizontal, box[3] * vertical),
+    )
+
+
+def seeds(shape: tuple[int, int], prompt: Prompt, radius: int = SEED_RADIUS) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that are known, from the prompt alone: (of the object, of the background), bool `[H, W]` each.
+
+    Clicks are discs, the later over the earlier. All outside of the box is background; without a box the rim of
+    the picture is, except near a click on the object.
+    """
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    of_object, of_background = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    if prompt.box is None:
+        of_background[[0, -1], :] = True
+        of_background[:, [0, -1]] = True
+        for x, y, inside in prompt.clicks:
+            if inside:
+                # The object may reach the rim beside a click.
+                of_background &= (rows - y) ** 2 + (columns - x) ** 2 > (max(shape) / 8) ** 2
+    else:
+        left, top, right, bottom = prompt.box
+        of_background = (columns < left) | (columns >= right) | (rows < top) | (rows >= bottom)
+    for x, y, inside in prompt.clicks:
+        disc = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+        of_object = of_object | disc if inside else of_object & ~disc
+        of_background = of_background & ~disc if inside else of_background | disc
+    return of_object, of_background
+
+
+def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+    shape = image.shape[:2]
+    box = prompt.box
+    if box is not None and min(box[2] - box[0], box[3] - box[1]) < MINIMUM_SIDE / 2:
+        raise UserError("The box is too small: draw it around the whole object.")
+    of_object, of_background = seeds(shape, prompt)
+    if box is not None:
+        labels = np.full(shape, cv2.GC_PR_FGD, dtype=np.uint8)
+    elif (whole := standing_out(cv2, image, prompt.clicks, SEED_RADIUS)) is not None:
+        labels = _about_the_outline(cv2, whole)
+        of_background = seeds(shape, replace(prompt, box=(0, 0, shape[1], shape[0])))[1]  # the rim stands for nothing
+    else:
+        costs = edge_costs(cv2, image)
+        near = geodesic_distance(costs, of_object)
+        far = geodesic_distance(costs, of_background)
+        labels = np.where(near < far, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        # Colours that another object has as well must not carry the cut over to it.
+        labels[near > REACH * far] = cv2.GC_BGD
+    labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
+    return tidy(cv2, _cut(cv2, image, labels), of_object)
+
+
+def _about_the_outline(cv2: Any, inside: np.ndarray) -> np.ndarray:
+    """Labels for a cut that may move the outline by two pixels."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[cv2.dilate(inside.astype(np.uint8), disc) == 0] = cv2.GC_BGD
+    labels[cv2.erode(inside.astype(np.uint8), disc) > 0] = cv2.GC_FGD
+    return labels
+
+
+def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.ndarray:
+    """The mask with its outline found again at a finer scale, in a band about the old one.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        mask: bool `[H, W]`, right but for the width of the band.
+        prompt: clicks stay on their side, and the box stays the limit.
+    """
+    if not mask.any():
+        return mask
+    height, width = mask.shape
+    reach = BAND * max(height, width) / WORKING_SIDE
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    margin = int(np.ceil(3 * reach))
+    top, bottom = max(0, rows[0] - margin), min(height, rows[-1] + 1 + margin)
+    left, right = max(0, columns[0] - margin), min(width, columns[-1] + 1 + margin)
+    factor = min(1.0, REFINED_SIDE / max(bottom - top, right - left))
+    size = max(1, round((right - left) * factor)), max(1, round((bottom - top) * factor))
+    piece = cv2.resize(image[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(mask[top:bottom, left:right].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    moved = Prompt(
+        tuple((x - left, y - top, inside) for x, y, inside in prompt.clicks),
+        prompt.box and (prompt.box[0] - left, prompt.box[1] - top, prompt.box[2] - left, prompt.box[3] - top),
+    )
+    scaled = scale_prompt(moved, size[0] / (right - left), size[1] / (bottom - top))
+    of_object, of_background = seeds((size[1], size[0]), scaled)
+    if scaled.box is None:
+        of_background = of_background & ~_rim(of_background.shape)  # the rim here is none of the picture's
+    to_outside = cv2.distanceTransform(coarse, cv2.DIST_L2, 3)
+    to_inside = cv2.distanceTransform(1 - coarse, cv2.DIST_L2, 3)
+    labels = np.where(coarse > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[to_outside > reach * factor], labels[to_inside > reach * factor] = cv2.GC_FGD, cv2.GC_BGD
+    labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
+    result = np.zeros_like(mask)
+    result[top:bottom, left:right] = _enlarged(cv2, _cut(cv2, piece, labels), right - left, bottom - top)
+    return result
+
+
+def _rim(shape: tuple[int, ...]) -> np.ndarray:
+    rim = np.ones(shape, dtype=bool)
+    rim[1:-1, 1:-1] = False
+    return rim
+
+
+def _enlarged(cv2: Any, inside: np.ndarray, width: int, height: int) -> np.ndarray:
+    # As a soft edge that is split at half, so that the outline is smooth and not a staircase.
+    soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)
+    return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+
+
+def _cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    known = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if known.all() or not known.any():
+        return known
+    state = labels.copy()
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)  # the mixtures begin with random centres: one prompt gives one mask
+    cv2.grabCut(np.ascontiguousarray(image[..., ::-1]), state, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    return np.isin(state, (cv2.GC_FGD, cv2.GC_PR_FGD))
+
+
+def tidy(cv2: Any, inside: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """A mask without specks and pinholes: the pieces under the clicks, or without clicks the large ones.
+
+    Args:
+        inside: bool `[H, W]`.
+        keep: bool `[H, W]`, pixels of the object's clicks.
+    """
+    count, pieces, sizes, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
+    if count <= 1:
+        return inside
+    areas = sizes[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    under = np.unique(pieces[keep & inside])
+    wanted = under[under > 0] if (under > 0).any() else np.flatnonzero(areas >= SMALLEST_PIECE * areas.max())
+    result = np.isin(pieces, wanted)
+    holes, gaps, gap_sizes, _ = cv2.connectedComponentsWithStats((~result).astype(np.uint8), connectivity=4)
+    small = [i for i in range(1, holes) if gap_sizes[i, cv2.CC_STAT_AREA] < 0.005 * result.sum()]
+    return result | np.isin(gaps, small)
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError:
+        raise UserError(
+            "Marking objects by clicks needs OpenCV, which is not installed: pip install 'fastsam3d[demo]'. "
+            "Uploading a mask works without it."
+        ) from None
+    return cv2

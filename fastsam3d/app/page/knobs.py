@@ -1,0 +1,99 @@
+"""The few settings of acceleration that the page offers: their values in a preset, and back to settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from fastsam3d.acceleration.presets import AccelerationConfig, load_preset, preset_info
+from fastsam3d.basics.config_files import preset_names
+from fastsam3d.errors import UserError
+
+ORDER = ("balanced", "fast", "exact", "paper", "off")
+"""Presets as the page lists them: the one to begin with first."""
+MAXIMUM_STRIDE, MAXIMUM_ERROR = 3, 2.0
+
+LABELS = {
+    "stride": ("Structure: compute every n-th step", "1 computes all. Higher is faster; the pose drifts first."),
+    "error": ("Latents: error before recomputing", "0 computes all. Higher is faster and rougher."),
+    "carving": ("Leave settled voxels out", "Faster where much of the object stops changing early."),
+    "merging": ("Merge voxels of plain objects", "Faster for smooth shapes; fine detail may be lost."),
+}
+"""Label of each knob, and what it does to speed and quality."""
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Values of the page's knobs.
+
+    Attributes:
+        stride: steps of the structure stage from one computed to the next; 1 computes all.
+        error: estimated relative error at which the latent network runs again; 0 computes all.
+        carving: leave out voxels that stopped changing.
+        merging: merge voxels of plain objects before the latent stage.
+    """
+
+    stride: int
+    error: float
+    carving: bool
+    merging: bool
+
+
+def presets() -> dict[str, str]:
+    """Names of the presets for users and what each says of itself, in the page's order."""
+    known = {name: preset_info(name) for name in preset_names()}
+    chosen = [name for name in known if known[name].kind == "preset"]
+    chosen.sort(key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    return {name: known[name].description for name in chosen}
+
+
+def knobs_of(preset: Any) -> Knobs:
+    """The knobs' values in a preset.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if preset not in presets():
+        raise UserError("There is no such preset.")
+    config = load_preset(preset)
+    steps, latent = config["step_caching"], config["adaptive_caching"]
+    return Knobs(
+        int(steps.stride) if steps.enabled else 1,
+        float(latent.threshold) if latent.enabled else 0.0,
+        bool(config["token_carving"].enabled),
+        bool(config["token_aggregation"].enabled),
+    )
+
+
+def configure(preset: Any, stride: Any, error: Any, carving: Any, merging: Any) -> AccelerationConfig:
+    """The preset with the knobs that were turned. With none turned it is the preset itself, name and all.
+
+    Raises:
+        UserError: an unknown preset or a value that is not possible.
+    """
+    before = knobs_of(preset)
+    after = _checked(stride, error, carving, merging)
+    changes: dict[str, dict[str, Any]] = {}
+    if after.stride != before.stride:
+        changes["step_caching"] = {"enabled": after.stride > 1} | ({"stride": after.stride} if after.stride > 1 else {})
+    if abs(after.error - before.error) > 1e-6:
+        on = after.error > 0
+        changes["adaptive_caching"] = {"enabled": on} | ({"threshold": after.error} if on else {})
+    if after.carving != before.carving:
+        changes["token_carving"] = {"enabled": after.carving}
+    if after.merging != before.merging:
+        changes["token_aggregation"] = {"enabled": after.merging}
+    config = load_preset(preset, changes)
+    return dataclasses.replace(config, name=f"{preset}_changed") if changes else config
+
+
+def _checked(stride: Any, error: Any, carving: Any, merging: Any) -> Knobs:
+    try:
+        steps, threshold = int(stride), float(error)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError("The settings must be numbers.") from None
+    # Written so that not-a-number fails as well.
+    if not (1 <= steps <= MAXIMUM_STRIDE and 0 <= threshold <= MAXIMUM_ERROR):
+        raise UserError(f"The stride must be 1 to {MAXIMUM_STRIDE} and the error 0 to {MAXIMUM_ERROR:g}.")
+    return Knobs(steps, threshold, bool(carving), bool(merging))

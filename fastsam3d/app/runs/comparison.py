@@ -1,0 +1,236 @@
+"""What the demo runs on the device: a preset with one or several seeds, and `off` with the seed that did best."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastsam3d.acceleration.handle import accelerate
+from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
+from fastsam3d.errors import UserError
+from fastsam3d.sam3d.pipeline.formats import decodable
+from fastsam3d.sam3d.pipeline.pipeline import Pipeline
+from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW
+from fastsam3d.sam3d.scene.placement import field_of_view_of
+from fastsam3d.meshes.rasterizer import rasterize
+from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
+from fastsam3d.sam3d.scene.reconstruct import Scene, reconstruct_scene
+from fastsam3d.diffusion.report import Report
+from fastsam3d.diffusion.vocabulary import AccelerationWarning
+
+OFF = "off"
+SILHOUETTE_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a visitor asked for.
+
+    Attributes:
+        picture: uint8 `[H, W, 3]`.
+        masks: bool `[H, W]`, one for each object.
+        config: acceleration.
+        seeds: one run each; the best is chosen.
+        compare: run `off` with the chosen seed as well.
+        pointmap: fp32 `[H, W, 3]` or None.
+    """
+
+    picture: np.ndarray
+    masks: tuple[np.ndarray, ...]
+    config: AccelerationConfig
+    seeds: tuple[int, ...] = (0,)
+    compare: bool = True
+    pointmap: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a request is: run `run` of `runs`, object `item` of `items`, steps of a stage. Counted from 0."""
+
+    preset: str
+    seed: int
+    run: int
+    runs: int
+    item: int
+    items: int
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """All objects with one preset and one seed.
+
+    Attributes:
+        agreement: see `silhouette_agreement`, mean over the objects; those that failed count 0.
+        warnings: advice about the settings.
+    """
+
+    preset: str
+    seed: int
+    scene: Scene
+    report: Report
+    agreement: float
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of all stages of all objects."""
+        return sum(self.report.seconds.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of a request by seed, which of them is best, and runs of `off` by seed."""
+
+    candidates: tuple[Run, ...]
+    best: int
+    plain: dict[int, Run]
+
+    def candidate(self, seed: int) -> Run:
+        """The run of a seed.
+
+        Raises:
+            UserError: there is none.
+        """
+        for run in self.candidates:
+            if run.seed == seed:
+                return run
+        raise UserError(f"Seed {seed} was not run.")
+
+
+def compare(pipeline: Pipeline, request: Request, report: Callable[[Progress], None]) -> Comparison:
+    """Carries out a request. The pipeline is as it was afterwards, also when it fails.
+
+    Raises:
+        UserError: no object could be reconstructed with any seed.
+    """
+    plain_too = request.compare and request.config.name != OFF
+    runs = len(request.seeds) + plain_too
+    candidates = tuple(
+        run_once(pipeline, request, request.config, seed, index, runs, report)
+        for index, seed in enumerate(request.seeds)
+    )
+    best = max(range(len(candidates)), key=lambda index: candidates[index].agreement)
+    if not candidates[best].scene.reconstructions:
+        reasons = "; ".join(dict.fromkeys(candidates[best].scene.failures.values()))
+        raise UserError(f"Nothing could be reconstructed: {reasons}")
+    plain = {}
+    if plain_too:
+        seed = candidates[best].seed
+        plain[seed] = run_once(pipeline, request, load_preset(OFF), seed, runs - 1, runs, report)
+    return Comparison(candidates, best, plain)
+
+
+def run_once(
+    pipeline: Pipeline,
+    request: Request,
+    config: AccelerationConfig,
+    seed: int,
+    index: int,
+    runs: int,
+    report: Callable[[Progress], None],
+) -> Run:
+    """All objects of a request with one preset and one seed; `index` of `runs` is for the progress."""
+    names = [f"object_{number}" for number in range(len(request.masks))]
+
+    def progress(name: str, stage: str, done: int, total: int) -> None:
+        first = name.split(", ")[0]  # of a batch
+        report(Progress(config.name, seed, index, runs, names.index(first), len(names), stage, done, total))
+
+    with warnings.catch_warnings():
+        # Shown in the page instead.
+        warnings.simplefilter("ignore", AccelerationWarning)
+        acceleration = accelerate(pipeline, config)
+    with acceleration:
+        scene = reconstruct_scene(
+            pipeline,
+            request.picture,
+            request.masks,
+            names=names,
+            seed=seed,
+            pointmap=request.pointmap,
+            formats=decodable(pipeline.models),
+            progress=progress,
+        )
+        done = acceleration.report()
+    view = field_of_view(request.pointmap)
+    agreements = [
+        0.0 if item.reconstruction is None else silhouette_agreement(item.reconstruction, mask, view)
+        for item, mask in zip(scene.objects, request.masks, strict=True)
+    ]
+    return Run(config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings()))
+
+
+def field_of_view(pointmap: np.ndarray | None) -> float:
+    """Horizontal field of view, in degrees, of the camera that took the picture, or that is assumed."""
+    return ASSUMED_FIELD_OF_VIEW if pointmap is None else field_of_view_of(np.asarray(pointmap, dtype=np.float64))
+
+
+def silhouette_agreement(result: Reconstruction, mask: np.ndarray, view: float = ASSUMED_FIELD_OF_VIEW) -> float:
+    """Intersection over union of the mask and of the object's outline at its recovered pose, 0..1.
+
+    What chooses among seeds: it needs no truth, only the picture. It does not see the back of an object, and a
+    part that something else hides in the picture counts against an object that has it.
+
+    Args:
+        mask: bool `[H, W]`.
+        view: horizontal field of view of the camera in degrees.
+    """
+    if result.mesh is None or result.mesh.is_empty:
+        return 0.0
+    rows, columns = mask.shape
+    factor = min(1.0, SILHOUETTE_SIDE / max(rows, columns))
+    height, width = max(1, round(rows * factor)), max(1, round(columns * factor))
+    points = result.pose.apply(torch.tensor(result.mesh.vertices, dtype=torch.float32)).double().numpy()
+    focal = width / 2 / math.tan(math.radians(view) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        screen = np.array([width, height]) / 2 - focal * points[:, :2] / points[:, 2:]
+    drawn = np.zeros(height * width, dtype=bool)
+    drawn[rasterize(screen, points[:, 2], result.mesh.faces, width, height).pixels] = True
+    row = (np.arange(height) * rows / height + rows / height / 2).astype(int)
+    column = (np.arange(width) * columns / width + columns / width / 2).astype(int)
+    wanted = mask[row][:, column].ravel()
+    union = int((drawn | wanted).sum())
+    return int((drawn & wanted).sum()) / union if union else 0.0
+
+
+def seeds_from(first: Any, count: Any, limit: int) -> tuple[int, ...]:
+    """`count` seeds from `first` on.
+
+    Raises:
+        UserError: no whole numbers, or out of range.
+    """
+    try:
+        start, number = int(first), int(count)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError("The seed must be a whole number.") from None
+    if not 0 <= start < 2**62:
+        raise UserError("The seed must be a whole number from 0 on.")
+    if not 1 <= number <= limit:
+        raise UserError(f"From 1 to {limit} seeds can be tried at a time.")
+    return tuple(range(start, start + number))
+
+
+def warm_up(pipeline: Pipeline, step: Callable[[], None], presets: Sequence[str] = (OFF, "fast")) -> None:
+    """Runs once what only the first run pays for: memory, kernels, lazily imported parts.
+
+    Without it the first of two runs that are compared would look slow.
+
+    Args:
+        step: called at every step, to break it off.
+    """
+    side = 64
+    rows, columns = np.mgrid[:side, :side]
+    mask = (rows - side / 2) ** 2 + (columns - side / 2) ** 2 < (side / 3) ** 2
+    picture = np.where(mask[..., None], 200, 90).astype(np.uint8).repeat(3, axis=2)
+    for preset in presets:
+        request = Request(picture, (mask,), load_preset(preset), compare=False)
+        run_once(pipeline, request, request.config, 0, 0, 1, lambda _: step())

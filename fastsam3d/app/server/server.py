@@ -1,0 +1,170 @@
+"""The demo as a web application: the page, the result files, and nothing else of this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from fastsam3d.app.page.fragments import RESULTS
+from fastsam3d.app.visitors.shared import Studio
+from fastsam3d.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+UPLOADS = "uploads"
+MEDIA_TYPES = {
+    ".glb": "model/gltf-binary",
+    ".png": "image/png",
+    ".json": "application/json",
+    ".zip": "application/zip",
+}
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+)
+"""Content security policy: the page can load nothing from another address. Gradio itself needs inline scripts."""
+_CLOSED = re.compile(r"/(file[=/]|proxy=|upload$|upload_progress|stream/|component_server|monitoring)", re.IGNORECASE)
+"""Routes of Gradio that the page does not need: they read files, take files, or fetch other addresses."""
+
+
+def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
+    """The application, for an ASGI server.
+
+    Args:
+        studio: what all visitors share.
+        host: the address that it will be served at; on a loopback address only requests for one are answered, so
+            that no web site can reach the demo through a visitor's browser under a name of its own.
+
+    Raises:
+        UserError: Gradio is not installed or too old.
+    """
+    gradio = require_gradio()
+    from fastapi import FastAPI
+    from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from fastsam3d.app.page.page import appearance, build_page
+
+    app = FastAPI(title="fastsam3d demo", docs_url=None, redoc_url=None, openapi_url=None)
+
+    def result(request: Any) -> Any:
+        found = result_file(studio.folder, request.path_params["path"])
+        if found is None:
+            return PlainTextResponse("There is no such file; results are kept for a while only.", 404)
+        return FileResponse(found, media_type=MEDIA_TYPES.get(found.suffix, "application/octet-stream"))
+
+    async def upload(request: Any) -> Any:
+        # Only a page of this server can send this header: browsers ask before they send it elsewhere.
+        name = request.headers.get("x-file-name")
+        if name is None:
+            return PlainTextResponse("There is no file name.", 400)
+        try:
+            token = await studio.intake.receive(unquote(name), request.stream())
+        except UserError as error:
+            return PlainTextResponse(str(error), 413)
+        return JSONResponse({"token": token})
+
+    app.add_route(f"/{RESULTS}/{{path:path}}", result, methods=["GET"])
+    app.add_route(f"/{UPLOADS}", upload, methods=["POST"])
+    app.add_route("/healthz", lambda request: JSONResponse({"status": "ok"}), methods=["GET"])
+    app.add_middleware(Guard, limit=studio.limits.file_bytes + 2**16)
+    if host in LOOPBACK:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", "::1"])
+    page = build_page(studio)
+    gradio.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        allowed_paths=[],
+        blocked_paths=[],
+        show_error=False,
+        max_file_size=studio.limits.file_bytes,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        run_history=False,
+        footer_links=[],
+        **appearance(),
+    )
+    # Gradio looks at the paths of files in a visitor's events only in applications that it has launched itself.
+    page.has_launched = True
+    return app
+
+
+def result_file(folder: Path, path: str) -> Path | None:
+    """The file of an address below the results, or None where it is none.
+
+    Three parts at most, `visitor/result/run/file` below the studio's folder, no step upwards, no link.
+    """
+    parts = path.split("/")
+    if not 3 <= len(parts) <= 4 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+        return None
+    root = folder.resolve()
+    found = root.joinpath(*parts)
+    try:
+        if found.resolve() != found or not found.is_file():
+            return None
+    except OSError:
+        return None
+    return found
+
+
+class Guard:
+    """Refuses what the demo has no use for: Gradio's routes for files and other addresses, and large requests."""
+
+    def __init__(self, app: Any, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length")
+        if _CLOSED.search(scope["path"]):
+            await _refuse(send, 403, "Not served here.")
+        elif length is None and scope["method"] == "POST":
+            await _refuse(send, 411, "The length is missing.")
+        elif length is not None and (not length.isdigit() or int(length) > self._limit):
+            limit = f"{self._limit / 2**20:.0f} MiB"
+            await _refuse(send, 413, f"The file is too large: up to {limit} are taken. Make it smaller.")
+        else:
+
+            async def guarded(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    message = message | {"headers": [*message.get("headers", []), *_HEADERS]}
+                await send(message)
+
+            await self._app(scope, receive, guarded)
+
+
+_HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+async def _refuse(send: Any, status: int, text: str) -> None:
+    body = text.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def require_gradio() -> Any:
+    """The module.
+
+    Raises:
+        UserError: it is not installed, or older than what the page needs.
+    """
+    try:
+        import gradio
+    except ImportError:
+        raise UserError("The demo needs Gradio, which is not installed: pip install 'fastsam3d[demo]'.") from None
+    if int(gradio.__version__.partition(".")[0]) < 6:
+        raise UserError(
+            f"The demo needs Gradio 6, here is {gradio.__version__}: pip install --upgrade 'fastsam3d[demo]'."
+        )
+    return gradio

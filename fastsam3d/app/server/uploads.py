@@ -1,0 +1,118 @@
+"""Pictures and masks that strangers upload: checked, bounded, and with messages that name no path of this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fastsam3d.errors import UserError
+from fastsam3d.jobs.masks import Mask, read_mask
+from fastsam3d.jobs.pictures import Picture, read_picture
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may ask for.
+
+    Attributes:
+        file_bytes: of one upload.
+        pixels: of one picture, in the file.
+        side: longest side, in pixels, that is worked on; larger pictures are made smaller.
+        objects: marked in one picture.
+        seeds: tried in one run.
+        results: runs whose files are kept for each visitor.
+    """
+
+    file_bytes: int = 20 * 2**20
+    pixels: int = 50_000_000
+    side: int = 2048
+    objects: int = 12
+    seeds: int = 8
+    results: int = 3
+
+
+def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
+    """An uploaded picture, and a note where it was changed.
+
+    Raises:
+        UserError: no picture, a damaged one, or one beyond the limits. It names the file, not its place.
+    """
+    path = Path(path)
+    width, height = _checked_size(path, limits, "picture")
+    if min(width, height) < 16:
+        raise UserError(f"{path.name} is only {width} x {height} pixels. Choose a larger picture.")
+    picture = _without_path(path, lambda: read_picture(path))
+    rows, columns = picture.size
+    factor = limits.side / max(rows, columns)
+    if factor >= 1:
+        return picture, None
+    size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
+    pixels = np.asarray(Image.fromarray(picture.pixels).resize(size, Image.Resampling.LANCZOS))
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BILINEAR))
+    note = f"The picture was made smaller, from {columns} x {rows} to {size[0]} x {size[1]} pixels."
+    return Picture(path, pixels, alpha), note
+
+
+def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np.ndarray:
+    """An uploaded mask at the picture's size, bool `[H, W]`.
+
+    A mask of another size but the same shape as the picture is resized (nearest), because pictures beyond the
+    limit were made smaller.
+
+    Raises:
+        UserError: no mask, a damaged or empty one, another shape than the picture, or beyond the limits.
+    """
+    path = Path(path)
+    width, height = _checked_size(path, limits, "mask")
+    rows, columns = picture.size
+    if (height, width) == (rows, columns):
+        return _without_path(path, lambda: read_mask(path, picture)).pixels
+    if abs(width * rows - height * columns) > max(width * columns, height * rows) * 0.01:
+        raise UserError(
+            f"{path.name} is {width} x {height} pixels, the picture {columns} x {rows}: the mask has another shape. "
+            "Make it from the same picture."
+        )
+    blank = dataclasses.replace(picture, pixels=np.zeros((height, width, 3), dtype=np.uint8), alpha=None)
+    mask: Mask = _without_path(path, lambda: read_mask(path, blank))
+    resized = Image.fromarray(mask.pixels).resize((columns, rows), Image.Resampling.NEAREST)
+    return np.asarray(resized)
+
+
+def _checked_size(path: Path, limits: Limits, what: str) -> tuple[int, int]:
+    size = path.stat().st_size
+    if size > limits.file_bytes:
+        raise UserError(
+            f"{path.name} has {size / 2**20:.0f} MiB; up to {limits.file_bytes / 2**20:.0f} are taken. Make it smaller."
+        )
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures; those are refused below, before they are decoded.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        raise UserError(f"{path.name} is no {what} that can be read: use a PNG, JPEG or WebP file.") from None
+    if width * height > limits.pixels:
+        raise UserError(
+            f"{path.name} has {width * height / 1e6:.0f} megapixels; up to {limits.pixels / 1e6:.0f} are taken. "
+            "Make it smaller."
+        )
+    return width, height
+
+
+def _without_path(path: Path, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), path.name)) from None

@@ -1,0 +1,58 @@
+"""What all visitors of the demo share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastsam3d.app.marking.segmentation import Segmenter, segment
+from fastsam3d.app.runs.comparison import warm_up
+from fastsam3d.app.runs.queue import Job, JobQueue
+from fastsam3d.app.server.upload_store import Intake
+from fastsam3d.app.server.uploads import Limits
+
+
+class Studio:
+    """What all visitors share: the pipeline, loaded once, its queue, and the folder for all files.
+
+    Args:
+        load: makes the pipeline; called in the queue's thread at the first job.
+        folder: everything that is written goes below it.
+        about: what reports say of a pipeline, beside what was run.
+        warm: whether the first job is preceded by runs that are thrown away, so that times can be compared.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Any],
+        folder: Path,
+        queue: JobQueue,
+        limits: Limits | None = None,
+        segmenter: Segmenter = segment,
+        about: Callable[[Any], Mapping[str, Any]] | None = None,
+        warm: bool = True,
+    ) -> None:
+        self.folder, self.queue = folder, queue
+        self.limits = limits or Limits()
+        self.intake = Intake(folder / "uploads", self.limits.file_bytes)
+        self.segmenter = segmenter
+        self._load, self._about, self._warm = load, about, warm
+        self._pipeline: Any = None
+
+    def pipeline(self, job: Job) -> Any:
+        """The pipeline. Only jobs call this: they run one at a time."""
+        if self._pipeline is None:
+            pipeline = self._load()
+            if self._warm:
+                warm_up(pipeline, lambda: job.report(None))
+            self._pipeline = pipeline
+        return self._pipeline
+
+    def prepare(self) -> Job:
+        """Queues loading, so that the first visitor need not wait for it."""
+        return self.queue.submit(lambda job: self.pipeline(job) and None)
+
+    def about(self) -> dict[str, Any]:
+        """Of the model and the device, for reports."""
+        return dict(self._about(self._pipeline)) if self._about is not None else {}

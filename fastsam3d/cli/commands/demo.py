@@ -1,0 +1,197 @@
+"""`demo`: serves the page."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastsam3d.cli.flags import parse
+from fastsam3d.errors import UserError
+
+USAGE = """\
+usage: python gradio_demo.py [key=value ...]
+
+Serves a page for trying fastsam3d in the browser: choose a picture, mark objects, look at the result beside that
+without acceleration. Ends with Ctrl-C; what it wrote is removed then.
+
+  port=7860                0 takes any free one
+  host=127.0.0.1           another address makes the page reachable from other machines: there is no password
+  timeout=600              seconds that one run may take
+  waiting=16               runs that may wait; one runs at a time
+  upload_mb=20             largest upload
+  warm_up=true             run once at the start, so that the first visitor's times can be compared
+  sam_checkpoint=FILE      Segment Anything weights for marking; needs the package segment_anything
+  sam_model=vit_b          its size: vit_b, vit_l or vit_h
+
+and of `infer`: model=NAME, checkpoint_dir=DIR, device=cuda, precision=bfloat16, model.ss_sampler.inference_steps=12
+"""
+DEFAULTS: dict[str, Any] = {
+    "port": 7860,
+    "host": "127.0.0.1",
+    "timeout": 600,
+    "waiting": 16,
+    "upload_mb": 20,
+    "warm_up": True,
+    "sam_checkpoint": None,
+    "sam_model": "vit_b",
+}
+RANGES = {"port": (0, 65535), "timeout": (1, 86400), "waiting": (1, 1000), "upload_mb": (1, 1000)}
+OWN = ("acceleration", "seed", "output_dir", "image_path", "image_dir", "mask_path", "mask_index", "pointmap", "name")
+"""Settings of `infer` that are chosen in the page."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of the server; the rest of the words are for the pipeline."""
+
+    port: int
+    host: str
+    timeout: int
+    waiting: int
+    upload_mb: int
+    warm_up: bool
+    sam_checkpoint: str | None
+    sam_model: str
+    rest: tuple[str, ...]
+
+
+def options_from(words: Sequence[str]) -> Options:
+    """Reads `key=value` words.
+
+    Raises:
+        UserError: a word that is no key=value, a value out of range, or a key that the page chooses.
+    """
+    values, rest = dict(DEFAULTS), []
+    for word in words:
+        key, sign, value = word.lstrip("-").partition("=")
+        if not sign:
+            raise UserError(f"{word!r} is not key=value. See --help.")
+        if key in RANGES:
+            low, high = RANGES[key]
+            if not value.isdigit() or not low <= int(value) <= high:
+                raise UserError(f"{key}={value} is not possible: a whole number from {low} to {high} is needed.")
+            values[key] = int(value)
+        elif key == "warm_up":
+            if value not in ("true", "false"):
+                raise UserError(f"warm_up={value} is not possible: give true or false.")
+            values[key] = value == "true"
+        elif key in DEFAULTS:
+            values[key] = value
+        elif key.partition(".")[0] in OWN:
+            raise UserError(f"{key} is chosen in the page, not when the demo is started.")
+        else:
+            rest.append(word)
+    return Options(**values, rest=tuple(rest))
+
+
+def main(words: Sequence[str]) -> int:
+    """Serves until interrupted; returns the exit code.
+
+    Raises:
+        UserError: settings that cannot be used, Gradio missing, or an address that is taken.
+    """
+    if any(word in ("-h", "--help") for word in words):
+        sys.stdout.write(USAGE)
+        return 0
+    options = options_from(words)
+    from fastsam3d.cli.settings import settings_from
+
+    settings = settings_from(parse(options.rest, "python gradio_demo.py"))
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(_listen(options.host, options.port)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsam3d-demo-")))
+        _keep_gradio_in(folder / "uploads")
+        serve(options, settings, folder, listener)
+    return 0
+
+
+def serve(options: Options, settings: Any, folder: Path, listener: socket.socket) -> None:
+    """Serves until interrupted.
+
+    Args:
+        settings: of the pipeline.
+        folder: for all files.
+        listener: bound already.
+
+    Raises:
+        UserError: Gradio or a package for marking is missing.
+    """
+    from fastsam3d.app.marking.segmentation import segment
+    from fastsam3d.app.runs.queue import JobQueue
+    from fastsam3d.app.server.server import LOOPBACK, build_app, require_gradio
+    from fastsam3d.app.server.uploads import Limits
+    from fastsam3d.app.visitors.shared import Studio
+    from fastsam3d.cli.settings import as_plain
+    from fastsam3d.jobs.report import device_name
+
+    require_gradio()
+    import uvicorn
+
+    # The page sends people here for what went wrong inside.
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+
+    def about(pipeline: Any) -> dict[str, Any]:
+        plain = as_plain(settings)
+        kept = ("model", "precision", "random_weights", "samplers")
+        return {"device": device_name(pipeline.device)} | {key: plain[key] for key in kept}
+
+    segmenter = segment
+    if options.sam_checkpoint:
+        from fastsam3d.app.marking.sam import load_sam
+
+        segmenter = load_sam(options.sam_checkpoint, options.sam_model, settings.device)
+    # Before anything is served: missing weights end here, and not at the first visitor's run.
+    pipeline = settings.load()
+    queue = JobQueue(options.waiting, options.timeout)
+    studio = Studio(
+        lambda: pipeline,
+        folder / "results",
+        queue,
+        Limits(file_bytes=options.upload_mb * 2**20),
+        segmenter,
+        about,
+        options.warm_up,
+    )
+    app = build_app(studio, options.host)
+    studio.prepare()
+    port = listener.getsockname()[1]
+    shown = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"fastsam3d demo: http://{shown}:{port}  (Ctrl-C ends it)", flush=True)
+    if options.host not in LOOPBACK:
+        print("warning: other machines can reach this page, and there is no password.", file=sys.stderr, flush=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    finally:
+        queue.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"cannot serve at {host}, port {port} ({error.strerror or error}): choose another with port=N."
+        ) from None
+    return listener
+
+
+def _keep_gradio_in(folder: Path) -> None:
+    """Uploads stay in our own folder, and nothing is sent anywhere."""
+    folder.mkdir(parents=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

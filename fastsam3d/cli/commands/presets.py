@@ -1,0 +1,81 @@
+"""`presets`: what there is, one preset's file, or every key with its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastsam3d.basics.config_files import config_directory, preset_names
+from fastsam3d.basics.suggestions import suggestion
+from fastsam3d.cli.console import say
+from fastsam3d.cli.flags import PARAMETERS, wrapped
+from fastsam3d.errors import UserError
+
+USAGE = """\
+usage: python -m fastsam3d presets [NAME | --keys]
+
+Without arguments lists the presets of acceleration; NAME prints one as YAML; --keys lists every key that a
+preset or the command line can set, with its meaning, its range, and the flag of Fast-SAM3D that sets it.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code.
+
+    Raises:
+        UserError: an unknown preset or flag.
+    """
+    words = list(argv)
+    if any(word in ("-h", "--help") for word in words):
+        say(USAGE)
+        return 0
+    if words == ["--keys"]:
+        say(_keys())
+        return 0
+    if len(words) > 1 or any(word.startswith("-") for word in words):
+        raise UserError("presets takes one name, or --keys, or nothing. See --help.")
+    if words:
+        if words[0] not in preset_names():
+            raise UserError(f"unknown preset {words[0]!r}. {suggestion(words[0], preset_names())}")
+        say((config_directory() / "acceleration" / f"{words[0]}.yaml").read_text(encoding="utf-8"))
+        return 0
+    say(listing())
+    return 0
+
+
+RANK = {"off": 0, "exact": 1, "paper": 2, "balanced": 3, "fast": 4}
+"""Order of the listing: from the plainest to the fastest."""
+
+
+def listing() -> str:
+    """All presets with their descriptions, grouped by kind."""
+    from fastsam3d.acceleration.presets import KINDS, preset_info
+
+    known = [preset_info(name) for name in preset_names()]
+    width = max(len(info.name) for info in known)
+    blocks = []
+    for kind, heading in KINDS.items():
+        members = sorted(
+            (info for info in known if info.kind == kind),
+            key=lambda info: (RANK.get(info.name, len(RANK)), info.name),
+        )
+        if members:
+            blocks.append(f"{heading}:")
+            blocks += [f"  {info.name:<{width}}  {info.description}" for info in members]
+            blocks.append("")
+    blocks += ["Use one with acceleration=NAME; print one with: python -m fastsam3d presets NAME", ""]
+    return "\n".join(blocks)
+
+
+def _keys() -> str:
+    from fastsam3d.diffusion.techniques import REGISTRY
+
+    flags = {key: flag for flag, keys in PARAMETERS.items() for key in keys}
+    lines = []
+    for group, technique in REGISTRY.items():
+        lines.append(f"acceleration.{group}")
+        for name, text in technique.config.describe().items():
+            flag = flags.get(f"acceleration.{group}.{name}")
+            lines.append(f"  .{name}{f'  (--{flag})' if flag else ''}")
+            lines.append(wrapped(text, 100, "      "))
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""Encodings of pictures that two stages, or the objects of one picture, ask for twice."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastsam3d.acceleration.patching import instead_of
+from fastsam3d.diffusion.exact.tensor_versions import version
+from fastsam3d.diffusion.sites import Forward
+
+KEPT = 2
+"""Pictures whose encodings are kept: the object's crop and the whole picture."""
+
+
+class SharedFeatures:
+    """What encoders with the same weights made of the newest pictures.
+
+    Pictures are told apart by their values. Numbers depend on the precision of the moment, hence so does what is
+    kept; and on the encoder's weights, which somebody may change.
+
+    Args:
+        kept: how many pictures; the one that was asked for longest ago goes first.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._limit = kept
+        self._weights: dict[int, tuple[int, ...]] = {}
+        self._changed = False
+        self._kept: list[tuple[Tensor, int, Any, Any]] = []  # picture, its version, key, features
+
+    def wrap(self, original: Forward) -> Forward:
+        """An encoder `(picture, ...) -> features` that encodes a picture once. Further arguments must not change."""
+        return self.wrapped(original)
+
+    def wrapped(
+        self, original: Forward, network: nn.Module | None = None, reused: Callable[[], None] = lambda: None
+    ) -> Forward:
+        """The same for an encoder whose `network` may get other weights; `reused` is called where nothing ran."""
+
+        def encode(picture: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if network is not None and self._has_other_weights(network):
+                return original(picture, *args, **kwargs)
+            key = (_precision(picture), args, tuple(sorted(kwargs.items())))
+            for place, (known, known_version, known_key, features) in enumerate(self._kept):
+                unchanged = version(known) == known_version
+                if unchanged and known_key == key and _equal(known, picture):
+                    self._kept.append(self._kept.pop(place))
+                    reused()
+                    return _shallow(features)
+            features = original(picture, *args, **kwargs)
+            self._kept = [*self._kept[len(self._kept) - self._limit + 1 :], (picture, version(picture), key, features)]
+            return _shallow(features)
+
+        return encode
+
+    def _has_other_weights(self, network: nn.Module) -> bool:
+        """Whether one of the encoders has got other weights: what is kept is old then, and they may no longer agree."""
+        # Loading counts a parameter's version up; moving it to another device, as memory modes do, does not.
+        now = tuple(version(p) for p in network.parameters())
+        if self._weights.setdefault(id(network), now) != now:
+            self._changed = True
+            self._kept.clear()
+        return self._changed
+
+
+class SharedDepth:
+    """Takes the place of a depth model, which every object of a picture asks about the same picture."""
+
+    def __init__(self, model: Callable[[Tensor], Any]) -> None:
+        self._model = model
+        self._encode = SharedFeatures(kept=1).wrap(model)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_model":  # asked for while a copy is made, before there is one
+            raise AttributeError(name)
+        return getattr(self._model, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the pipeline gets what was there before."""
+        return copy.deepcopy(self._model, memo)
+
+    def __reduce__(self) -> Any:
+        return instead_of, (self._model,)
+
+    def __call__(self, picture: Tensor) -> Any:
+        """Depth of a picture, computed once."""
+        return self._encode(picture)
+
+
+def groups_of_equal_weights(modules: Sequence[nn.Module]) -> list[list[nn.Module]]:
+    """Modules sorted into groups whose members have the same parameters and buffers, value for value."""
+    groups: list[list[nn.Module]] = []
+    for module in modules:
+        group = next((g for g in groups if _same_weights(g[0], module)), None)
+        if group is None:
+            groups.append([module])
+        elif all(member is not module for member in group):
+            group.append(module)
+    return groups
+
+
+def _same_weights(a: nn.Module, b: nn.Module) -> bool:
+    if a is b:
+        return True
+    mine, other = a.state_dict(), b.state_dict()
+    # The first differing tensor ends the comparison; different networks cost next to nothing.
+    return mine.keys() == other.keys() and all(_equal(value, other[name]) for name, value in mine.items())
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
+
+
+def _precision(picture: Tensor) -> Any:
+    kind = picture.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else picture.dtype
+
+
+def _shallow(features: Any) -> Any:
+    """A copy whose entries may be replaced without harm to what is kept."""
+    return dict(features) if isinstance(features, dict) else features

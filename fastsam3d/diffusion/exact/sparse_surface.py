@@ -1,0 +1,53 @@
+"""TODO first line."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any
+
+from fastsam3d.acceleration.patching import instead_of
+
+
+class SparseSurface:
+    """Takes the place of a decoder's surface extraction on dense grids: the same surface from the voxels alone.
+
+    Vertices and faces come in another order. Everything else is asked of the extraction that it stands in for.
+
+    Args:
+        dense: the pipeline's extraction, with `res` voxels a side.
+    """
+
+    def __init__(self, dense: Any) -> None:
+        self._dense = dense
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_dense":  # asked for while a copy is made, before there is one
+            raise AttributeError(name)
+        return getattr(self._dense, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the pipeline gets what was there before."""
+        return copy.deepcopy(self._dense, memo)
+
+    def __reduce__(self) -> Any:
+        return instead_of, (self._dense,)
+
+    def __call__(self, features: Any, training: bool = False) -> Any:
+        """The mesh of one object's sparse tensor `[M, 101]`."""
+        from fastsam3d.modules.flexicubes import CHANNELS, extract_surface
+
+        if training or features.feats.shape[1] != CHANNELS:
+            return self._dense(features, training=training)
+        surface = extract_surface(features.coords[:, 1:], features.feats, self._dense.res)
+        result = getattr(sys.modules[type(self._dense).__module__], "MeshExtractResult")  # noqa: B009
+        return result(
+            vertices=surface.vertices, faces=surface.faces, vertex_attrs=surface.attributes, res=self._dense.res
+        )
+
+    @classmethod
+    def fits(cls, dense: Any) -> bool:
+        """Whether an extraction is of the known kind: dense grid, six colours, and a result class beside it."""
+        module = sys.modules.get(type(dense).__module__)
+        channels = getattr(dense, "feats_channels", None)
+        return hasattr(dense, "res") and channels == 101 and hasattr(module, "MeshExtractResult")

@@ -1,0 +1,271 @@
+"""The native pipeline (`fastsam3d.sam3d.pipeline`) as a host."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastsam3d.acceleration.patching import Patches, temporarily
+from fastsam3d.diffusion.exact.shared_features import KEPT, SharedFeatures, groups_of_equal_weights
+from fastsam3d.diffusion.host import Host, Recorder, Session
+from fastsam3d.diffusion.hosts.native.between_stages import BetweenStages
+from fastsam3d.diffusion.hosts.native.sampler import evaluator
+from fastsam3d.diffusion.hosts.native.sites import (
+    block_site,
+    cross_attention_site,
+    feed_forwards,
+    picture_encoders,
+    repeated_convolutions,
+    stream_block_site,
+    time_sites,
+)
+from fastsam3d.diffusion.hosts.shared.two_stage import fp32_layers
+from fastsam3d.diffusion.sites import BlockSite, CrossAttentionSite, StreamBlockSite, TimeSite
+from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
+from fastsam3d.sam3d.memory.residency import Resident
+
+_EMBEDDING = {SPARSE_STRUCTURE: "ss_condition", STRUCTURED_LATENT: "slat_condition"}
+GENERATORS = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
+_STAGE_METHODS = ("run", "preprocess", "sample_slat", "colored_by_picture", "decode_slat")
+
+
+class NativeHost(Host):
+    """Our own pipeline: `models`, overridable stage methods, generators with `velocity` and `sample`."""
+
+    name = "fastsam3d.sam3d.pipeline.Pipeline"
+    capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        SPARSE_STRUCTURE: (
+            "conditional_only",
+            "subset",
+            "layout_only",
+            "occupancy",
+            "block_stack",
+            "shortcut",
+        ),
+        STRUCTURED_LATENT: ("conditional_only", "subset", "block_stack"),
+    }
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__(pipeline)
+        self._between = BetweenStages()
+
+    @classmethod
+    def recognises(cls, pipeline: Any) -> bool:
+        models = getattr(pipeline, "models", None)
+        if models is None or not all(callable(getattr(pipeline, m, None)) for m in _STAGE_METHODS):
+            return False
+        try:
+            generators = [models[name] for name in GENERATORS.values()]
+        except (KeyError, TypeError):
+            return False
+        return all(
+            hasattr(g, "velocity") and hasattr(g, "sample") and hasattr(g, "reverse_fn") for g in generators
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.pipeline.device)
+
+    def generator(self, stage: str) -> Any:
+        """The sampler of a stage."""
+        return self.pipeline.models[GENERATORS[stage]]
+
+    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
+        generator = self.generator(stage)
+
+        def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
+            def sample(noise: Any, condition: Tensor, *extra: Any, **kwargs: Any) -> Any:
+                configured = generator.inference_steps
+                steps = session.steps(configured, self._times(generator), self._edges(generator))
+                changes = {} if steps == configured else {"inference_steps": steps}
+                distilled = {"strength": 0.0} if session.shortcut else {}
+                if session.shortcut:
+                    changes["shortcut"] = True
+                with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
+                    trajectory = self._trajectory(generator, stage, extra)
+                    if stage == SPARSE_STRUCTURE:
+                        layout, batch = set(noise) != {SHAPE}, len(noise[SHAPE])
+                        trajectory = dataclasses.replace(trajectory, layout=layout, batch=batch)
+                    session.start(trajectory)
+                    try:
+                        return original(noise, condition, *extra, **kwargs)
+                    finally:
+                        session.finish()
+
+            return sample
+
+        def stepped(original: Callable[..., Any]) -> Callable[..., Any]:
+            def velocity(x: Any, time: float, condition: Tensor, *extra: Any) -> Any:
+                if not session.state.running:
+                    return original(x, time, condition, *extra)
+                single = isinstance(x, Tensor)
+                evaluate = evaluator(generator, session, time, condition, extra, single)
+                result = session.velocity({LATENT: x} if single else dict(x), time, evaluate)
+                return result[LATENT] if single else result
+
+            return velocity
+
+        patches.replace(generator, "sample", sampled)
+        patches.replace(generator, "velocity", stepped)
+
+    @staticmethod
+    def _times(generator: Any) -> Callable[[int], Sequence[float]]:
+        def times(steps: int) -> Sequence[float]:
+            with temporarily(generator, inference_steps=steps):
+                return list(generator.times())
+
+        return times
+
+    @staticmethod
+    def _edges(generator: Any) -> tuple[float, ...]:
+        guidance = generator.reverse_fn
+        strength = guidance.strength
+        if not any(w > 0 for w in (strength.values() if isinstance(strength, Mapping) else [strength])):
+            return ()  # nothing begins or ends
+        return tuple(bound / 1000.0 for bound in guidance.interval)
+
+    def _trajectory(self, generator: Any, stage: str, extra: tuple[Any, ...]) -> Trajectory:
+        times = tuple(float(t) for t in generator.times())
+        guided = tuple(bool(generator.reverse_fn.is_guided(t)) for t in times[:-1])
+        # Where the network has them too, wherever they were handed in.
+        coords = extra[0].to(self.device) if stage == STRUCTURED_LATENT and extra else None
+        cells = None
+        # Objects of a batch do not see each other; kept keys would mix them up, so a batch has no cells to carve.
+        if coords is not None and len(coords) > 0 and int(coords[:, 0].max()) == 0:
+            makers = self.index_makers()
+            cells = makers[0].make_index(coords).pooling().inverse if makers else None
+        return Trajectory(
+            stage=stage,
+            times=times,
+            guided=guided,
+            shortcut=bool(getattr(generator, "shortcut", False)),
+            coords=coords,
+            logits=self._between.logits if stage == STRUCTURED_LATENT else None,
+            cells=cells,
+            occupancy=self._occupancy if stage == SPARSE_STRUCTURE else None,
+        )
+
+    @torch.no_grad()
+    def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
+        # In the middle of the generator's run, whose weights may be the only ones on the device.
+        with getattr(self.pipeline, "residency", Resident()).using("ss_decoder", last=True):
+            return self.pipeline.models["ss_decoder"](latents[SHAPE]).float()
+
+    def attach_structure(self, patches: Patches, policy: Any | None) -> None:
+        self._between.attach(patches, self.pipeline, policy)
+
+    def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
+        def timed(original: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                result = original(*args, **kwargs)
+                recorder.add_object(dict(result.stage_seconds))
+                return result
+
+            return run
+
+        patches.replace(self.pipeline, "run", timed)
+
+    def cross_attentions(self, stage: str) -> list[CrossAttentionSite]:
+        modules: list[Any] = []
+        for block in self.generator(stage).reverse_fn.backbone.blocks:
+            attention = block.cross_attn
+            modules.extend(attention.values() if isinstance(attention, nn.ModuleDict) else [attention])
+        return [cross_attention_site(module) for module in modules]
+
+    def branch_prefix(self, stage: str) -> list[Any]:
+        backbone = self.generator(stage).reverse_fn.backbone
+        # The first cross-attention comes after the first self-attention.
+        first = backbone.blocks[0].self_attn
+        return [*backbone.input_blocks, first] if stage == STRUCTURED_LATENT else [first]
+
+    def latent_blocks(self) -> list[BlockSite]:
+        return [block_site(block) for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks]
+
+    def stream_blocks(self) -> list[StreamBlockSite]:
+        return [stream_block_site(block) for block in self.block_stack(SPARSE_STRUCTURE)]
+
+    def block_stack(self, stage: str) -> list[Any]:
+        return list(self.generator(stage).reverse_fn.backbone.blocks)
+
+    def index_makers(self) -> list[Any]:
+        backbone = self.generator(STRUCTURED_LATENT).reverse_fn.backbone
+        return [backbone] if callable(getattr(backbone, "make_index", None)) else []
+
+    def voxel_decoders(self) -> list[Any]:
+        decoders = [module for name, module in self.pipeline.models.items() if name.startswith("slat_decoder")]
+        return [decoder for decoder in decoders if callable(getattr(decoder, "make_index", None))]
+
+    def time_sites(self, stage: str) -> list[TimeSite]:
+        return time_sites(self.generator(stage), stage)
+
+    def convolutions(self) -> list[Any]:
+        return repeated_convolutions(self.generator(STRUCTURED_LATENT).reverse_fn.backbone)
+
+    def dense_convolutions(self) -> list[Any]:
+        decoder = self.pipeline.models["ss_decoder"]
+        return [module for module in decoder.modules() if isinstance(module, nn.Conv3d)]
+
+    def feed_forwards(self) -> list[Any]:
+        backbones = [self.generator(stage).reverse_fn.backbone for stage in GENERATORS]
+        return feed_forwards([*backbones, *self.voxel_decoders()])
+
+    def costs(self) -> Any | None:
+        from fastsam3d.sam3d.models.flops import ModelFlops
+
+        return ModelFlops(self.pipeline.config)
+
+    def memory_limits(self) -> dict[str, Any]:
+        limit = getattr(self.pipeline, "memory", None)
+        if limit is None or not limit.plan.staged:
+            return {}
+        # Kept casts would stay on the device when the weights that they were made of have left it.
+        limits = {"exact.cast_weights": False}
+        return limits if limit.plan.condition_cache else {**limits, "exact.condition_cache": False}
+
+    def replay_refusal(self) -> str | None:
+        if not isinstance(getattr(self.pipeline, "residency", Resident()), Resident):
+            return "the memory budget moves its weights, and a graph holds their addresses"
+        limit = getattr(self.pipeline, "memory", None)
+        if limit is not None and not limit.has_room_for_graphs():
+            return f"memory={limit.memory} has no room for a graph beside the largest object"
+        return None
+
+    def network_tensors(self, stage: str) -> Iterable[Tensor]:
+        backbone: Any = self.generator(stage).reverse_fn.backbone
+        return itertools.chain(backbone.parameters(), backbone.buffers())
+
+    def attach_shared_features(self, patches: Patches) -> None:
+        from fastsam3d.sam3d.models.flops import ModelFlops
+
+        costs = ModelFlops(self.pipeline.config)
+        encoders = picture_encoders(self.pipeline.condition_embedders)
+        stages = {id(encoder): (stage, costs.encoder(stage, kind)) for encoder, stage, kind in encoders}
+        for group in groups_of_equal_weights([encoder for encoder, _, _ in encoders]):
+            # A group of all encoders, of pictures and of masks, is asked for both.
+            shared = SharedFeatures(kept=max(KEPT, len(group)))
+            for encoder in group:
+                reused = functools.partial(self._reused, *stages[id(encoder)])
+                patches.replace(encoder, "forward", functools.partial(shared.wrapped, network=encoder, reused=reused))
+
+    def _reused(self, stage: str, flops: float) -> None:
+        self.on_reuse(_EMBEDDING[stage], flops)
+
+    def notes(self) -> list[str]:
+        encoders = picture_encoders(self.pipeline.condition_embedders)
+        stages = {id(encoder): stage for encoder, stage, _ in encoders}
+        groups = groups_of_equal_weights([encoder for encoder, _, _ in encoders])
+        if any(len({stages[id(encoder)] for encoder in group}) > 1 for group in groups):
+            return ["image encoders of both stages have equal weights: a picture is encoded once for both"]
+        return ["image encoders of the two stages have different weights: each encodes for itself"]
+
+    def cast_layers(self) -> list[Any]:
+        if self.pipeline.autocast is None:
+            return []
+        # Encoders and decoders run once an object: keeping their casts would cost more memory than it saves time.
+        return fp32_layers(self.generator(stage) for stage in GENERATORS)

@@ -1,0 +1,264 @@
+"""SAM 3D Objects as its authors publish it: `InferencePipelinePointMap`, and the notebook's `Inference` around it.
+
+Nothing of it is imported; a pipeline is recognised by its parts (architecture, sections 1, 4, 12 and 16).
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastsam3d.acceleration.patching import Patches, temporarily
+from fastsam3d.diffusion.exact.shared_features import KEPT, SharedDepth, SharedFeatures, groups_of_equal_weights
+from fastsam3d.diffusion.host import Session
+from fastsam3d.diffusion.hosts.sam3d_objects.parts import SAM3D_OBJECTS_PARTS
+from fastsam3d.diffusion.hosts.sam3d_objects.sampler import RunSteps, Sampler
+from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, Structure, TwoStageHost, fp32_layers
+from fastsam3d.diffusion.maths.voxel_lattice import subtract_voxels
+from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STAGES, STRUCTURED_LATENT, Trajectory
+from fastsam3d.errors import UserError
+
+GRID = 64
+"""Voxels along the side of the structure grid."""
+ZEROING = ("zeros", "add_flag")
+"""Ways of the guidance class to make a condition of zeros; the second leaves it to the network."""
+PARAMETERS = {SPARSE_STRUCTURE: 959_962_133, STRUCTURED_LATENT: 600_432_520}
+"""Of the published networks (architecture fact sheet, sections 4.4 and 7)."""
+
+
+class Sam3dObjectsHost(TwoStageHost):
+    """The authors' pipeline, untouched.
+
+    Velocities are taken over at `reverse_fn.forward`, once a step: outside what the pipeline's own `compile_model`
+    compiles, for both generators alike, with time already multiplied and the step size already embedded. Each branch
+    is computed by `reverse_fn.inner_forward`, compiled or not.
+    """
+
+    name = "SAM 3D Objects (InferencePipelinePointMap, Inference)"
+    networks: ClassVar[Mapping[str, str]] = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
+    capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        SPARSE_STRUCTURE: ("conditional_only", "occupancy", "block_stack", "shortcut"),
+        STRUCTURED_LATENT: ("conditional_only", "subset", "block_stack"),
+    }
+    structure_decoder = "ss_decoder"
+    expectations = SAM3D_OBJECTS_PARTS
+    stage_methods: ClassVar[Mapping[str, str]] = {
+        "compute_pointmap": "depth",
+        "preprocess_image": "preprocess",
+        "sample_sparse_structure": "sparse_structure",
+        "get_condition_input": "condition",
+        "sample_slat": "structured_latent",
+        "decode_slat": "decode",
+        "postprocess_slat_output": "postprocess",
+        "run_post_optimization": "layout",
+    }
+    nested_stages: ClassVar[Mapping[tuple[str, str], str]] = {
+        ("sparse_structure", "condition"): "ss_condition",
+        ("structured_latent", "condition"): "slat_condition",
+    }
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__(_inner(pipeline))
+
+    @classmethod
+    def recognises(cls, pipeline: Any) -> bool:
+        inner = _inner(pipeline)
+        if not all(callable(getattr(inner, method, None)) for method in STAGE_METHODS):
+            return False
+        try:
+            generators = [inner.models[name] for name in cls.networks.values()]
+        except (AttributeError, KeyError, TypeError):
+            return False
+        return all(hasattr(g, "reverse_fn") and hasattr(g, "inference_steps") for g in generators)
+
+    def generator(self, stage: str) -> Any:
+        """The sampler of a stage."""
+        return self.pipeline.models[self.networks[stage]]
+
+    def network(self, stage: str) -> Any:
+        return self.generator(stage).reverse_fn.backbone
+
+    def check(self) -> None:
+        super().check()
+        for stage in STAGES:
+            generator = self.generator(stage)
+            solver = type(generator._solver).__name__
+            if solver != "Euler":
+                raise UserError(
+                    f"the {stage} sampler integrates by {solver}; techniques count one velocity a step, which only "
+                    "Euler's method asks for. Build the pipeline with the Euler solver, as it is published."
+                )
+            if generator.reversed_timestamp:
+                raise UserError(f"the {stage} sampler runs from data to noise, which is not known of this pipeline.")
+            handling = generator.reverse_fn.unconditional_handling
+            if handling not in ZEROING:
+                raise UserError(
+                    f"guidance of the {stage} stage makes its unconditional pass by {handling!r}; known are "
+                    f"{', '.join(ZEROING)}."
+                )
+
+    def is_sealed(self, stage: str) -> bool:
+        # Compiling the pipeline puts a compiled `inner_forward` on the instance, which no longer looks inside.
+        return "inner_forward" in vars(self.generator(stage).reverse_fn) or super().is_sealed(stage)
+
+    def left_out(self) -> list[str]:
+        texts = []
+        if self.is_sealed(SPARSE_STRUCTURE):
+            texts.append(
+                "the sparse-structure network is compiled: zero_condition, condition_cache and shared_prefix are left "
+                "out there (step caching works); compile_model=False lets them in"
+            )
+        names = self._fusers()
+        if any(len(self._open_embedders(name)) < len(self._embedders(name)) for name in names):
+            texts.append("the condition embedders are compiled: their outputs are not shared between stages")
+        return texts
+
+    def cast_layers(self) -> list[Any]:
+        networks = [] if self.is_sealed(SPARSE_STRUCTURE) else [self.network(SPARSE_STRUCTURE)]
+        networks += [e for name in self._fusers() for e in self._open_embedders(name)]
+        return fp32_layers(networks)
+
+    def branch_prefix(self, stage: str) -> list[Any]:
+        # Zeroing all arguments zeroes the step size as well, so that the branches differ from the first layer on.
+        add_flag = self.generator(stage).reverse_fn.unconditional_handling == "add_flag"
+        return super().branch_prefix(stage) if add_flag else []
+
+    def costs(self) -> Any | None:
+        from fastsam3d.basics.config_files import config_directory
+        from fastsam3d.sam3d.models.config import load_model_config
+        from fastsam3d.sam3d.models.flops import ModelFlops
+
+        counts = {stage: sum(p.numel() for p in self.network(stage).parameters()) for stage in STAGES}
+        if counts != PARAMETERS:
+            return None  # other sizes than the published ones
+        return ModelFlops(load_model_config(config_directory() / "model" / "sam3d.yaml"))
+
+    # --- sampling
+
+    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
+        generator = self.generator(stage)
+        sampler, run = Sampler(generator), RunSteps()
+
+        def generated(original: Callable[..., Any]) -> Callable[..., Any]:
+            def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
+                configured = generator.inference_steps
+                steps = session.steps(configured, sampler.times, sampler.edges())
+                changes: dict[str, Any] = {} if steps == configured else {"inference_steps": steps}
+                distilled = {"strength": 0} if session.shortcut else {}
+                if session.shortcut:
+                    changes["no_shortcut"] = False
+                with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
+                    trajectory = self._trajectory(sampler, stage, args)
+                    run.begin(trajectory)
+                    session.start(trajectory)
+                    try:
+                        return original(shape, device, *args, **kwargs)
+                    finally:
+                        session.finish()
+
+            return generate
+
+        def guided(original: Callable[..., Any]) -> Callable[..., Any]:
+            draws = "p_unconditional" in inspect.signature(type(generator.reverse_fn).forward).parameters
+
+            def forward(x: Any, t: Tensor, *args: Any, **kwargs: Any) -> Any:
+                index = run.next() if session.state.running else None
+                if index is None:
+                    return original(x, t, *args, **kwargs)
+                if draws:
+                    # The guidance class draws a number at every call, which has no effect in inference. Whoever
+                    # seeds Python's generator finds it where the pipeline alone would have left it.
+                    random.random()
+                single = isinstance(x, Tensor)
+                time = run.times[index]
+                evaluate = sampler.evaluation(self.network(stage), session.state, time, (t, args, kwargs), single)
+                result = session.velocity({LATENT: x} if single else dict(x), time, evaluate)
+                return result[LATENT] if single else result
+
+            return forward
+
+        patches.replace(generator, "generate", generated)
+        patches.replace(generator.reverse_fn, "forward", guided)
+
+    def _trajectory(self, sampler: Sampler, stage: str, args: tuple[Any, ...]) -> Trajectory:
+        times = tuple(sampler.times())
+        coords = None
+        if stage == STRUCTURED_LATENT and args and not isinstance(args[-1], Mapping):
+            coords = torch.as_tensor(args[-1]).to(self.device)
+        return Trajectory(
+            stage=stage,
+            times=times,
+            guided=tuple(sampler.is_guided(t) for t in times[:-1]),
+            shortcut=sampler.shortcut,
+            coords=coords,
+            logits=self._stage_logits if stage == STRUCTURED_LATENT else None,
+            cells=None if coords is None else self.cells(coords),
+            occupancy=self._occupancy if stage == SPARSE_STRUCTURE else None,
+        )
+
+    @torch.no_grad()
+    def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """Occupancy logits of a state of the first stage, decoded as the pipeline decodes its last (section 5)."""
+        shape = latents[SHAPE]
+        side = round(shape.shape[1] ** (1 / 3))
+        cube = shape.transpose(1, 2).contiguous().view(len(shape), -1, side, side, side)
+        return self.pipeline.models[self.structure_decoder](cube).float()
+
+    # --- voxels, picture, encodings
+
+    def structure_of(self, result: Any) -> Structure:
+        coords = result["coords"]
+        halved = int(result.get("downsample_factor", 1)) != 1
+        original = result.get("coords_original")
+        interior = None if halved or original is None else subtract_voxels(original, coords, GRID)
+        return Structure(coords, interior, halved)
+
+    def attach_picture(self, patches: Patches) -> None:
+        def merged(original: Callable[..., Any]) -> Callable[..., Any]:
+            def merge_image_and_mask(*args: Any, **kwargs: Any) -> Any:
+                pixels = original(*args, **kwargs)
+                self._picture = (torch.from_numpy(pixels[..., :3].copy()), torch.from_numpy(pixels[..., 3] > 0))
+                return pixels
+
+            return merge_image_and_mask
+
+        if hasattr(self.pipeline, "merge_image_and_mask"):
+            patches.replace(self.pipeline, "merge_image_and_mask", merged)
+
+    def attach_shared_features(self, patches: Patches) -> None:
+        encoders = [
+            embedder.backbone
+            for name in self._fusers()
+            for embedder in self._open_embedders(name)
+            if hasattr(getattr(embedder, "backbone", None), "forward_features")
+        ]
+        for group in groups_of_equal_weights(encoders):
+            # A group of all encoders, of pictures and of masks, is asked for both.
+            shared = SharedFeatures(kept=max(KEPT, len(group)))
+            for encoder in group:
+                patches.replace(encoder, "forward_features", shared.wrap)
+        depth = getattr(self.pipeline, "depth_model", None)
+        if callable(depth):
+            patches.set(self.pipeline, "depth_model", SharedDepth(depth))
+
+    def _embedders(self, name: str) -> list[Any]:
+        fuser = self._fusers()[name]
+        return [embedder for embedder, _ in getattr(fuser, "embedder_list", ())]
+
+    def _fusers(self) -> Mapping[str, Any]:
+        """Condition embedders by name; none where a variant of the pipeline embeds in another way."""
+        return getattr(self.pipeline, "condition_embedders", {})
+
+    def _open_embedders(self, name: str) -> list[Any]:
+        """Those that are not compiled."""
+        return [e for e in self._embedders(name) if not {"forward", "inner_forward"} & set(vars(e))]
+
+
+def _inner(pipeline: Any) -> Any:
+    """The pipeline inside the notebook's `Inference` object, or the object itself."""
+    return getattr(pipeline, "_pipeline", pipeline)

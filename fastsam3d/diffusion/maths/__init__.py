@@ -1,0 +1,34 @@
+"""Pure functions that predict a velocity from earlier ones, and plans of the steps at which to look."""
+
+from __future__ import annotations
+
+from fastsam3d.diffusion.maths.corrector import Corrector
+from fastsam3d.diffusion.maths.differences import BackwardDifferences
+from fastsam3d.diffusion.maths.dmd import MINIMUM_SNAPSHOTS, DynamicModes, dmd_forecast
+from fastsam3d.diffusion.maths.hermite import hermite_forecast, hermite_terms
+from fastsam3d.diffusion.maths.history import History
+from fastsam3d.diffusion.maths.magnitude import mean_distance, mean_magnitude, relative_distance, sensitivity
+from fastsam3d.diffusion.maths.newton import newton_forecast
+from fastsam3d.diffusion.maths.schedule import full_steps, guidance_edges, network_evaluations, three_phases
+from fastsam3d.diffusion.maths.taylor import taylor_forecast
+
+__all__ = [
+    "MINIMUM_SNAPSHOTS",
+    "BackwardDifferences",
+    "Corrector",
+    "DynamicModes",
+    "History",
+    "dmd_forecast",
+    "full_steps",
+    "guidance_edges",
+    "hermite_forecast",
+    "hermite_terms",
+    "mean_distance",
+    "mean_magnitude",
+    "network_evaluations",
+    "newton_forecast",
+    "relative_distance",
+    "sensitivity",
+    "taylor_forecast",
+    "three_phases",
+]

@@ -1,0 +1,269 @@
+"""What every technique is made of: checked settings, the view of a sampling run, and the policy interfaces.
+
+A *velocity policy* decides when the network runs. An *evaluation policy* decides how, for instance for which tokens.
+A *voxel policy* changes the set of voxels. None of them knows a pipeline; see `fastsam3d.diffusion.hosts` for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fastsam3d.acceleration.settings import AccelerationWarning, TechniqueConfig, setting
+
+__all__ = [
+    "CAPABILITIES",
+    "FIRST_STAGE_ONLY",
+    "LATENT",
+    "REGISTRY",
+    "SHAPE",
+    "SPARSE_STRUCTURE",
+    "STAGES",
+    "STRUCTURED_LATENT",
+    "AccelerationWarning",
+    "Evaluate",
+    "EvaluationPolicy",
+    "GuidedVelocity",
+    "Step",
+    "Technique",
+    "TechniqueConfig",
+    "Trajectory",
+    "Velocity",
+    "VelocityPolicy",
+    "VoxelPolicy",
+    "VoxelSet",
+    "bounded",
+    "register",
+    "setting",
+    "stages_setting",
+]
+
+SPARSE_STRUCTURE = "sparse_structure"
+STRUCTURED_LATENT = "structured_latent"
+STAGES = (SPARSE_STRUCTURE, STRUCTURED_LATENT)
+
+SHAPE = "shape"
+"""Modality of the sparse-structure stage that carries the occupancy; all others there are layout."""
+LATENT = "latent"
+"""Name under which a stage with a single tensor shows it to policies."""
+
+CAPABILITIES = {
+    "conditional_only": "evaluations without their unconditional pass",
+    "subset": "evaluations of some tokens alone",
+    "layout_only": "evaluations of the layout alone, against kept keys and values of the shape",
+    "occupancy": "a decoder of occupancy while the first stage runs",
+    "block_stack": "access to the stack of transformer blocks",
+    "shortcut": "a distilled few-step mode of the first stage",
+}
+"""What a technique may need of a host beyond whole evaluations, and how to say it."""
+FIRST_STAGE_ONLY = ("layout_only", "occupancy", "shortcut")
+"""Those that only mean something in the first stage."""
+
+Velocity = dict[str, Tensor]
+
+
+def stages_setting(default: str = "both") -> Any:
+    """The field `stages` of a technique that can act on either sampled stage."""
+    return setting(default, "Sampled stages it acts on. Both: faster.", choices=("both", *STAGES))
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One sampling run, known before its first step.
+
+    Attributes:
+        stage: "sparse_structure" or "structured_latent".
+        times: n + 1 values from noise (0) to data (1), whatever the pipeline's own direction of time.
+        guided: for each of the n steps, whether guidance is on.
+        shortcut: distilled mode, in which the network is told the step size.
+        coords: voxels `[N, 4]` of the latent stage.
+        logits: occupancy logits `[1, 1, R, R, R]` that those voxels came from, where known.
+        cells: for each voxel the transformer token `[N]` it belongs to, where the stage has such a pooling.
+        occupancy: decoder of a state of the first stage to occupancy logits `[B, 1, R, R, R]`, where there is one.
+        layout: whether the first stage samples the layout beside the shape.
+        batch: objects that are sampled together.
+    """
+
+    stage: str
+    times: tuple[float, ...]
+    guided: tuple[bool, ...]
+    shortcut: bool = False
+    coords: Tensor | None = None
+    logits: Tensor | None = None
+    cells: Tensor | None = None
+    occupancy: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+    layout: bool = True
+    batch: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of steps."""
+        return len(self.guided)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trajectory:
+        # It never changes, and its decoder leads to the whole pipeline: copies of a policy share it.
+        return self
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run. `times` has n + 1 values, `guided` n."""
+
+    index: int
+    times: tuple[float, ...]
+    guided: tuple[bool, ...]
+
+    @property
+    def time(self) -> float:
+        """Of its beginning, 0..1."""
+        return self.times[self.index]
+
+    @property
+    def next_time(self) -> float:
+        """Of its end."""
+        return self.times[self.index + 1]
+
+    @property
+    def count(self) -> int:
+        """Steps of the run."""
+        return len(self.guided)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run ends with it."""
+        return self.index == self.count - 1
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether guidance is on."""
+        return self.guided[self.index]
+
+
+@dataclass
+class GuidedVelocity:
+    """What the network said: conditional velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities.
+
+    `delta_is_forecast`: the unconditional pass did not run and `delta` stands in for it; nobody should learn from it.
+    `guided`: the two as the pipeline itself combines them, where it does so in another precision or order than
+    `c + w (c - u)` and a computed step must not differ from the pipeline's own.
+    """
+
+    conditional: Velocity
+    delta: Velocity | None = None
+    delta_is_forecast: bool = False
+    guided: Velocity | None = None
+
+    def combined(self) -> Velocity:
+        """The velocity to integrate, `c + w (c - u)`."""
+        if self.guided is not None:
+            return self.guided
+        if self.delta is None:
+            return self.conditional
+        return {name: c + self.delta[name] for name, c in self.conditional.items()}
+
+
+class Evaluate(Protocol):
+    """Runs the real network; every call is counted. Options that a technique uses are named in `Technique.needs`.
+
+    Args of a call:
+        x: the state, by modality.
+        tokens: indices of the transformer tokens that are computed `[A]`, all where absent. Values of the others
+            are those of the last evaluation that computed them, and their keys and values stay in view.
+        subset: indices `[A]` along the token axis of the state (voxels of the latent stage, shape tokens of the
+            first): the network sees these alone, as if the others did not exist. The result holds zeros for them.
+        conditional_only: the unconditional pass is left out; the result has no `delta`.
+        layout_only: only the layout runs, against the shape's keys and values of the last whole evaluation; the
+            result has no shape.
+    """
+
+    def __call__(
+        self,
+        x: Velocity,
+        tokens: Tensor | None = None,
+        *,
+        subset: Tensor | None = None,
+        conditional_only: bool = False,
+        layout_only: bool = False,
+    ) -> GuidedVelocity: ...
+
+
+class VelocityPolicy(Protocol):
+    """Gives the velocity of each step of one run, by the network or by a forecast."""
+
+    def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
+        """The velocity to integrate from the state `x`, guidance included. Called once a step, in order."""
+
+
+class EvaluationPolicy(Protocol):
+    """Changes how the network is evaluated at the steps at which it is."""
+
+    def evaluate(self, x: Velocity, step: Step, evaluate: Evaluate) -> GuidedVelocity:
+        """What the network says of the state `x`, by `evaluate` with options or by what was kept."""
+
+
+@dataclass(frozen=True)
+class VoxelSet:
+    """An object between the stages.
+
+    Attributes:
+        coords: voxels `[N, 4]` (batch, x, y, z) that the latent stage would work on.
+        resolution: voxels a side of the grid.
+        interior_coords: voxels known to lie inside `[M, 4]`, or None.
+        logits: occupancy logits `[1, 1, R, R, R]`, or None.
+        image: the picture `[H, W, 3]`, or None where it is not known.
+        mask: the object in it, bool `[H, W]`, or None.
+    """
+
+    coords: Tensor
+    resolution: int
+    interior_coords: Tensor | None = None
+    logits: Tensor | None = None
+    image: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class VoxelPolicy(Protocol):
+    """Voxels in, fewer voxels and the exact inverse map out; None leaves the object alone."""
+
+    def reduce(self, voxels: VoxelSet) -> Any:
+        """The merged voxels, see `fastsam3d.diffusion.techniques.token_aggregation.Aggregated`, or None."""
+
+
+
+
+
+
+
+
+def bounded(velocity: Mapping[str, Tensor], reference: Mapping[str, Tensor], factor: float) -> Tensor:
+    """Whether every modality is finite and at most `factor` times as long (L2) as in `reference`.
+
+    A bool tensor without dimensions on the tensors' device: on a GPU an answer to the host would make it wait.
+    """
+    # A norm is not finite as soon as one entry is not; one comparison catches both.
+    within = [value.float().norm() <= factor * reference[name].float().norm() for name, value in velocity.items()]
+    return torch.stack(within).all()
+
+
+Key = tuple[str, int]
+"""Guidance branch and item of the batch: each has a memory of its own."""
+
+
+class BlockPolicy(Protocol):
+    """Says when the rest of a stack is replaced by its last change.
+
+    Attributes:
+        probe: blocks at the front that always run, and whose change `reuse` is shown; 0 for none.
+    """
+
+    probe: int
+
+    def reuse(self, key: Key, step: int, probe: dict[str, Tensor]) -> bool:
+        """Whether the change that is kept stands in for the rest of the stack, given what the probe changed."""
+
+    def computed(self, key: Key, step: int, change: dict[str, Tensor]) -> None:
+        """Told what the rest of the stack changed, whenever it ran."""

@@ -1,0 +1,174 @@
+"""Binary glTF 2.0 with coloured meshes and points, written directly: the same input always gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP, srgb_to_linear, vertex_normals
+from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+
+_FLOAT, _UNSIGNED_INT = 5126, 5125
+_VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
+_POINTS, _TRIANGLES = 0, 4
+_LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
+_MAGIC, _VERSION, _JSON_CHUNK, _BINARY_CHUNK = b"glTF", 2, b"JSON", b"BIN\0"
+
+MATERIAL = {
+    "name": "vertex colours",
+    "pbrMetallicRoughness": {
+        "baseColorFactor": [1.0, 1.0, 1.0, 1.0],
+        "metallicFactor": 0.0,
+        "roughnessFactor": 1.0,
+    },
+    "doubleSided": True,
+}
+"""White and matt, so that what viewers multiply it with, the vertex colours, shows as it is."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A mesh with a name and a place in the file's frame (y up).
+
+    Attributes:
+        mesh: in its object frame (z up). Without faces its vertices are written as points.
+        rotation: unit quaternion (x, y, z, w).
+        translation, scale: three numbers each.
+    """
+
+    name: str
+    mesh: Mesh
+    rotation: Sequence[float] | None = None
+    translation: Sequence[float] | None = None
+    scale: Sequence[float] | None = None
+
+
+class _Document:
+    """The JSON part and the binary chunk, filled mesh by mesh."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
+        self.meshes: list[dict[str, Any]] = []
+        self.nodes: list[dict[str, Any]] = []
+        self.materials: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
+
+    def add_node(self, node: Node) -> None:
+        """Appends a node with its mesh."""
+        self.meshes.append({"name": node.name, "primitives": [self._primitive(node.mesh)]})
+        entry: dict[str, Any] = {"name": node.name, "mesh": len(self.meshes) - 1}
+        for key in ("rotation", "translation", "scale"):
+            value = getattr(node, key)
+            if value is not None:
+                entry[key] = [float(v) for v in value]
+        self.nodes.append(entry)
+
+    def to_dict(self, extras: dict[str, Any] | None) -> dict[str, Any]:
+        """The JSON part."""
+        asset: dict[str, Any] = {"version": "2.0", "generator": "fastsam3d"}
+        if extras:
+            asset["extras"] = extras
+        document = {
+            "asset": asset,
+            "scene": 0,
+            "scenes": [{"nodes": list(range(len(self.nodes)))}],
+            "nodes": self.nodes,
+            "meshes": self.meshes,
+            "materials": self.materials,
+            "accessors": self.accessors,
+            "bufferViews": self.views,
+            "buffers": [{"byteLength": len(self.data)}],
+        }
+        if self.images:
+            document["images"] = self.images
+            document["textures"] = [{"source": index, "sampler": 0} for index in range(len(self.images))]
+            edges = {"wrapS": _CLAMP_TO_EDGE, "wrapT": _CLAMP_TO_EDGE}
+            document["samplers"] = [{"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, **edges}]
+        return document
+
+    def _primitive(self, mesh: Mesh) -> dict[str, Any]:
+        vertices = (mesh.vertices @ Z_UP_TO_Y_UP).astype(np.float32)
+        attributes = {"POSITION": self._array(vertices, "VEC3", _VERTEX_BUFFER, bounds=True)}
+        if not mesh.is_empty:
+            smooth = mesh.normals if isinstance(mesh, TexturedMesh) else vertex_normals(mesh.vertices, mesh.faces)
+            attributes["NORMAL"] = self._array((smooth @ Z_UP_TO_Y_UP).astype(np.float32), "VEC3", _VERTEX_BUFFER)
+        if isinstance(mesh, TexturedMesh):
+            attributes["TEXCOORD_0"] = self._array(mesh.uv.astype(np.float32), "VEC2", _VERTEX_BUFFER)
+            material = self._material(mesh)
+        else:
+            colors = srgb_to_linear(mesh.vertex_colors).astype(np.float32)
+            attributes["COLOR_0"] = self._array(colors, "VEC3", _VERTEX_BUFFER)
+            material = self._material(None)
+        primitive: dict[str, Any] = {"attributes": attributes, "material": material}
+        if mesh.is_empty:
+            return primitive | {"mode": _POINTS}
+        indices = mesh.faces.reshape(-1).astype(np.uint32)
+        return primitive | {"indices": self._array(indices, "SCALAR", _INDEX_BUFFER)}
+
+    def _material(self, mesh: TexturedMesh | None) -> int:
+        """Index of a textured mesh's own material, or of the one that all others share."""
+        if mesh is None:
+            if MATERIAL not in self.materials:
+                self.materials.append(MATERIAL)
+            return self.materials.index(MATERIAL)
+        from fastsam3d.meshes.texture import texture_png
+
+        self.images.append({"bufferView": self._view(texture_png(mesh)), "mimeType": "image/png"})
+        surface = dict(MATERIAL["pbrMetallicRoughness"])  # type: ignore[call-overload]
+        surface["baseColorTexture"] = {"index": len(self.images) - 1}
+        self.materials.append(MATERIAL | {"name": "texture", "pbrMetallicRoughness": surface})
+        return len(self.materials) - 1
+
+    def _array(self, array: np.ndarray, kind: str, target: int, bounds: bool = False) -> int:
+        """Appends an array and returns the index of its accessor."""
+        data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        accessor: dict[str, Any] = {
+            "bufferView": self._view(data, target),
+            "componentType": _FLOAT if array.dtype == np.float32 else _UNSIGNED_INT,
+            "count": len(array),
+            "type": kind,
+        }
+        if bounds:
+            accessor["min"], accessor["max"] = array.min(axis=0).tolist(), array.max(axis=0).tolist()
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+    def _view(self, data: bytes, target: int | None = None) -> int:
+        """Appends bytes and returns the index of their view. Arrays start at multiples of four."""
+        self.data += b"\0" * (-len(self.data) % 4)
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data)}
+        self.views.append(view if target is None else view | {"target": target})
+        self.data += data
+        return len(self.views) - 1
+
+
+def glb_bytes(nodes: Sequence[Node], extras: dict[str, Any] | None = None) -> bytes:
+    """A scene of coloured meshes as a `.glb` file.
+
+    Vertices go from the object frame (z up) to glTF's (y up). glTF defines `COLOR_0` as linear light, so
+    colours are decoded from sRGB; viewers encode them again and show the original values. Textures are sRGB.
+
+    Args:
+        nodes: not empty; each mesh has at least one vertex.
+        extras: stored under `asset.extras`.
+    """
+    document = _Document()
+    for node in nodes:
+        document.add_node(node)
+    text = json.dumps(
+        document.to_dict(extras), separators=(",", ":"), sort_keys=True, ensure_ascii=True, allow_nan=False
+    ).encode("ascii")
+    chunks = _chunk(_JSON_CHUNK, text, b" ") + _chunk(_BINARY_CHUNK, bytes(document.data), b"\0")
+    return _MAGIC + struct.pack("<II", _VERSION, 12 + len(chunks)) + chunks
+
+
+def _chunk(kind: bytes, data: bytes, padding: bytes) -> bytes:
+    data += padding * (-len(data) % 4)
+    return struct.pack("<I", len(data)) + kind + data

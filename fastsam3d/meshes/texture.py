@@ -1,0 +1,100 @@
+"""Colours baked into a texture: charts by xatlas, filled by our own rasteriser.
+
+Vertex colours need a program that shows them and as many vertices as there are details; a texture needs neither.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from fastsam3d.basics.optional import optional_module
+from fastsam3d.errors import UserError
+from fastsam3d.meshes.geometry import interpolate, vertex_normals
+from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+from fastsam3d.meshes.nearest import nearest_on_surface
+from fastsam3d.meshes.rasterizer import rasterize
+
+EXTRA, PURPOSE = "texture", "baking a texture"
+SMALLEST, LARGEST = 16, 8192
+GUTTER = 1 / 256
+"""Texels between charts, as a share of the side: neighbours in the picture must not bleed into each other."""
+
+
+def bake_texture(mesh: Mesh, size: int, detail: Mesh | None = None) -> TexturedMesh:
+    """A mesh with its colours in a square picture.
+
+    Args:
+        mesh: its surface is unwrapped.
+        size: side of the picture in texels.
+        detail: where colours come from, at the nearest point of its surface; by default the mesh itself. With the mesh
+            as it was before it was simplified, its finer colours are kept.
+
+    Raises:
+        UserError: a size out of range, or a missing package.
+    """
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(f"a texture of {size} texels a side is not possible: give {SMALLEST} to {LARGEST}.")
+    origin, faces, uv = _unwrap(mesh, size)
+    vertices = mesh.vertices[origin]
+    # One texel is one pixel of a picture whose plane is the unwrapped surface.
+    hit = rasterize(uv * size, np.ones(len(uv)), faces, size, size)
+    picture = np.full((size * size, 3), np.nan, dtype=np.float32)
+    if detail is None or detail is mesh:
+        picture[hit.pixels] = hit.interpolate(mesh.vertex_colors[origin], faces)
+    else:
+        points = hit.interpolate(vertices, faces)
+        chosen, weights = nearest_on_surface(points, detail.vertices, detail.faces, PURPOSE, EXTRA)
+        picture[hit.pixels] = interpolate(detail.vertex_colors, detail.faces, chosen, weights)
+    filled = _spread(picture.reshape(size, size, 3), 2 * max(2, round(GUTTER * size)))
+    pixels = np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
+    normals = vertex_normals(mesh.vertices, mesh.faces)[origin]
+    return TexturedMesh(vertices, faces, mesh.vertex_colors[origin], normals, uv, pixels)
+
+
+def texture_png(mesh: TexturedMesh) -> bytes:
+    """The picture as a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(mesh.texture).save(stream, format="PNG", compress_level=6)
+    return stream.getvalue()
+
+
+def _unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(vertex of the mesh for each new one, faces, texture coordinates 0..1 with v downwards)."""
+    xatlas = optional_module("xatlas", PURPOSE, EXTRA)
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
+    pack = xatlas.PackOptions()
+    pack.resolution = size
+    pack.padding = max(2, round(GUTTER * size))
+    pack.bilinear = True
+    atlas.generate(xatlas.ChartOptions(), pack)
+    if atlas.atlas_count != 1:
+        raise UserError(
+            f"the surface does not fit into one texture of {size} texels a side: give a larger one, or fewer faces."
+        )
+    origin, faces, uv = atlas.get_mesh(0)
+    return origin.astype(np.int64), faces.astype(np.int64), np.clip(uv, 0.0, 1.0).astype(np.float32)
+
+
+def _spread(picture: np.ndarray, reach: int) -> np.ndarray:
+    """Fills unknown texels: within `reach` steps with the mean of known neighbours, beyond with the mean of all."""
+    picture = picture.copy()
+    known = np.isfinite(picture[..., 0])
+    mean = picture[known].mean(axis=0) if known.any() else np.zeros(3)
+    for _ in range(reach):
+        if known.all():
+            break
+        values = np.pad(np.where(known[..., None], picture, 0), ((1, 1), (1, 1), (0, 0)))
+        weight = np.pad(known.astype(np.float32), 1)
+        height, width = known.shape
+        windows = [(row, column) for row in range(3) for column in range(3) if (row, column) != (1, 1)]
+        total = np.sum([values[r : r + height, c : c + width] for r, c in windows], axis=0)
+        count = np.sum([weight[r : r + height, c : c + width] for r, c in windows], axis=0)
+        fresh = ~known & (count > 0)
+        picture[fresh] = total[fresh] / count[fresh][:, None]
+        known = known | fresh
+    picture[~known] = mean
+    return picture

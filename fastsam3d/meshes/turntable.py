@@ -1,0 +1,164 @@
+"""Objects and scenes from all sides, as a strip and as an animation, without a display or a graphics driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fastsam3d.errors import UserError
+from fastsam3d.meshes.geometry import vertex_normals
+from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+from fastsam3d.meshes.preview import render_mesh
+from fastsam3d.meshes.rasterizer import Fragments
+
+VIEWS, FRAMES = 8, 36
+ELEVATION = 20.0
+TILE = 256
+MILLISECONDS = 80
+
+
+def turntable_frames(
+    meshes: Sequence[Mesh], count: int = FRAMES, size: int = TILE, elevation: float = ELEVATION
+) -> list[Image.Image]:
+    """Views from `count` sides, evenly spread and starting at the front.
+
+    Args:
+        meshes: in one frame (z up), seen together.
+        size: side of a view in pixels.
+        elevation: degrees above the horizon.
+
+    Raises:
+        UserError: there is nothing to show.
+    """
+    whole = _merge(meshes)
+    vertices = whole.vertices
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    # One radius for all views, so that nothing grows and shrinks while it turns.
+    radius = 1.06 * max(float(np.linalg.norm(vertices - (low + high) / 2, axis=1).max()), 1e-6)
+    return [
+        render_mesh(
+            vertices,
+            whole.faces,
+            whole.colors_at,
+            360.0 * index / count,
+            elevation,
+            size,
+            radius,
+            normals=whole.normals,
+        )
+        for index in range(count)
+    ]
+
+
+def levelled(meshes: Sequence[Mesh], up: np.ndarray | None) -> list[Mesh]:
+    """Meshes turned together, by the smallest angle, so that `up` becomes z; as they are where it is None.
+
+    Args:
+        meshes: in one frame.
+        up: unit vector `[3]` in that frame.
+    """
+    if up is None or up[2] < -0.999:  # upside down: there is no smallest turn
+        return list(meshes)
+    x, y, _ = axis = np.cross(up, [0.0, 0.0, 1.0])
+    cross = np.array([[0.0, -axis[2], y], [axis[2], 0.0, -x], [-y, x, 0.0]])
+    turn = (np.eye(3) + cross + cross @ cross / (1 + up[2])).T  # Rodrigues' formula, for row vectors
+    turned = []
+    for mesh in meshes:
+        changes = {"vertices": (mesh.vertices @ turn).astype(np.float32)}
+        if isinstance(mesh, TexturedMesh):
+            changes["normals"] = (mesh.normals @ turn).astype(np.float32)
+        turned.append(replace(mesh, **changes))
+    return turned
+
+
+def strip(frames: Sequence[Image.Image]) -> Image.Image:
+    """Views side by side."""
+    width, height = frames[0].size
+    sheet = Image.new("RGB", (width * len(frames), height))
+    for index, frame in enumerate(frames):
+        sheet.paste(frame, (index * width, 0))
+    return sheet
+
+
+def write_turntable(
+    meshes: Sequence[Mesh], folder: str | Path, name: str, frames: int = FRAMES, size: int = TILE
+) -> list[Path]:
+    """Writes `name`_turntable.png, eight views side by side, and `name`_turntable.gif, which turns.
+
+    Raises:
+        UserError: there is nothing to show, or the folder cannot be written to.
+    """
+    views = turntable_frames(meshes, frames, size)
+    still, moving = (Path(folder) / f"{name}_turntable{suffix}" for suffix in (".png", ".gif"))
+    shown = min(VIEWS, len(views))
+    # One palette for all frames: colours of their own for each would flicker.
+    palette = strip(views[:: max(1, len(views) // 6)]).quantize(255, method=Image.Quantize.MEDIANCUT)
+    coloured = [view.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for view in views]
+    try:
+        strip([views[len(views) * index // shown] for index in range(shown)]).save(still)
+        coloured[0].save(moving, save_all=True, append_images=coloured[1:], duration=MILLISECONDS, loop=0)
+    except OSError as error:
+        raise UserError(f"{still} cannot be written: {error.strerror or error}. Choose another folder.") from error
+    return [still, moving]
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """Meshes as one, each with its own way of being coloured."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colors: np.ndarray
+    normals: np.ndarray
+    textured: list[tuple[int, int, int, TexturedMesh]]
+    """(first face, last face, first vertex, mesh) of those with a texture."""
+
+    def colors_at(self, hit: Fragments) -> np.ndarray:
+        """Colours of the pixels, from textures where there are such."""
+        found = hit.interpolate(self.colors, self.faces)
+        for first, last, start, mesh in self.textured:
+            own = (hit.faces >= first) & (hit.faces < last)
+            corners = mesh.uv[self.faces[hit.faces[own]] - start]
+            found[own] = sample_texture(mesh.texture, (corners * hit.weights[own][..., None]).sum(axis=1))
+        return found
+
+
+def sample_texture(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """Colours 0..1 of a picture at places 0..1 (from the left, from the top), bilinear. `[P, 2] -> [P, 3]`."""
+    height, width = picture.shape[:2]
+    place = np.clip(uv * [width, height] - 0.5, 0, [width - 1, height - 1])
+    low = np.floor(place).astype(np.int64)
+    high = np.minimum(low + 1, [width - 1, height - 1])
+    share = place - low
+    top, bottom = (
+        picture[row, low[:, 0]] * (1 - share[:, :1]) + picture[row, high[:, 0]] * share[:, :1]
+        for row in (low[:, 1], high[:, 1])
+    )
+    return (top * (1 - share[:, 1:]) + bottom * share[:, 1:]) / 255
+
+
+def _merge(meshes: Sequence[Mesh]) -> _Merged:
+    shown = [mesh for mesh in meshes if not mesh.is_empty]
+    if not shown:
+        raise UserError("There are no faces, so there is nothing to show from all sides.")
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in shown)])
+    firsts = np.cumsum([0, *(len(mesh.faces) for mesh in shown)])
+    return _Merged(
+        np.concatenate([mesh.vertices for mesh in shown]),
+        np.concatenate([mesh.faces + start for mesh, start in zip(shown, starts, strict=False)]),
+        np.concatenate([mesh.vertex_colors for mesh in shown]),
+        np.concatenate([_normals(mesh) for mesh in shown]),
+        [
+            (int(firsts[k]), int(firsts[k + 1]), int(starts[k]), mesh)
+            for k, mesh in enumerate(shown)
+            if isinstance(mesh, TexturedMesh)
+        ],
+    )
+
+
+def _normals(mesh: Mesh) -> np.ndarray:
+    return mesh.normals if isinstance(mesh, TexturedMesh) else vertex_normals(mesh.vertices, mesh.faces)

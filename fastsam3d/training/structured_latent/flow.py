@@ -1,0 +1,342 @@
+"""Trains the structured-latent generator and its condition embedder on the latents of procedural objects.
+
+    python -m fastsam3d.training.structured_latent.flow --data DIR --vae VAE --output RUN --minutes 40
+
+Flow matching: `x_t = (1 - t) noise + t data`, target velocity `data - noise`, mean squared error over
+voxels. The condition is zeroed for a tenth of the images, which trains the unconditional pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fastsam3d.modules.voxels import split_interior
+from fastsam3d.procedural.objects import make_object
+from fastsam3d.sam3d.checkpoints.loading import model_config
+from fastsam3d.sam3d.models.build import build_condition_embedder
+from fastsam3d.sam3d.models.config import ModelConfig
+from fastsam3d.sam3d.models.structured_latent_generator import SparseResBlock, StructuredLatentGenerator
+from fastsam3d.sam3d.pipeline.preprocessing import mean_color
+from fastsam3d.training.data.condition_batch import build_condition_batch
+from fastsam3d.training.data.data_source import Dataset, add_data_arguments, add_run_arguments, open_dataset
+from fastsam3d.training.data.device_dataset import DeviceDataset
+from fastsam3d.training.loop import TrainingLoop
+from fastsam3d.training.optimization import (
+    Average,
+    Budget,
+    OptimizerGroup,
+    cosine_factor,
+    mean_square,
+    require_checkpoint,
+)
+from fastsam3d.training.replicas import Replicas
+from fastsam3d.training.sparse_structure.flow import initialise, sample_times
+from fastsam3d.training.structured_latent.batch import PlacementBatch, voxel_samples
+from fastsam3d.training.structured_latent.data import (
+    COLOR_CHANNELS,
+    Placement,
+    VoxelSample,
+    occupied_voxels,
+    voxel_sample,
+)
+
+CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask")
+"""Inputs of the second stage's condition embedder."""
+RAGGED = 0.3
+"""Share of objects whose voxels deviate from the true ones, as predicted voxels do."""
+RAGGED_NOISE = 0.35
+"""How far, in voxels: standard deviation of what is added to the distances."""
+
+
+ANCHOR = 6.0
+"""Size of the two opposite constants that keep the scale of the output's normalisation nearly constant."""
+
+
+@torch.no_grad()
+def begin_by_removing_noise(generator: StructuredLatentGenerator) -> None:
+    """Lets the velocity begin at `-x`, which is what most of the target `data - noise` is at early times.
+
+    The state reaches the output over the skip at full resolution: the first channels of the input layer hold it,
+    the last block copies them, and two opposite constants beside them make the normalisation before the output
+    layer nearly linear. What the transformer has to learn is then the data alone.
+
+    Raises:
+        ValueError: there is no skip at full resolution, which takes two residual blocks a level or more.
+    """
+    blocks = list(generator.out_blocks)
+    last = cast(SparseResBlock, blocks[-1])
+    if last.direction != 0:
+        raise ValueError("num_io_res_blocks: 1 leaves no path at full resolution; the noise of a voxel cannot pass")
+    state, width = generator.channels, generator.out_layer.in_features
+    if width < state + 3:
+        raise ValueError(f"io_channels: {width} channels cannot hold {state} latent channels and the constants")
+    generator.input_layer.weight[:state] = torch.eye(state)
+    generator.input_layer.bias[:state] = 0
+    skip = cast(nn.Linear, last.skip_connection)
+    skip.weight *= 0.1  # the other channels begin small, lest they change that scale
+    skip.weight[: state + 2] = 0
+    skip.weight[:state, width : width + state] = torch.eye(state)
+    skip.bias[:state] = 0
+    skip.bias[state], skip.bias[state + 1] = ANCHOR, -ANCHOR
+    deviation = math.sqrt((2 * ANCHOR**2 + state) / width)
+    generator.out_layer.weight[:, :state] = -deviation * torch.eye(state)
+
+
+class StructuredLatentStage(nn.Module):
+    """Condition embedder and generator, trained together."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.condition_embedder = build_condition_embedder(config.slat_condition_embedder)
+        self.generator = StructuredLatentGenerator(**asdict(config.slat_generator))
+        initialise(self)
+        begin_by_removing_noise(self.generator)
+
+    def load_embedder(self, state: dict[str, Tensor]) -> int:
+        """Starts from the first stage's condition embedder; returns how many tensors fitted."""
+        prefix = "condition_embedder."
+        own = self.condition_embedder.state_dict()
+        found = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        fitting = {k: v for k, v in found.items() if k in own and v.shape == own[k].shape}
+        self.condition_embedder.load_state_dict(fitting, strict=False)
+        return len(fitting)
+
+    def forward(
+        self, x: Tensor, time: Tensor, inputs: dict[str, Tensor], keep: Tensor, coords: Tensor, repeats: int
+    ) -> Tensor:
+        """Velocity `[N, C]` of the latents `x [N, C]` of `B * repeats` objects with times `[B * repeats]`."""
+        condition = self.condition_embedder(**inputs) * keep[:, None, None]
+        condition = condition.repeat_interleave(repeats, dim=0)
+        return self.generator(x.unsqueeze(0), 1000 * time, condition, coords)[0]
+
+
+class LatentSource:
+    """Normalised latents of stored objects, made when they are needed.
+
+    Colours are relative to the mean colour of the object in its picture (`mean_color`), which the pipeline adds
+    again: what a thousand voxels have in common need not pass through the noise.
+    """
+
+    def __init__(self, resolution: int, dataset: Dataset, count: int = 128) -> None:
+        self.resolution, self.dataset = resolution, dataset
+        device = dataset.device if isinstance(dataset, DeviceDataset) else torch.device("cpu")
+        self.mean, self.std = torch.zeros(1, device=device), torch.ones(1, device=device)
+        generator, rng = torch.Generator(device).manual_seed(12), np.random.default_rng(12)
+        batch = build_condition_batch(dataset, None, generator, count=count)
+        _, values = self.batch(batch, rng)
+        self.mean, self.std = values.mean(0), values.std(0)
+
+    def batch(self, batch: dict[str, Tensor], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Voxels `[N, 4]`, object by object, and normalised latents `[N, C]` of the objects of a condition batch."""
+        colors = mean_color(batch["image"], batch["mask"])
+        ragged = rng.random(len(colors)) < RAGGED
+        if isinstance(self.dataset, DeviceDataset):
+            coords, values = self._on_device(batch, torch.from_numpy(ragged), rng)
+        else:
+            coords, values = self._one_by_one(batch, ragged, rng)
+        values[:, list(COLOR_CHANNELS)] -= colors[coords[:, 0].long()]
+        return coords, (values - self.mean) / self.std
+
+    def _one_by_one(
+        self, batch: dict[str, Tensor], ragged: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        seeds = self.dataset.array("seed", batch["object"]).tolist()  # type: ignore[union-attr]
+        coords, values = [], []
+        for number, (seed, mirrored) in enumerate(zip(seeds, batch["mirrored"].tolist(), strict=True)):
+            sample = self._sample(seed, Placement(mirrored=mirrored), bool(ragged[number]), rng)
+            coords.append(sample.coords.clone())
+            coords[-1][:, 0] = number
+            values.append(sample.latents())
+        return torch.cat(coords), torch.cat(values)
+
+    def _sample(self, seed: int, placement: Placement, ragged: bool, rng: np.random.Generator) -> VoxelSample:
+        item = make_object(seed)
+        noise = None
+        if ragged:
+            shape = (self.resolution,) * 3
+            noise = torch.from_numpy(rng.normal(0, RAGGED_NOISE, shape).astype(np.float32))
+        coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
+        return voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
+
+    def _on_device(
+        self, batch: dict[str, Tensor], ragged: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.dataset, DeviceDataset)
+        device = self.dataset.device
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
+        shape = (len(ragged), *[self.resolution] * 3)
+        noise = RAGGED_NOISE * torch.randn(shape, generator=generator, device=device)
+        noise = noise * ragged.to(device)[:, None, None, None]
+        tables = self.dataset.table_batch(batch["object"].cpu().numpy())
+        sample = voxel_samples(tables, self.resolution, PlacementBatch.plain(batch["mirrored"], noise))
+        return sample.coords, sample.latents()
+
+
+EARLY = 0.05
+"""Times below this are logged apart: only there does the picture have to say what colours the object has."""
+
+
+def sample_latent_times(count: int, generator: torch.Generator, shift: float = 12.0) -> Tensor:
+    """Training times in 0..1: half as for the first stage, half shifted towards noise, `u / (u + shift (1 -
+    u))`.
+
+    A thousand voxels of one part show its colour through a lot of noise: at t = 0.1 their mean already tells
+    it, and the condition is needed, and learned, only at earlier times.
+    """
+    u = torch.rand(count, generator=generator, device=generator.device)
+    shifted = u / (u + shift * (1 - u))
+    half = torch.rand(count, generator=generator, device=generator.device) < 0.5
+    return torch.where(half, shifted, sample_times(count, generator))
+
+
+def repeated(coords: Tensor, values: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
+    """Every object `repeats` times in a row. `coords [N, 4]` and `values [N, C]` are grouped by object."""
+    copies = torch.arange(repeats, device=coords.device).repeat_interleave(len(coords))
+    coords, values = coords.repeat(repeats, 1), values.repeat(repeats, 1)
+    coords[:, 0] = coords[:, 0] * repeats + copies.to(coords.dtype)
+    order = coords[:, 0].argsort(stable=True)
+    return coords[order], values[order]
+
+
+def flow_loss(
+    stage: StructuredLatentStage,
+    inputs: dict[str, Tensor],
+    coords: Tensor,
+    latents: Tensor,
+    repeats: int,
+    generator: torch.Generator,
+    drop: float = 0.1,
+) -> tuple[Tensor, float | None]:
+    """Flow-matching loss with `repeats` independent noises and times for each object.
+
+    Args:
+        stage: the networks.
+        inputs: condition images `[B, c, S, S]`.
+        coords: voxels `[N, 4]` of the B objects, grouped by object.
+        latents: their normalised latents `[N, C]`.
+        repeats: noises and times an object.
+        generator: source of times, noise and dropped conditions.
+        drop: share of images without condition.
+
+    Returns:
+        the loss, and its value over voxels at early times, or None where there are none.
+    """
+    device, draws = latents.device, generator.device
+    images = len(inputs["image"])
+    voxels, values = repeated(coords, latents, repeats)
+    time = sample_latent_times(images * repeats, generator).to(device)
+    keep = (torch.rand(images, generator=generator, device=draws) >= drop).float().to(device)
+    noise = torch.randn(values.shape, generator=generator, device=draws).to(device)
+    weight = time[voxels[:, 0].long()].unsqueeze(1)
+    state = (1 - weight) * noise + weight * values
+    with torch.autocast(device.type, torch.bfloat16):
+        velocity = stage(state, time, inputs, keep, voxels, repeats)
+    target = values - noise
+    with torch.no_grad():
+        early = weight[:, 0] < EARLY
+        early_loss = float(mean_square(velocity[early], target[early])) if early.any() else None
+    return mean_square(velocity, target), early_loss
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Runs, or resumes, the training that the command line describes.
+
+    Raises:
+        UserError: a checkpoint that it builds on is missing, or the run has no length.
+    """
+    config = model_config(arguments.model)
+    device = torch.device(arguments.device)
+    replicas = Replicas()
+    torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
+    seed = arguments.seed + 1_000_003 * replicas.number
+    generator = torch.Generator(device).manual_seed(seed)
+    dataset = open_dataset(arguments)
+    source = LatentSource(config.resolution, dataset)
+    stage = StructuredLatentStage(config).to(device)
+    if arguments.embedder is not None:
+        first = require_checkpoint(Path(arguments.embedder), "train the sparse-structure flow first")
+        fitted = stage.load_embedder(first.get("average", first["model"]))
+        tqdm.write(f"condition embedder starts from the first stage's: {fitted} tensors")
+    if arguments.start is not None:
+        stage.load_state_dict(require_checkpoint(Path(arguments.start), "leave --start out")["average"])
+    optimizer = OptimizerGroup(
+        stage,
+        arguments.learning_rate,
+        arguments.matrix_learning_rate,
+        keep=(
+            "input_layer",
+            "out_layer",
+            "_embedder.mlp",
+            "adaLN",
+            "emb_layers",
+            "idx_emb",
+            "token",
+            "pos_emb",
+        ),
+    )
+    average = Average(stage, arguments.average)
+    loop = TrainingLoop(
+        "structured-latent flow",
+        arguments.output,
+        Budget(arguments.minutes, arguments.steps),
+        stage,
+        optimizer,
+        generator,
+        average=average,
+        contents={"constants": {"latent_mean": source.mean, "latent_std": source.std}},
+        writes=replicas.first,
+        agree=replicas.agreed,
+    )
+    if loop.resumed and not replicas.first:
+        generator.manual_seed(seed + loop.budget.step)  # the checkpoint holds the first process's state
+    for progress in loop.steps():
+        rng = np.random.default_rng([arguments.seed, replicas.number, loop.budget.step])
+        batch = build_condition_batch(
+            dataset, None, generator, count=arguments.images, image_size=config.image_size
+        )
+        inputs = {n: batch[n] for n in CONDITION_INPUTS}
+        loss, early = flow_loss(stage, inputs, *source.batch(batch, rng), arguments.noises, generator)
+        loss.backward()
+        replicas.average_gradients(optimizer.parameters)
+        optimizer.step(cosine_factor(progress))
+        average.update(stage)
+        loop.record({"loss": loss, "early": early})
+    replicas.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_data_arguments(parser)
+    add_run_arguments(parser)
+    parser.add_argument("--start", default=None, help="checkpoint of an earlier run to start from")
+    parser.add_argument(
+        "--embedder", default=None, help="checkpoint of the first stage, to start its embedder from"
+    )
+    parser.add_argument("--images", type=int, default=4, help="images a step")
+    parser.add_argument("--noises", type=int, default=2, help="noises and times an image")
+    parser.add_argument("--learning-rate", type=float, default=8e-4, help="AdamW's peak")
+    parser.add_argument(
+        "--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off"
+    )
+    parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
+    train(parser.parse_args(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    from fastsam3d.cli.main import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))

@@ -1,0 +1,144 @@
+"""Turntables, and scenes seen through the camera of their photo."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from known_shapes import ball, cube
+from PIL import Image
+
+from fastsam3d.errors import UserError
+from fastsam3d.meshes.gltf_reading import up_of
+from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+from fastsam3d.meshes.turntable import levelled, sample_texture, turntable_frames, write_turntable
+from fastsam3d.sam3d.pipeline.pose import Pose
+from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
+from fastsam3d.sam3d.scene.composition import Scene, SceneObject
+from fastsam3d.sam3d.scene.placement import mask_agreement, placement_sheet, silhouettes, to_pixels
+
+
+def placed(mesh: Mesh, *translation: float) -> Reconstruction:
+    pose = Pose(torch.tensor([1.0, 0, 0, 0]), torch.tensor(translation), torch.ones(3))
+    return Reconstruction(mesh, pose, None, None, 0)  # type: ignore[arg-type]
+
+
+def test_a_turntable_goes_round_once(tmp_path) -> None:
+    # A ball that is blue in front (-y) and red behind.
+    mesh = ball(2)
+    front = mesh.vertices[:, 1:2] < 0
+    mesh = replace(mesh, vertex_colors=np.where(front, [0.1, 0.1, 0.9], [0.9, 0.1, 0.1]).astype(np.float32))
+    frames = [np.asarray(frame).astype(int) for frame in turntable_frames([mesh], 4, 64, 0.0)]
+    blue = [frame[32, 32, 2] - frame[32, 32, 0] for frame in frames]
+    assert blue[0] > 60 and blue[2] < -60
+    # From the right (+x) blue, the front, is on the left.
+    assert frames[1][32, 20, 2] > frames[1][32, 20, 0] + 40 and frames[1][32, 44, 0] > frames[1][32, 44, 2] + 40
+    still, moving = write_turntable([mesh], tmp_path, "ball", frames=6, size=48)
+    assert Image.open(still).size == (6 * 48, 48)
+    with Image.open(moving) as animation:
+        assert (animation.size, animation.n_frames) == ((48, 48), 6)
+    with pytest.raises(UserError, match="nothing to show"):
+        turntable_frames([replace(mesh, faces=mesh.faces[:0])])
+
+
+def test_textures_show_on_the_turntable() -> None:
+    mesh = cube()
+    picture = np.zeros((4, 4, 3), dtype=np.uint8)
+    picture[:, :, 1] = 200
+    uv = np.full((len(mesh.vertices), 2), 0.5, dtype=np.float32)
+    textured = TexturedMesh(mesh.vertices, mesh.faces, mesh.vertex_colors, mesh.vertices, uv, picture)
+    beside = replace(ball(1), vertices=ball(1).vertices + np.float32([2, 0, 0]))
+    (frame,) = turntable_frames([beside, textured], 1, 96, 0.0)
+    pixels = np.asarray(frame).astype(int)
+    green = (pixels[..., 1] > 60) & (pixels[..., 0] < 30) & (pixels[..., 2] < 30)
+    assert green.sum() > 300
+    assert np.nonzero(green)[1].max() < 48  # the ball, with colours of its own, is on the right
+
+
+def test_textures_are_read_between_texels() -> None:
+    picture = np.array([[[0, 0, 0], [255, 255, 255]]], dtype=np.uint8)
+    found = sample_texture(picture, np.array([[0.25, 0.5], [0.5, 0.5], [0.75, 0.5], [0.0, 0.0], [1.0, 1.0]]))
+    assert np.allclose(found[:, 0], [0, 0.5, 1, 0, 1])
+
+
+def test_silhouettes_hide_what_lies_behind() -> None:
+    near, far = placed(ball(2, 0.1), 0, 0, 1.0), placed(ball(2, 0.4), 0, 0, 2.0)
+    seen = silhouettes([near, far], 80, 60, 60.0)
+    focal = 40 / math.tan(math.radians(30))
+    assert seen[0].sum() == pytest.approx(math.pi * (0.1 * focal) ** 2, rel=0.08)
+    # A ball seen as a cone: its rim lies at r / sqrt(d^2 - r^2).
+    both = math.pi * (0.4 / math.sqrt(4 - 0.16) * focal) ** 2
+    assert (seen[0] | seen[1]).sum() == pytest.approx(both, rel=0.05)
+    assert not (seen[0] & seen[1]).any()
+
+
+def test_agreement_is_one_in_place_and_falls_with_displacement() -> None:
+    item = placed(ball(2, 0.2), 0.1, 0.0, 1.0)
+    mask = silhouettes([item], 120, 90, 50.0)[0]
+    assert mask_agreement({"a": item}, {"a": mask}, 50.0) == {"a": 1.0}
+    shifted = mask_agreement({"a": placed(ball(2, 0.2), 0.2, 0.0, 1.0)}, {"a": mask}, 50.0)["a"]
+    # Two discs of radius 1 half a radius apart: IoU 0.52.
+    assert shifted == pytest.approx(0.52, abs=0.05)
+    assert mask_agreement({"a": placed(ball(2, 0.2), 2.0, 0.0, 1.0)}, {"a": mask}, 50.0) == {"a": 0.0}
+    screen, depth = to_pixels(np.array([[0.1, 0.0, 1.0]]), 120, 90, 50.0)
+    assert screen[0] == pytest.approx([60 - 0.1 * 60 / math.tan(math.radians(25)), 45])
+    assert depth.tolist() == [1.0]
+
+
+def test_the_sheet_shows_the_photo_twice_with_outlines() -> None:
+    item = placed(ball(2, 0.2), 0.1, 0.0, 1.0)
+    mask = silhouettes([item], 120, 90, 50.0)[0]
+    sheet = np.asarray(placement_sheet(np.full((90, 120, 3), 100, np.uint8), [item], [mask], 50.0)).astype(int)
+    assert sheet.shape == (90, 240, 3)
+    row, column = (int(axis.mean()) for axis in np.nonzero(mask))
+    assert sheet[row, column].tolist() == [100, 100, 100]
+    assert sheet[row, 120 + column].tolist() != [100, 100, 100]
+    outline = (sheet == [255, 122, 26]).all(axis=2)
+    assert outline[:, :120].sum() > 60 and outline[:, 120:].sum() > 60
+
+
+def test_placed_meshes_are_the_scenes_file_turned_to_z_up() -> None:
+    from fastsam3d.meshes.gltf_reading import read_glb
+
+    quarter = torch.tensor([math.sqrt(0.5), 0.0, math.sqrt(0.5), 0.0])
+    pose = Pose(quarter, torch.tensor([0.5, -0.2, 3.0]), torch.full((3,), 1.5))
+    scene = Scene((SceneObject("a", Reconstruction(cube(), pose, None, None, 0)),))  # type: ignore[arg-type]
+    ((_, read),) = read_glb(scene.glb_bytes())
+    (mesh,) = scene.placed_meshes()
+    assert np.allclose(mesh.vertices, read.vertices, atol=1e-5)
+
+
+def test_a_scene_is_levelled_by_the_objects_that_stand_in_it() -> None:
+    """A camera that looks down by 30 degrees: what stands upright leans in its frame, and is upright again levelled."""
+    half = math.radians(30) / 2
+    lean = torch.tensor([math.cos(half), math.sin(half), 0.0, 0.0])
+    pole = Mesh(
+        np.array([[0, 0, 0], [0, 0, 1], [0.1, 0, 0]], dtype=np.float32),
+        np.array([[0, 1, 2]]),
+        np.ones((3, 3), np.float32),
+    )
+    turned = torch.tensor([math.cos(half), -math.sin(half), 0.0, 0.0])
+    flat = torch.tensor([0.0, 1.0, 0.0, 0.0])  # upside down
+
+    def scene(*rotations: torch.Tensor) -> Scene:
+        poses = [Pose(rotation, torch.tensor([0.0, 0.0, 2.0]), torch.ones(3)) for rotation in rotations]
+        return Scene(
+            tuple(
+                SceneObject(str(k), Reconstruction(pole, pose, None, None, 0))  # type: ignore[arg-type]
+                for k, pose in enumerate(poses)
+            )
+        )
+
+    one = scene(lean)
+    up = up_of(one.glb_bytes())
+    assert up is not None and np.linalg.norm(up) == pytest.approx(1)
+    assert abs(up[2]) < 0.99
+    (mesh,) = levelled(one.placed_meshes(), up)
+    assert mesh.vertices[1] - mesh.vertices[0] == pytest.approx(np.array([0, 0, 1]), abs=1e-5)
+    assert np.linalg.norm(mesh.vertices[2] - mesh.vertices[0]) == pytest.approx(0.1, abs=1e-5)
+    assert scene(lean, turned).up() == pytest.approx(scene(torch.tensor([1.0, 0, 0, 0])).up(), abs=1e-5)
+    upside_down = scene(torch.tensor([1.0, 0, 0, 0]), flat)
+    assert upside_down.up() is None and up_of(upside_down.glb_bytes()) is None

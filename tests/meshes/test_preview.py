@@ -1,0 +1,126 @@
+"""The rasteriser against hand-made triangles and a ray-free reference, and the pictures built on it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from fastsam3d.meshes import rasterizer
+from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.meshes.preview import highlight, preview_sheet, render_mesh, view_rotation
+from fastsam3d.meshes.rasterizer import rasterize
+from fastsam3d.sam3d.pipeline.pose import Pose
+from fastsam3d.sam3d.pipeline.preprocessing import fronto_parallel_points
+from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
+from fastsam3d.sam3d.scene.placement import field_of_view_of, overlay
+
+
+def ball(radius: float = 0.4, color: tuple[float, float, float] = (0.9, 0.2, 0.1)) -> Mesh:
+    shape = trimesh.creation.icosphere(2, radius)
+    colors = np.tile(np.array(color, dtype=np.float32), (len(shape.vertices), 1))
+    return Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int64), colors)
+
+
+def test_a_square_of_two_triangles_covers_its_pixels_once() -> None:
+    screen = np.array([[1.0, 1.0], [4.0, 1.0], [4.0, 3.0], [1.0, 3.0]])
+    hit = rasterize(screen, np.ones(4), np.array([[0, 1, 2], [0, 2, 3]]), 6, 5)
+    rows, columns = hit.pixels // 6, hit.pixels % 6
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(r, c) for r in (1, 2) for c in (1, 2, 3)]
+
+
+def test_the_nearer_triangle_wins_whatever_the_order() -> None:
+    screen = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]] * 2)
+    depth = np.array([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])
+    for faces in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
+        hit = rasterize(screen, depth, np.array(faces), 8, 8)
+        assert np.allclose(hit.depth, 1.0)
+        assert set(np.array(faces)[hit.faces][:, 0]) == {3}
+
+
+def test_batches_do_not_change_the_picture(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    screen, depth = rng.random((60, 2)) * 40, rng.random(60) + 1
+    faces = rng.integers(0, 60, (40, 3))
+    whole = rasterize(screen, depth, faces, 40, 40)
+    monkeypatch.setattr(rasterizer, "CANDIDATES", 50)
+    parts = rasterize(screen, depth, faces, 40, 40)
+    assert np.array_equal(whole.pixels, parts.pixels)
+    assert np.array_equal(whole.faces, parts.faces)
+
+
+def test_interpolation_is_perspective_correct() -> None:
+    # An edge from depth 1 to depth 3: in the middle of the screen 1/z is the mean of 1 and 1/3, so z = 1.5,
+    # and # the point is a quarter of the way from the near end.
+    screen = np.array([[0.5, 0.5], [4.5, 0.5], [0.5, 100.5]])
+    hit = rasterize(screen, np.array([1.0, 3.0, 1.0]), np.array([[0, 1, 2]]), 5, 1)
+    middle = np.flatnonzero(hit.pixels == 2)[0]
+    assert hit.depth[middle] == pytest.approx(1.5)
+    assert hit.weights[middle] == pytest.approx([0.75, 0.25, 0.0])
+
+
+def test_triangles_behind_the_camera_and_degenerate_ones_are_left_out() -> None:
+    screen = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0], [4.0, 4.0]])
+    assert len(rasterize(screen, np.array([1.0, -1.0, 1.0, 1.0]), np.array([[0, 1, 2]]), 8, 8).pixels) == 0
+    assert len(rasterize(screen, np.ones(4), np.array([[1, 3, 2], [0, 0, 0]]), 8, 8).pixels) == 0
+
+
+def test_views_turn_about_the_vertical() -> None:
+    right, up, towards = view_rotation(0.0, 0.0)
+    assert np.allclose([right, up, towards], [[1, 0, 0], [0, 0, 1], [0, -1, 0]])
+    assert np.allclose(view_rotation(90.0, 0.0)[2], [1, 0, 0])
+    turned = view_rotation(37.0, 25.0)
+    assert np.allclose(turned @ turned.T, np.eye(3))
+    assert np.linalg.det(turned) == pytest.approx(1.0)
+
+
+def test_a_red_ball_is_a_red_disc_on_a_light_ground() -> None:
+    mesh = ball()
+    picture = np.asarray(render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, size=96)).astype(int)
+    red = picture[..., 0] > picture[..., 1] + 60
+    assert red[48, 48]
+    assert not red[2, 2]
+    assert picture[2, 2].min() > 200
+    expected = math.pi * (48 / 1.06) ** 2
+    assert red.sum() == pytest.approx(expected, rel=0.1)
+
+
+def test_an_empty_mesh_gives_an_empty_picture() -> None:
+    picture = render_mesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64), np.zeros((0, 3)), size=32)
+    assert picture.size == (32, 32)
+
+
+def test_sheet_has_the_input_and_four_views() -> None:
+    image = np.full((30, 50, 3), 90, dtype=np.uint8)
+    mask = np.zeros((30, 50), dtype=bool)
+    mask[8:22, 18:32] = True
+    sheet = preview_sheet(image, mask, ball(), tile=64)
+    assert isinstance(sheet, Image.Image)
+    assert sheet.size == (256, 128)
+    marked = np.asarray(highlight(image, mask, 100))
+    assert marked[50, 50].tolist() == [90, 90, 90]
+    assert marked[25, 10].min() > 190
+
+
+def test_overlay_draws_an_object_where_its_pose_says() -> None:
+    mesh = ball(0.1)
+    # 0.2 to the left (+x) of the axis at depth 1.
+    pose = Pose(torch.tensor([1.0, 0, 0, 0]), torch.tensor([0.2, 0.0, 1.0]), torch.ones(3))
+    item = Reconstruction(mesh, pose, None, None, 0)  # type: ignore[arg-type]
+    drawn = np.asarray(overlay(np.zeros((100, 100, 3), dtype=np.uint8), [item], opacity=1.0))
+    rows, columns = np.nonzero(drawn[..., 0] > 30)
+    focal = 50 / math.tan(math.radians(30))
+    assert columns.mean() == pytest.approx(50 - 0.2 * focal, abs=1.5)
+    assert rows.mean() == pytest.approx(50, abs=1.5)
+    assert np.ptp(columns) == pytest.approx(0.2 * focal, abs=2.5)
+
+
+def test_field_of_view_is_recovered_from_points() -> None:
+    points = fronto_parallel_points(torch.ones(40, 60, dtype=torch.bool), 47.0).reshape(40, 60, 3).numpy() * 3.0
+    points[:5] = np.nan
+    assert field_of_view_of(points) == pytest.approx(47.0, abs=1e-3)
+    assert field_of_view_of(np.full((4, 4, 3), np.nan)) == 60.0
