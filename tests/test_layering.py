@@ -88,7 +88,7 @@ def test_maths_needs_nothing_but_tensors_and_arrays() -> None:
 
 def test_the_fingerprint_of_a_benchmark_covers_what_measures() -> None:
     reached: set[str] = set()
-    ahead = {"fastsam3d.evaluation.measuring.runner", "fastsam3d.evaluation.benchmark.scene_runs"}
+    ahead = {"fastsam3d.evaluation.measuring.runner", "fastsam3d.evaluation.measuring.scene_runner"}
     while ahead:
         reached |= ahead
         ahead = {target for name in ahead for target in IMPORTS[name] & MODULES.keys()} - reached

@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Registers techniques: each names its settings, its policy maker and what it needs of a host."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ def config_directory() -> Path:
         UserError: neither holds presets.
     """
     candidates = [
-        Path(__file__).resolve().parent / "configs",
-        Path(__file__).resolve().parent.parent / "configs",
+        Path(__file__).resolve().parents[1] / "configs",
+        Path(__file__).resolve().parents[2] / "configs",
     ]
     with contextlib.suppress(ModuleNotFoundError, TypeError):
         candidates.insert(0, Path(str(resources.files("fastsam3d.configs"))))

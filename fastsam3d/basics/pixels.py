@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Checks pictures and masks that callers hand in, and turns them into arrays."""
 
 from __future__ import annotations
 

@@ -17,14 +17,26 @@ VERBS = {
     "infer": ("fastsam3d.cli.commands.infer", "one masked object of a picture to GLB, PLY, preview and report"),
     "scene": ("fastsam3d.cli.commands.scene", "every masked object of a picture, and the scene they form"),
     "view": ("fastsam3d.cli.commands.view", "shows an object or a scene in the browser"),
-    "turntable": ("fastsam3d.cli.commands.turntable", "draws an object or a scene from all sides, as a strip and a GIF"),
+    "turntable": (
+        "fastsam3d.cli.commands.turntable",
+        "draws an object or a scene from all sides, as a strip and a GIF",
+    ),
     "presets": ("fastsam3d.cli.commands.presets", "lists the acceleration presets, prints one, or explains every key"),
     "demo": ("fastsam3d.cli.commands.demo", "serves a page for trying it in the browser"),
-    "download": ("fastsam3d.cli.commands.download", "fetches the official weights, or those of MoGe, from the Hugging Face Hub"),
-    "doctor": ("fastsam3d.cli.commands.doctor", "tells what is installed and missing, and whether a checkpoint folder is whole"),
+    "download": (
+        "fastsam3d.cli.commands.download",
+        "fetches the official weights, or those of MoGe, from the Hugging Face Hub",
+    ),
+    "doctor": (
+        "fastsam3d.cli.commands.doctor",
+        "tells what is installed and missing, and whether a checkpoint folder is whole",
+    ),
     "bench": ("fastsam3d.evaluation.benchmark.run", "compares presets on held-out objects: seconds and quality"),
     "flops": ("fastsam3d.evaluation.operations.table", "counts the operations of every stage under every preset"),
-    "tune": ("fastsam3d.evaluation.tuning.tune", "searches the cheapest setting within a quality budget, writes a preset"),
+    "tune": (
+        "fastsam3d.evaluation.tuning.tune",
+        "searches the cheapest setting within a quality budget, writes a preset",
+    ),
     "train": ("fastsam3d.cli.commands.train", "trains the small model on procedural objects"),
 }
 """Verb to module, and what it does. A module has `main(words) -> exit code`, or for those below `run(arguments)`."""
@@ -145,5 +157,3 @@ def _terminate(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,8 @@
 
 A host answers where a pipeline draws its velocities, where its transformer blocks, cross-attentions, voxel tables and
 decoders are, in one vocabulary: time from noise (0) to data (1), velocities as dicts of modalities, the sites of
-`fastsam3d.diffusion.sites`. To support another pipeline, write one subclass of `Host` and add it to `fastsam3d.diffusion.hosts.HOSTS`.
+`fastsam3d.diffusion.sites`. To support another pipeline, write one subclass of `Host`
+and register it.
 """
 
 from __future__ import annotations

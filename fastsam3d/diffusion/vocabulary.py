@@ -19,7 +19,6 @@ __all__ = [
     "CAPABILITIES",
     "FIRST_STAGE_ONLY",
     "LATENT",
-    "REGISTRY",
     "SHAPE",
     "SPARSE_STRUCTURE",
     "STAGES",
@@ -29,7 +28,6 @@ __all__ = [
     "EvaluationPolicy",
     "GuidedVelocity",
     "Step",
-    "Technique",
     "TechniqueConfig",
     "Trajectory",
     "Velocity",
@@ -37,7 +35,6 @@ __all__ = [
     "VoxelPolicy",
     "VoxelSet",
     "bounded",
-    "register",
     "setting",
     "stages_setting",
 ]

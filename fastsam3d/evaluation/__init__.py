@@ -1,17 +1,9 @@
-"""Metrics, benchmark, tables and plots: what an acceleration saves and what it costs.
+"""Measures what an acceleration saves and what it costs, and how good the pipeline itself is.
 
-- metrics, pose_metrics, voxelize, visual, signed_distance, reference, outcome: one result against the truth, and
-  against another
-- methods, experiments, seeds: what is compared, on which objects; runs, scene_runs, counting: how it is run, timed and
-  counted
-- records, provenance, benchmark_options, benchmark: measurements that survive an interruption, and the command `bench`
-- statistics, tables, benchmark_result, benchmark_tables, plots, plot_style, benchmark_report: from records to JSON,
-  Markdown and pictures
-- search, tuning_space, tuning_options, calibration, preset_file, tune: the command `tune`
-- quality, quality_tables, gallery: how good the pipeline itself is; scene_quality: whether scenes stay where they are
-- flops, flops_plan, flops_counting, flops_options, flops_command: operations without running anything, and the command
-  `flops`
-- loss_curves: the losses of a training run
+- `metrics`: compares one result with the truth, and with another result
+- `measuring`: runs, times and counts methods on objects and scenes; makes records
+- `reporting`: statistics, tables and the style of plots
+- `benchmark`: the command `bench`; `tuning`: `tune`; `quality`: `quality` and `scene-quality`; `operations`: `flops`
 
 Submodules are imported on demand; nothing here is needed for reconstruction.
 """

@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Triangle meshes with colours at their vertices or in a texture."""
 
 from __future__ import annotations
 

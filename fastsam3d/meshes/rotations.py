@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Converts unit quaternions to rotation matrices and back."""
 
 from __future__ import annotations
 

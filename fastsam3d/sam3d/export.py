@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Writes a reconstruction to a file whose suffix names the format."""
 
 from __future__ import annotations
 

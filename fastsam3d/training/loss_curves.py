@@ -17,7 +17,7 @@ import numpy as np
 from fastsam3d.basics.options import describe_options, option, parse_options, whole, words
 from fastsam3d.basics.record_log import Record, json_lines
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.measuring.plot_style import INK, MUTED, figure_of, save, style
+from fastsam3d.evaluation.reporting.plot_style import INK, MUTED, figure_of, save, style
 
 COMMAND = "python -m fastsam3d.training.loss_curves"
 NOT_LOSSES = ("step", "seconds", "norm")

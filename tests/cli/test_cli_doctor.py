@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastsam3d.cli import doctor_checks as inspection
+from fastsam3d.cli import doctor_checks
 from fastsam3d.cli.commands import doctor
 from fastsam3d.cli.main import main
 from fastsam3d.sam3d.checkpoints.folder import EMBEDDER_PREFIX, GENERATOR_PREFIX
@@ -136,18 +136,18 @@ def test_unusable_words_and_folders(ask, tmp_path) -> None:
 def test_packages_are_looked_up_and_not_imported(monkeypatch) -> None:
     specs = {"xformers": object(), "moge": None}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: specs.get(name))
-    monkeypatch.setattr(inspection.metadata, "packages_distributions", lambda: {"xformers": ["xformers-fork"]})
+    monkeypatch.setattr(doctor_checks.metadata, "packages_distributions", lambda: {"xformers": ["xformers-fork"]})
 
     def version(name):
         if name == "xformers-fork":
             return "9.9"
-        raise inspection.metadata.PackageNotFoundError
+        raise doctor_checks.metadata.PackageNotFoundError
 
-    monkeypatch.setattr(inspection.metadata, "version", version)
-    found = {package["module"]: package["version"] for package in inspection.packages()}
+    monkeypatch.setattr(doctor_checks.metadata, "version", version)
+    found = {package["module"]: package["version"] for package in doctor_checks.packages()}
     assert found["xformers"] == "9.9"
     assert found["moge"] is None
-    text = "\n".join(doctor._packages("title", inspection.packages()))
+    text = "\n".join(doctor._packages("title", doctor_checks.packages()))
     assert "missing: no depth=moge" in text
     assert "missing: no `demo` (pip install 'fastsam3d[demo]')" in text
 
@@ -157,7 +157,7 @@ def test_every_extra_is_known() -> None:
     tomllib = pytest.importorskip("tomllib", reason="Python below 3.11 has no tomllib")
     root = Path(__file__).resolve().parents[2]
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    known = {package.distribution: package.extra for package in inspection.PACKAGES}
+    known = {package.distribution: package.extra for package in doctor_checks.PACKAGES}
     for extra, lines in extras.items():
         if extra in ("dev", "browser", "trellis", "xformers"):  # tools of tests, and packages of other pipelines
             continue
@@ -172,7 +172,7 @@ def test_devices_and_what_fits(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
-    found = inspection.environment()
+    found = doctor_checks.environment()
     text = "\n".join(doctor._environment(found))
     assert "Card, 8.0 GB, capability 7.5, no bfloat16" in text
     entries = [
@@ -201,7 +201,7 @@ def _entry(setting: str, precision: str, peak: int) -> dict[str, object]:
 
 def test_memory_of_the_official_sizes() -> None:
     """The smaller the card, the less is on it; Gaussians alone never need more; what is counted keeps to the budget."""
-    entries = {(e["memory"], e["precision"]): e for e in inspection.memory(model_config("sam3d"))}
+    entries = {(e["memory"], e["precision"]): e for e in doctor_checks.memory(model_config("sam3d"))}
     for precision in ("float32", "float16"):
         peaks = [entries[name, precision] for name in ("none", "24gb", "12gb", "8gb")]
         sizes = [max(entry["bytes"].values()) for entry in peaks if not entry["refused"]]
@@ -218,8 +218,8 @@ def test_memory_of_the_official_sizes() -> None:
 
 def test_weights_of_the_official_sizes() -> None:
     """Against the parameter counts of the fact sheet's table (section 11), in millions."""
-    networks = inspection.networks_on_meta(model_config("sam3d"))
-    millions = {name: count / 1e6 for name, count in inspection.weights(networks).items()}
+    networks = doctor_checks.networks_on_meta(model_config("sam3d"))
+    millions = {name: count / 1e6 for name, count in doctor_checks.weights(networks).items()}
     expected = {
         "ss_generator": 960.0,
         "ss_condition_embedder": 634.5,
@@ -233,19 +233,19 @@ def test_weights_of_the_official_sizes() -> None:
 
 
 def test_installed_upstream_code_is_read(tmp_path) -> None:
-    for name, classes in inspection.UPSTREAM_NAMES.items():
+    for name, classes in doctor_checks.UPSTREAM_NAMES.items():
         lines = []
         for kind, methods in classes.items():
             lines += [f"class {kind}:", *(f"    def {method}(self): raise SystemExit" for method in methods)]
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(["raise SystemExit('imported')", *lines]))
-    assert inspection.upstream_differences(tmp_path) == []
+    assert doctor_checks.upstream_differences(tmp_path) == []
     path = tmp_path / "pipeline" / "inference_pipeline.py"
     path.write_text(path.read_text().replace("sample_slat", "sample_latents"))
     (tmp_path / "pipeline" / "inference_pipeline_pointmap.py").write_text("class Other: pass")
     (tmp_path / "model" / "backbone" / "generator" / "shortcut" / "model.py").unlink()
-    assert inspection.upstream_differences(tmp_path) == [
+    assert doctor_checks.upstream_differences(tmp_path) == [
         "InferencePipeline has no method sample_slat",
         "pipeline/inference_pipeline_pointmap.py has no class InferencePipelinePointMap",
         "model/backbone/generator/shortcut/model.py is missing or unreadable",

@@ -33,5 +33,6 @@ def test_magcache_curves_belong_to_the_shipped_weights():
         assert len(known) == len(curve)
         # Two objects against the mean of six: a few thousandths apart; other weights are hundredths.
         assert statistics.mean(abs(a - b) for a, b in zip(known, curve, strict=True)) < 0.01, (
-            f"{name} is stale: measure it with fastsam3d.diffusion.magcache_calibration and write it to acceleration/magcache.yaml"
+            f"{name} is stale: measure it with fastsam3d.diffusion.magcache_calibration and write it to "
+            "acceleration/magcache.yaml"
         )

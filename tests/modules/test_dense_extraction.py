@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from dense_extraction import DenseExtraction
+from fixed_object import occupied, shell_logits, sphere_distances
 
 from fastsam3d.modules.flexicubes import CHANNELS, extract_surface
 from fastsam3d.modules.voxels import prune_sparse_structure
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from dense_extraction import DenseExtraction
-from fixed_object import occupied, shell_logits, sphere_distances
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])

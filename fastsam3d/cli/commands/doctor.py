@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastsam3d.basics.options import describe_options, option, optional_text, parse_options
-from fastsam3d.cli import inspection
+from fastsam3d.cli import doctor_checks
 from fastsam3d.cli.console import say
 from fastsam3d.cli.flags import wrapped
 from fastsam3d.jobs.output_folder import json_text
@@ -57,16 +57,16 @@ def examine(options: Options) -> dict[str, Any]:
     from fastsam3d.sam3d.checkpoints.loading import model_config
 
     config = model_config(options.model)
-    networks = inspection.networks_on_meta(config)
+    networks = doctor_checks.networks_on_meta(config)
     directory = options.checkpoint_dir
     return {
-        "environment": inspection.environment(),
-        "packages": inspection.packages(),
-        "upstream_differences": inspection.upstream_differences(),
+        "environment": doctor_checks.environment(),
+        "packages": doctor_checks.packages(),
+        "upstream_differences": doctor_checks.upstream_differences(),
         "model": options.model,
-        "parameters": inspection.weights(networks),
-        "memory": inspection.memory(config),
-        "checkpoint": None if directory is None else inspection.checkpoint(directory, config, networks),
+        "parameters": doctor_checks.weights(networks),
+        "memory": doctor_checks.memory(config),
+        "checkpoint": None if directory is None else doctor_checks.checkpoint(directory, config, networks),
     }
 
 

@@ -19,7 +19,7 @@ from fastsam3d.diffusion.sites import Forward
 class CastWeights:
     """One linear layer's `forward` with its weights cast once, as long as they do not change.
 
-    A change is seen where `fastsam3d.diffusion.exact.tensor_versions` sees it: loading and moving are, writing through `.data` is not.
+    A change is seen where `exact.tensor_versions` sees it: loading and moving are, writing through `.data` is not.
 
     Memory: half as much again as the layer's fp32 weights, until the acceleration is taken off. The layer's own
     parameters are not touched.

@@ -67,7 +67,7 @@ class Capture(Protocol):
 
 
 class KeptTensors(Protocol):
-    """What keeps tensors for a run that a graph reads, see `fastsam3d.diffusion.exact.condition_cache.ConditionCache`."""
+    """What keeps tensors for a run that a graph reads, see `condition_cache.ConditionCache`."""
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All that are kept."""

@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Exact saving: builds the voxel tables of an object once, for the generator and the decoders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Exact saving: attends inside windows and objects instead of masking all pairs of tokens."""
 
 from __future__ import annotations
 

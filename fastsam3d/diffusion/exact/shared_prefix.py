@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Exact saving: computes the layers before the first cross-attention once for both guidance branches."""
 
 from __future__ import annotations
 

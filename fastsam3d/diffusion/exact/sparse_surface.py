@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Exact saving: extracts the decoder's surface at the voxels instead of on dense grids."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@
 - *Attention without masks.* Where a pipeline keeps windows or objects apart by a mask over all pairs of tokens, only
   the allowed pairs are computed.
 - *Sparse surface.* The decoder's surface is extracted at the voxels, where a pipeline does so on dense grids.
-- *CUDA graphs.* Evaluations of the structure stage are recorded once and replayed, see `fastsam3d.diffusion.exact.graph_replay`.
+- *CUDA graphs.* Evaluations of the structure stage are recorded once and replayed, see `graph_replay`.
 - *Shared features.* A picture is encoded once for both stages and for all objects in it.
 - *Time tables*, *occupied taps*, *cast weights* and *oneDNN*: see `exact_time`, `exact_taps`, `exact_weights`,
   `exact_onednn`.

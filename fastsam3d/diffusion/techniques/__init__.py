@@ -1,21 +1,31 @@
 """Acceleration techniques, one a file: settings, state, policy, registration.
 
-Every module of this package is imported, and so registers what it holds: a new technique is a new file.
+Every module of this package and of its folders is imported, and so registers what it holds: a new technique is a new
+file. `rivals` holds methods that other people published, `released` Fast-SAM3D as its authors released it.
 """
 
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 from importlib import import_module
 
 from fastsam3d.acceleration.registry import REGISTRY, Technique
-from fastsam3d.diffusion.vocabulary import TechniqueConfig
+from fastsam3d.acceleration.settings import TechniqueConfig
+
+FOLDERS = ("rivals", "released")
 
 
 def discover() -> None:
-    """Imports every module of the package, in alphabetical order."""
-    for module in pkgutil.iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
+    """Imports every module of the package and of its folders, in alphabetical order."""
+    _import_all(__path__, __name__)
+    for folder in FOLDERS:
+        _import_all([f"{path}/{folder}" for path in __path__], f"{__name__}.{folder}")
+
+
+def _import_all(paths: Iterable[str], package: str) -> None:
+    for module in pkgutil.iter_modules(paths):
+        import_module(f"{package}.{module.name}")
 
 
 discover()

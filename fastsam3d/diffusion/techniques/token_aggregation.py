@@ -21,7 +21,7 @@ from fastsam3d.errors import UserError
 
 @dataclass(frozen=True)
 class TokenAggregationConfig(TechniqueConfig):
-    """Settings of token aggregation. Thresholds belong to the amplitude ratio of `fastsam3d.diffusion.maths.spectral`."""
+    """Settings of token aggregation. Thresholds belong to the amplitude ratio of `maths.spectral`."""
 
     enabled: bool = setting(False, "Switches the technique.")
     threshold_low: float = setting(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastsam3d.evaluation.benchmark.experiments import SWEEPS, point_of
-from fastsam3d.evaluation.measuring.plot_style import (
+from fastsam3d.evaluation.reporting.plot_style import (
     ACCENT,
     GRID,
     INK,
@@ -23,7 +23,7 @@ from fastsam3d.evaluation.measuring.plot_style import (
     save,
     style,
 )
-from fastsam3d.evaluation.measuring.tables import guidance_text
+from fastsam3d.evaluation.reporting.tables import guidance_text
 
 Row = Mapping[str, Any]
 

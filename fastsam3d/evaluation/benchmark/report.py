@@ -12,7 +12,7 @@ from fastsam3d.basics.files import finite, write_text
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark import plots, tables
 from fastsam3d.evaluation.benchmark.result import RESULT, load_result
-from fastsam3d.evaluation.measuring.tables import guidance_text
+from fastsam3d.evaluation.reporting.tables import guidance_text
 
 TABLES = "bench.md"
 START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"

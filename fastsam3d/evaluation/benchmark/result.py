@@ -11,7 +11,7 @@ from fastsam3d.basics.files import finite
 from fastsam3d.basics.record_log import Record, RecordLog, read_log
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.runner import OTHER_SEED
-from fastsam3d.evaluation.measuring.tables import summarise
+from fastsam3d.evaluation.reporting.tables import summarise
 
 RECORDS, RESULT = "records.jsonl", "bench.json"
 SCHEMA = 1

@@ -1,6 +1,7 @@
 """`python -m fastsam3d bench`: acceleration methods on the same objects with the same noise, in one process.
 
-How a run is timed and judged stands in `fastsam3d.evaluation.measuring.runner`; what the columns mean in docs/bench.schema.json.
+How a run is timed and judged stands in `fastsam3d.evaluation.measuring.runner`; what the columns mean in
+docs/bench.schema.json.
 Measurements are appended to records.jsonl as they are made, object by object: the same command goes on where an
 earlier one was interrupted. The results are made from the records alone, by this command or, without measuring
 anything, by `bench report=DIR`.
@@ -15,18 +16,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fastsam3d.basics.optional import optional_module
 from fastsam3d.basics.options import parse_options, prepare_directory
 from fastsam3d.basics.record_log import EARLIER_CODE, Record, RecordLog
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.benchmark import experiments, scene_runs
+from fastsam3d.evaluation.benchmark import experiments
 from fastsam3d.evaluation.benchmark.options import BenchmarkOptions
 from fastsam3d.evaluation.benchmark.report import render_again, write_results
 from fastsam3d.evaluation.benchmark.result import RECORDS, result_of
+from fastsam3d.evaluation.measuring import scene_runner
 from fastsam3d.evaluation.measuring.methods import Method, guidance_of, guided, resolve_methods
 from fastsam3d.evaluation.measuring.provenance import environment
 from fastsam3d.evaluation.measuring.runner import Case, Runner
 from fastsam3d.evaluation.measuring.seeds import object_seeds
-from fastsam3d.evaluation.optional import require
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -44,7 +46,7 @@ def main(overrides: Sequence[str]) -> int:
     methods = chosen_methods(options)
     folder = prepare_directory(options.output, "bench")
     for module in ("scipy.spatial", "matplotlib.figure"):
-        require(module)  # now, and not after an hour of measuring
+        optional_module(module, "measuring", "bench")  # now, and not after an hour of measuring
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     pipeline = load_pipeline(
@@ -93,7 +95,7 @@ def run_benchmark(
         make_view: object seed -> view with `.object`, `.image`, `.mask`, `.pointmap`, `.pose`; procedural by default.
         methods: by default those of the options.
         log: where records go and earlier ones come from; by default nowhere.
-        make_scene: seed -> `scene_runs.SceneCase`; procedural by default.
+        make_scene: seed -> `scene_runner.SceneCase`; procedural by default.
 
     Returns:
         `{"rows": [...], "meta": {...}, "objects": [...]}` as bench.json has it.
@@ -128,7 +130,7 @@ def run_benchmark(
                         )
                 bar.update(columns)
     scene_seeds = [seeds[0] + 900 + 10 * number for number in range(options.scenes)]
-    scene_runs.measure_scenes(runner, methods, scene_seeds, options.guidance, log, make_scene)
+    scene_runner.measure_scenes(runner, methods, scene_seeds, options.guidance, log, make_scene)
     return result_of(log, seeds)
 
 

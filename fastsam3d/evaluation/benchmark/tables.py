@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastsam3d.evaluation.measuring.tables import DIGITS, HEADINGS, TO_BASELINE, half_width, markdown_table, number
+from fastsam3d.evaluation.reporting.tables import DIGITS, HEADINGS, TO_BASELINE, half_width, markdown_table, number
 
 Row = Mapping[str, Any]
 

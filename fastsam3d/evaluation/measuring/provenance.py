@@ -10,13 +10,10 @@ from typing import Any
 from fastsam3d.basics.record_log import CODE, Record
 from fastsam3d.evaluation.measuring.counters import STAGES
 
-NOT_MEASURED = ("app", "cli", "training")
+NOT_MEASURED = ("app", "cli", "cluster", "jobs", "mllm", "training")
 """Parts of the package that no measured run goes through."""
-MEASURING = (
-    *("counting", "flops", "flops_plan", "methods", "metrics", "optional", "outcome", "pose_metrics", "records"),
-    *("reference", "runs", "scene_runs", "signed_distance", "visual", "voxelize"),
-)
-"""Modules of the evaluation that make records: what `runs` and `scene_runs` import, which a test compares."""
+MEASURING = ("measuring", "metrics")
+"""Folders of the evaluation that make records; the others turn records into tables and plots."""
 
 
 def environment(pipeline: Any, device: str) -> Record:
@@ -73,11 +70,11 @@ def code_fingerprint(package: Path | None = None) -> str:
     Args:
         package: folder of the package; by default this one.
     """
-    root = package or Path(__file__).resolve().parent.parent
+    root = package or Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         place = path.relative_to(root)
-        measured = place.stem in MEASURING if place.parts[0] == "evaluation" else place.parts[0] not in NOT_MEASURED
+        measured = place.parts[1] in MEASURING if place.parts[0] == "evaluation" else place.parts[0] not in NOT_MEASURED
         if measured:
             digest.update(f"{place.as_posix()}\n".encode())
             digest.update(path.read_bytes())

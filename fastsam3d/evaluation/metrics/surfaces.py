@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from fastsam3d.basics.optional import optional_module
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.optional import require
 
 SURFACE_POINTS = 30_000
 THRESHOLDS = (0.05, 0.02, 0.01)
@@ -43,7 +43,7 @@ class Surface:
     @cached_property
     def tree(self) -> Any:
         """Search tree of the points; a surface that is compared with many others makes it once."""
-        return require("scipy.spatial").cKDTree(self.points)
+        return optional_module("scipy.spatial", "measuring", "bench").cKDTree(self.points)
 
     def scaled(self, factor: float) -> Surface:
         """The surface with all coordinates multiplied by `factor`."""

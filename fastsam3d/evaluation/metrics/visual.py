@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from fastsam3d.basics.optional import optional_module
 from fastsam3d.evaluation.metrics.signed_distance import distance_of, marching_tetrahedra
 from fastsam3d.evaluation.metrics.surfaces import as_array
-from fastsam3d.evaluation.optional import require
 from fastsam3d.meshes.geometry import vertex_normals
 from fastsam3d.meshes.preview import view_rotation
 from fastsam3d.meshes.rasterizer import rasterize
@@ -122,7 +122,7 @@ def ssim_map(a: np.ndarray, b: np.ndarray, sigma: float = 1.5) -> np.ndarray:
 
 
 def _smoother(sigma: float) -> Any:
-    gaussian = require("scipy.ndimage").gaussian_filter
+    gaussian = optional_module("scipy.ndimage", "measuring", "bench").gaussian_filter
 
     def smooth(values: np.ndarray) -> np.ndarray:
         return gaussian(values, sigma=(sigma, sigma, 0), radius=(5, 5, 0), mode="reflect")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.evaluation.measuring.plot_style import INK, figure_of, save
 from fastsam3d.evaluation.metrics.pose_metrics import quaternion_to_matrix
 from fastsam3d.evaluation.metrics.surfaces import as_array
+from fastsam3d.evaluation.reporting.plot_style import INK, figure_of, save
 
 
 def gallery(views: Sequence[Any], reconstructions: Sequence[Any], path: str | Path, *, columns: int = 4) -> Path:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.files import finite, write_json, write_text
+from fastsam3d.basics.optional import optional_module
 from fastsam3d.basics.options import (
     boolean,
     describe_options,
@@ -36,7 +37,6 @@ from fastsam3d.evaluation.measuring.runner import NOISE_SHIFT
 from fastsam3d.evaluation.metrics.outcome import Outcome, against_outcome, against_truth, outcome_of
 from fastsam3d.evaluation.metrics.surfaces import SURFACE_POINTS
 from fastsam3d.evaluation.metrics.true_shape import Reference, reference_shape
-from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.quality.tables import SHAPE_COLUMNS, report, summarise_quality
 from fastsam3d.procedural.objects import HELD_OUT_SEED
 
@@ -68,7 +68,7 @@ def main(overrides: Sequence[str]) -> int:
     options = parse_options(QualityOptions, overrides, "quality")
     folder = prepare_directory(options.output, "quality")
     for module in ("scipy.spatial", "matplotlib.figure"):
-        require(module)  # now, and not after an hour of measuring
+        optional_module(module, "measuring", "bench")  # now, and not after an hour of measuring
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     pipeline = load_pipeline(

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.evaluation.measuring.tables import COLUMNS, DIGITS, markdown_table, number
-from fastsam3d.evaluation.metrics.statistics import finite_mean, paired_interval
+from fastsam3d.evaluation.reporting.statistics import finite_mean, paired_interval
+from fastsam3d.evaluation.reporting.tables import COLUMNS, DIGITS, markdown_table, number
 
 SHAPE_COLUMNS = ("viou", "f1_005", "f1_002", "f1_001", "cd", "normal_consistency", "surface_viou")
 LAYOUT_COLUMNS = ("iou_3d", "rotation_error_deg", "translation_error", "scale_error")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.files import write_atomically
+from fastsam3d.basics.optional import optional_module
 from fastsam3d.basics.options import parse_options, prepare_directory
 from fastsam3d.basics.record_log import Record, RecordLog
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.provenance import environment
-from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.tuning.calibration import Calibration
 from fastsam3d.evaluation.tuning.options import TuneOptions
 from fastsam3d.evaluation.tuning.preset_file import preset_text
@@ -42,7 +42,7 @@ def main(overrides: Sequence[str]) -> int:
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"tune: output={path} is no preset file: give a name that ends in .yaml")
     prepare_directory(path.parent, "tune")
-    require("scipy.spatial")
+    optional_module("scipy.spatial", "measuring", "bench")
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     pipeline = load_pipeline(options.model, device=options.device, checkpoint_dir=options.checkpoint_dir)

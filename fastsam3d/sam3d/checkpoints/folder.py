@@ -98,7 +98,7 @@ def _marks() -> list[str]:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors` file or a PyTorch checkpoint, by name, mapped into memory.
 
-    Whatever else a checkpoint carries is left out, and no code of it runs (`fastsam3d.sam3d.checkpoints.restricted_pickle`).
+    Whatever else a checkpoint carries is left out, and no code of it runs (`checkpoints.restricted_pickle`).
 
     Raises:
         UserError: the file cannot be read as such.

@@ -52,7 +52,7 @@ def load_pipeline(
         half_weights: with `autocast`, store the matrices in that type, cast once (`fastsam3d.sam3d.models.precision`);
             false keeps them in fp32 and casts at every call.
         memory: `8gb`, `12gb`, `24gb`: size of the card that the run shall fit on; weights then wait on the host
-            for their stage if they have to (`fastsam3d.sam3d.memory.budget`). `none`: no limit, all weights on the device.
+            for their stage if they have to (`sam3d.memory.budget`). `none`: no limit, all weights on the device.
 
     Raises:
         UserError: unknown model, absent device, missing or unfitting weights, or a model that does not fit the memory.
@@ -138,7 +138,7 @@ def _config_path(model: str) -> Path:
 
 def _checkpoint_directory(model: str, checkpoint_dir: str | Path | None) -> Path:
     if checkpoint_dir is None:
-        packaged = Path(__file__).resolve().parent.parent / model
+        packaged = Path(__file__).resolve().parents[2] / model
         if packaged.is_dir():
             return packaged
         raise UserError(

@@ -1,6 +1,6 @@
 """Floating-point operations of every network, from its sizes alone: matrix products, two a multiply-add.
 
-Arithmetic only, so that a report can use it at no cost. `fastsam3d.evaluation.operations.run` counts the networks themselves on
+Arithmetic only, so that a report can use it at no cost. `evaluation.operations.run` counts the networks themselves on
 the meta device; a test holds the two against each other. As in the architecture fact sheet (section 11), sparse
 convolutions count the pairs of occupied voxels, whichever way they are computed, and normalisations, activations and
 surface extraction are left out.

@@ -17,7 +17,7 @@ Dataset = ProceduralDataset | DeviceDataset
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say where the objects come from and where the networks are."""
-    parser.add_argument("--data", default=None, help="folder of shards made by fastsam3d.training.data.dataset, for a CPU")
+    parser.add_argument("--data", default=None, help="folder of shards made by training.data.dataset, for a CPU")
     parser.add_argument("--objects", type=int, default=100_000, help="objects made on the device, without --data")
     parser.add_argument("--workers", type=int, default=1, help="processes that make their tables")
     parser.add_argument("--device", default="cpu")

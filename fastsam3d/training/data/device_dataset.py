@@ -1,6 +1,6 @@
 """Training data made and kept on the training device.
 
-The interface of `fastsam3d.training.data.dataset.ProceduralDataset` without files: tables of primitives come from worker
+The interface of `training.data.dataset.ProceduralDataset` without files: tables of primitives come from worker
 processes, distances and views are computed in batches where the networks are. An H100 makes thousands of objects a
 second; 200,000 objects with two views take 22 GB of its memory.
 """

@@ -16,7 +16,7 @@ from fastsam3d.evaluation.benchmark.run import BenchmarkOptions, main, run_bench
 from fastsam3d.evaluation.benchmark.tables import fidelity_table, front_table, split_table
 from fastsam3d.evaluation.measuring.methods import OFF, Method
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads((ROOT / "docs" / "bench.schema.json").read_text())
 
 

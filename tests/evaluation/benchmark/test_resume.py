@@ -10,9 +10,9 @@ from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark import experiments
 from fastsam3d.evaluation.benchmark.result import load_result, result_of
 from fastsam3d.evaluation.benchmark.run import BenchmarkOptions, identity_of, run_benchmark
-from fastsam3d.evaluation.benchmark.scene_runs import SceneCase
 from fastsam3d.evaluation.measuring import methods
 from fastsam3d.evaluation.measuring.methods import resolve_methods
+from fastsam3d.evaluation.measuring.scene_runner import SceneCase
 from fastsam3d.sam3d.scene import reconstruct as scene
 from fastsam3d.sam3d.scene.reconstruct import Scene, SceneObject
 

@@ -12,7 +12,7 @@ from torch import nn
 from fastsam3d.sam3d.models.build import build_condition_embedders, build_models
 from fastsam3d.sam3d.models.config import ModelConfig, load_model_config
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "model"
+CONFIGS = Path(__file__).parents[3] / "configs" / "model"
 
 
 @pytest.fixture(scope="module")

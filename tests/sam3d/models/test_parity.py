@@ -22,7 +22,7 @@ from fastsam3d.sam3d.models.sparse_structure_generator import LATENT_CHANNELS, S
 from fastsam3d.sam3d.models.structured_latent_decoder import GaussianDecoder, MeshDecoder
 from fastsam3d.sam3d.models.structured_latent_generator import StructuredLatentGenerator
 
-DATA = Path(__file__).parents[1] / "data" / "parity"
+DATA = Path(__file__).parents[2] / "data" / "parity"
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest recorded value."""
 TIME = 437.5

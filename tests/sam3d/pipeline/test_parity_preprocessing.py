@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from parity_rule import uniform, voxels
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -15,10 +15,7 @@ from fastsam3d.sam3d.checkpoints.loading import model_config
 from fastsam3d.sam3d.pipeline.pose import decode_pose
 from fastsam3d.sam3d.pipeline.preprocessing import prepare_condition
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-from parity_rule import uniform, voxels
-
-DATA = Path(__file__).parents[1] / "data" / "parity"
+DATA = Path(__file__).parents[2] / "data" / "parity"
 SIZE = 40
 """Side of the images; 518 in the official model."""
 

@@ -1,4 +1,4 @@
-"""TODO first line."""
+"""Attributes and signatures that the TRELLIS host expects, as a table that a test compares with the pipeline."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class MagCacheConfig(TechniqueConfig):
             if self.stages in ("both", stage) and not all(getattr(self, name) for name in CURVES[stage]):
                 raise UserError(
                     f"magcache has no curve for the {stage} stage: begin from acceleration=magcache, whose curves are "
-                    f"those of the mini, or measure {' and '.join(CURVES[stage])} with fastsam3d.diffusion.magcache_calibration."
+                    f"those of the mini, or measure {' and '.join(CURVES[stage])} with "
+                    "fastsam3d.diffusion.magcache_calibration."
                 )
 
 

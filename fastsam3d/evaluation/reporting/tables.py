@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastsam3d.evaluation.measuring.counters import COUNTED
-from fastsam3d.evaluation.metrics.statistics import finite_mean, paired_interval, ratio_interval
+from fastsam3d.evaluation.reporting.statistics import finite_mean, paired_interval, ratio_interval
 
 # Columns of a row that are means over objects: name, heading, digits; the arrow says which way is better.
 COLUMNS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.files import write_atomically
-from fastsam3d.evaluation.optional import require
+from fastsam3d.basics.optional import optional_module
 
 INK, GRID, MUTED, ACCENT = "#1b1f24", "#d9dee3", "#6a737d", "#0b6bcb"
 
@@ -20,7 +20,8 @@ INK, GRID, MUTED, ACCENT = "#1b1f24", "#d9dee3", "#6a737d", "#0b6bcb"
 def figure_of(width: float, height: float) -> Any:
     """An empty figure, `width` by `height` inches."""
     # A figure of its own canvas: pyplot would keep global state and may want a display.
-    canvas, figures = require("matplotlib.backends.backend_agg"), require("matplotlib.figure")
+    canvas = optional_module("matplotlib.backends.backend_agg", "measuring", "bench")
+    figures = optional_module("matplotlib.figure", "measuring", "bench")
     figure = figures.Figure(figsize=(width, height), dpi=144, facecolor="white", layout="constrained")
     canvas.FigureCanvasAgg(figure)
     return figure

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fastsam3d.evaluation.metrics.statistics import finite_mean, paired_interval, ratio_interval
+from fastsam3d.evaluation.reporting.statistics import finite_mean, paired_interval, ratio_interval
 
 
 def test_paired_interval_by_hand():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastsam3d.evaluation.optional import require
+from fastsam3d.basics.optional import optional_module
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def paired_interval(values: ArrayLike, baseline: ArrayLike, confidence: float = 
     mean = float(difference.mean())
     if count == 1:
         return Interval(mean, float("-inf"), float("inf"), 1)
-    half = float(require("scipy.stats").t.ppf((1 + confidence) / 2, count - 1) * difference.std(ddof=1) / count**0.5)
+    student = optional_module("scipy.stats", "measuring", "bench").t
+    half = float(student.ppf((1 + confidence) / 2, count - 1) * difference.std(ddof=1) / count**0.5)
     return Interval(mean, mean - half, mean + half, count)
 
 

@@ -9,11 +9,11 @@ import pytest
 from evaluation_shapes import Pose, box_mesh
 
 from fastsam3d.basics.files import write_json
+from fastsam3d.basics.optional import optional_module
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark import plots
-from fastsam3d.evaluation.measuring.tables import half_width, markdown_table, number, summarise
-from fastsam3d.evaluation.optional import require
 from fastsam3d.evaluation.quality import gallery
+from fastsam3d.evaluation.reporting.tables import half_width, markdown_table, number, summarise
 
 
 def test_speedup_is_the_ratio_of_totals_and_differences_are_paired():
@@ -68,7 +68,7 @@ def test_gallery_is_drawn(tmp_path):
 
 def test_a_missing_package_is_named_with_the_way_to_get_it():
     with pytest.raises(UserError, match=r"surely_absent.*fastsam3d\[bench\]"):
-        require("surely_absent.part")
+        optional_module("surely_absent.part", "measuring", "bench")
 
 
 def test_camera_angles_point_from_the_object_to_the_camera():
