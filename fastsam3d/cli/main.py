@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastsam3d import __version__
+from fastsam3d.basics.version import __version__
 from fastsam3d.errors import UserError
 
 VERBS = {
