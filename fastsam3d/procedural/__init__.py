@@ -7,7 +7,7 @@ from typing import Any
 
 _PUBLIC = {
     "FAMILIES": "objects",
-    "HELD_OUT_SEED": "objects",
+    "HELD_OUT_SEED": "seeds",
     "ProceduralObject": "objects",
     "make_object": "objects",
     "View": "samples",

@@ -145,7 +145,7 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(place, run, folder, tmp_path, 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"fastsam3d.sam3d.pipeline.{'preview' if place == 'preview_sheet' else 'export'}.{place}", full)
+    monkeypatch.setattr(f"fastsam3d.meshes.{'preview' if place == 'preview_sheet' else 'writing'}.{place}", full)
     code, _, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", "preview=true")
     assert code == 2 and stderr.startswith("error: the disk is full (No space left on device)")
     assert not (tmp_path / "o").exists()
