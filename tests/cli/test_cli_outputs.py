@@ -93,8 +93,7 @@ def test_quiet_shows_no_progress(monkeypatch):
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
     code = (
         "import os, signal, sys\n"
-        "from fastsam3d.jobs.listener import ReportedWarnings
-from fastsam3d.jobs.output_folder import OutputFolder\n"
+        "from fastsam3d.jobs.output_folder import OutputFolder\n"
         "with OutputFolder(sys.argv[1]) as folder:\n"
         "    (folder / 'scene.glb').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
