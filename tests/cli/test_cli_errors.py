@@ -140,12 +140,12 @@ def test_bad_input_is_a_line_and_leaves_nothing(case, run, folder, tmp_path):
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("place", ["preview_sheet", "export_mesh"])
+@pytest.mark.parametrize("place", ["preview.preview_sheet", "writing.export_mesh"])
 def test_a_full_disk_is_a_line_and_leaves_nothing(place, run, folder, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"fastsam3d.meshes.{'preview' if place == 'preview_sheet' else 'writing'}.{place}", full)
+    monkeypatch.setattr(f"fastsam3d.meshes.{place}", full)
     code, _, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", "preview=true")
     assert code == 2 and stderr.startswith("error: the disk is full (No space left on device)")
     assert not (tmp_path / "o").exists()

@@ -86,7 +86,7 @@ def test_decisions_of_the_latent_stage_wait_once_a_step(technique: str, monkeypa
     with pretend_cuda(monkeypatch) as mode, fastsam3d.accelerate(pipeline, "off", **{technique: True}):
         found = waits_during(pipeline, "slat_generator", mode)
         pipeline.run(*picture())
-    decisions = [entry for entry in found if "forecast/" in entry or "techniques/" in entry]
+    decisions = [entry for entry in found if "maths/" in entry or "techniques/" in entry]
     assert 0 < len(decisions) <= STEPS, decisions
 
 

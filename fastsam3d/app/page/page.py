@@ -31,7 +31,7 @@ POLL = 0.25
 TITLE = "fastsam3d"
 INSIDE = "Something went wrong inside; the terminal that the demo was started from says what."
 _ANSWERS = itertools.count(1)
-_ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def asset(name: str) -> str:

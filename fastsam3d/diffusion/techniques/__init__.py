@@ -18,6 +18,7 @@ FOLDERS = ("rivals", "released")
 
 def discover() -> None:
     """Imports every module of the package and of its folders, in alphabetical order."""
+    import_module("fastsam3d.diffusion.exact.switches")
     _import_all(__path__, __name__)
     for folder in FOLDERS:
         _import_all([f"{path}/{folder}" for path in __path__], f"{__name__}.{folder}")

@@ -139,7 +139,7 @@ def _config_path(model: str) -> Path:
 def _checkpoint_directory(model: str, checkpoint_dir: str | Path | None) -> Path:
     if checkpoint_dir is None:
         packaged = Path(__file__).resolve().parents[2] / model
-        if packaged.is_dir():
+        if any(packaged.glob("*.safetensors")):  # a folder of that name may hold code
             return packaged
         raise UserError(
             f"Model {model!r} needs weights that are not part of this package. Ask for access at "

@@ -12,10 +12,11 @@ from fastsam3d.evaluation.measuring.provenance import code_fingerprint, config_f
 from fastsam3d.sam3d.checkpoints.loading import model_config
 
 FILES = {
-    "session.py": True,
+    "errors.py": True,
+    "diffusion/stage_runner.py": True,
     "models/layers.py": True,
-    "evaluation/metrics.py": True,
-    "evaluation/plots.py": False,
+    "evaluation/metrics/surfaces.py": True,
+    "evaluation/benchmark/plots.py": False,
     "cli/infer.py": False,
 }
 """Whether they count."""
@@ -24,7 +25,7 @@ FILES = {
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     for name in FILES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"# {name}\n")
     return tmp_path
 
