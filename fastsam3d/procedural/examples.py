@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.procedural.scene_render import render_scene, trace_scene
 from fastsam3d.procedural.scenes import Scene, make_scene
-from fastsam3d.procedural.seeds import HELD_OUT_SEED
 
 EXAMPLES: dict[str, tuple[int, tuple[str, ...]]] = {
     "chair": (HELD_OUT_SEED + 107, ("chair",)),

@@ -36,9 +36,9 @@ FIRST_SEED = 9100
 
 def marked_scenes(first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Scenes of one to four objects: (picture uint8 `[H, W, 3]`, mask bool `[H, W]`) of every object."""
+    from fastsam3d.procedural import HELD_OUT_SEED
     from fastsam3d.procedural.scene_render import render_scene
     from fastsam3d.procedural.scenes import make_scene
-    from fastsam3d.procedural.seeds import HELD_OUT_SEED
 
     for index in range(first, first + count):
         picture = render_scene(make_scene(HELD_OUT_SEED + FIRST_SEED + index, 1 + index % 4), SIDE)

@@ -28,7 +28,7 @@ from fastsam3d.evaluation.metrics.outcome import Outcome, against_outcome, again
 from fastsam3d.evaluation.metrics.true_shape import Reference, reference_shape
 from fastsam3d.evaluation.quality.options import QualityOptions
 from fastsam3d.evaluation.quality.tables import SHAPE_COLUMNS, summarise_quality
-from fastsam3d.procedural.seeds import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 
 
 def evaluate_quality(

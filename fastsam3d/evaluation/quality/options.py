@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fastsam3d.basics.options import boolean, option, optional, optional_text, whole, words
 from fastsam3d.evaluation.metrics.surfaces import SURFACE_POINTS
-from fastsam3d.procedural.seeds import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from fastsam3d.basics.files import write_json, write_text
 from fastsam3d.evaluation.measuring.counters import synchronise
 from fastsam3d.evaluation.metrics.pose_metrics import apply_pose, box_iou_3d, layout_distance
 from fastsam3d.evaluation.quality.options import SceneQualityOptions
-from fastsam3d.procedural.seeds import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
 SMALLEST_EXTENT = 6

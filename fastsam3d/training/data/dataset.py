@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.rotations import quaternion_to_matrix
-from fastsam3d.procedural.seeds import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.training.data.shards import SDF_CLIP, SHARD_SIZE, generate_shard, lowest_level, shard_path
 
 REFRESH_SECONDS = 15.0

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.procedural.objects import ProceduralObject
-from fastsam3d.procedural.seeds import HELD_OUT_SEED
 from fastsam3d.sam3d.checkpoints.loading import model_config
 from fastsam3d.sam3d.models.config import ModelConfig
 from fastsam3d.sam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching

@@ -1,6 +1,6 @@
 """Trains the structured-latent generator and its condition embedder on the latents of procedural objects.
 
-    python -m fastsam3d train structured-latent-flow --data DIR --vae VAE --output RUN --minutes 40
+    python -m fastsam3d train structured-latent-flow --data DIR --output RUN --minutes 40
 
 Flow matching: `x_t = (1 - t) noise + t data`, target velocity `data - noise`, mean squared error over
 voxels. The condition is zeroed for a tenth of the images, which trains the unconditional pass.
@@ -18,16 +18,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastsam3d.modules.voxels import split_interior
-from fastsam3d.procedural.objects import make_object
 from fastsam3d.sam3d.checkpoints.loading import model_config
 from fastsam3d.sam3d.models.build import build_condition_embedder
 from fastsam3d.sam3d.models.config import ModelConfig
 from fastsam3d.sam3d.models.structured_latent_generator import SparseResBlock, StructuredLatentGenerator
-from fastsam3d.sam3d.pipeline.preprocessing import mean_color
 from fastsam3d.training.data.condition_batch import build_condition_batch
-from fastsam3d.training.data.data_source import Dataset, open_dataset
-from fastsam3d.training.data.device_dataset import DeviceDataset
+from fastsam3d.training.data.data_source import open_dataset
 from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import (
     Average,
@@ -40,23 +36,10 @@ from fastsam3d.training.optimization import (
 from fastsam3d.training.options import StructuredLatentFlowOptions
 from fastsam3d.training.replicas import Replicas
 from fastsam3d.training.sparse_structure.flow import initialise, sample_times
-from fastsam3d.training.structured_latent.batch import PlacementBatch, voxel_samples
-from fastsam3d.training.structured_latent.data import (
-    COLOR_CHANNELS,
-    Placement,
-    VoxelSample,
-    occupied_voxels,
-    voxel_sample,
-)
+from fastsam3d.training.structured_latent.latent_source import LatentSource
 
 CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask")
 """Inputs of the second stage's condition embedder."""
-RAGGED = 0.3
-"""Share of objects whose voxels deviate from the true ones, as predicted voxels do."""
-RAGGED_NOISE = 0.35
-"""How far, in voxels: standard deviation of what is added to the distances."""
-
-
 ANCHOR = 6.0
 """Size of the two opposite constants that keep the scale of the output's normalisation nearly constant."""
 
@@ -117,68 +100,6 @@ class StructuredLatentStage(nn.Module):
         condition = self.condition_embedder(**inputs) * keep[:, None, None]
         condition = condition.repeat_interleave(repeats, dim=0)
         return self.generator(x.unsqueeze(0), 1000 * time, condition, coords)[0]
-
-
-class LatentSource:
-    """Normalised latents of stored objects, made when they are needed.
-
-    Colours are relative to the mean colour of the object in its picture (`mean_color`), which the pipeline adds
-    again: what a thousand voxels have in common need not pass through the noise.
-    """
-
-    def __init__(self, resolution: int, dataset: Dataset, count: int = 128) -> None:
-        self.resolution, self.dataset = resolution, dataset
-        device = dataset.device if isinstance(dataset, DeviceDataset) else torch.device("cpu")
-        self.mean, self.std = torch.zeros(1, device=device), torch.ones(1, device=device)
-        generator, rng = torch.Generator(device).manual_seed(12), np.random.default_rng(12)
-        batch = build_condition_batch(dataset, None, generator, count=count)
-        _, values = self.batch(batch, rng)
-        self.mean, self.std = values.mean(0), values.std(0)
-
-    def batch(self, batch: dict[str, Tensor], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Voxels `[N, 4]`, object by object, and normalised latents `[N, C]` of the objects of a condition batch."""
-        colors = mean_color(batch["image"], batch["mask"])
-        ragged = rng.random(len(colors)) < RAGGED
-        if isinstance(self.dataset, DeviceDataset):
-            coords, values = self._on_device(batch, torch.from_numpy(ragged), rng)
-        else:
-            coords, values = self._one_by_one(batch, ragged, rng)
-        values[:, list(COLOR_CHANNELS)] -= colors[coords[:, 0].long()]
-        return coords, (values - self.mean) / self.std
-
-    def _one_by_one(
-        self, batch: dict[str, Tensor], ragged: np.ndarray, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        seeds = self.dataset.array("seed", batch["object"]).tolist()  # type: ignore[union-attr]
-        coords, values = [], []
-        for number, (seed, mirrored) in enumerate(zip(seeds, batch["mirrored"].tolist(), strict=True)):
-            sample = self._sample(seed, Placement(mirrored=mirrored), bool(ragged[number]), rng)
-            coords.append(sample.coords.clone())
-            coords[-1][:, 0] = number
-            values.append(sample.latents())
-        return torch.cat(coords), torch.cat(values)
-
-    def _sample(self, seed: int, placement: Placement, ragged: bool, rng: np.random.Generator) -> VoxelSample:
-        item = make_object(seed)
-        noise = None
-        if ragged:
-            shape = (self.resolution,) * 3
-            noise = torch.from_numpy(rng.normal(0, RAGGED_NOISE, shape).astype(np.float32))
-        coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
-        return voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
-
-    def _on_device(
-        self, batch: dict[str, Tensor], ragged: Tensor, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.dataset, DeviceDataset)
-        device = self.dataset.device
-        generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
-        shape = (len(ragged), *[self.resolution] * 3)
-        noise = RAGGED_NOISE * torch.randn(shape, generator=generator, device=device)
-        noise = noise * ragged.to(device)[:, None, None, None]
-        tables = self.dataset.table_batch(batch["object"].cpu().numpy())
-        sample = voxel_samples(tables, self.resolution, PlacementBatch.plain(batch["mirrored"], noise))
-        return sample.coords, sample.latents()
 
 
 EARLY = 0.05

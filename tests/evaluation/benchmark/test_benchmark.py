@@ -14,7 +14,7 @@ from fastsam3d.evaluation.benchmark.report import write_results
 from fastsam3d.evaluation.benchmark.run import BenchmarkOptions, run_benchmark
 from fastsam3d.evaluation.measuring import methods
 from fastsam3d.evaluation.measuring.seeds import CALIBRATION, object_seeds
-from fastsam3d.procedural.seeds import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 
 STEPS = {"off": 25, "balanced": 10, "fewer_steps": 10}
 ERRORS = {"off": 0.0, "balanced": 0.05, "fewer_steps": 0.1}
