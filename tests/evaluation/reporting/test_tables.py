@@ -67,7 +67,7 @@ def test_gallery_is_drawn(tmp_path):
 
 
 def test_a_missing_package_is_named_with_the_way_to_get_it():
-    with pytest.raises(UserError, match=r"surely_absent.*fastsam3d\[bench\]"):
+    with pytest.raises(UserError, match=r"surely-absent.*fastsam3d\[bench\]"):
         optional_module("surely_absent.part", "measuring", "bench")
 
 
