@@ -14,14 +14,14 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastsam3d.basics.version import __version__
+
 if TYPE_CHECKING:
     from fastsam3d.acceleration.handle import Acceleration, accelerate
     from fastsam3d.basics.config_files import preset_names as presets
     from fastsam3d.errors import UserError
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
     from fastsam3d.sam3d.export import export
-
-__version__ = "0.1.0"
 
 __all__ = ["Acceleration", "UserError", "__version__", "accelerate", "export", "load_pipeline", "presets"]
 

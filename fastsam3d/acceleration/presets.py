@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from fastsam3d.acceleration.compatibility import refuse_clashes
 from fastsam3d.basics.config_files import config_directory, preset_names
-from fastsam3d.basics.suggestions import _closest
+from fastsam3d.basics.suggestions import suggested_ending
 from fastsam3d.diffusion.techniques import REGISTRY, TechniqueConfig
 from fastsam3d.errors import UserError
 
@@ -115,7 +115,7 @@ def load_preset(
             groups.setdefault(group, {}).update(content)
     unknown = [group for group in groups if group not in REGISTRY]
     if unknown:
-        raise UserError(f"unknown technique {unknown[0]!r}{_closest(unknown[0], REGISTRY)}")
+        raise UserError(f"unknown technique {unknown[0]!r}{suggested_ending(unknown[0], REGISTRY)}")
     return AccelerationConfig(name, {group: _settings(group, groups.get(group, {})) for group in REGISTRY})
 
 
@@ -134,7 +134,7 @@ def _preset_values(preset: Any) -> dict[str, Any]:
         name = str(preset)
         path = config_directory() / "acceleration" / f"{name}.yaml"
         if name not in preset_names():
-            raise UserError(f"unknown preset {name!r}{_closest(name, preset_names())}")
+            raise UserError(f"unknown preset {name!r}{suggested_ending(name, preset_names())}")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -178,7 +178,7 @@ def _settings(group: str, values: Mapping[str, Any]) -> TechniqueConfig:
     fields = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in fields:
-            raise UserError(f"unknown key {group}.{key}{_closest(key, fields, prefix=f'{group}.')}")
+            raise UserError(f"unknown key {group}.{key}{suggested_ending(key, fields, prefix=f'{group}.')}")
     return kind(**values)
 
 

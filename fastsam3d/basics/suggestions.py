@@ -1,4 +1,4 @@
-"""Way out of a mistyped word."""
+"""Ways out of a mistyped word: close matches, or the words that are known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def suggestion(given: str, known: Iterable[str], listed: int = 12) -> str:
-    """ " Did you mean ...?" with close matches, else the known words, at most `listed` of them."""
+    """A sentence: "Did you mean ...?" with close matches, else "Known: ..." with at most `listed` words."""
     names = list(known)
     close = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
     # A dotted key is often remembered by its last part alone.
@@ -18,8 +18,13 @@ def suggestion(given: str, known: Iterable[str], listed: int = 12) -> str:
     return f"Known: {', '.join(names[:listed])}{more}."
 
 
-def _closest(given: str, known: Iterable[str], prefix: str = "") -> str:
-    known = list(known)
-    close = difflib.get_close_matches(given, known, n=3, cutoff=0.5)
-    listed = ", ".join(prefix + name for name in (close or known))
+def suggested_ending(given: str, known: Iterable[str], prefix: str = "") -> str:
+    """The ending of a sentence: ": did you mean ...?" with close matches, else ": known are ..." with all words.
+
+    Args:
+        prefix: written before every known word.
+    """
+    names = list(known)
+    close = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    listed = ", ".join(prefix + name for name in (close or names))
     return f": did you mean {listed}?" if close else f": known are {listed}."

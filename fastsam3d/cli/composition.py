@@ -12,6 +12,7 @@ from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cli.flags import MODULES, Arguments
 from fastsam3d.diffusion.techniques import REGISTRY
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.request import SAMPLERS
 
 VERBATIM = (
     "image_path",
@@ -26,8 +27,6 @@ VERBATIM = (
     "device",
 )
 """Keys whose value is text as it stands: paths may hold signs that mean something in Hydra's grammar."""
-SAMPLERS = ("ss_sampler", "slat_sampler")
-"""Parts of a model that can be changed: all others are the sizes of its weights."""
 NULL = ("null", "none", "None", "~")
 
 

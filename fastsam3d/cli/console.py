@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ def say(text: str) -> None:
 
 
 class Console:
-    """Writes to stderr for one command.
+    """Writes to stderr for one command: the listener of its job (`fastsam3d.jobs.listener`).
 
     Args:
         quiet: no notes and no progress; warnings are always shown.
@@ -35,9 +34,8 @@ class Console:
 
     def __init__(self, quiet: bool = False, stream: IO[str] | None = None) -> None:
         self.quiet = quiet
-        self.warnings: list[str] = []
         self._stream = stream
-        self._progress: Progress | None = None
+        self._progress: ProgressBar | None = None
 
     @property
     def stream(self) -> IO[str]:
@@ -45,20 +43,18 @@ class Console:
         return self._stream or sys.stderr
 
     def warn(self, text: str) -> None:
-        """Shows a warning, once, and keeps it for the report."""
-        if text not in self.warnings:
-            self.warnings.append(text)
-            self._line(f"warning: {text}")
+        """Shows a warning."""
+        self._line(f"warning: {text}")
 
     def note(self, text: str) -> None:
         """Shows a line unless quiet."""
         if not self.quiet:
             self._line(text)
 
-    def step(self, what: str, done: int = 0, total: int = 1) -> None:
-        """Says what is being done, for the progress bar."""
+    def step(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """Says what is being done, for the progress bar; without steps it shows the time alone."""
         if self._progress is not None:
-            self._progress.step(what, done, total)
+            self._progress.step(text, done or 0, total or 1)
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -66,26 +62,12 @@ class Console:
         if self.quiet:
             yield
             return
-        self._progress = Progress(self.stream)
+        self._progress = ProgressBar(self.stream)
         try:
             yield
         finally:
             self._progress.close()
             self._progress = None
-
-    @contextmanager
-    def logging(self) -> Iterator[None]:
-        """The library's warnings are shown and kept as warnings of this console inside."""
-        logger = logging.getLogger("fastsam3d")
-        handler = _Handler(self)
-        propagate = logger.propagate
-        logger.addHandler(handler)
-        logger.propagate = False
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.propagate = propagate
 
     def _line(self, text: str) -> None:
         if self._progress is not None:
@@ -93,19 +75,7 @@ class Console:
         print(text, file=self.stream, flush=True)
 
 
-class _Handler(logging.Handler):
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.WARNING)
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._console.warn(record.getMessage())
-        if record.exc_info:
-            # A defect of the library in the middle of a scene: the others go on, but it must be findable.
-            self._console._line(logging.Formatter().formatException(record.exc_info))
-
-
-class Progress:
+class ProgressBar:
     """A bar that a thread of its own keeps alive, so that a long stage without steps shows the time going by."""
 
     def __init__(self, stream: IO[str]) -> None:

@@ -105,7 +105,7 @@ def environment() -> dict[str, Any]:
     """Python, PyTorch, Hydra and the devices."""
     import torch
 
-    from fastsam3d import __version__
+    from fastsam3d.basics.version import __version__
 
     devices = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

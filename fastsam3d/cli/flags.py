@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -202,13 +203,19 @@ def _add_acceleration(parser: argparse.ArgumentParser) -> None:
     add("--mesh_spectral_threshold_high", type=number, metavar="X", help="detail from which they are merged least")
 
 
-def parse(argv: Sequence[str], program: str, scene: bool = False) -> Arguments:
+def parse(argv: Sequence[str], program: str | None = None, scene: bool = False) -> Arguments:
     """Parses the command line of `infer` or `scene`.
+
+    Args:
+        program: as it is called in the help; None: as it was called.
 
     Raises:
         UserError: an unknown flag, a missing or unusable value, or a word that is no key=value.
         SystemExit: after --help.
     """
+    if program is None:
+        script, verb = ("infer_scene.py", "scene") if scene else ("infer.py", "infer")
+        program = sys.argv[0] if Path(sys.argv[0]).name == script else f"python -m fastsam3d {verb}"
     parser = build_parser(program, scene)
     given, rest = parser.parse_known_args(list(argv))
     overrides = []
@@ -239,6 +246,11 @@ def parse(argv: Sequence[str], program: str, scene: bool = False) -> Arguments:
 
 def _flags_of(parser: argparse.ArgumentParser) -> list[str]:
     return [option for action in parser._actions for option in action.option_strings if len(option) > 2]
+
+
+def asks_for_help(words: Iterable[str]) -> bool:
+    """Whether the words of a verb ask for its help."""
+    return any(word in ("-h", "--help", "help") for word in words)
 
 
 def wrapped(text: str, width: int = 100, indent: str = "") -> str:

@@ -8,47 +8,55 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fastsam3d import __version__
+from fastsam3d.basics.version import __version__
 from fastsam3d.errors import UserError
 
+INTERRUPTED_TEXT = "interrupted"
+NOTHING_LEFT = "interrupted; nothing was written"
+GOES_ON = "interrupted; what is there is kept, and the same command goes on"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line.
+
+    Attributes:
+        module: of `fastsam3d.cli.commands`; it has `main(words) -> exit code`, which answers `--help` without PyTorch.
+        text: what the verb does, for the help.
+        interrupted: what is said after Ctrl-C.
+    """
+
+    module: str
+    text: str
+    interrupted: str = INTERRUPTED_TEXT
+
+    def main(self, words: list[str]) -> int:
+        """Runs the verb; returns the exit code."""
+        return int(importlib.import_module(f"fastsam3d.cli.commands.{self.module}").main(words) or 0)
+
+
 VERBS = {
-    "infer": ("fastsam3d.cli.commands.infer", "one masked object of a picture to GLB, PLY, preview and report"),
-    "scene": ("fastsam3d.cli.commands.scene", "every masked object of a picture, and the scene they form"),
-    "view": ("fastsam3d.cli.commands.view", "shows an object or a scene in the browser"),
-    "turntable": (
-        "fastsam3d.cli.commands.turntable",
-        "draws an object or a scene from all sides, as a strip and a GIF",
-    ),
-    "presets": ("fastsam3d.cli.commands.presets", "lists the acceleration presets, prints one, or explains every key"),
-    "demo": ("fastsam3d.cli.commands.demo", "serves a page for trying it in the browser"),
-    "download": (
-        "fastsam3d.cli.commands.download",
-        "fetches the official weights, or those of MoGe, from the Hugging Face Hub",
-    ),
-    "doctor": (
-        "fastsam3d.cli.commands.doctor",
-        "tells what is installed and missing, and whether a checkpoint folder is whole",
-    ),
-    "bench": ("fastsam3d.evaluation.benchmark.run", "compares presets on held-out objects: seconds and quality"),
-    "flops": ("fastsam3d.evaluation.operations.table", "counts the operations of every stage under every preset"),
-    "tune": (
-        "fastsam3d.evaluation.tuning.tune",
-        "searches the cheapest setting within a quality budget, writes a preset",
-    ),
-    "train": ("fastsam3d.cli.commands.train", "trains the small model on procedural objects"),
+    "infer": Verb("infer", "one masked object of a picture to GLB, PLY, preview and report", NOTHING_LEFT),
+    "scene": Verb("scene", "every masked object of a picture, and the scene they form", NOTHING_LEFT),
+    "view": Verb("view", "shows an object or a scene in the browser"),
+    "turntable": Verb("turntable", "draws an object or a scene from all sides, as a strip and a GIF"),
+    "presets": Verb("presets", "lists the acceleration presets, prints one, or explains every key"),
+    "demo": Verb("demo", "serves a page for trying it in the browser"),
+    "download": Verb("download", "fetches the official weights, or those of MoGe, from the Hugging Face Hub", GOES_ON),
+    "doctor": Verb("doctor", "tells what is installed and missing, and whether a checkpoint folder is whole"),
+    "bench": Verb("evaluation.bench", "compares presets on held-out objects: seconds and quality"),
+    "flops": Verb("evaluation.flops", "counts the operations of every stage under every preset"),
+    "tune": Verb("evaluation.tune", "searches the cheapest setting within a quality budget, writes a preset"),
+    "quality": Verb("evaluation.quality", "measures the untouched pipeline on held-out objects", GOES_ON),
+    "scene-quality": Verb("evaluation.scene_quality", "checks that a preset moves nothing in a scene", NOTHING_LEFT),
+    "marking-quality": Verb("evaluation.marking_quality", "measures how well the page finds objects from clicks"),
+    "train": Verb("train", "trains the small model on procedural objects, or runs one program of it", GOES_ON),
+    "loss-curves": Verb("evaluation.loss_curves", "draws the losses of a training run"),
+    "examples": Verb("examples", "writes the bundled example pictures again"),
 }
-"""Verb to module, and what it does. A module has `main(words) -> exit code`, or for those below `run(arguments)`."""
-OPTIONS = {
-    "bench": ("fastsam3d.evaluation.benchmark.options", "BenchmarkOptions", ""),
-    "flops": ("fastsam3d.evaluation.operations.options", "FlopsOptions", " [--json]"),
-    "tune": ("fastsam3d.evaluation.tuning.options", "TuneOptions", ""),
-}
-"""Module, class and flags of the options of verbs that import PyTorch: their help is answered without it."""
-PIPELINE_VERBS = ("infer", "scene")
-RESUMABLE_VERBS = ("download", "train")
-"""Those that leave something on disk when they are interrupted, and take it up again."""
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 USER_ERROR = 2
@@ -60,7 +68,7 @@ HELP = "\n".join(
         "",
         "Training-free acceleration for SAM 3D Objects: a picture and a mask in, a 3D object out.",
         "",
-        *(f"  {verb:<9} {text}" for verb, (_, text) in VERBS.items()),
+        *(f"  {name:<16} {verb.text}" for name, verb in VERBS.items()),
         "",
         "python -m fastsam3d VERB --help says more; --version prints the version.",
         "",
@@ -77,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(verb: str, argv: Sequence[str] | None = None) -> int:
     """One verb as a program of its own, for the scripts at the top of the repository."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda rest: _command(verb, rest, sys.argv[0]), words)
+    return guarded(lambda rest: _command(verb, rest), words)
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -95,7 +103,7 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
         sys.stderr.close()  # a reader such as `head` has seen enough; Python would complain at exit
         return 0
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print(NOTHING_LEFT, file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         if error.errno not in NO_SPACE:
@@ -127,33 +135,17 @@ def _dispatch(words: list[str]) -> int:
         from fastsam3d.basics.suggestions import suggestion
 
         raise UserError(f"unknown verb {verb!r}. {suggestion(verb, VERBS)}")
-    return _command(verb, rest, f"python -m fastsam3d {verb}")
+    return _command(verb, rest)
 
 
-def _command(verb: str, words: list[str], program: str) -> int:
-    module = VERBS[verb][0]
-    if verb in PIPELINE_VERBS:
-        # Parsed before anything large is imported: help and mistyped flags answer at once.
-        from fastsam3d.cli.flags import parse
-
-        arguments = parse(words, program, scene=verb == "scene")
-        return int(importlib.import_module(module).run(arguments))
-    if verb in OPTIONS and {"-h", "--help"} & set(words):
-        from fastsam3d.basics.options import describe_options
-
-        place, name, flags = OPTIONS[verb]
-        options = getattr(importlib.import_module(place), name)
-        print(describe_options(options, f"python -m fastsam3d {verb}{flags}"))
-        return 0
+def _command(name: str, words: list[str]) -> int:
+    verb = VERBS[name]
     try:
-        return int(importlib.import_module(module).main(words) or 0)
+        return verb.main(words)
     except KeyboardInterrupt:
-        goes_on = "; what is there is kept, and the same command goes on" if verb in RESUMABLE_VERBS else ""
-        print(f"interrupted{goes_on}", file=sys.stderr)
+        print(verb.interrupted, file=sys.stderr)
         return INTERRUPTED
 
 
 def _terminate(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
-
-

@@ -1,168 +1,32 @@
-"""The checked settings of one `infer` or `scene`."""
+"""The request that a command line of `infer` or `scene` makes."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
 
-from fastsam3d.acceleration.presets import AccelerationConfig
-from fastsam3d.basics.suggestions import suggestion
-from fastsam3d.cli.composition import SAMPLERS, changes, compose, ineffective
+from fastsam3d.cli.composition import changes, compose, ineffective
 from fastsam3d.cli.flags import Arguments
-from fastsam3d.errors import UserError
-from fastsam3d.sam3d.pipeline.formats import FORMATS
+from fastsam3d.jobs.request import Request, request_from
 
-if TYPE_CHECKING:
-    from fastsam3d.sam3d.pipeline.pipeline import Pipeline
-
-PRECISIONS = ("float32", "bfloat16", "float16")
-MEMORY = ("none", "8gb", "12gb", "24gb")
-"""As in `fastsam3d.sam3d.memory.budget.BUDGETS`: repeated, so that a mistyped value is refused before the networks are
-imported."""
-DEPTHS = ("none", "moge")
-EXPORTS = ("glb", "obj", "stl", "ply")
 INFER_ONLY, SCENE_ONLY = ("mask_index", "mask_path", "name"), ("image_dir", "masks", "batch", "resume")
 """Keys that one of the two commands does not look at."""
-MAXIMUM_SEED = 2**63 - 1
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a run; the keys of `configs/config.yaml`.
-
-    Attributes:
-        samplers: values of `model.ss_sampler` and `model.slat_sampler`.
-        acceleration: the preset with its changes.
-        given: keys of the words that were given, as `model.ss_sampler.strength`.
-        changed: what was changed of preset and model, as `key=value`.
-        warnings: advice about the settings.
-    """
-
-    image_path: str | None
-    image_dir: str | None
-    mask_index: int
-    mask_path: str | None
-    masks: str | None
-    pointmap: str
-    depth: str
-    depth_model: str | None
-    output_dir: str
-    name: str | None
-    seed: int
-    device: str
-    precision: str
-    memory: str
-    formats: tuple[str, ...]
-    layout: bool
-    preview: bool
-    export: tuple[str, ...]
-    faces: int | None
-    texture: int | None
-    watertight: bool
-    turntable: bool
-    batch: int | None
-    resume: bool
-    checkpoint_dir: str | None
-    random_weights: bool
-    model: str
-    samplers: dict[str, dict[str, Any]]
-    acceleration: AccelerationConfig
-    given: frozenset[str]
-    changed: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    def device_name(self) -> str:
-        """The device to run on: `auto` is decided."""
-        import torch
-
-        if self.device != "auto":
-            return self.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-    def load(self) -> Pipeline:
-        """Builds the pipeline. Sampler settings that were not given are those of the checkpoint folder.
-
-        Raises:
-            UserError: an absent device, missing or unfitting weights.
-        """
-        import torch
-
-        from fastsam3d.sam3d.checkpoints.loading import load_pipeline
-
-        autocast = None if self.precision == "float32" else getattr(torch, self.precision)
-        pipeline = load_pipeline(
-            self.model,
-            device=self.device_name(),
-            checkpoint_dir=self.checkpoint_dir,
-            random_weights=self.random_weights,
-            formats=self.formats,
-            autocast=autocast,
-            memory=self.memory,
-        )
-        for part, values in self.samplers.items():
-            generator = pipeline.models[part.replace("_sampler", "_generator")]
-            for key, owner in (
-                ("inference_steps", generator),
-                ("rescale_t", generator),
-                ("strength", generator.reverse_fn),
-                ("interval", generator.reverse_fn),
-            ):
-                if f"model.{part}.{key}" in self.given:
-                    setattr(owner, key, tuple(values[key]) if key == "interval" else values[key])
-                # The report shows what holds.
-                value = getattr(owner, key)
-                values[key] = list(value) if key == "interval" else value
-        return pipeline
-
-
-def settings_from(arguments: Arguments, scene: bool = False) -> Settings:
+def request_of(arguments: Arguments, scene: bool = False) -> Request:
     """Composes and checks, for `infer` or for `scene`.
 
     Raises:
         UserError: see `compose`, and for values of the wrong kind or out of range.
     """
     values, acceleration = compose(arguments)
-    given = frozenset((*arguments.origins, *(word.partition("=")[0].lstrip("+") for word in arguments.overrides)))
-    formats = values["formats"]
-    formats = [formats] if isinstance(formats, str) else formats
-    if not isinstance(formats, list) or not formats or not set(map(str, formats)) <= set(FORMATS):
-        raise UserError(f"formats={values['formats']} is not possible: give [mesh], [gaussian] or [mesh,gaussian].")
-    return Settings(
-        image_path=_text(values, "image_path"),
-        image_dir=_text(values, "image_dir"),
-        mask_index=_whole(values, "mask_index", 10**9),
-        mask_path=_text(values, "mask_path"),
-        masks=_text(values, "masks"),
-        pointmap=_text(values, "pointmap") or "none",
-        depth=_choice(values, "depth", DEPTHS),
-        depth_model=_text(values, "depth_model"),
-        output_dir=_output_dir(values),
-        name=_name(values),
-        seed=_whole(values, "seed", MAXIMUM_SEED),
-        device=_text(values, "device") or "auto",
-        precision=_choice(values, "precision", PRECISIONS),
-        memory=_choice(values, "memory", MEMORY),
-        formats=tuple(dict.fromkeys(formats)),
-        layout=_switch(values, "layout"),
-        preview=_switch(values, "preview"),
-        export=_exports(values),
-        faces=_optional_whole(values, "faces", 4, 10**8),
-        texture=_optional_whole(values, "texture", 16, 8192),
-        watertight=_switch(values, "watertight"),
-        turntable=_switch(values, "turntable"),
-        batch=_optional_whole(values, "batch", 1, 1024),
-        resume=_switch(values, "resume"),
-        checkpoint_dir=_text(values, "checkpoint_dir"),
-        random_weights=_switch(values, "random_weights"),
-        model=values["model"]["name"],
-        samplers={part: _sampler(part, values["model"][part]) for part in SAMPLERS},
-        acceleration=acceleration,
-        given=frozenset(word.partition("=")[0].lstrip("+") for word in arguments.overrides),
-        changed=tuple(changes(arguments)),
-        warnings=(*acceleration.warnings(), *ineffective(arguments, acceleration), *_of_the_other(given, scene)),
+    by_word = {word.partition("=")[0].lstrip("+") for word in arguments.overrides}
+    unused = _of_the_other(by_word | arguments.origins.keys(), scene)
+    return request_from(
+        values,
+        acceleration,
+        given=by_word,
+        changed=changes(arguments),
+        warnings=(*acceleration.warnings(), *ineffective(arguments, acceleration), *unused),
     )
 
 
@@ -173,86 +37,3 @@ def _of_the_other(given: Iterable[str], scene: bool) -> list[str]:
     if {"mask_index", "mask_path"} <= set(given) and not scene:
         warnings.append("mask_index changes nothing, because mask_path was given.")
     return warnings
-
-
-def _text(values: Mapping[str, Any], key: str) -> str | None:
-    value = values[key]
-    return None if value is None or str(value) == "" else str(value)
-
-
-def _output_dir(values: Mapping[str, Any]) -> str:
-    folder = _text(values, "output_dir")
-    if folder is None:  # as of a shell variable that is not set
-        raise UserError("--output_dir is empty. Give a folder; . is the present one.")
-    return folder
-
-
-def _name(values: Mapping[str, Any]) -> str | None:
-    name = _text(values, "name")
-    if name is not None and (name in (".", "..") or any(sign in name for sign in "/\\\0")):
-        raise UserError(f"name={name} is no file name; give the folder as output_dir.")
-    return name
-
-
-def _whole(values: Mapping[str, Any], key: str, high: int, low: int = 0) -> int:
-    value = values[key]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UserError(f"{key} is {value}: a whole number from {low} to {high} is needed.")
-    return value
-
-
-def _optional_whole(values: Mapping[str, Any], key: str, low: int, high: int) -> int | None:
-    if values[key] is None:
-        return None
-    return _whole(values, key, high, low)
-
-
-def _exports(values: Mapping[str, Any]) -> tuple[str, ...]:
-    given = values["export"]
-    names = [given] if isinstance(given, str) else given
-    names = [str(name).lower() for name in names] if isinstance(names, list) else names
-    if not isinstance(names, list) or not names or not set(map(str, names)) <= set(EXPORTS):
-        shown = ",".join(map(str, names)) if isinstance(names, list) else names
-        raise UserError(f"export {shown or 'of nothing'} is not possible: give some of {', '.join(EXPORTS)}.")
-    return tuple(dict.fromkeys(names))
-
-
-def _switch(values: Mapping[str, Any], key: str) -> bool:
-    if not isinstance(values[key], bool):
-        raise UserError(f"{key}={values[key]} is not possible: give true or false.")
-    return values[key]
-
-
-def _choice(values: Mapping[str, Any], key: str, choices: Sequence[str]) -> str:
-    if values[key] not in choices:
-        raise UserError(f"{key}={values[key]} is not possible. {suggestion(str(values[key]), choices)}")
-    return values[key]
-
-
-def _sampler(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    steps, interval = values["inference_steps"], values["interval"]
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
-        raise UserError(f"model.{part}.inference_steps is {steps}: a whole number from 1 to 1000 is needed.")
-    for key, low, high in (("rescale_t", 0.05, 100.0), ("strength", 0.0, 100.0)):
-        if not _is_number(values[key]) or not low <= values[key] <= high:
-            raise UserError(f"model.{part}.{key} is {values[key]}: a number from {low} to {high} is needed.")
-    if not isinstance(interval, list) or len(interval) != 2 or not all(_is_number(v) for v in interval):
-        raise UserError(f"model.{part}.interval is {interval}: two numbers from 0 to 1000 are needed, as [0,500].")
-    return dict(values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def as_plain(settings: Settings) -> dict[str, Any]:
-    """The settings as nested plain values, for the report."""
-    plain = {
-        field.name: getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if field.name not in ("acceleration", "warnings", "changed", "given")
-    }
-    lists = {"formats": list(settings.formats), "export": list(settings.export)}
-    return plain | lists | { "acceleration": settings.acceleration.to_dict()}

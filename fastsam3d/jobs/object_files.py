@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastsam3d.cli.settings import Settings
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import Mask
 from fastsam3d.jobs.output_folder import OutputFolder
 from fastsam3d.jobs.pictures import Picture
+from fastsam3d.jobs.request import Request
 
 if TYPE_CHECKING:
     from fastsam3d.meshes.mesh import Mesh
@@ -37,7 +37,7 @@ class Written:
 
 
 def write_object(
-    folder: OutputFolder, name: str, result: Reconstruction, picture: Picture, mask: Mask, settings: Settings
+    folder: OutputFolder, name: str, result: Reconstruction, picture: Picture, mask: Mask, request: Request
 ) -> Written:
     """Writes the files of one object.
 
@@ -51,11 +51,11 @@ def write_object(
     mesh: Mesh | None = None
     exported: dict[str, Any] = {}
     if result.mesh is not None:
-        mesh, exported = _prepared(result.mesh, settings)
-        for kind in settings.export:
+        mesh, exported = _prepared(result.mesh, request)
+        for kind in request.export:
             if kind != "ply":
                 files[kind] = export_mesh(mesh, folder / f"{name}.{kind}").name
-    if "ply" in settings.export:
+    if "ply" in request.export:
         if result.gaussian is not None:
             files["ply"] = export_gaussians(result.gaussian, folder / f"{name}.ply").name
             files["ply_holds"] = "Gaussians"
@@ -64,45 +64,45 @@ def write_object(
             files["ply"] = export_mesh(result.mesh, folder / f"{name}_points.ply").name
             files["ply_holds"] = "points of the surface"
     if result.mesh is not None:
-        if settings.preview:
+        if request.preview:
             files["preview"] = f"{name}_preview.png"
             preview_sheet(picture.pixels, mask.pixels, result.mesh).save(folder / files["preview"])
-        if settings.turntable and mesh is not None:
+        if request.turntable and mesh is not None:
             from fastsam3d.meshes.turntable import write_turntable
 
             files["turntable"] = [path.name for path in write_turntable([mesh], folder.staging, name)]
     if not any(kind in files for kind in AXES):
         raise UserError(
-            f"nothing of {name} can be written as {', '.join(settings.export)}: there is no mesh, only Gaussians. "
+            f"nothing of {name} can be written as {', '.join(request.export)}: there is no mesh, only Gaussians. "
             "Add ply to --export, or mesh to formats."
         )
     return Written(files, mesh, exported)
 
 
-def preparation_of(settings: Settings) -> Preparation:
-    """What the settings do to meshes before they are written.
+def preparation_of(request: Request) -> Preparation:
+    """What a request does to meshes before they are written.
 
     Raises:
         UserError: a package that this needs is not installed.
     """
     from fastsam3d.meshes.writing import Preparation
 
-    preparation = Preparation(settings.faces, settings.watertight, settings.texture)
+    preparation = Preparation(request.faces, request.watertight, request.texture)
     preparation.check()
     return preparation
 
 
-def _prepared(mesh: Mesh, settings: Settings) -> tuple[Mesh, dict[str, Any]]:
+def _prepared(mesh: Mesh, request: Request) -> tuple[Mesh, dict[str, Any]]:
     from fastsam3d.meshes.simplification import is_watertight
     from fastsam3d.meshes.writing import Preparation
 
-    preparation = preparation_of(settings)
+    preparation = preparation_of(request)
     if preparation == Preparation():
         return mesh, {}
     prepared = preparation.apply(mesh)
     facts: dict[str, Any] = {"faces": len(prepared.faces), "vertices": len(prepared.vertices)}
-    if settings.watertight:
+    if request.watertight:
         facts["watertight"] = is_watertight(prepared)
-    if settings.texture is not None:
-        facts["texture"] = settings.texture
+    if request.texture is not None:
+        facts["texture"] = request.texture
     return prepared, facts

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastsam3d.cli.console import Console
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.listener import Listener
 from fastsam3d.jobs.pictures import Picture, load_numbers
-
-if TYPE_CHECKING:
-    from fastsam3d.cli.settings import Settings
+from fastsam3d.jobs.request import Request
 
 POINTMAP = "pointmap.npy"
 """Name of a point map beside its picture."""
 
 
-def pointmap_of(settings: Settings, picture: Picture, console: Console) -> tuple[np.ndarray | None, str | None]:
+def pointmap_of(request: Request, picture: Picture, listener: Listener) -> tuple[np.ndarray | None, str | None]:
     """The point map and where it comes from, as a path or as the depth model's name.
 
     A file wins, the one beside the picture too; `depth` says what makes one where there is none. The depth model is
@@ -27,29 +24,29 @@ def pointmap_of(settings: Settings, picture: Picture, console: Console) -> tuple
     Raises:
         UserError: an unusable file, or a depth model that cannot be loaded.
     """
-    pointmap, path, unused = read_pointmap(settings.pointmap, picture)
+    pointmap, path, unused = read_pointmap(request.pointmap, picture)
     if unused:
-        console.warn(unused)
+        listener.warn(unused)
     if pointmap is not None:
-        _warn_of_frame(pointmap, str(path), console)
+        _warn_of_frame(pointmap, str(path), listener)
         return pointmap, str(path)
-    if settings.depth == "none":
+    if request.depth == "none":
         return None, None
     from fastsam3d.sam3d.depth import load_moge
 
-    model = load_moge(settings.depth_model, settings.device_name())
-    console.note("estimating the point map with MoGe")
-    return model(picture.pixels), settings.depth
+    model = load_moge(request.depth_model, request.device_name())
+    listener.note("estimating the point map with MoGe")
+    return model(picture.pixels), request.depth
 
 
-def _warn_of_frame(pointmap: np.ndarray, path: str, console: Console) -> None:
+def _warn_of_frame(pointmap: np.ndarray, path: str, listener: Listener) -> None:
     from fastsam3d.sam3d.depth import camera_frame
 
     frame = camera_frame(pointmap)
     if frame is None or frame[2] == (1, 1, 1):
         return
     name, axes, factors = frame
-    console.warn(
+    listener.warn(
         f"{path} looks like a point map in {name}'s camera frame ({axes}), but x left, y up, z forward is meant here. "
         f"Multiply it by {list(factors)}; the layout is wrong otherwise."
     )

@@ -6,13 +6,14 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import fastsam3d
-from fastsam3d.cli.settings import Settings, as_plain
+from fastsam3d.basics.version import __version__
 from fastsam3d.diffusion.report import Report, savings_lines
+from fastsam3d.jobs.request import Request, as_plain
 
 if TYPE_CHECKING:
     from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
+REPORT = "report.json"
 STAGE_NAMES = {
     "preprocess": "preprocessing",
     "ss_condition": "image encoder, structure",
@@ -32,7 +33,7 @@ def versions() -> dict[str, str]:
     import torch
 
     return {
-        "fastsam3d": fastsam3d.__version__,
+        "fastsam3d": __version__,
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
         "python": platform.python_version(),
@@ -67,7 +68,7 @@ def describe(result: Reconstruction) -> dict[str, Any]:
 
 
 def build_report(
-    settings: Settings,
+    request: Request,
     device: str,
     inputs: Mapping[str, Any],
     objects: Sequence[Mapping[str, Any]],
@@ -76,7 +77,7 @@ def build_report(
     warnings: Sequence[str],
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The report of a command.
+    """The report of a job.
 
     Args:
         inputs: files that were read.
@@ -85,10 +86,10 @@ def build_report(
         more: further entries, after the objects.
     """
     return {
-        "model": settings.model,
+        "model": request.model,
         "preset": acceleration.preset,
-        "changed": list(settings.changed),
-        "seed": settings.seed,
+        "changed": list(request.changed),
+        "seed": request.seed,
         "device": device,
         "inputs": dict(inputs),
         "objects": [dict(item) for item in objects],
@@ -98,7 +99,7 @@ def build_report(
         "peak_memory_bytes": acceleration.peak_memory_bytes,
         "warnings": list(warnings),
         "versions": versions(),
-        "settings": as_plain(settings),
+        "settings": as_plain(request),
     }
 
 

@@ -1,34 +1,35 @@
-"""What `infer` and `scene` share: settings, a loaded and accelerated pipeline, and the end of a run."""
+"""What every job needs: a loaded and accelerated pipeline, a clock, and the end of a run."""
 
 from __future__ import annotations
 
 import json
-import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastsam3d.cli.console import Console
-from fastsam3d.cli.flags import Arguments
-from fastsam3d.cli.settings import Settings
-from fastsam3d.jobs.output_folder import OutputFolder, json_text
-from fastsam3d.jobs.report import build_report, device_name, render
+from fastsam3d.acceleration.presets import AccelerationConfig
+from fastsam3d.errors import UserError
+from fastsam3d.jobs.listener import SILENT, Listener, ReportedWarnings
+from fastsam3d.jobs.output_folder import OutputFolder
+from fastsam3d.jobs.report import REPORT, build_report, device_name
+from fastsam3d.jobs.request import SAMPLERS, Request
 from fastsam3d.sam3d.pipeline.formats import decodable
 
 if TYPE_CHECKING:
     from fastsam3d.acceleration.handle import Acceleration
     from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
-REPORT = "report.json"
+LOADED = ("model", "checkpoint_dir", "random_weights", "formats", "precision", "memory", "acceleration")
+"""Settings that a loaded and accelerated pipeline cannot change."""
 
 
 @dataclass
 class Clock:
-    """Wall-clock seconds of the parts of a command."""
+    """Wall-clock seconds of the parts of a job."""
 
     seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "run": 0.0, "write": 0.0})
 
@@ -42,63 +43,108 @@ class Clock:
             self.seconds[part] += time.perf_counter() - start
 
 
+@dataclass(frozen=True)
+class Accelerated:
+    """A loaded pipeline, its acceleration, and the request that both were made for."""
+
+    pipeline: Pipeline
+    acceleration: Acceleration
+    request: Request
+
+
 @contextmanager
-def accelerated(settings: Settings, console: Console, clock: Clock) -> Iterator[tuple[Pipeline, Acceleration]]:
-    """A loaded pipeline with its acceleration, which is taken off at the end."""
+def attached(pipeline: Pipeline, config: AccelerationConfig) -> Iterator[Acceleration]:
+    """Accelerates a pipeline inside. The configuration's warnings are not raised: `config.warnings()` has them."""
     from fastsam3d.acceleration.handle import accelerate
     from fastsam3d.diffusion.vocabulary import AccelerationWarning
 
-    with clock.measure("load"):
-        console.step(f"loading {settings.model}")
-        pipeline = settings.load()
     with warnings.catch_warnings():
-        # They are among the settings' warnings, which the console has shown.
         warnings.simplefilter("ignore", AccelerationWarning)
-        acceleration = accelerate(pipeline, settings.acceleration)
+        acceleration = accelerate(pipeline, config)
     with acceleration:
-        yield pipeline, acceleration
+        yield acceleration
 
 
-def usable_formats(settings: Settings, pipeline: Any) -> tuple[str, ...]:
+@contextmanager
+def accelerated(request: Request, listener: Listener = SILENT, clock: Clock | None = None) -> Iterator[Accelerated]:
+    """Loads the pipeline of a request and accelerates it; the acceleration is taken off at the end.
+
+    Args:
+        clock: gets the seconds of loading.
+
+    Raises:
+        UserError: see `Request.load`.
+    """
+    with (clock or Clock()).measure("load"):
+        listener.step(f"loading {request.model}")
+        pipeline = request.load()
+    with attached(pipeline, request.acceleration) as acceleration:
+        yield Accelerated(pipeline, acceleration, request)
+
+
+@contextmanager
+def prepared(
+    request: Request, given: Accelerated | None, listener: Listener, clock: Clock
+) -> Iterator[tuple[Request, Accelerated]]:
+    """The pipeline of one job: a new one, or the one that was given, with its counts at zero.
+
+    Yields:
+        (the request with the sampler settings that hold, the pipeline).
+
+    Raises:
+        UserError: see `accelerated`; or the pipeline that was given was loaded for other settings.
+    """
+    if given is None:
+        with accelerated(request, listener, clock) as new:
+            yield request, new
+        return
+    _refuse_other_settings(request, given.request)
+    given.acceleration.reset_report()
+    yield replace(request, samplers=given.request.samplers), given
+
+
+def usable_formats(request: Request, pipeline: Any) -> tuple[str, ...]:
     """The formats asked for that the pipeline has a decoder for.
 
     Raises:
         UserError: there is none.
     """
-    from fastsam3d.errors import UserError
-
     there = decodable(pipeline.models)
-    formats = tuple(name for name in settings.formats if name in there)
+    formats = tuple(name for name in request.formats if name in there)
     if not formats:
-        raise UserError(f"the model {settings.model} cannot decode {', '.join(settings.formats)}: use formats=[mesh].")
+        raise UserError(f"the model {request.model} cannot decode {', '.join(request.formats)}: use formats=[mesh].")
     return formats
 
 
 def finish(
-    arguments: Arguments,
-    settings: Settings,
+    request: Request,
     folder: OutputFolder,
-    pipeline: Any,
-    acceleration: Acceleration,
+    running: Accelerated,
     inputs: Mapping[str, Any],
     objects: Sequence[Mapping[str, Any]],
     clock: Clock,
-    console: Console,
+    listener: ReportedWarnings,
     more: Mapping[str, Any] | None = None,
-) -> str:
-    """Writes the report, publishes all files and returns what stdout shall say.
+) -> tuple[dict[str, Any], list[Path]]:
+    """Writes the report and publishes all files.
 
     Args:
+        inputs: files that were read.
+        objects: entries of the objects in the report.
+        listener: its warnings are those of the report.
         more: further entries of the report.
+
+    Returns:
+        (the report, paths of all files).
     """
     report = build_report(
-        settings,
-        device_name(pipeline.device),
+        request,
+        device_name(running.pipeline.device),
         inputs,
         objects,
-        acceleration.report(),
+        running.acceleration.report(),
         clock.seconds,
-        console.warnings,
+        listener.warnings,
         _axes(objects) | dict(more or {}),
     )
     folder.write_json(REPORT, report)
@@ -107,12 +153,24 @@ def finish(
     left = [name for name in sorted(earlier - {path.name for path in paths}) if (folder.path / name).is_file()]
     if left:
         others = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        console.note(f"of an earlier run in {folder.path}, and not of this one: {left[0]}{others}")
-    if arguments.as_json:
-        return json_text(report)
-    if arguments.quiet:
-        return ""
-    return f"{render(report)}\n\n{_written(paths)}\n"
+        listener.note(f"of an earlier run in {folder.path}, and not of this one: {left[0]}{others}")
+    return report, paths
+
+
+def _refuse_other_settings(request: Request, loaded: Request) -> None:
+    pairs = {key: (getattr(request, key), getattr(loaded, key)) for key in LOADED}
+    pairs["device"] = request.device_name(), loaded.device_name()
+    for part in SAMPLERS:
+        for key, value in request.samplers[part].items():
+            if f"model.{part}.{key}" in request.given:
+                pairs[f"model.{part}.{key}"] = value, loaded.samplers[part][key]
+    for key, (wanted, there) in pairs.items():
+        if wanted != there:
+            wanted, there = (getattr(value, "name", value) for value in (wanted, there))
+            raise UserError(
+                f"the pipeline was loaded for {key}={there}, but the job asks for {key}={wanted}: "
+                "give the job a pipeline of its own."
+            )
 
 
 def _object_files(report: Path) -> set[str]:
@@ -132,21 +190,3 @@ def _axes(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     kinds = [kind for kind in AXES if any(kind in item.get("files", {}) for item in objects)]
     return {"axes": {kind: AXES[kind] for kind in kinds}, "units": UNITS}
-
-
-def _written(paths: Sequence[Path]) -> str:
-    """One line a file; of files that differ only by a number, one line for all."""
-    kinds: dict[str, list[Path]] = {}
-    for path in paths:
-        kinds.setdefault(re.sub(r"^object_\d+", "object_*", path.name), []).append(path)
-    rows = []
-    for kind, members in kinds.items():
-        size = _size(sum(path.stat().st_size for path in members))
-        rows.append((members[0].name, size, "") if len(members) == 1 else (kind, size, f"  {len(members)} files"))
-    width = max(len(name) for name, _, _ in rows)
-    lines = [f"  {name:<{width}}  {size:>9}{count}" for name, size, count in rows]
-    return "\n".join([f"written to {paths[0].parent}", *lines])
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{-(-size // 2**10)} KiB"

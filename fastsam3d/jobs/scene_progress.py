@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import fastsam3d
+from fastsam3d.basics.version import __version__
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import Mask
 from fastsam3d.jobs.output_folder import json_text
 
 if TYPE_CHECKING:
-    from fastsam3d.cli.settings import Settings
+    from fastsam3d.jobs.request import Request
     from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
 FOLDER = ".scene"
@@ -94,21 +94,21 @@ class SceneProgress:
         self.kept += 1
 
 
-def conditions_of(settings: Settings, picture: np.ndarray, pointmap: np.ndarray | None, batch: int) -> dict[str, Any]:
+def conditions_of(request: Request, picture: np.ndarray, pointmap: np.ndarray | None, batch: int) -> dict[str, Any]:
     """Everything that the results of a scene depend on but its masks. How they are exported does not count."""
     return {
-        "version": fastsam3d.__version__,
+        "version": __version__,
         "image": content_hash(picture),
         "pointmap": None if pointmap is None else content_hash(pointmap),
-        "model": settings.model,
-        "checkpoint_dir": settings.checkpoint_dir,
-        "random_weights": settings.random_weights,
-        "samplers": settings.samplers,
-        "acceleration": settings.acceleration.to_dict(),
-        "seed": settings.seed,
-        "precision": settings.precision,
-        "formats": list(settings.formats),
-        "device": settings.device_name(),
+        "model": request.model,
+        "checkpoint_dir": request.checkpoint_dir,
+        "random_weights": request.random_weights,
+        "samplers": request.samplers,
+        "acceleration": request.acceleration.to_dict(),
+        "seed": request.seed,
+        "precision": request.precision,
+        "formats": list(request.formats),
+        "device": request.device_name(),
         "batch": batch,
     }
 

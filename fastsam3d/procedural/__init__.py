@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+HELD_OUT_SEED = 1_000_000_000
+"""Seeds from here on are for evaluation; training uses smaller ones."""
+
 _PUBLIC = {
     "FAMILIES": "objects",
-    "HELD_OUT_SEED": "objects",
     "ProceduralObject": "objects",
     "make_object": "objects",
     "View": "samples",
@@ -16,7 +18,7 @@ _PUBLIC = {
     "make_scene": "scenes",
     "render_scene": "scene_render",
 }
-__all__ = list(_PUBLIC)
+__all__ = ["HELD_OUT_SEED", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

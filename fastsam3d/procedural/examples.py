@@ -1,6 +1,6 @@
 """The bundled example inputs, made from held-out seeds.
 
-    python -m fastsam3d.procedural.examples --output examples
+    python -m fastsam3d examples --output examples
 
 A folder per example: `image.png` (RGB), `0.png`, `1.png`, ... (the picture cut out along each object's mask, RGBA;
 alpha is the mask) and `pointmap.npy` (float16 `[H, W, 3]`, camera frame, NaN where nothing is).
@@ -8,13 +8,12 @@ alpha is the mask) and `pointmap.npy` (float16 `[H, W, 3]`, camera frame, NaN wh
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.procedural.scene_render import render_scene, trace_scene
 from fastsam3d.procedural.scenes import Scene, make_scene
 
@@ -44,16 +43,3 @@ def write_example(name: str, directory: Path | str, size: int = 512, pointmap_si
         Image.fromarray(cut_out).save(folder / f"{index}.png", optimize=True)
     np.save(folder / "pointmap.npy", trace_scene(scene, pointmap_size)[1].astype(np.float16))
     return folder
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: write all examples."""
-    parser = argparse.ArgumentParser(description="Write the bundled example inputs.")
-    parser.add_argument("--output", required=True, help="folder of the examples")
-    options = parser.parse_args(arguments)
-    for name in EXAMPLES:
-        write_example(name, options.output)
-
-
-if __name__ == "__main__":
-    main()

@@ -39,8 +39,6 @@ _FAMILIES = {
     "lighthouse": (vehicles.lighthouse, "mirror"),
 }
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
-HELD_OUT_SEED = 1_000_000_000
-"""Seeds from here on are for evaluation; training uses smaller ones."""
 
 
 @dataclass

@@ -1,12 +1,10 @@
 """Training of the small model on procedural objects, stage by stage: `python -m fastsam3d train`.
 
-- command: the stages in order; sparse_structure_vae, sparse_structure_flow, structured_latent_vae,
-  structured_latent_flow: a program each; export: from their runs to the shipped weights
-- loop: what all stages go through; optimization, muon: what it is made of
-- dataset, shards, device_dataset, data_source: objects on disk, or made on a GPU; condition_batch: pictures and poses
-  of a batch; structured_latent_data, structured_latent_batch: voxels of an object, and of a batch
-- structured_latent_autoencoder: the second stage's latents and their decoder; structured_latent_evaluation: the second
-  stage alone, on held-out objects
+- recipe: the stages in order; sparse_structure, structured_latent: the autoencoder and the generator of each stage;
+  export: from their runs to the shipped weights; options: the settings of all of them
+- loop: what all stages go through; optimization, muon: what it is made of; loss_curves: losses of a run as a picture
+- data: objects on disk, or made on a GPU, and the pictures and poses of a batch
+- structured_latent/evaluation: the second stage alone, on held-out objects
 
 Submodules are imported on demand; nothing here is needed for reconstruction.
 """

@@ -1,6 +1,6 @@
 """Turns training runs into the weights and constants of the mini model.
 
-    python -m fastsam3d.training.export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN
+    python -m fastsam3d train export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN
 
 Weights are stored in six (generators) and eight bits (decoders) a value under the official names; the constants
 that undo the standardisation of the latents go into `configs/model/mini.yaml`, whose other lines stay as they are.
@@ -8,10 +8,8 @@ that undo the standardisation of the latents go into `configs/model/mini.yaml`, 
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from fastsam3d.basics.config_files import config_directory
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.packed_weights import pack
 from fastsam3d.training.optimization import require_checkpoint
+from fastsam3d.training.options import ExportOptions
 
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
 EMBEDDER_PREFIX = "_base_models.condition_embedder."
@@ -90,20 +89,20 @@ def pose_constants(constants: Mapping[str, Any]) -> dict[str, Any]:
     return lines
 
 
-def export(arguments: argparse.Namespace) -> None:
+def export(options: ExportOptions) -> None:
     """Writes whatever the named runs hold.
 
     Raises:
         UserError: a run has no checkpoint, or the first stage's generator lacks its decoder; nothing is written.
     """
-    if arguments.ss_flow and not arguments.ss_vae:
+    if options.ss_flow and not options.ss_vae:
         raise UserError("The scale of --ss-flow's latents goes into the decoder: name the run of --ss-vae too.")
-    named = {name: run for name, run in vars(arguments).items() if name in RUNS and run}
+    named = {name: run for name, run in vars(options).items() if name in RUNS and run}
     states = {
         name: require_checkpoint(Path(run) / "checkpoint.pt", "name the folder of a finished run")
         for name, run in named.items()
     }
-    output = Path(arguments.output)
+    output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     path = config_directory() / "model" / "mini.yaml"
     text = path.read_text(encoding="utf-8")
@@ -125,19 +124,3 @@ def export(arguments: argparse.Namespace) -> None:
     path.write_text(text, encoding="utf-8")
     total = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     print(f"{output}: {total / 2**20:.1f} MiB of weights")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in RUNS:
-        parser.add_argument(f"--{name.replace('_', '-')}", default=None, help="run folder")
-    parser.add_argument("--output", default="fastsam3d/mini")
-    export(parser.parse_args(arguments))
-    return 0
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

@@ -1,51 +1,23 @@
 """Losses of a training run as curves.
 
-    python -m fastsam3d.training.loss_curves log=runs/ss_flow/losses.jsonl output=losses.png
-    python -m fastsam3d.training.loss_curves log=runs/slat_vae/losses.jsonl columns=[sdf,color] smooth=1
+    python -m fastsam3d loss-curves log=runs/ss_flow/losses.jsonl output=losses.png
+    python -m fastsam3d loss-curves log=runs/slat_vae/losses.jsonl columns=[sdf,color] smooth=1
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastsam3d.basics.options import describe_options, option, parse_options, whole, words
 from fastsam3d.basics.record_log import Record, json_lines
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.reporting.plot_style import INK, MUTED, figure_of, save, style
 
-COMMAND = "python -m fastsam3d.training.loss_curves"
 NOT_LOSSES = ("step", "seconds", "norm")
 """What a training log holds beside losses: what counts and times the steps, and the gradient's norm."""
-
-
-@dataclass(frozen=True)
-class LossCurvesOptions:
-    """Options of the command."""
-
-    log: str = option("runs/ss_flow/losses.jsonl", str, "losses.jsonl of a training run")
-    output: str = option("losses.png", str, "picture that is written")
-    columns: tuple[str, ...] = option((), words, "what is drawn; empty: every loss of the log")
-    smooth: int = option(50, whole(1), "lines of the log whose mean a point is, at most a tenth of all")
-
-
-def main(overrides: Sequence[str]) -> int:
-    """The command: draws, and prints where.
-
-    Raises:
-        UserError: a mistyped option, a log that cannot be read or has nothing to draw, a place that cannot be written.
-    """
-    if any(word in ("-h", "--help", "help") for word in overrides):
-        print(describe_options(LossCurvesOptions, COMMAND))
-        return 0
-    options = parse_options(LossCurvesOptions, overrides, "loss_curves")
-    print(loss_curves(options.log, options.output, columns=options.columns, smooth=options.smooth))
-    return 0
 
 
 def loss_curves(log: str | Path, path: str | Path, *, columns: Sequence[str] = (), smooth: int = 50) -> Path:
@@ -96,9 +68,3 @@ def _records(log: Path) -> list[Record]:
 
 def _is_positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

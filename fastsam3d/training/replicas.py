@@ -1,6 +1,6 @@
 """Training in several processes, each with its own samples, whose gradients are averaged.
 
-    torchrun --nproc-per-node 2 -m fastsam3d.training.structured_latent.flow -- --data DIR ...
+    torchrun --nproc-per-node 2 -m fastsam3d train structured-latent-flow --data DIR ...
 
 On a CPU two processes of one thread each get further than one process with two threads, because the small
 operations of these networks do not spread over threads. Without `torchrun` there is one process, and nothing changes.

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.cli.composition import changes, compose, ineffective
 from fastsam3d.cli.flags import MODULES, PARAMETERS, parse
-from fastsam3d.cli.settings import settings_from
+from fastsam3d.cli.settings import request_of
 
 
 def composed(*words):
@@ -116,7 +116,7 @@ def test_changes_are_told_shortly():
 
 
 def test_sampler_of_the_model_can_be_changed():
-    settings = settings_from(parse(["model.ss_sampler.inference_steps=12", "model=mini"], "infer.py"))
+    settings = request_of(parse(["model.ss_sampler.inference_steps=12", "model=mini"], "infer.py"))
     assert settings.samplers["ss_sampler"]["inference_steps"] == 12
     assert settings.samplers["slat_sampler"]["inference_steps"] == 25
 

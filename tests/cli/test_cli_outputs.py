@@ -14,6 +14,7 @@ import pytest
 
 from fastsam3d.cli.console import Console
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.listener import ReportedWarnings
 from fastsam3d.jobs.output_folder import OutputFolder, json_text
 
 
@@ -51,13 +52,13 @@ def test_json_is_strict():
 
 def test_warnings_are_shown_once_and_kept():
     stream = io.StringIO()
-    console = Console(stream=stream)
-    with console.logging():
+    told = ReportedWarnings(Console(stream=stream))
+    with told.logging():
         logging.getLogger("fastsam3d.sam3d.pipeline").warning("no voxel is %s", "occupied")
-        console.warn("no voxel is occupied")
+        told.warn("no voxel is occupied")
     logging.getLogger("fastsam3d.sam3d.pipeline").warning("afterwards")
     assert stream.getvalue() == "warning: no voxel is occupied\n"
-    assert console.warnings == ["no voxel is occupied"]
+    assert told.warnings == ["no voxel is occupied"]
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fastsam3d.cli.flags import parse
-from fastsam3d.cli.settings import as_plain, settings_from
+from fastsam3d.cli.settings import request_of
+from fastsam3d.jobs.request import as_plain
 from fastsam3d.sam3d import depth
 
 
@@ -79,7 +80,7 @@ def test_only_given_sampler_settings_replace_those_of_the_checkpoint(monkeypatch
     monkeypatch.setattr(
         "fastsam3d.sam3d.checkpoints.loading.load_pipeline", lambda model, **options: SimpleNamespace(models=models)
     )
-    settings = settings_from(parse(["model.ss_sampler.strength=1.5", "model.slat_sampler.interval=[0,600]"], "x"))
+    settings = request_of(parse(["model.ss_sampler.strength=1.5", "model.slat_sampler.interval=[0,600]"], "x"))
     settings.load()
     assert models["ss_generator"].reverse_fn == SimpleNamespace(strength=1.5, interval=(0.0, 400.0))
     assert models["slat_generator"].reverse_fn == SimpleNamespace(strength=3.0, interval=(0, 600))

@@ -38,7 +38,7 @@ def test_help_of_a_run_says_what_the_carving_ratio_is(verb, capsys, monkeypatch)
     assert all(f"--{flag}" in stdout for flag in PARAMETERS)
 
 
-@pytest.mark.parametrize("verb", sorted({*VERBS} - {"infer", "scene", "view", "turntable", "demo"}))
+@pytest.mark.parametrize("verb", sorted({*VERBS} - {"infer", "scene", "view", "turntable", "demo", "examples"}))
 def test_help_of_the_other_verbs(verb, capsys):
     assert main([verb, "--help"]) == 0
     assert f"python -m fastsam3d {verb}" in capsys.readouterr().out
@@ -53,6 +53,11 @@ def test_help_needs_no_pytorch():
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "        main([verb, '--help'])\n"
         "    assert 'torch' not in sys.modules, verb\n"
+        "from fastsam3d.cli.commands.train import PROGRAMS\n"
+        "for program in PROGRAMS:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        main(['train', program, '--help'])\n"
+        "    assert 'torch' not in sys.modules, program\n"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
@@ -118,5 +123,5 @@ def test_an_interruption_says_what_is_left(monkeypatch, capsys, verb, expected) 
     def interrupted(words: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module(VERBS[verb][0]), "main", interrupted)
+    monkeypatch.setattr(importlib.import_module(f"fastsam3d.cli.commands.{VERBS[verb].module}"), "main", interrupted)
     assert main([verb]) == 130 and capsys.readouterr().err == expected

@@ -138,8 +138,8 @@ def test_loaded_under_a_budget_and_accelerated(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_settings_name_the_budgets() -> None:
-    from fastsam3d.cli import settings
+    from fastsam3d.jobs import request
 
-    assert set(settings.MEMORY) == set(BUDGETS)
+    assert set(request.MEMORY) == set(BUDGETS)
     text = (Path(__file__).parents[2] / "configs" / "config.yaml").read_text()
     assert "\nmemory: none" in text

@@ -12,6 +12,7 @@ import torch
 
 from fastsam3d.procedural.batch import TableBatch, padded_tables
 from fastsam3d.procedural.objects import make_object
+from fastsam3d.training import options
 from fastsam3d.training.data import data_source, device_dataset
 from fastsam3d.training.data.condition_batch import build_condition_batch
 from fastsam3d.training.data.device_dataset import DeviceDataset
@@ -118,12 +119,12 @@ def test_every_stage_trains_on_data_made_in_memory(
         return build_condition_batch(*words, count=min(count, 16))
 
     monkeypatch.setattr(sparse_structure_flow, "build_condition_batch", few_views)
-    common = ["--steps", "2", "--device", "cpu"]
-    sparse_structure_vae.main(["--output", str(tmp_path / "a"), "--batch", "2", *common])
+    runs = {name: {"output": str(tmp_path / name), "steps": 2} for name in "abcd"}
+    sparse_structure_vae.train(options.SparseStructureVaeOptions(batch=2, **runs["a"]))
     encoder = str(tmp_path / "a" / "checkpoint.pt")
-    sparse_structure_flow.main(["--vae", encoder, "--output", str(tmp_path / "b"), "--images", "2", *common])
-    structured_latent_vae.main(["--output", str(tmp_path / "c"), "--batch", "2", *common])
-    structured_latent_flow.main(["--output", str(tmp_path / "d"), "--images", "2", *common])
+    sparse_structure_flow.train(options.SparseStructureFlowOptions(vae=encoder, images=2, **runs["b"]))
+    structured_latent_vae.train(options.StructuredLatentVaeOptions(batch=2, **runs["c"]))
+    structured_latent_flow.train(options.StructuredLatentFlowOptions(images=2, **runs["d"]))
     for run in "abcd":
         state = load_checkpoint(tmp_path / run / "checkpoint.pt")
         assert state is not None and state["step"] == 2
@@ -132,9 +133,15 @@ def test_every_stage_trains_on_data_made_in_memory(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [sparse_structure_vae, structured_latent_vae])
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        (sparse_structure_vae, options.SparseStructureVaeOptions),
+        (structured_latent_vae, options.StructuredLatentVaeOptions),
+    ],
+)
 def test_a_stage_that_is_interrupted_ends_as_if_it_had_not_been(
-    stage: ModuleType, tmp_path: Path, dataset: DeviceDataset, monkeypatch: pytest.MonkeyPatch
+    stage: ModuleType, settings: type, tmp_path: Path, dataset: DeviceDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_source, "_on_device", lambda *_: dataset)
     monkeypatch.setattr(structured_latent_vae, "latent_statistics", partial(latent_statistics, count=2))
@@ -142,7 +149,7 @@ def test_a_stage_that_is_interrupted_ends_as_if_it_had_not_been(
     monkeypatch.setattr(stage, "TrainingLoop", partial(TrainingLoop, save_seconds=-1.0))
 
     def run(name: str) -> dict[str, torch.Tensor]:
-        stage.main(["--output", str(tmp_path / name), "--batch", "1", "--steps", "3"])
+        stage.train(settings(output=str(tmp_path / name), batch=1, steps=3))
         state = load_checkpoint(tmp_path / name / "checkpoint.pt")
         assert state is not None and state["step"] == 3
         return state["model"]

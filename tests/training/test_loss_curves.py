@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from fastsam3d.cli.commands.evaluation.loss_curves import main
 from fastsam3d.cli.main import guarded
-from fastsam3d.training.loss_curves import main
 
 
 @pytest.fixture

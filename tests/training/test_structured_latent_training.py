@@ -11,7 +11,7 @@ import torch
 
 from fastsam3d.modules.flexicubes import CHANNELS, extract_surface
 from fastsam3d.modules.sparse_tensor import SparseIndex
-from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.sam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.training.structured_latent.autoencoder import (
     StructuredLatentAutoencoder,

@@ -1,6 +1,6 @@
 """How well objects are found from clicks and boxes, on procedural scenes whose masks are known.
 
-    python -m fastsam3d.app.marking.quality [scenes=16] [first=0]
+    python -m fastsam3d marking-quality [scenes=16] [first=0]
 
 The person who marks is simulated in the usual way of interactive segmentation: the first click is in the middle of the
 object, each further one in the middle of the largest error, on the object or off it as that says; a box is the
@@ -19,16 +19,12 @@ These scenes do have smooth backdrops. A picture without one is left to the seco
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from fastsam3d.app.marking.segmentation import Prompt, Segmenter, segment
-from fastsam3d.basics.suggestions import suggestion
-from fastsam3d.errors import UserError
+from fastsam3d.app.marking.segmentation import Prompt, Segmenter
 
 PROMPTS = ("one click", "two clicks", "three clicks", "box")
 SIDE = 256
@@ -40,7 +36,7 @@ FIRST_SEED = 9100
 
 def marked_scenes(first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Scenes of one to four objects: (picture uint8 `[H, W, 3]`, mask bool `[H, W]`) of every object."""
-    from fastsam3d.procedural.objects import HELD_OUT_SEED
+    from fastsam3d.procedural import HELD_OUT_SEED
     from fastsam3d.procedural.scene_render import render_scene
     from fastsam3d.procedural.scenes import make_scene
 
@@ -101,27 +97,10 @@ def measure(segmenter: Segmenter, first: int = 0, count: int = 16) -> tuple[np.n
     return np.array(rows), float(np.mean(seconds))
 
 
-def main(words: Sequence[str]) -> int:
-    """Command line; prints a table.
-
-    Raises:
-        UserError: a word that is no setting.
-    """
-    options: dict[str, Any] = {"scenes": 16, "first": 0}
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in options or not value.isdigit():
-            raise UserError(f"{word!r} is no setting with a whole number. {suggestion(key, options)}")
-        options[key] = int(value)
-    found, seconds = measure(segment, options["first"], options["scenes"])
-    sys.stdout.write(f"{len(found)} objects in {options['scenes']} scenes, {seconds:.2f} s an answer\n")
+def table(found: np.ndarray) -> str:
+    """A line a kind of prompt of IoU `[objects, 4]`, see `measure`."""
+    lines = []
     for name, column in zip(PROMPTS, found.T, strict=True):
         text = f"mean IoU {column.mean():.3f}, median {np.median(column):.3f}, above 0.8: {(column > 0.8).mean():.0%}"
-        sys.stdout.write(f"{name:<13} {text}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))
+        lines.append(f"{name:<13} {text}\n")
+    return "".join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fastsam3d.app.runs.comparison import OFF, Progress, Run
+from fastsam3d.app.runs.comparison import OFF, Run, RunProgress
 from fastsam3d.app.runs.queue import Job
 from fastsam3d.app.visitors.visitor import EXAMPLES, Finished
 from fastsam3d.jobs.report import STAGE_NAMES
@@ -48,7 +48,7 @@ def waiting(job: Job) -> str:
         return f'<div class="progress" role="status"><p class="head"><b>Waiting</b><span>{text}</span></p></div>'
     at = job.progress
     clock = f"{job.seconds:.0f} s"
-    if not isinstance(at, Progress):
+    if not isinstance(at, RunProgress):
         return (
             '<div class="progress" role="status"><p class="head"><b>Getting the model ready</b>'
             f"<span>{clock}</span></p></div>"
@@ -56,7 +56,7 @@ def waiting(job: Job) -> str:
     return _stages(at, clock)
 
 
-def _stages(at: Progress, clock: str) -> str:
+def _stages(at: RunProgress, clock: str) -> str:
     where = [f"Running {at.preset}"]
     if at.runs > 1:
         where.append(f"run {at.run + 1} of {at.runs}, seed {at.seed}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastsam3d.acceleration.handle import accelerate
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.running import attached
 from fastsam3d.sam3d.pipeline.formats import decodable
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW
@@ -22,14 +21,13 @@ from fastsam3d.meshes.rasterizer import rasterize
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 from fastsam3d.sam3d.scene.reconstruct import Scene, reconstruct_scene
 from fastsam3d.diffusion.report import Report
-from fastsam3d.diffusion.vocabulary import AccelerationWarning
 
 OFF = "off"
 SILHOUETTE_SIDE = 256
 
 
 @dataclass(frozen=True)
-class Request:
+class ComparisonRequest:
     """What a visitor asked for.
 
     Attributes:
@@ -50,7 +48,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """Where a request is: run `run` of `runs`, object `item` of `items`, steps of a stage. Counted from 0."""
 
     preset: str
@@ -106,7 +104,7 @@ class Comparison:
         raise UserError(f"Seed {seed} was not run.")
 
 
-def compare(pipeline: Pipeline, request: Request, report: Callable[[Progress], None]) -> Comparison:
+def compare(pipeline: Pipeline, request: ComparisonRequest, report: Callable[[RunProgress], None]) -> Comparison:
     """Carries out a request. The pipeline is as it was afterwards, also when it fails.
 
     Raises:
@@ -131,25 +129,21 @@ def compare(pipeline: Pipeline, request: Request, report: Callable[[Progress], N
 
 def run_once(
     pipeline: Pipeline,
-    request: Request,
+    request: ComparisonRequest,
     config: AccelerationConfig,
     seed: int,
     index: int,
     runs: int,
-    report: Callable[[Progress], None],
+    report: Callable[[RunProgress], None],
 ) -> Run:
     """All objects of a request with one preset and one seed; `index` of `runs` is for the progress."""
     names = [f"object_{number}" for number in range(len(request.masks))]
 
     def progress(name: str, stage: str, done: int, total: int) -> None:
         first = name.split(", ")[0]  # of a batch
-        report(Progress(config.name, seed, index, runs, names.index(first), len(names), stage, done, total))
+        report(RunProgress(config.name, seed, index, runs, names.index(first), len(names), stage, done, total))
 
-    with warnings.catch_warnings():
-        # Shown in the page instead.
-        warnings.simplefilter("ignore", AccelerationWarning)
-        acceleration = accelerate(pipeline, config)
-    with acceleration:
+    with attached(pipeline, config) as acceleration:
         scene = reconstruct_scene(
             pipeline,
             request.picture,
@@ -166,7 +160,7 @@ def run_once(
         0.0 if item.reconstruction is None else silhouette_agreement(item.reconstruction, mask, view)
         for item, mask in zip(scene.objects, request.masks, strict=True)
     ]
-    return Run(config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings()))
+    return Run(config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings()))  # shown in the page
 
 
 def field_of_view(pointmap: np.ndarray | None) -> float:
@@ -232,5 +226,5 @@ def warm_up(pipeline: Pipeline, step: Callable[[], None], presets: Sequence[str]
     mask = (rows - side / 2) ** 2 + (columns - side / 2) ** 2 < (side / 3) ** 2
     picture = np.where(mask[..., None], 200, 90).astype(np.uint8).repeat(3, axis=2)
     for preset in presets:
-        request = Request(picture, (mask,), load_preset(preset), compare=False)
+        request = ComparisonRequest(picture, (mask,), load_preset(preset), compare=False)
         run_once(pipeline, request, request.config, 0, 0, 1, lambda _: step())

@@ -15,13 +15,14 @@ from PIL import Image
 
 from fastsam3d.app.runs.comparison import Comparison, Run, field_of_view
 from fastsam3d.jobs.output_folder import json_text
-from fastsam3d.jobs.report import describe, versions
+from fastsam3d.jobs.report import REPORT, describe, versions
+from fastsam3d.jobs.scene_files import LAYOUT, SCENE
 from fastsam3d.meshes.writing import ENCODERS
 from fastsam3d.sam3d.export import export
 from fastsam3d.sam3d.scene.placement import overlay
 
 ARCHIVE = "fastsam3d_result.zip"
-SCENE, LAYOUT, OVERLAY, REPORT = "scene.glb", "layout.json", "over_photo.png", "report.json"
+OVERLAY = "over_photo.png"
 
 
 @dataclass(frozen=True)

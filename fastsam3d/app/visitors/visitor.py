@@ -13,7 +13,7 @@ import numpy as np
 
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.app.marking.marks import Marking
-from fastsam3d.app.runs.comparison import Comparison, Request, compare, run_once, seeds_from
+from fastsam3d.app.runs.comparison import Comparison, ComparisonRequest, compare, run_once, seeds_from
 from fastsam3d.app.runs.queue import Job
 from fastsam3d.app.runs.results import ResultFiles, new_folder, write_results
 from fastsam3d.app.server.upload_store import Intake
@@ -32,7 +32,7 @@ EXAMPLES = {"chair": "Chair", "car": "Pick-up", "toys": "Four toys"}
 class Finished:
     """A comparison with its request and files; `selected` is the seed that is shown."""
 
-    request: Request
+    request: ComparisonRequest
     comparison: Comparison
     files: ResultFiles
     selected: int
@@ -128,7 +128,7 @@ class Session:
             for mask in all_masks(self.picture):
                 marking.add_mask(mask.pixels)
 
-    def request(self, config: AccelerationConfig, first_seed: Any, count: Any, plain_too: bool) -> Request:
+    def request(self, config: AccelerationConfig, first_seed: Any, count: Any, plain_too: bool) -> ComparisonRequest:
         """The request that the marks and these settings make.
 
         Raises:
@@ -140,11 +140,11 @@ class Session:
                 raise UserError("Mark an object first: drag a box around it, or click on it.")
             assert self.picture is not None
             seeds = seeds_from(first_seed, count, self.studio.limits.seeds)
-            return Request(
+            return ComparisonRequest(
                 self.picture.pixels, tuple(marking.masks), config, seeds, bool(plain_too), self.pointmap
             )
 
-    def start(self, request: Request) -> Job:
+    def start(self, request: ComparisonRequest) -> Job:
         """Queues a request.
 
         Raises:
@@ -218,7 +218,7 @@ class Session:
             self.job = self.studio.queue.submit(work)
             return self.job
 
-    def _finish(self, request: Request, comparison: Comparison, seed: int) -> Finished:
+    def _finish(self, request: ComparisonRequest, comparison: Comparison, seed: int) -> Finished:
         if self._folder is None:
             self._folder = new_folder(self.studio.folder)
         files = write_results(

@@ -11,10 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastsam3d.cli.flags import parse
+from fastsam3d.cli.flags import asks_for_help, parse
 from fastsam3d.errors import UserError
+
+if TYPE_CHECKING:
+    from fastsam3d.jobs.request import Request
 
 USAGE = """\
 usage: python gradio_demo.py [key=value ...]
@@ -92,32 +95,32 @@ def options_from(words: Sequence[str]) -> Options:
     return Options(**values, rest=tuple(rest))
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Serves until interrupted; returns the exit code.
 
     Raises:
         UserError: settings that cannot be used, Gradio missing, or an address that is taken.
     """
-    if any(word in ("-h", "--help") for word in words):
+    if asks_for_help(words):
         sys.stdout.write(USAGE)
         return 0
     options = options_from(words)
-    from fastsam3d.cli.settings import settings_from
+    from fastsam3d.cli.settings import request_of
 
-    settings = settings_from(parse(options.rest, "python gradio_demo.py"))
+    request = request_of(parse(options.rest, "python gradio_demo.py"))
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(options.host, options.port)))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsam3d-demo-")))
         _keep_gradio_in(folder / "uploads")
-        serve(options, settings, folder, listener)
+        serve(options, request, folder, listener)
     return 0
 
 
-def serve(options: Options, settings: Any, folder: Path, listener: socket.socket) -> None:
+def serve(options: Options, request: Request, folder: Path, listener: socket.socket) -> None:
     """Serves until interrupted.
 
     Args:
-        settings: of the pipeline.
+        request: settings of the pipeline.
         folder: for all files.
         listener: bound already.
 
@@ -129,8 +132,8 @@ def serve(options: Options, settings: Any, folder: Path, listener: socket.socket
     from fastsam3d.app.server.server import LOOPBACK, build_app, require_gradio
     from fastsam3d.app.server.uploads import Limits
     from fastsam3d.app.visitors.shared import Studio
-    from fastsam3d.cli.settings import as_plain
     from fastsam3d.jobs.report import device_name
+    from fastsam3d.jobs.request import as_plain
 
     require_gradio()
     import uvicorn
@@ -139,7 +142,7 @@ def serve(options: Options, settings: Any, folder: Path, listener: socket.socket
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
 
     def about(pipeline: Any) -> dict[str, Any]:
-        plain = as_plain(settings)
+        plain = as_plain(request)
         kept = ("model", "precision", "random_weights", "samplers")
         return {"device": device_name(pipeline.device)} | {key: plain[key] for key in kept}
 
@@ -147,9 +150,9 @@ def serve(options: Options, settings: Any, folder: Path, listener: socket.socket
     if options.sam_checkpoint:
         from fastsam3d.app.marking.sam import load_sam
 
-        segmenter = load_sam(options.sam_checkpoint, options.sam_model, settings.device)
+        segmenter = load_sam(options.sam_checkpoint, options.sam_model, request.device)
     # Before anything is served: missing weights end here, and not at the first visitor's run.
-    pipeline = settings.load()
+    pipeline = request.load()
     queue = JobQueue(options.waiting, options.timeout)
     studio = Studio(
         lambda: pipeline,

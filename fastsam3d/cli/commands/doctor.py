@@ -9,7 +9,7 @@ from typing import Any
 from fastsam3d.basics.options import describe_options, option, optional_text, parse_options
 from fastsam3d.cli import doctor_checks
 from fastsam3d.cli.console import say
-from fastsam3d.cli.flags import wrapped
+from fastsam3d.cli.flags import asks_for_help, wrapped
 from fastsam3d.jobs.output_folder import json_text
 
 COMMAND = "python -m fastsam3d doctor"
@@ -26,14 +26,13 @@ class Options:
     model: str = option("sam3d", str, "the model that the folder is for, and whose memory is counted")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         UserError: an unknown key, model or folder.
     """
-    words = list(argv)
-    if any(word in ("-h", "--help") for word in words):
+    if asks_for_help(words):
         say(
             f"{describe_options(Options, COMMAND)}\n  --json{'':34}print it as JSON\n\n"
             "Looks at what is installed without importing it, and at checkpoint files without loading them.\n"

@@ -7,13 +7,13 @@ import fnmatch
 import importlib
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.options import describe_options, option, optional_text, parse_options
 from fastsam3d.cli.console import say
+from fastsam3d.cli.flags import asks_for_help
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.sources import HUB, MOGE_REPOSITORY, SAM3D_REPOSITORY
 
@@ -60,14 +60,13 @@ class Options:
     revision: str | None = option(None, optional_text, "branch, tag or commit of the repository; null: its main")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         UserError: no access, no token, no network, no space, or huggingface_hub is not installed.
     """
-    words = list(argv)
-    if any(word in ("-h", "--help") for word in words):
+    if asks_for_help(words):
         say(
             f"{describe_options(Options, COMMAND)}\n\n"
             f"Fetches {SOURCES['sam3d'].repository}, which Meta gives out on request under its own licence: ask on\n"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from fastsam3d.basics.config_files import config_directory, preset_names
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cli.console import say
-from fastsam3d.cli.flags import PARAMETERS, wrapped
+from fastsam3d.cli.flags import PARAMETERS, asks_for_help, wrapped
 from fastsam3d.errors import UserError
 
 USAGE = """\
@@ -18,14 +16,13 @@ preset or the command line can set, with its meaning, its range, and the flag of
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         UserError: an unknown preset or flag.
     """
-    words = list(argv)
-    if any(word in ("-h", "--help") for word in words):
+    if asks_for_help(words):
         say(USAGE)
         return 0
     if words == ["--keys"]:

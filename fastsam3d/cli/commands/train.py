@@ -1,109 +1,137 @@
-"""`python -m fastsam3d train`: trains the mini model stage by stage, or one stage of it.
+"""`train`: trains the mini model stage by stage, one stage of it, or one program with all of its flags.
 
     python -m fastsam3d train output=runs minutes=180                all stages, sharing the time
     python -m fastsam3d train stage=ss_flow output=runs minutes=90   one stage
     python -m fastsam3d train device=cuda objects=200000 workers=16 minutes=10
-
-On a CPU the objects are written to shards first; on a GPU they are made there when the run starts.
-
-Every stage writes its checkpoints under `output/<stage>`, resumes from there after an interruption, and logs its
-losses to `losses.jsonl`, which `python -m fastsam3d.training.loss_curves log=FILE` draws.
+    python -m fastsam3d train structured-latent-flow --data DIR --output RUN --minutes 40
 """
 
 from __future__ import annotations
 
 import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from fastsam3d.basics.options import describe_options, number_from, option, parse_options, whole
-
-STAGES = {"data": 0.0, "ss_vae": 0.07, "slat_vae": 0.15, "ss_flow": 0.48, "slat_flow": 0.30, "export": 0.0}
-"""Stages in order, with the share of the minutes that each takes of a whole run."""
-
-MODULES = {
-    "data": "dataset",
-    "ss_vae": "sparse_structure_vae",
-    "ss_flow": "sparse_structure_flow",
-    "slat_vae": "structured_latent_vae",
-    "slat_flow": "structured_latent_flow",
-    "export": "export",
-}
-"""Module of `fastsam3d.training` whose command line runs a stage."""
-
-GPU_SETTINGS = {
-    "ss_vae": ["--batch", "128"],
-    "ss_flow": ["--images", "256", "--learning-rate", "1e-3", "--matrix-learning-rate", "3e-3", "--compile"],
-    "slat_vae": ["--batch", "16"],
-    "slat_flow": ["--images", "32", "--noises", "4", "--learning-rate", "1e-3", "--matrix-learning-rate", "2.5e-3"],
-}
-"""What a stage does otherwise on a GPU, where large batches cost little more than small ones."""
+from fastsam3d.basics.flags import parse_flags
+from fastsam3d.basics.options import describe_options, parse_options
+from fastsam3d.basics.suggestions import suggestion
+from fastsam3d.cli.flags import asks_for_help
+from fastsam3d.errors import UserError
+from fastsam3d.training import options as settings
 
 COMMAND = "python -m fastsam3d train"
-ABOUT = (
-    "Trains the mini model on procedural objects. Interrupt and repeat the command to resume.\n"
-    "python -m fastsam3d.training.loss_curves log=OUTPUT/STAGE/losses.jsonl draws the losses of a stage."
-)
-
-
-def _stage(text: str) -> str:
-    if text not in (*STAGES, "all"):
-        raise ValueError(f"all, {', '.join(STAGES)}")
-    return text
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """Options of the training."""
+class Program:
+    """A training program.
 
-    stage: str = option("all", _stage, f"{', '.join(STAGES)}, or all of them in this order")
-    output: str = option("runs", str, "folder of checkpoints, logs and data")
-    minutes: float = option(180.0, number_from(0.001, 1e5), "training time; a whole run shares it between its stages")
-    objects: int = option(24_000, whole(0), "procedural training objects")
-    workers: int = option(1, whole(0), "processes that generate them")
-    seed: int = option(0, whole(0), "of weights and batches")
-    device: str = option("cpu", str, "cpu or cuda")
-    model: str = option("mini", str, "file in configs/model that gives the sizes")
+    Attributes:
+        text: what it does, for the help.
+        options: class of its flags.
+        place: module and function, as `module:function`.
+        call: hands the options to the function.
+    """
 
+    text: str
+    options: type
+    place: str
+    call: Callable[[Callable[..., Any], Any], Any] = lambda function, options: function(options)
 
-def stage_arguments(stage: str, options: TrainOptions) -> list[str]:
-    """The command line of one stage's module."""
-    root = Path(options.output)
-    data = str(root / "data")
-    made = ["--objects", str(options.objects), "--workers", str(options.workers)]
-    if stage == "data":
-        return ["--output", data, *made]
-    if stage == "export":
-        runs = [name for name, share in STAGES.items() if share > 0]
-        return [word for run in runs for word in (f"--{run.replace('_', '-')}", str(root / run))]
-    share = STAGES[stage] if options.stage == "all" else 1.0
-    words = ["--output", str(root / stage), "--minutes", f"{share * options.minutes:.4g}"]
-    words += ["--seed", str(options.seed), "--device", options.device, "--model", options.model]
-    if options.device != "cpu":
-        words += [*made, *GPU_SETTINGS[stage]]
-    elif stage != "slat_vae":
-        words += ["--data", data]
-    if stage == "ss_flow":
-        words += ["--vae", str(root / "ss_vae" / "checkpoint.pt")]
-    if stage == "slat_flow" and options.stage == "all":
-        words += ["--embedder", str(root / "ss_flow" / "checkpoint.pt")]
-    return words
+    def run(self, name: str, words: list[str]) -> Any:
+        """Parses the flags and runs the program; returns what its function does."""
+        options: Any = parse_flags(self.options, words, f"{COMMAND} {name}", self.text)
+        module, _, function = self.place.partition(":")
+        return self.call(getattr(importlib.import_module(f"fastsam3d.training.{module}"), function), options)
 
 
-def main(arguments: list[str]) -> int:
+def _generate(generate: Callable[..., Any], options: settings.DataOptions) -> None:
+    generate(options.output, options.objects, options.first_seed, options.views, options.workers)
+
+
+def _as_json(evaluate: Callable[..., Any], options: settings.StructuredLatentQualityOptions) -> None:
+    json.dump(evaluate(options), sys.stdout, indent=1)
+    sys.stdout.write("\n")
+
+
+PROGRAMS = {
+    "data": Program(
+        "Writes procedural training objects to shards.", settings.DataOptions, "data.dataset:generate", _generate
+    ),
+    "sparse-structure-vae": Program(
+        "Trains the decoder of the sparse structure.", settings.SparseStructureVaeOptions, "sparse_structure.vae:train"
+    ),
+    "sparse-structure-flow": Program(
+        "Trains the generator of the sparse structure.",
+        settings.SparseStructureFlowOptions,
+        "sparse_structure.flow:train",
+    ),
+    "structured-latent-vae": Program(
+        "Trains the mesh decoder.", settings.StructuredLatentVaeOptions, "structured_latent.vae:train"
+    ),
+    "structured-latent-flow": Program(
+        "Trains the generator of the structured latents.",
+        settings.StructuredLatentFlowOptions,
+        "structured_latent.flow:train",
+    ),
+    "structured-latent-quality": Program(
+        "Measures the second stage alone, on held-out objects; prints JSON.",
+        settings.StructuredLatentQualityOptions,
+        "structured_latent.evaluation:evaluate",
+        _as_json,
+    ),
+    "export": Program("Writes the weights of finished runs.", settings.ExportOptions, "export:export"),
+}
+
+ABOUT = "\n".join(
+    [
+        "Trains the mini model on procedural objects. Interrupt and repeat the command to resume.",
+        "python -m fastsam3d loss-curves log=OUTPUT/STAGE/losses.jsonl draws the losses of a stage.",
+        "",
+        f"One program with all of its flags: {COMMAND} PROGRAM --help",
+        *(f"  {name:<26} {program.text}" for name, program in PROGRAMS.items()),
+    ]
+)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the programs log is shown on stderr inside."""
+    logger, handler = logging.getLogger("fastsam3d.training"), logging.StreamHandler()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def main(words: list[str]) -> int:
     """Runs the command; returns the exit code.
 
     Raises:
-        UserError: a word is no `key=value`, a key is unknown, or a value cannot be used.
+        UserError: a word is no `key=value`, a key or program is unknown, or a value cannot be used; what a stage builds
+            on is missing.
     """
-    if any(word in ("-h", "--help", "help") for word in arguments):
-        print(f"{describe_options(TrainOptions, COMMAND)}\n\n{ABOUT}")
+    if words and words[0] in PROGRAMS:
+        with _told():
+            PROGRAMS[words[0]].run(words[0], words[1:])
         return 0
-    options = parse_options(TrainOptions, arguments, "train")
-    stages = list(STAGES) if options.stage == "all" else [options.stage]
-    if options.device != "cpu":
-        stages = [stage for stage in stages if stage != "data"]
-    for stage in stages:
-        module = importlib.import_module(f"fastsam3d.training.{MODULES[stage]}")
-        module.main(stage_arguments(stage, options))
+    if asks_for_help(words):
+        print(f"{describe_options(settings.RecipeOptions, COMMAND)}\n\n{ABOUT}")
+        return 0
+    if words and "=" not in words[0] and not words[0].startswith("-"):
+        raise UserError(f"train: unknown program {words[0]!r}. {suggestion(words[0], PROGRAMS)}")
+    options = parse_options(settings.RecipeOptions, words, "train")
+    from fastsam3d.training.recipe import run
+
+    with _told():
+        run(options)
     return 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from fastsam3d.cli.flags import Parser, whole
 from fastsam3d.errors import UserError
 
 
-def main(argv: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
@@ -26,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output_dir", metavar="DIR", help="where the pictures go (default: beside the file)")
     parser.add_argument("--frames", type=whole, default=36, metavar="N", help="views of the animation (default 36)")
     parser.add_argument("--size", type=whole, default=256, metavar="N", help="side of a view in pixels (default 256)")
-    given = parser.parse_args(list(argv))
+    given = parser.parse_args(words)
     for key, low, high in (("frames", 1, 360), ("size", 16, 2048)):
         if not low <= getattr(given, key) <= high:
             raise UserError(f"--{key} {getattr(given, key)} is not possible: give {low} to {high}.")

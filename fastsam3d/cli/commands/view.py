@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import webbrowser
-from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fastsam3d.errors import UserError
 LOOPBACK = "127.0.0.1"
 
 
-def main(argv: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
@@ -31,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--html", metavar="PAGE", help="write the page to a file that holds everything, and stop")
     parser.add_argument("--port", type=whole, default=0, metavar="N", help="port to serve on (default: any free one)")
     parser.add_argument("--no-open", action="store_true", help="print the address without opening a browser")
-    given = parser.parse_args(list(argv))
+    given = parser.parse_args(words)
     if not 0 <= given.port <= 65535:
         raise UserError(f"--port {given.port} is not possible: give 1 to 65535.")
     text = page_of(Path(given.file).expanduser())

@@ -13,58 +13,18 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from fastsam3d.basics.optional import optional_module
-from fastsam3d.basics.options import parse_options, prepare_directory
-from fastsam3d.basics.record_log import EARLIER_CODE, Record, RecordLog
+from fastsam3d.basics.record_log import Record, RecordLog
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark import experiments
 from fastsam3d.evaluation.benchmark.options import BenchmarkOptions
-from fastsam3d.evaluation.benchmark.report import render_again, write_results
-from fastsam3d.evaluation.benchmark.result import RECORDS, result_of
+from fastsam3d.evaluation.benchmark.result import result_of
 from fastsam3d.evaluation.measuring import scene_runner
 from fastsam3d.evaluation.measuring.methods import Method, guidance_of, guided, resolve_methods
 from fastsam3d.evaluation.measuring.provenance import environment
 from fastsam3d.evaluation.measuring.runner import Case, Runner
 from fastsam3d.evaluation.measuring.seeds import object_seeds
-
-
-def main(overrides: Sequence[str]) -> int:
-    """The command `bench`: run, write records, bench.json, bench.md and plots, print the Markdown table.
-
-    Raises:
-        UserError: options that do not fit together, or records of another run in the folder.
-    """
-    options = parse_options(BenchmarkOptions, overrides, "bench")
-    if options.report is not None:
-        print(render_again(Path(options.report), options.document), end="")
-        return 0
-    if options.document is not None:
-        raise UserError("bench: document=FILE belongs to report=DIR: measure first, then write the document")
-    methods = chosen_methods(options)
-    folder = prepare_directory(options.output, "bench")
-    for module in ("scipy.spatial", "matplotlib.figure"):
-        optional_module(module, "measuring", "bench")  # now, and not after an hour of measuring
-    from fastsam3d.sam3d.checkpoints.loading import load_pipeline
-
-    pipeline = load_pipeline(
-        options.model,
-        device=options.device,
-        checkpoint_dir=options.checkpoint_dir,
-        random_weights=options.random_weights,
-    )
-    log = RecordLog(folder / RECORDS, identity_of(pipeline, options, methods), resume=options.resume)
-    if EARLIER_CODE in log.identity:
-        print(f"bench: {log.path} holds records of other code, which stay; resume=false measures anew", file=sys.stderr)
-    try:
-        result = run_benchmark(pipeline, options, methods=methods, log=log)
-    except KeyboardInterrupt:
-        print(f"interrupted; what is measured is kept in {log.path}, and the same command goes on", file=sys.stderr)
-        return 130
-    print(write_results(result, folder), end="")
-    return 0
 
 
 def chosen_methods(options: BenchmarkOptions) -> list[Method]:

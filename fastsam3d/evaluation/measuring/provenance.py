@@ -26,7 +26,7 @@ def environment(pipeline: Any, device: str) -> Record:
     import numpy
     import torch
 
-    from fastsam3d import __version__
+    from fastsam3d.basics.version import __version__
 
     threads = torch.get_num_threads()
     cuda = device.startswith("cuda")

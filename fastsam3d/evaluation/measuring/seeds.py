@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 
 CALIBRATION = 1_600_000_000
 """Objects from this seed on are for `tune`; no seed of the benchmark reaches so far."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,6 @@ from typing import Any
 
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.basics.config_files import preset_names
-from fastsam3d.basics.options import parse_options
 from fastsam3d.diffusion.vocabulary import SPARSE_STRUCTURE, STAGES, STRUCTURED_LATENT, AccelerationWarning
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.operations.options import FlopsOptions
@@ -19,9 +17,7 @@ from fastsam3d.evaluation.operations.run import DECODERS, planned_flops
 from fastsam3d.sam3d.models.config import ModelConfig
 from fastsam3d.sam3d.models.flops import SHELL_NEIGHBOURS, SHELL_VOXELS_A_CELL, ModelFlops, VoxelCounts
 
-COMMAND = "python -m fastsam3d flops"
 TERA = 1e12
-JSON_FLAG = "--json"
 ALL = "all"
 STAGE_HEADS = {
     "ss_condition": "encoder SS",
@@ -32,20 +28,6 @@ STAGE_HEADS = {
     "mesh_decode": "mesh",
     "gaussian_decode": "Gaussians",
 }
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code.
-
-    Raises:
-        UserError: an unknown key, model or preset.
-    """
-    given = list(argv)
-    as_json = JSON_FLAG in given
-    options = parse_options(FlopsOptions, [word for word in given if word != JSON_FLAG], COMMAND)
-    table = count_presets(options)
-    print(json.dumps(table, indent=1) if as_json else render(table))
-    return 0
 
 
 def count_presets(options: FlopsOptions) -> dict[str, Any]:

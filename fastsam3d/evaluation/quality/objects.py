@@ -1,7 +1,7 @@
 """Quality of the untouched pipeline on objects it was never trained on, with the controls that make it
 believable.
 
-`python -m fastsam3d.evaluation.quality.objects objects=128 output=DIR` writes quality.json, quality.md and
+`python -m fastsam3d quality objects=128 output=DIR` writes quality.json, quality.md and
 gallery.png. Every object is recorded as soon as it is done; the same command goes on where it was
 interrupted, as long as the weights and settings are the same.
 
@@ -15,76 +15,20 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.basics.files import finite, write_json, write_text
-from fastsam3d.basics.optional import optional_module
-from fastsam3d.basics.options import (
-    boolean,
-    describe_options,
-    option,
-    optional_text,
-    parse_options,
-    prepare_directory,
-    whole,
-)
+from fastsam3d.basics.files import finite
 from fastsam3d.basics.record_log import end_last_line, json_lines
 from fastsam3d.evaluation.measuring.provenance import config_fingerprint, weights_fingerprint
 from fastsam3d.evaluation.measuring.runner import NOISE_SHIFT
 from fastsam3d.evaluation.metrics.outcome import Outcome, against_outcome, against_truth, outcome_of
-from fastsam3d.evaluation.metrics.surfaces import SURFACE_POINTS
 from fastsam3d.evaluation.metrics.true_shape import Reference, reference_shape
-from fastsam3d.evaluation.quality.tables import SHAPE_COLUMNS, report, summarise_quality
-from fastsam3d.procedural.objects import HELD_OUT_SEED
-
-COMMAND = "python -m fastsam3d.evaluation.quality.objects"
-
-
-@dataclass(frozen=True)
-class QualityOptions:
-    """Options of the quality measurement."""
-
-    objects: int = option(128, whole(1), "number of held-out objects")
-    first_seed: int = option(HELD_OUT_SEED, whole(0), "seed of the first; those from 1,000,000,000 on are held out")
-    output: str = option("quality", str, "folder for quality.json, quality.md and gallery.png")
-    device: str = option("cpu", str, "cpu or cuda")
-    model: str = option("mini", str, "model to load")
-    checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
-    random_weights: bool = option(False, boolean, "untrained weights, to see what chance gives")
-    noise_seed: int = option(0, whole(0), "added to each object's seed for its noise")
-    other_seed: bool = option(True, boolean, "run every image a second time with other noise")
-    gallery: int = option(12, whole(0), "objects in the picture, of different families as far as they go")
-    points: int = option(SURFACE_POINTS, whole(100), "surface points of the metrics")
-
-
-def main(overrides: Sequence[str]) -> int:
-    """The command: measure, write the files, print the Markdown."""
-    if any(override in ("-h", "--help", "help") for override in overrides):
-        print(describe_options(QualityOptions, COMMAND))
-        return 0
-    options = parse_options(QualityOptions, overrides, "quality")
-    folder = prepare_directory(options.output, "quality")
-    for module in ("scipy.spatial", "matplotlib.figure"):
-        optional_module(module, "measuring", "bench")  # now, and not after an hour of measuring
-    from fastsam3d.sam3d.checkpoints.loading import load_pipeline
-
-    pipeline = load_pipeline(
-        options.model,
-        device=options.device,
-        checkpoint_dir=options.checkpoint_dir,
-        random_weights=options.random_weights,
-    )
-    result = evaluate_quality(pipeline, options=options, directory=folder)
-    write_json(folder / "quality.json", result)
-    text = report(result)
-    write_text(folder / "quality.md", text)
-    if options.gallery:
-        draw_gallery(pipeline, result, options, folder / "gallery.png")
-    print(text, end="")
-    return 0
+from fastsam3d.evaluation.quality.options import QualityOptions
+from fastsam3d.evaluation.quality.tables import SHAPE_COLUMNS, summarise_quality
+from fastsam3d.procedural import HELD_OUT_SEED
 
 
 def evaluate_quality(
@@ -205,9 +149,3 @@ def _recorded(log: Path | None, identity: str) -> dict[int, dict[str, Any]]:
         return {}
     end_last_line(log)
     return {record["object_seed"]: record for record in json_lines(log) if record.get("identity") == identity}
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

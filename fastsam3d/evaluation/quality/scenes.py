@@ -1,6 +1,6 @@
 """Layout safety of scenes: acceleration and the shared work of a scene must not move things.
 
-    python -m fastsam3d.evaluation.quality.scenes objects=[6,27] scenes=2 preset=balanced output=out/scenes
+    python -m fastsam3d scene-quality objects=[6,27] scenes=2 preset=balanced output=out/scenes
 
 Held-out procedural scenes with known layout are run three ways, interleaved in one process: the scene with the preset;
 every object on its own with the preset; every object on its own with nothing skipped (`off`), which is the reference.
@@ -25,48 +25,16 @@ from typing import Any
 import numpy as np
 
 from fastsam3d.basics.files import write_json, write_text
-from fastsam3d.basics.options import (
-    boolean,
-    describe_options,
-    option,
-    optional,
-    optional_text,
-    parse_options,
-    prepare_directory,
-    whole,
-    words,
-)
 from fastsam3d.evaluation.measuring.counters import synchronise
 from fastsam3d.evaluation.metrics.pose_metrics import apply_pose, box_iou_3d, layout_distance
-from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.evaluation.quality.options import SceneQualityOptions
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
-COMMAND = "python -m fastsam3d.evaluation.quality.scenes"
 SMALLEST_EXTENT = 6
 """Pixels of a mask's narrower side below which an object is hidden or too far away to be judged, and left out."""
 IOU_LOSS, DISPLACEMENT, OVER_PRESET, OVER_OFF = 0.01, 0.05, 1.3, 4.0
 SCENE, SINGLE, OFF = "scene", "single", "off"
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(whole(2)(part) for part in words(text))
-
-
-@dataclass(frozen=True)
-class SceneQualityOptions:
-    """Options of the command."""
-
-    preset: str = option("balanced", str, "acceleration that is judged")
-    objects: tuple[int, ...] = option((6, 27), _counts, "objects of a scene; a list for several sizes")
-    scenes: int = option(2, whole(1), "scenes of each size")
-    seed: int = option(7, whole(0), "chooses the scenes and their noise")
-    batch: int | None = option(None, optional(whole(1)), "objects sampled together; null: the default")
-    pixels: int = option(0, whole(0), "side of the pictures; 0: 28 a object, at least 384")
-    output: str = option("out/scenes", str, "folder for scene_quality.json and scene_quality.md")
-    device: str = option("cpu", str, "cpu or cuda")
-    model: str = option("mini", str, "model to load")
-    checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
-    random_weights: bool = option(False, boolean, "untrained weights: speed only, quality means nothing")
 
 
 @dataclass(frozen=True)
@@ -93,27 +61,6 @@ def procedural_case(seed: int, count: int, pixels: int) -> Case:
 
 def _narrower_side(mask: np.ndarray) -> int:
     return int(min(np.ptp(axis) + 1 for axis in np.nonzero(mask))) if mask.any() else 0
-
-
-def main(overrides: Sequence[str]) -> int:
-    """The command: runs, writes scene_quality.json and scene_quality.md, prints the table; 1 where layout is unsafe."""
-    if any(word in ("-h", "--help", "help") for word in overrides):
-        print(describe_options(SceneQualityOptions, COMMAND))
-        return 0
-    options = parse_options(SceneQualityOptions, overrides, "scene_quality")
-    folder = prepare_directory(options.output, "scene_quality")
-    from fastsam3d.sam3d.checkpoints.loading import load_pipeline
-
-    pipeline = load_pipeline(
-        options.model,
-        device=options.device,
-        checkpoint_dir=options.checkpoint_dir,
-        random_weights=options.random_weights,
-    )
-    result = measure(pipeline, options)
-    text = write(result, folder)
-    print(text, end="")
-    return 0 if result["safe"] else 1
 
 
 def measure(
@@ -285,9 +232,3 @@ def write(result: dict[str, Any], folder: Path) -> str:
 
 def _mark(aim: dict[str, Any]) -> str:
     return "" if aim["met"] else " ✗"
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

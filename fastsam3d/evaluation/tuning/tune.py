@@ -10,53 +10,16 @@ appended to a log beside the preset, and the same command goes on where it was i
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from fastsam3d.basics.files import write_atomically
-from fastsam3d.basics.optional import optional_module
-from fastsam3d.basics.options import parse_options, prepare_directory
 from fastsam3d.basics.record_log import Record, RecordLog
-from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.provenance import environment
 from fastsam3d.evaluation.tuning.calibration import Calibration
 from fastsam3d.evaluation.tuning.options import TuneOptions
-from fastsam3d.evaluation.tuning.preset_file import preset_text
 from fastsam3d.evaluation.tuning.search import Score, Search, Settings
 from fastsam3d.evaluation.tuning.space import axes_of, complete, starts_of
-
-COMMAND = "python -m fastsam3d tune"
-
-
-def main(overrides: Sequence[str]) -> int:
-    """The command `tune`: search, write the preset, print what was found.
-
-    Raises:
-        UserError: options that cannot be used, records of another search, or nothing within the budget.
-    """
-    options = parse_options(TuneOptions, overrides, "tune")
-    path = Path(options.output)
-    if path.suffix not in (".yaml", ".yml"):
-        raise UserError(f"tune: output={path} is no preset file: give a name that ends in .yaml")
-    prepare_directory(path.parent, "tune")
-    optional_module("scipy.spatial", "measuring", "bench")
-    from fastsam3d.sam3d.checkpoints.loading import load_pipeline
-
-    pipeline = load_pipeline(options.model, device=options.device, checkpoint_dir=options.checkpoint_dir)
-    log = RecordLog(path.with_suffix(".jsonl"), identity_of(pipeline, options), resume=options.resume)
-    try:
-        settings, score = tune(pipeline, options, log, tell=lambda text: print(text, file=sys.stderr, flush=True))
-    except KeyboardInterrupt:
-        print(f"interrupted; what is measured is kept in {log.path}, and the same command goes on", file=sys.stderr)
-        return 130
-    command = " ".join([COMMAND, *overrides])
-    text = preset_text(path.stem, settings, score, options, command, log.identity)
-    write_atomically(path, text.encode())
-    print(text, end="")
-    return 0
 
 
 def identity_of(pipeline: Any, options: TuneOptions) -> Record:

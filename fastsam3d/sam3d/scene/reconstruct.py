@@ -40,7 +40,7 @@ BUSY_TOKENS = 512
 MEMORY_OF_A_BATCH = 6 * 2**30
 """Free bytes of a CUDA device below which objects go one by one."""
 
-SceneProgress = Callable[[str, str, int, int], None]
+OnSceneStep = Callable[[str, str, int, int], None]
 """Called with (object names, stage, steps done, steps)."""
 
 
@@ -56,7 +56,7 @@ def reconstruct_scene(
     batch: int | None = None,
     finished: Mapping[str, Reconstruction] | None = None,
     on_object: Callable[[SceneObject], None] | None = None,
-    progress: SceneProgress | None = None,
+    progress: OnSceneStep | None = None,
 ) -> Scene:
     """Reconstructs every masked object of a picture; one that fails does not stop the others.
 
@@ -70,7 +70,7 @@ def reconstruct_scene(
             by side either.
         finished: results that are taken as they are, by name.
         on_object: called with each object as soon as it is there, finished ones excepted.
-        progress: see `SceneProgress`; in a batch the names of its objects are joined by ", ". Called from the threads
+        progress: see `OnSceneStep`; in a batch the names of its objects are joined by ", ". Called from the threads
             of objects that run side by side, one call at a time.
 
     Returns:
@@ -133,7 +133,7 @@ def _sample(
     masks: list[Any],
     names: list[str],
     seed: int,
-    progress: SceneProgress | None,
+    progress: OnSceneStep | None,
     pipeline: Pipeline,
     reported: Callable[[Progress | None], Progress],
 ) -> Sequence[SampledStructure | None]:
@@ -221,5 +221,5 @@ def _content(mask: Any) -> str:
     return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest()
 
 
-def _named(progress: SceneProgress, label: str) -> Callable[[str, int, int], None]:
+def _named(progress: OnSceneStep, label: str) -> Callable[[str, int, int], None]:
     return lambda stage, done, total: progress(label, stage, done, total)

@@ -1,12 +1,10 @@
 """Training data: generation of shards from the command line, and their loader.
 
-python -m fastsam3d.training.data.dataset --output DIR --objects 24000 --workers 2
+python -m fastsam3d train data --output DIR --objects 24000 --workers 2
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,7 +16,7 @@ from tqdm import tqdm
 
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.rotations import quaternion_to_matrix
-from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.training.data.shards import SDF_CLIP, SHARD_SIZE, generate_shard, lowest_level, shard_path
 
 REFRESH_SECONDS = 15.0
@@ -47,7 +45,7 @@ class ProceduralDataset:
         if not self._paths:
             raise UserError(
                 f"training data: no shards in {self.directory}; make some with "
-                f"python -m fastsam3d.training.data.dataset --output {self.directory}"
+                f"python -m fastsam3d train data --output {self.directory}"
             )
         self.views = self._array(0, "scale").shape[1]
 
@@ -159,22 +157,3 @@ def generate(directory: Path | str, objects: int, first_seed: int = 0, views: in
             for future, job in zip(pending, jobs, strict=True):
                 future.result()
                 bar.update(job[2])
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Generate procedural training data.")
-    parser.add_argument("--output", required=True, help="directory of the shards")
-    parser.add_argument("--objects", type=int, default=24_000)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--views", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1)
-    options = parser.parse_args(arguments)
-    generate(options.output, options.objects, options.first_seed, options.views, options.workers)
-    return 0
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

@@ -16,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastsam3d.errors import UserError
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.procedural.batch import TableBatch, padded_tables
 from fastsam3d.procedural.batch_views import grid_distances, render_crops, sample_cameras
-from fastsam3d.procedural.objects import HELD_OUT_SEED, make_object
+from fastsam3d.procedural.objects import make_object
 from fastsam3d.training.data.shards import CROP_SIZE, MAXIMUM_PARTS, SDF_CLIP, lowest_level
 
 SEEDS_A_TASK = 1024

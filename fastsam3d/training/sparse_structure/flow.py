@@ -1,6 +1,6 @@
 """Trains the sparse-structure generator and its condition embedder on the latents of a trained encoder.
 
-    python -m fastsam3d.training.sparse_structure.flow --data DIR --vae RUN/checkpoint.pt --output RUN --minutes 90
+    python -m fastsam3d train sparse-structure-flow --data DIR --vae RUN/checkpoint.pt --output RUN --minutes 90
 
 Flow matching: `x_t = (1 - t) noise + t data`, target velocity `data - noise`, mean squared error, shape and layout
 weighted alike; the condition is zeroed for a tenth of the images, which trains the unconditional pass.
@@ -8,8 +8,6 @@ weighted alike; the condition is zeroed for a tenth of the images, which trains 
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from fastsam3d.sam3d.models.build import build_condition_embedder
 from fastsam3d.sam3d.models.config import ModelConfig
 from fastsam3d.sam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE, SparseStructureGenerator
 from fastsam3d.training.data.condition_batch import build_condition_batch
-from fastsam3d.training.data.data_source import Dataset, add_data_arguments, add_run_arguments, open_dataset
+from fastsam3d.training.data.data_source import Dataset, open_dataset
 from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import (
     Average,
@@ -34,6 +32,7 @@ from fastsam3d.training.optimization import (
     mean_square,
     save_checkpoint,
 )
+from fastsam3d.training.options import SparseStructureFlowOptions
 from fastsam3d.training.sparse_structure.vae import SparseStructureEncoder, encode_latents, load_encoder
 
 CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask", "pointmap", "rgb_pointmap")
@@ -168,19 +167,19 @@ def flow_loss(
     return shape + layout + 0.1 * auxiliary, {"shape": shape, "layout": layout}
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Runs, or resumes, the training that the command line describes.
+def train(options: SparseStructureFlowOptions) -> None:
+    """Runs, or resumes, the training that the options describe.
 
     Raises:
         UserError: a checkpoint that it builds on is missing.
     """
-    config = model_config(arguments.model)
-    device = torch.device(arguments.device)
-    torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
-    generator = torch.Generator(device).manual_seed(arguments.seed)
-    encoder = load_encoder(arguments.vae, config).to(device, memory_format=torch.channels_last_3d)
-    dataset = open_dataset(arguments)
-    output = Path(arguments.output)
+    config = model_config(options.model)
+    device = torch.device(options.device)
+    torch.manual_seed(options.seed)  # initial weights; this is a program of its own
+    generator = torch.Generator(device).manual_seed(options.seed)
+    encoder = load_encoder(options.vae, config).to(device, memory_format=torch.channels_last_3d)
+    dataset = open_dataset(options)
+    output = Path(options.output)
     # On a GPU all latents are encoded in seconds; on a CPU they are kept for the next start.
     cache = output / "latents.pt" if device.type == "cpu" else None
     targets = SparseStructureTargets(dataset, encoder, config.ss_decoder.patch, cache)
@@ -190,16 +189,16 @@ def train(arguments: argparse.Namespace) -> None:
     stage = SparseStructureStage(config).to(device)
     optimizer = OptimizerGroup(
         stage,
-        arguments.learning_rate,
-        arguments.matrix_learning_rate,
+        options.learning_rate,
+        options.matrix_learning_rate,
         keep=("latent_mapping", "_embedder.mlp", "adaLN", "point_proj", "pos_emb", "idx_emb", "token"),
     )
-    average = Average(stage, arguments.average)
-    network = torch.compile(stage) if arguments.compile else stage
+    average = Average(stage, options.average)
+    network = torch.compile(stage) if options.compile else stage
     loop = TrainingLoop(
         "sparse-structure flow",
         output,
-        Budget(arguments.minutes, arguments.steps),
+        Budget(options.minutes, options.steps),
         stage,
         optimizer,
         generator,
@@ -209,32 +208,10 @@ def train(arguments: argparse.Namespace) -> None:
         save_seconds=180,
     )
     for progress in loop.steps():
-        batch = build_condition_batch(dataset, None, generator, count=arguments.images)
+        batch = build_condition_batch(dataset, None, generator, count=options.images)
         inputs = {n: batch[n] for n in CONDITION_INPUTS}
-        loss, parts = flow_loss(network, inputs, targets.state(batch), arguments.noises, generator)
+        loss, parts = flow_loss(network, inputs, targets.state(batch), options.noises, generator)
         loss.backward()
         optimizer.step(cosine_factor(progress))
         average.update(stage)
         loop.record(parts)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser)
-    add_run_arguments(parser)
-    parser.add_argument("--vae", required=True, help="checkpoint of fastsam3d.training.sparse_structure.vae")
-    parser.add_argument("--images", type=int, default=16, help="images a step")
-    parser.add_argument("--noises", type=int, default=4, help="noises and times an image")
-    parser.add_argument("--learning-rate", type=float, default=8e-4, help="AdamW's peak")
-    parser.add_argument("--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off")
-    parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: slow to start, then fast")
-    train(parser.parse_args(arguments))
-    return 0
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

@@ -1,14 +1,12 @@
 """Trains the sparse-structure decoder of the mini model, with an encoder that exists for training only.
 
-    python -m fastsam3d.training.sparse_structure.vae --data DIR --output RUN --minutes 12
+    python -m fastsam3d train sparse-structure-vae --data DIR --output RUN --minutes 12
 
 The target is soft occupancy, `sigmoid(-(sdf - dilation) / temperature)`, so that the logit's zero is a smooth surface.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,9 +17,10 @@ from torch.nn import functional as F
 from fastsam3d.sam3d.checkpoints.loading import model_config
 from fastsam3d.sam3d.models.config import ModelConfig
 from fastsam3d.sam3d.models.sparse_structure_decoder import ResBlock3d, SparseStructureDecoder, grid_to_tokens
-from fastsam3d.training.data.data_source import add_data_arguments, add_run_arguments, open_dataset
+from fastsam3d.training.data.data_source import open_dataset
 from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import Budget, OptimizerGroup, cosine_factor, require_checkpoint
+from fastsam3d.training.options import SparseStructureVaeOptions
 
 VOXEL = 1.0 / 32
 DILATION = 0.35 * VOXEL
@@ -97,47 +96,29 @@ def load_encoder(path: str | Path, config: ModelConfig) -> SparseStructureEncode
     return encoder
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Runs, or resumes, the training that the command line describes."""
-    config = model_config(arguments.model)
-    device = torch.device(arguments.device)
-    generator = torch.Generator(device).manual_seed(arguments.seed)
-    torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
+def train(options: SparseStructureVaeOptions) -> None:
+    """Runs, or resumes, the training that the options describe."""
+    config = model_config(options.model)
+    device = torch.device(options.device)
+    generator = torch.Generator(device).manual_seed(options.seed)
+    torch.manual_seed(options.seed)  # initial weights; this is a program of its own
     encoder = SparseStructureEncoder(config.ss_decoder.latent_channels).to(device)
     decoder = SparseStructureDecoder(**asdict(config.ss_decoder)).to(device)
     both = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     both.to(memory_format=torch.channels_last_3d)
-    optimizer = OptimizerGroup(both, learning_rate=arguments.learning_rate)
-    budget = Budget(arguments.minutes, arguments.steps)
+    optimizer = OptimizerGroup(both, learning_rate=options.learning_rate)
+    budget = Budget(options.minutes, options.steps)
     # The losses of single steps are logged: the intersection over union of a batch says enough by itself.
-    loop = TrainingLoop("sparse-structure VAE", arguments.output, budget, both, optimizer, generator, fresh=1.0)
-    dataset = open_dataset(arguments)
+    loop = TrainingLoop("sparse-structure VAE", options.output, budget, both, optimizer, generator, fresh=1.0)
+    dataset = open_dataset(options)
     side = config.resolution // 4
     for progress in loop.steps():
-        sdf = dataset.sample_sdf(arguments.batch, generator).unsqueeze(1)
+        sdf = dataset.sample_sdf(options.batch, generator).unsqueeze(1)
         shape = (len(sdf), config.ss_decoder.latent_channels, side, side, side)
         noise = torch.randn(shape, generator=generator, device=device)
         sdf = sdf.to(memory_format=torch.channels_last_3d)
         with torch.autocast(device.type, torch.bfloat16):
-            loss, parts = vae_loss(encoder, decoder, sdf, noise, arguments.kl_weight)
+            loss, parts = vae_loss(encoder, decoder, sdf, noise, options.kl_weight)
         loss.backward()
         optimizer.step(cosine_factor(progress, warmup=0.03))
         loop.record(parts)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser)
-    add_run_arguments(parser)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--kl-weight", type=float, default=5e-4)
-    train(parser.parse_args(arguments))
-    return 0
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.sam3d.models.config import ModelConfig
 from fastsam3d.sam3d.models.structured_latent_decoder import MeshDecoder
 from fastsam3d.training.optimization import require_checkpoint

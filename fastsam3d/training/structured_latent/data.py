@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fastsam3d.modules.flexicubes_tables import CORNERS
 from fastsam3d.modules.voxels import split_interior
-from fastsam3d.procedural.objects import HELD_OUT_SEED, ProceduralObject, make_object
+from fastsam3d.procedural import HELD_OUT_SEED
+from fastsam3d.procedural.objects import ProceduralObject, make_object
 
 DILATION = 0.35
 """Signed distance, in voxels, below which a voxel's centre counts as occupied: thin parts survive."""

@@ -1,6 +1,6 @@
 """Quality of the second stage alone: latents sampled at the true voxels of held-out objects.
 
-    python -m fastsam3d.training.structured_latent.evaluation --vae VAE --flow RUN/checkpoint.pt --objects 8
+    python -m fastsam3d train structured-latent-quality --vae VAE --flow RUN/checkpoint.pt --objects 8
 
 Three rows: `sampled` (with the object's own picture), `shuffled` (with the picture of the next object, the control that
 shows what the picture contributes) and `encoded` (the encoder's latents, the ceiling).
@@ -8,9 +8,6 @@ shows what the picture contributes) and `encoded` (the encoder's latents, the ce
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +15,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastsam3d.procedural.objects import HELD_OUT_SEED, ProceduralObject
+from fastsam3d.procedural import HELD_OUT_SEED
+from fastsam3d.procedural.objects import ProceduralObject
 from fastsam3d.sam3d.checkpoints.loading import model_config
 from fastsam3d.sam3d.models.config import ModelConfig
 from fastsam3d.sam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching
 from fastsam3d.training.optimization import require_checkpoint
+from fastsam3d.training.options import StructuredLatentQualityOptions
 from fastsam3d.training.structured_latent.autoencoder import StructuredLatentAutoencoder, load_autoencoder
 from fastsam3d.training.structured_latent.data import VoxelSample, object_sample
 from fastsam3d.training.structured_latent.flow import CONDITION_INPUTS, StructuredLatentStage
@@ -82,16 +81,16 @@ def surface_errors(
     return {"distance": float(item.sdf(surface.vertices).abs().mean()), "color": float(color)}
 
 
-def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+def evaluate(options: StructuredLatentQualityOptions) -> dict[str, dict[str, float]]:
     """Means over the objects, by row."""
     from fastsam3d.procedural.samples import make_view
     from fastsam3d.sam3d.pipeline.preprocessing import prepare_condition
 
-    config = model_config(arguments.model)
-    autoencoder = load_autoencoder(arguments.vae, config)
-    stage, constants = load_stage(arguments.flow, config)
+    config = model_config(options.model)
+    autoencoder = load_autoencoder(options.vae, config)
+    stage, constants = load_stage(options.flow, config)
     samples, items, conditions = [], [], []
-    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + arguments.objects):
+    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + options.objects):
         view = make_view(seed)
         inputs = prepare_condition(view.image, view.mask, view.pointmap, image_size=config.image_size)
         with torch.no_grad():
@@ -111,25 +110,3 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         name: {key: round(float(np.nanmean([r[key] for r in records])), 5) for key in records[0]}
         for name, records in rows.items()
     }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: prints one JSON object; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--vae", required=True, help="checkpoint of fastsam3d.training.structured_latent.vae")
-    parser.add_argument(
-        "--flow", required=True, help="checkpoint of fastsam3d.training.structured_latent.flow"
-    )
-    parser.add_argument("--objects", type=int, default=8)
-    parser.add_argument("--model", default="mini")
-    json.dump(evaluate(parser.parse_args(arguments)), sys.stdout, indent=1)
-    sys.stdout.write("\n")
-    return 0
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Trains the structured-latent generator and its condition embedder on the latents of procedural objects.
 
-    python -m fastsam3d.training.structured_latent.flow --data DIR --vae VAE --output RUN --minutes 40
+    python -m fastsam3d train structured-latent-flow --data DIR --output RUN --minutes 40
 
 Flow matching: `x_t = (1 - t) noise + t data`, target velocity `data - noise`, mean squared error over
 voxels. The condition is zeroed for a tenth of the images, which trains the unconditional pass.
@@ -8,9 +8,7 @@ voxels. The condition is zeroed for a tenth of the images, which trains the unco
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -20,16 +18,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastsam3d.modules.voxels import split_interior
-from fastsam3d.procedural.objects import make_object
 from fastsam3d.sam3d.checkpoints.loading import model_config
 from fastsam3d.sam3d.models.build import build_condition_embedder
 from fastsam3d.sam3d.models.config import ModelConfig
 from fastsam3d.sam3d.models.structured_latent_generator import SparseResBlock, StructuredLatentGenerator
-from fastsam3d.sam3d.pipeline.preprocessing import mean_color
 from fastsam3d.training.data.condition_batch import build_condition_batch
-from fastsam3d.training.data.data_source import Dataset, add_data_arguments, add_run_arguments, open_dataset
-from fastsam3d.training.data.device_dataset import DeviceDataset
+from fastsam3d.training.data.data_source import open_dataset
 from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import (
     Average,
@@ -39,25 +33,13 @@ from fastsam3d.training.optimization import (
     mean_square,
     require_checkpoint,
 )
+from fastsam3d.training.options import StructuredLatentFlowOptions
 from fastsam3d.training.replicas import Replicas
 from fastsam3d.training.sparse_structure.flow import initialise, sample_times
-from fastsam3d.training.structured_latent.batch import PlacementBatch, voxel_samples
-from fastsam3d.training.structured_latent.data import (
-    COLOR_CHANNELS,
-    Placement,
-    VoxelSample,
-    occupied_voxels,
-    voxel_sample,
-)
+from fastsam3d.training.structured_latent.latent_source import LatentSource
 
 CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask")
 """Inputs of the second stage's condition embedder."""
-RAGGED = 0.3
-"""Share of objects whose voxels deviate from the true ones, as predicted voxels do."""
-RAGGED_NOISE = 0.35
-"""How far, in voxels: standard deviation of what is added to the distances."""
-
-
 ANCHOR = 6.0
 """Size of the two opposite constants that keep the scale of the output's normalisation nearly constant."""
 
@@ -118,68 +100,6 @@ class StructuredLatentStage(nn.Module):
         condition = self.condition_embedder(**inputs) * keep[:, None, None]
         condition = condition.repeat_interleave(repeats, dim=0)
         return self.generator(x.unsqueeze(0), 1000 * time, condition, coords)[0]
-
-
-class LatentSource:
-    """Normalised latents of stored objects, made when they are needed.
-
-    Colours are relative to the mean colour of the object in its picture (`mean_color`), which the pipeline adds
-    again: what a thousand voxels have in common need not pass through the noise.
-    """
-
-    def __init__(self, resolution: int, dataset: Dataset, count: int = 128) -> None:
-        self.resolution, self.dataset = resolution, dataset
-        device = dataset.device if isinstance(dataset, DeviceDataset) else torch.device("cpu")
-        self.mean, self.std = torch.zeros(1, device=device), torch.ones(1, device=device)
-        generator, rng = torch.Generator(device).manual_seed(12), np.random.default_rng(12)
-        batch = build_condition_batch(dataset, None, generator, count=count)
-        _, values = self.batch(batch, rng)
-        self.mean, self.std = values.mean(0), values.std(0)
-
-    def batch(self, batch: dict[str, Tensor], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Voxels `[N, 4]`, object by object, and normalised latents `[N, C]` of the objects of a condition batch."""
-        colors = mean_color(batch["image"], batch["mask"])
-        ragged = rng.random(len(colors)) < RAGGED
-        if isinstance(self.dataset, DeviceDataset):
-            coords, values = self._on_device(batch, torch.from_numpy(ragged), rng)
-        else:
-            coords, values = self._one_by_one(batch, ragged, rng)
-        values[:, list(COLOR_CHANNELS)] -= colors[coords[:, 0].long()]
-        return coords, (values - self.mean) / self.std
-
-    def _one_by_one(
-        self, batch: dict[str, Tensor], ragged: np.ndarray, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        seeds = self.dataset.array("seed", batch["object"]).tolist()  # type: ignore[union-attr]
-        coords, values = [], []
-        for number, (seed, mirrored) in enumerate(zip(seeds, batch["mirrored"].tolist(), strict=True)):
-            sample = self._sample(seed, Placement(mirrored=mirrored), bool(ragged[number]), rng)
-            coords.append(sample.coords.clone())
-            coords[-1][:, 0] = number
-            values.append(sample.latents())
-        return torch.cat(coords), torch.cat(values)
-
-    def _sample(self, seed: int, placement: Placement, ragged: bool, rng: np.random.Generator) -> VoxelSample:
-        item = make_object(seed)
-        noise = None
-        if ragged:
-            shape = (self.resolution,) * 3
-            noise = torch.from_numpy(rng.normal(0, RAGGED_NOISE, shape).astype(np.float32))
-        coords = occupied_voxels(lambda p: item.sdf(placement.into_object(p)), self.resolution, noise=noise)
-        return voxel_sample(item, *split_interior(coords), self.resolution, placement, with_normals=False)
-
-    def _on_device(
-        self, batch: dict[str, Tensor], ragged: Tensor, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.dataset, DeviceDataset)
-        device = self.dataset.device
-        generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
-        shape = (len(ragged), *[self.resolution] * 3)
-        noise = RAGGED_NOISE * torch.randn(shape, generator=generator, device=device)
-        noise = noise * ragged.to(device)[:, None, None, None]
-        tables = self.dataset.table_batch(batch["object"].cpu().numpy())
-        sample = voxel_samples(tables, self.resolution, PlacementBatch.plain(batch["mirrored"], noise))
-        return sample.coords, sample.latents()
 
 
 EARLY = 0.05
@@ -248,31 +168,31 @@ def flow_loss(
     return mean_square(velocity, target), early_loss
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Runs, or resumes, the training that the command line describes.
+def train(options: StructuredLatentFlowOptions) -> None:
+    """Runs, or resumes, the training that the options describe.
 
     Raises:
         UserError: a checkpoint that it builds on is missing, or the run has no length.
     """
-    config = model_config(arguments.model)
-    device = torch.device(arguments.device)
+    config = model_config(options.model)
+    device = torch.device(options.device)
     replicas = Replicas()
-    torch.manual_seed(arguments.seed)  # initial weights; this is a program of its own
-    seed = arguments.seed + 1_000_003 * replicas.number
+    torch.manual_seed(options.seed)  # initial weights; this is a program of its own
+    seed = options.seed + 1_000_003 * replicas.number
     generator = torch.Generator(device).manual_seed(seed)
-    dataset = open_dataset(arguments)
+    dataset = open_dataset(options)
     source = LatentSource(config.resolution, dataset)
     stage = StructuredLatentStage(config).to(device)
-    if arguments.embedder is not None:
-        first = require_checkpoint(Path(arguments.embedder), "train the sparse-structure flow first")
+    if options.embedder is not None:
+        first = require_checkpoint(Path(options.embedder), "train the sparse-structure flow first")
         fitted = stage.load_embedder(first.get("average", first["model"]))
         tqdm.write(f"condition embedder starts from the first stage's: {fitted} tensors")
-    if arguments.start is not None:
-        stage.load_state_dict(require_checkpoint(Path(arguments.start), "leave --start out")["average"])
+    if options.start is not None:
+        stage.load_state_dict(require_checkpoint(Path(options.start), "leave --start out")["average"])
     optimizer = OptimizerGroup(
         stage,
-        arguments.learning_rate,
-        arguments.matrix_learning_rate,
+        options.learning_rate,
+        options.matrix_learning_rate,
         keep=(
             "input_layer",
             "out_layer",
@@ -284,11 +204,11 @@ def train(arguments: argparse.Namespace) -> None:
             "pos_emb",
         ),
     )
-    average = Average(stage, arguments.average)
+    average = Average(stage, options.average)
     loop = TrainingLoop(
         "structured-latent flow",
-        arguments.output,
-        Budget(arguments.minutes, arguments.steps),
+        options.output,
+        Budget(options.minutes, options.steps),
         stage,
         optimizer,
         generator,
@@ -300,43 +220,15 @@ def train(arguments: argparse.Namespace) -> None:
     if loop.resumed and not replicas.first:
         generator.manual_seed(seed + loop.budget.step)  # the checkpoint holds the first process's state
     for progress in loop.steps():
-        rng = np.random.default_rng([arguments.seed, replicas.number, loop.budget.step])
+        rng = np.random.default_rng([options.seed, replicas.number, loop.budget.step])
         batch = build_condition_batch(
-            dataset, None, generator, count=arguments.images, image_size=config.image_size
+            dataset, None, generator, count=options.images, image_size=config.image_size
         )
         inputs = {n: batch[n] for n in CONDITION_INPUTS}
-        loss, early = flow_loss(stage, inputs, *source.batch(batch, rng), arguments.noises, generator)
+        loss, early = flow_loss(stage, inputs, *source.batch(batch, rng), options.noises, generator)
         loss.backward()
         replicas.average_gradients(optimizer.parameters)
         optimizer.step(cosine_factor(progress))
         average.update(stage)
         loop.record({"loss": loss, "early": early})
     replicas.close()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_data_arguments(parser)
-    add_run_arguments(parser)
-    parser.add_argument("--start", default=None, help="checkpoint of an earlier run to start from")
-    parser.add_argument(
-        "--embedder", default=None, help="checkpoint of the first stage, to start its embedder from"
-    )
-    parser.add_argument("--images", type=int, default=4, help="images a step")
-    parser.add_argument("--noises", type=int, default=2, help="noises and times an image")
-    parser.add_argument("--learning-rate", type=float, default=8e-4, help="AdamW's peak")
-    parser.add_argument(
-        "--matrix-learning-rate", type=float, default=1.5e-3, help="Muon's peak; 0 switches it off"
-    )
-    parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
-    train(parser.parse_args(arguments))
-    return 0
-
-
-if __name__ == "__main__":
-    from fastsam3d.cli.main import guarded
-
-    sys.exit(guarded(main, sys.argv[1:]))

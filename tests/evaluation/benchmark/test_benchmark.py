@@ -8,12 +8,13 @@ import pytest
 from evaluation_stand_in import POINTS, StandIn, make_view, with_error
 
 from fastsam3d.basics.options import describe_options
+from fastsam3d.cli.commands.evaluation.bench import main
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark.report import write_results
-from fastsam3d.evaluation.benchmark.run import BenchmarkOptions, main, run_benchmark
+from fastsam3d.evaluation.benchmark.run import BenchmarkOptions, run_benchmark
 from fastsam3d.evaluation.measuring import methods
 from fastsam3d.evaluation.measuring.seeds import CALIBRATION, object_seeds
-from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 
 STEPS = {"off": 25, "balanced": 10, "fewer_steps": 10}
 ERRORS = {"off": 0.0, "balanced": 0.05, "fewer_steps": 0.1}

@@ -10,9 +10,10 @@ from bench_schema import violations
 from evaluation_stand_in import POINTS, StandIn, make_view
 
 from fastsam3d.basics.files import finite
+from fastsam3d.cli.commands.evaluation.bench import main
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark.report import report, result_text, update_document, write_results
-from fastsam3d.evaluation.benchmark.run import BenchmarkOptions, main, run_benchmark
+from fastsam3d.evaluation.benchmark.run import BenchmarkOptions, run_benchmark
 from fastsam3d.evaluation.benchmark.tables import fidelity_table, front_table, split_table
 from fastsam3d.evaluation.measuring.methods import OFF, Method
 

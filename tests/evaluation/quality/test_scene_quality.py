@@ -18,7 +18,7 @@ from fastsam3d.evaluation.quality.scenes import (
     summary,
     write,
 )
-from fastsam3d.procedural.objects import HELD_OUT_SEED
+from fastsam3d.procedural import HELD_OUT_SEED
 
 
 def result(x: float, size: float = 1.0, turn: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0)) -> SimpleNamespace:

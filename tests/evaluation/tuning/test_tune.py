@@ -8,6 +8,7 @@ from evaluation_stand_in import StandIn, make_view, with_error
 
 from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.basics.record_log import RecordLog
+from fastsam3d.cli.commands.evaluation.tune import main
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring import methods
 from fastsam3d.evaluation.tuning import calibration as calibration_module
@@ -16,7 +17,7 @@ from fastsam3d.evaluation.tuning.options import TuneOptions
 from fastsam3d.evaluation.tuning.preset_file import preset_text
 from fastsam3d.evaluation.tuning.search import Axis, Score, Search
 from fastsam3d.evaluation.tuning.space import axes_of, complete, starts_of
-from fastsam3d.evaluation.tuning.tune import changes, identity_of, main, tune
+from fastsam3d.evaluation.tuning.tune import changes, identity_of, tune
 
 GRID = [Axis(name, tuple({f"{name}.level": level} for level in range(4))) for name in "abc"]
 SAVED, LOST = {"a": 3, "b": 2, "c": 1}, {"a": 5, "b": 2, "c": 2}

@@ -1,0 +1,109 @@
+"""The job of one object: a masked object of a picture on disk to files and a report in the output folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastsam3d.jobs.listener import SILENT, Listener, ReportedWarnings
+from fastsam3d.jobs.masks import Mask, choose_mask, doubts, read_mask
+from fastsam3d.jobs.object_files import preparation_of, write_object
+from fastsam3d.jobs.output_folder import OutputFolder
+from fastsam3d.jobs.pictures import Picture, example_directory, read_picture
+from fastsam3d.jobs.pointmaps import pointmap_of
+from fastsam3d.jobs.report import STAGE_NAMES, describe
+from fastsam3d.jobs.request import Request
+from fastsam3d.jobs.running import Accelerated, Clock, finish, prepared, usable_formats
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EXAMPLE = "chair"
+
+
+@dataclass(frozen=True)
+class ObjectResult:
+    """What the job of an object has made.
+
+    Attributes:
+        name: of the object and its files.
+        report: as `report.json` has it, as plain values.
+        paths: of all files.
+    """
+
+    name: str
+    report: dict[str, Any]
+    paths: list[Path]
+
+
+@dataclass(frozen=True)
+class ObjectInputs:
+    """Checked inputs of one object.
+
+    Attributes:
+        pointmap: fp32 `[H, W, 3]`, or None.
+        pointmap_source: a path, or the name of the depth model.
+    """
+
+    picture: Picture
+    mask: Mask
+    pointmap: np.ndarray | None
+    pointmap_source: str | None
+
+
+def run_object(request: Request, pipeline: Accelerated | None = None, listener: Listener = SILENT) -> ObjectResult:
+    """Reconstructs one masked object, and writes its files and the report.
+
+    Args:
+        pipeline: loaded and accelerated already, for several jobs; None: one is loaded once the inputs are known to be
+            usable.
+        listener: is told steps, warnings and notes.
+
+    Raises:
+        UserError: anything that the caller can mend; nothing was written then.
+    """
+    told = ReportedWarnings(listener)
+    inputs = read_object(request, told)
+    picture, mask = inputs.picture, inputs.mask
+    name = request.name or f"{picture.name}_{mask.label}"
+    clock = Clock()
+    with (
+        told.logging(),
+        OutputFolder(request.output_dir) as folder,
+        prepared(request, pipeline, told, clock) as (request, running),
+    ):
+        with clock.measure("run"):
+            result = running.pipeline.run(
+                picture.pixels,
+                mask.pixels,
+                seed=request.seed,
+                pointmap=inputs.pointmap,
+                formats=usable_formats(request, running.pipeline),
+                layout=request.layout,
+                progress=lambda stage, done, total: told.step(STAGE_NAMES.get(stage, stage), done, total),
+            )
+        with clock.measure("write"):
+            told.step("writing")
+            written = write_object(folder, name, result, picture, mask, request)
+        files = {"image": picture.path, "mask": mask.path, "pointmap": inputs.pointmap_source}
+        described = {"name": name} | describe(result) | written.described()
+        report, paths = finish(request, folder, running, files, [described], clock, told)
+    return ObjectResult(name, report, paths)
+
+
+def read_object(request: Request, listener: Listener) -> ObjectInputs:
+    """Reads and checks the picture, the mask and the point map that a request names.
+
+    Raises:
+        UserError: one of them is missing or cannot be used, or a package for the files that are wanted is missing.
+    """
+    for text in request.warnings:
+        listener.warn(text)
+    picture = read_picture(request.image_path or example_directory(EXAMPLE))
+    mask = read_mask(request.mask_path, picture) if request.mask_path else choose_mask(picture, request.mask_index)
+    if (doubt := doubts(mask)) is not None:
+        listener.warn(doubt)
+    preparation_of(request)
+    pointmap, source = pointmap_of(request, picture, listener)
+    return ObjectInputs(picture, mask, pointmap, source)

@@ -1,0 +1,205 @@
+"""The job of a scene: every masked object of a picture on disk, and the scene they form, to files and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastsam3d.errors import UserError
+from fastsam3d.jobs.listener import SILENT, Listener, ReportedWarnings
+from fastsam3d.jobs.mask_sets import object_name, scene_masks
+from fastsam3d.jobs.masks import Mask, doubts
+from fastsam3d.jobs.object_files import preparation_of
+from fastsam3d.jobs.output_folder import OutputFolder
+from fastsam3d.jobs.pictures import Picture, example_directory, picture_in, read_picture
+from fastsam3d.jobs.pointmaps import pointmap_of
+from fastsam3d.jobs.report import STAGE_NAMES
+from fastsam3d.jobs.request import Request
+from fastsam3d.jobs.running import Accelerated, Clock, finish, prepared, usable_formats
+from fastsam3d.jobs.scene_files import camera_of, write_scene
+from fastsam3d.jobs.scene_progress import SceneProgress, conditions_of, mask_hashes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fastsam3d.sam3d.scene.composition import Scene, SceneObject
+
+EXAMPLE = "toys"
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What the job of a scene has made.
+
+    Attributes:
+        report: as `report.json` has it, as plain values.
+        paths: of all files.
+        failed: names of the objects that could not be reconstructed or written, in the order of the masks.
+    """
+
+    report: dict[str, Any]
+    paths: list[Path]
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SceneInputs:
+    """Checked inputs of a scene.
+
+    Attributes:
+        masks: all of them; `Mask.problem` says of single ones why they cannot be used.
+        pointmap: fp32 `[H, W, 3]`, or None.
+        pointmap_source: a path, or the name of the depth model.
+    """
+
+    picture: Picture
+    masks: list[Mask]
+    pointmap: np.ndarray | None
+    pointmap_source: str | None
+
+
+class SceneInterrupted(KeyboardInterrupt):
+    """A scene was interrupted, and its finished objects are kept: the same request with `resume` goes on from there."""
+
+
+def run_scene(request: Request, pipeline: Accelerated | None = None, listener: Listener = SILENT) -> SceneResult:
+    """Reconstructs every masked object, and writes their files, the scene and the report.
+
+    An object that fails does not stop the others.
+
+    Args:
+        pipeline: loaded and accelerated already, for several jobs; None: one is loaded once the inputs are known to be
+            usable.
+        listener: is told steps, warnings and notes.
+
+    Raises:
+        UserError: anything that the caller can mend; nothing was written then.
+        SceneInterrupted: interrupted after an object was finished.
+    """
+    told = ReportedWarnings(listener)
+    inputs = read_scene(request, told)
+    picture, masks = inputs.picture, inputs.masks
+    clock = Clock()
+    with (
+        told.logging(),
+        OutputFolder(request.output_dir) as folder,
+        prepared(request, pipeline, told, clock) as (request, running),
+    ):
+        with clock.measure("run"):
+            scene, facts, progress = _reconstruct(request, running.pipeline, inputs, folder, told)
+        if not scene.reconstructions:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scene.failures.items())[:3])
+            raise UserError(f"none of the {len(masks)} objects could be reconstructed ({reasons}).")
+        scene = _with_unusable(scene, masks)
+        with clock.measure("write"):
+            camera = camera_of(picture, inputs.pointmap)
+            objects = write_scene(folder, scene, picture, masks, request, camera, told)
+        files = {"image": picture.path, "masks": [mask.path for mask in masks], "pointmap": inputs.pointmap_source}
+        fresh = len(scene.reconstructions) - len(facts["resumed"])
+        facts["seconds_per_object"] = clock.seconds["run"] / fresh if fresh else None
+        facts["objects"], facts["failed"] = len(masks), len(scene.failures)
+        more = {"scene": facts | {"camera": camera}}
+        report, paths = finish(request, folder, running, files, objects, clock, told, more)
+    failed = tuple(item["name"] for item in objects if "error" in item)
+    if not failed:
+        progress.begin()  # nothing is left to be resumed
+    return SceneResult(report, paths, failed)
+
+
+def read_scene(request: Request, listener: Listener) -> SceneInputs:
+    """Reads and checks the picture, the masks and the point map that a request names.
+
+    Raises:
+        UserError: no mask can be used, the picture or a point map that was asked for cannot, or a package for the
+            files that are wanted is missing.
+    """
+    for text in request.warnings:
+        listener.warn(text)
+    picture = _picture(request)
+    masks = scene_masks(picture, request.masks)
+    for mask in masks:
+        doubt = None if mask.problem else doubts(mask)
+        if mask.problem is not None:
+            listener.warn(f"{object_name(mask)} is left out: {mask.problem}")
+        elif doubt is not None:
+            listener.warn(doubt)
+    preparation_of(request)
+    pointmap, source = pointmap_of(request, picture, listener)
+    return SceneInputs(picture, masks, pointmap, source)
+
+
+def _picture(request: Request) -> Picture:
+    if request.image_path and request.image_dir:
+        raise UserError("--image_path and --image_dir were both given: give the picture, or the folder that it is in.")
+    if request.image_path:
+        return read_picture(request.image_path)
+    return picture_in(request.image_dir or example_directory(EXAMPLE))
+
+
+def _reconstruct(
+    request: Request, pipeline: Any, inputs: SceneInputs, folder: OutputFolder, listener: Listener
+) -> tuple[Scene, dict[str, Any], SceneProgress]:
+    """(the scene of the masks that can be used, facts for the report, what is kept).
+
+    Raises:
+        SceneInterrupted: interrupted with something kept.
+    """
+    from fastsam3d.sam3d.scene.reconstruct import reconstruct_scene, suitable_batch
+
+    masks = [mask for mask in inputs.masks if mask.problem is None]
+    names = [object_name(mask) for mask in masks]
+    batch = suitable_batch(pipeline) if request.batch is None else request.batch
+    conditions = conditions_of(request, inputs.picture.pixels, inputs.pointmap, batch)
+    progress = SceneProgress(request.output_dir, conditions, mask_hashes(names, masks))
+    finished = progress.load() if request.resume else {}
+    if not request.resume and progress.begin():
+        listener.note("objects of an interrupted run were there; without --resume they are computed again")
+    if finished:
+        listener.note(f"{len(finished)} of {len(masks)} objects are taken from the interrupted run")
+
+    def step(label: str, stage: str, done: int, total: int) -> None:
+        group = label.split(", ")
+        place = f"object {names.index(group[0]) + 1}/{len(names)}" if len(group) == 1 else f"{len(group)} objects"
+        listener.step(f"{place}: {STAGE_NAMES.get(stage, stage)}", done, total)
+
+    def keep(item: SceneObject) -> None:
+        if item.reconstruction is not None:
+            progress.keep(item.name, item.reconstruction)
+            folder.keep()
+
+    try:
+        scene = reconstruct_scene(
+            pipeline,
+            inputs.picture.pixels,
+            [mask.pixels for mask in masks],
+            names=names,
+            seed=request.seed,
+            pointmap=inputs.pointmap,
+            formats=usable_formats(request, pipeline),
+            batch=batch,
+            finished=finished,
+            on_object=keep,
+            progress=step,
+        )
+    except KeyboardInterrupt:
+        if not progress.kept:
+            raise
+        listener.warn(f"interrupted; {progress.kept} of {len(masks)} objects are kept: --resume goes on from there")
+        raise SceneInterrupted from None
+    return scene, {"objects": 0, "failed": 0, "batch": batch, "resumed": sorted(finished)}, progress
+
+
+def _with_unusable(scene: Scene, masks: Sequence[Mask]) -> Scene:
+    """The scene with an entry for every mask, in their order; those of unusable masks say why."""
+    from fastsam3d.sam3d.scene.composition import Scene, SceneObject
+
+    found = {item.name: item for item in scene.objects}
+    names = [object_name(mask) for mask in masks]
+    return Scene(
+        tuple(
+            found[name] if mask.problem is None else SceneObject(name, error=mask.problem)
+            for name, mask in zip(names, masks, strict=True)
+        )
+    )
