@@ -33,7 +33,7 @@ _LAZY = {
     "Acceleration": ("fastsam3d.acceleration.handle", "Acceleration"),
     "accelerate": ("fastsam3d.acceleration.handle", "accelerate"),
     "UserError": ("fastsam3d.errors", "UserError"),
-    "export": ("fastsam3d.meshes.writing", "export"),
+    "export": ("fastsam3d.sam3d.export", "export"),
     "load_pipeline": ("fastsam3d.sam3d.checkpoints.loading", "load_pipeline"),
     "presets": ("fastsam3d.basics.config_files", "preset_names"),
 }
