@@ -20,7 +20,8 @@ def export(
 ) -> Path:
     """Writes a reconstruction in the format of the path's suffix; an existing file is replaced as a whole.
 
-    Gaussians are written where the result has them and the format takes them (`.ply`), else the mesh. Formats: `.glb`, `.obj`, `.stl`, `.ply`, and those that `fastsam3d.meshes.formats.register_format` added.
+    Formats: `.glb`, `.obj`, `.stl`, `.ply`, and those that `fastsam3d.meshes.formats.register_format` added. If the
+    result has Gaussians and the format takes them (`.ply`), the file holds the Gaussians, else the mesh.
 
     Args:
         faces: number of faces to reduce the mesh to, about; None keeps all.
