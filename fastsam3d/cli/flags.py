@@ -163,8 +163,11 @@ def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
 
 
 def _add_outputs(group: argparse._ArgumentGroup, scene: bool) -> None:
+    from fastsam3d.meshes.formats import written_formats
+
     add = group.add_argument
-    add("--export", type=words, metavar="LIST", help="of glb,obj,stl,ply (default glb,ply)")
+    known = ",".join(each.name for each in written_formats())
+    add("--export", type=words, metavar="LIST", help=f"of {known} (default glb,ply)")
     add("--faces", type=whole, metavar="N", help="reduce meshes to about N faces; colours are kept")
     add("--texture", type=whole, metavar="SIZE", help="colours in a texture of SIZE x SIZE; quicker with --faces")
     add("--watertight", action="store_true", help="close holes, so that programs for printing take the mesh")

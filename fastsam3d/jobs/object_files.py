@@ -44,25 +44,29 @@ def write_object(
     Raises:
         UserError: the object has neither faces nor Gaussians, or a package that a format needs is missing.
     """
+    from fastsam3d.meshes.formats import FACES, GAUSSIANS, POINTS, written_formats
     from fastsam3d.meshes.preview import preview_sheet
-    from fastsam3d.meshes.writing import AXES, export_gaussians, export_mesh
+    from fastsam3d.meshes.writing import export_gaussians, export_mesh
 
     files: dict[str, Any] = {}
     mesh: Mesh | None = None
     exported: dict[str, Any] = {}
     if result.mesh is not None:
         mesh, exported = _prepared(result.mesh, request)
-        for kind in request.export:
-            if kind != "ply":
-                files[kind] = export_mesh(mesh, folder / f"{name}.{kind}").name
-    if "ply" in request.export:
-        if result.gaussian is not None:
-            files["ply"] = export_gaussians(result.gaussian, folder / f"{name}.ply").name
-            files["ply_holds"] = "Gaussians"
-        elif result.mesh is not None:
-            # Programs for splats show such a file as nothing; its name says what it is.
-            files["ply"] = export_mesh(result.mesh, folder / f"{name}_points.ply").name
-            files["ply_holds"] = "points of the surface"
+    known = {each.name: each for each in written_formats()}
+    # Formats that take Gaussians come last; the others stay in the order that was asked for.
+    for kind in sorted(request.export, key=lambda kind: known[kind].encode_gaussians is not None):
+        content = known[kind].content(mesh is not None, result.gaussian is not None)
+        if content == GAUSSIANS:
+            files[kind] = export_gaussians(result.gaussian, folder / f"{name}.{kind}").name
+        elif content == FACES and mesh is not None:
+            files[kind] = export_mesh(mesh, folder / f"{name}.{kind}").name
+        elif content == POINTS and result.mesh is not None:
+            # Programs for splats show nothing of points, so the name says what they are. They keep all colours of
+            # the surface as it was reconstructed.
+            files[kind] = export_mesh(result.mesh, folder / f"{name}_points.{kind}").name
+        if content in (GAUSSIANS, POINTS):
+            files[f"{kind}_holds"] = content
     if result.mesh is not None:
         if request.preview:
             files["preview"] = f"{name}_preview.png"
@@ -71,10 +75,12 @@ def write_object(
             from fastsam3d.meshes.turntable import write_turntable
 
             files["turntable"] = [path.name for path in write_turntable([mesh], folder.staging, name)]
-    if not any(kind in files for kind in AXES):
+    if not any(kind in files for kind in request.export):
+        have, lack, other = ("Gaussians", "mesh", "mesh") if mesh is None else ("a mesh", "Gaussians", "gaussian")
+        usable = [each.name for each in known.values() if each.content(mesh is not None, result.gaussian is not None)]
         raise UserError(
-            f"nothing of {name} can be written as {', '.join(request.export)}: there is no mesh, only Gaussians. "
-            "Add ply to --export, or mesh to formats."
+            f"nothing of {name} can be written as {', '.join(request.export)}: there is no {lack}, only {have}. "
+            f"Add {' or '.join(usable)} to --export, or {other} to formats."
         )
     return Written(files, mesh, exported)
 

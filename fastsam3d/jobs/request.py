@@ -22,7 +22,6 @@ MEMORY = ("none", "8gb", "12gb", "24gb")
 """As in `fastsam3d.sam3d.memory.budget.BUDGETS`: repeated, so that a mistyped value is refused before the networks are
 imported."""
 DEPTHS = ("none", "moge")
-EXPORTS = ("glb", "obj", "stl", "ply")
 SAMPLERS = ("ss_sampler", "slat_sampler")
 """Parts of a model that can be changed: all others are the sizes of its weights."""
 MAXIMUM_SEED = 2**63 - 1
@@ -259,12 +258,15 @@ def _optional_whole(values: Mapping[str, Any], key: str, low: int, high: int) ->
 
 
 def _exports(values: Mapping[str, Any]) -> tuple[str, ...]:
+    from fastsam3d.meshes.formats import written_formats
+
+    known = [each.name for each in written_formats()]
     given = values["export"]
     names = [given] if isinstance(given, str) else given
     names = [str(name).lower() for name in names] if isinstance(names, list) else names
-    if not isinstance(names, list) or not names or not set(map(str, names)) <= set(EXPORTS):
+    if not isinstance(names, list) or not names or not set(map(str, names)) <= set(known):
         shown = ",".join(map(str, names)) if isinstance(names, list) else names
-        raise UserError(f"export {shown or 'of nothing'} is not possible: give some of {', '.join(EXPORTS)}.")
+        raise UserError(f"export {shown or 'of nothing'} is not possible: give some of {', '.join(known)}.")
     return tuple(dict.fromkeys(names))
 
 

@@ -186,7 +186,7 @@ def _object_files(report: Path) -> set[str]:
 
 def _axes(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Axes and units of the formats that were written."""
-    from fastsam3d.meshes.writing import AXES, UNITS
+    from fastsam3d.meshes.formats import OBJECT_UNITS, written_formats
 
-    kinds = [kind for kind in AXES if any(kind in item.get("files", {}) for item in objects)]
-    return {"axes": {kind: AXES[kind] for kind in kinds}, "units": UNITS}
+    used = [each for each in written_formats() if any(each.name in item.get("files", {}) for item in objects)]
+    return {"axes": {each.name: each.described() for each in used}, "units": OBJECT_UNITS}

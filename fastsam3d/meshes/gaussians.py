@@ -1,4 +1,4 @@
-"""Gaussians as the decoder parameterises them, and their 3DGS ply fields.
+"""Holds Gaussians with the decoder's parameters, and computes their activated values and 3DGS PLY fields.
 
 SAM 3D Objects architecture, section 8.1.
 """
@@ -30,7 +30,7 @@ def _radical_inverse(index: int, base: int) -> float:
 
 
 def offset_perturbation(count: int, voxel_size: float) -> Tensor:
-    """Start offsets before tanh `[count, 3]`: a Hammersley set that fills the voxel evenly.
+    """Computes start offsets before tanh `[count, 3]`: a Hammersley set, which fills the voxel evenly.
 
     The points are (i / count, radical inverse of i in base 2, in base 3), mapped by
     `atanh((2 h - 1) / voxel_size)`.
@@ -93,20 +93,20 @@ class Gaussian:
 
     @property
     def colors(self) -> Tensor:
-        """Colours seen from anywhere `[G, 3]`, 0..1."""
+        """Colours `[G, 3]`, 0..1, the same from every direction."""
         return (0.5 + SPHERICAL_HARMONIC_0 * self.features_dc[:, 0]).clamp(0, 1)
 
     def with_scaling(self, scaling: Tensor) -> Gaussian:
-        """The same Gaussians with standard deviations `scaling [G, 3]`.
+        """Returns a copy with standard deviations `scaling [G, 3]`, object units.
 
-        Values at or below the minimum kernel become it.
+        Values below `mininum_kernel_size` are raised to it.
         """
         bias = math.log(math.expm1(SCALING_BIAS))
         excess = (scaling**2 - self.mininum_kernel_size**2).clamp(min=1e-14).sqrt()
         return replace(self, scaling=torch.log(torch.expm1(excess)) - bias)
 
     def ply_fields(self) -> dict[str, np.ndarray]:
-        """The float32 vertex columns of a 3DGS ply, in the order that viewers expect, each `[G]`.
+        """Returns the float32 vertex columns `[G]` of a 3DGS PLY file by name, in the order that viewers expect.
 
         Normals are zero, opacity is a logit, scales are logarithms, rotations are not normalised.
         """

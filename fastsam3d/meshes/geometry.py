@@ -1,4 +1,4 @@
-"""Frames, normals, colours and surface samples of triangle meshes, in numpy."""
+"""Converts frames and colours, and computes normals and surface samples of triangle meshes, in numpy."""
 
 from __future__ import annotations
 
@@ -7,31 +7,34 @@ from collections.abc import Sequence
 import numpy as np
 
 Z_UP_TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-"""Object frame (z up) to glTF's (y up), applied to row vectors: `(x, y, z) -> (x, z, -y)`."""
+"""Turns row vectors from the object frame (z up) to glTF's frame (y up): `(x, y, z) -> (x, z, -y)`."""
 CAMERA_TO_GLTF = np.diag([-1.0, 1.0, -1.0])
-"""Camera frame (x left, y up, z forward) to glTF's (x right, y up, z backward), applied to row vectors."""
+"""Turns row vectors from the camera frame (x left, y up, z forward) to glTF's (x right, y up, z backward)."""
 
 
 def srgb_to_linear(colors: np.ndarray) -> np.ndarray:
-    """Pixel values 0..1 to linear light 0..1 (IEC 61966-2-1)."""
+    """Decodes sRGB pixel values 0..1 to linear light 0..1 (IEC 61966-2-1)."""
     colors = np.clip(colors, 0.0, 1.0)
     return np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
 
 
 def linear_to_srgb(colors: np.ndarray) -> np.ndarray:
-    """Linear light 0..1 to pixel values 0..1; inverse of `srgb_to_linear`."""
+    """Encodes linear light 0..1 as sRGB pixel values 0..1; inverse of `srgb_to_linear`."""
     colors = np.clip(colors, 0.0, 1.0)
     return np.where(colors <= 0.0031308, colors * 12.92, 1.055 * colors ** (1 / 2.4) - 0.055)
 
 
 def face_cross_products(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Normals of the faces with the length of twice their area, `[F, 3]` fp64."""
+    """Computes a normal for each face, `[F, 3]` fp64; its length is twice the area of the face."""
     a, b, c = np.asarray(vertices, dtype=np.float64)[faces].transpose(1, 0, 2)
     return np.cross(b - a, c - a)
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals `[V, 3]` fp32, faces weighted by area; (0, 0, 1) for vertices of no face."""
+    """Computes unit normals of vertices, `[V, 3]` fp32: the mean of their faces' normals, weighted by area.
+
+    A vertex that belongs to no face gets (0, 0, 1).
+    """
     cross = face_cross_products(vertices, faces)
     index, count = faces.reshape(-1), len(vertices)
     sums = np.stack([np.bincount(index, np.repeat(cross[:, axis], 3), minlength=count) for axis in range(3)], axis=1)
@@ -42,12 +45,11 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def sample_surface(
     vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points spread evenly over a surface.
+    """Samples points evenly over a surface, stratified along the total area of the faces.
 
     Returns:
-        (faces `[count]`, barycentric weights `[count, 3]`): the points are `(vertices[faces] * weights).sum`,
-        and every attribute of the vertices is interpolated alike. Points are stratified along the faces'
-        total area.
+        (index of the face `[count]`, barycentric weights `[count, 3]`) of each point. `interpolate` computes the
+        points, and any other attribute of the vertices at them.
     """
     area = np.linalg.norm(face_cross_products(vertices, faces), axis=1)
     edges = np.cumsum(area)
@@ -59,12 +61,12 @@ def sample_surface(
 
 
 def interpolate(values: np.ndarray, faces: np.ndarray, chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Vertex attribute `[V, C]` at the samples of `sample_surface`."""
+    """Interpolates a vertex attribute `[V, C]` at the points of `sample_surface`. Returns `[count, C]`."""
     return (values[faces[chosen]] * weights[..., None]).sum(axis=1)
 
 
 def matrix_to_quaternion_xyzw(matrix: np.ndarray) -> np.ndarray:
-    """Unit quaternion (x, y, z, w), glTF's order, of a rotation matrix that acts on columns."""
+    """Converts a rotation matrix `[3, 3]`, which acts on columns, to a unit quaternion (x, y, z, w), glTF's order."""
     import torch
 
     from fastsam3d.meshes.rotations import matrix_to_quaternion
@@ -74,7 +76,7 @@ def matrix_to_quaternion_xyzw(matrix: np.ndarray) -> np.ndarray:
 
 
 def quaternion_xyzw_to_matrix(quaternion: Sequence[float]) -> np.ndarray:
-    """Rotation `[3, 3]` of a quaternion (x, y, z, w), acting on columns; inverse of `matrix_to_quaternion_xyzw`."""
+    """Converts a quaternion (x, y, z, w) to a rotation matrix `[3, 3]`; inverse of `matrix_to_quaternion_xyzw`."""
     import torch
 
     from fastsam3d.meshes.rotations import quaternion_to_matrix

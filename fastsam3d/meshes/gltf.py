@@ -1,4 +1,4 @@
-"""Binary glTF 2.0 with coloured meshes and points, written directly: the same input always gives the same bytes."""
+"""Encodes coloured meshes and points as binary glTF 2.0 (GLB); the same input always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ MATERIAL = {
     },
     "doubleSided": True,
 }
-"""White and matt, so that what viewers multiply it with, the vertex colours, shows as it is."""
+"""White and matt: viewers multiply the material with the vertex colours, which so stay unchanged."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A mesh with a name and a place in the file's frame (y up).
+    """A named mesh and its pose in the file's frame (y up).
 
     Attributes:
-        mesh: in its object frame (z up). Without faces its vertices are written as points.
+        mesh: the mesh in its object frame (z up). If it has no faces, its vertices are written as points.
         rotation: unit quaternion (x, y, z, w).
         translation, scale: three numbers each.
     """
@@ -49,7 +49,7 @@ class Node:
 
 
 class _Document:
-    """The JSON part and the binary chunk, filled mesh by mesh."""
+    """Collects the JSON part and the binary chunk of a file, mesh by mesh."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -61,7 +61,7 @@ class _Document:
         self.images: list[dict[str, Any]] = []
 
     def add_node(self, node: Node) -> None:
-        """Appends a node with its mesh."""
+        """Adds a node and its mesh."""
         self.meshes.append({"name": node.name, "primitives": [self._primitive(node.mesh)]})
         entry: dict[str, Any] = {"name": node.name, "mesh": len(self.meshes) - 1}
         for key in ("rotation", "translation", "scale"):
@@ -71,7 +71,7 @@ class _Document:
         self.nodes.append(entry)
 
     def to_dict(self, extras: dict[str, Any] | None) -> dict[str, Any]:
-        """The JSON part."""
+        """Returns the JSON part of the file; `extras` go under `asset.extras`."""
         asset: dict[str, Any] = {"version": "2.0", "generator": "fastsam3d"}
         if extras:
             asset["extras"] = extras
@@ -113,7 +113,7 @@ class _Document:
         return primitive | {"indices": self._array(indices, "SCALAR", _INDEX_BUFFER)}
 
     def _material(self, mesh: TexturedMesh | None) -> int:
-        """Index of a textured mesh's own material, or of the one that all others share."""
+        """Adds a material where needed and returns its index. All meshes without a texture share one material."""
         if mesh is None:
             if MATERIAL not in self.materials:
                 self.materials.append(MATERIAL)
@@ -141,7 +141,7 @@ class _Document:
         return len(self.accessors) - 1
 
     def _view(self, data: bytes, target: int | None = None) -> int:
-        """Appends bytes and returns the index of their view. Arrays start at multiples of four."""
+        """Appends bytes at a multiple of four, as glTF wants arrays, and returns the index of their view."""
         self.data += b"\0" * (-len(self.data) % 4)
         view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data)}
         self.views.append(view if target is None else view | {"target": target})
@@ -150,7 +150,7 @@ class _Document:
 
 
 def glb_bytes(nodes: Sequence[Node], extras: dict[str, Any] | None = None) -> bytes:
-    """A scene of coloured meshes as a `.glb` file.
+    """Encodes a scene of coloured meshes as a `.glb` file.
 
     Vertices go from the object frame (z up) to glTF's (y up). glTF defines `COLOR_0` as linear light, so
     colours are decoded from sRGB; viewers encode them again and show the original values. Textures are sRGB.

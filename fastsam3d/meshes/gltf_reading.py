@@ -1,4 +1,4 @@
-"""Binary glTF 2.0 back to meshes: our own files, and others that hold plain triangles or points."""
+"""Reads binary glTF 2.0 (GLB) as meshes: our own files, and others that hold plain triangles or points."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _DEEPEST = 64
 
 
 def up_of(data: bytes) -> np.ndarray | None:
-    """Where up is in one of our scenes, `[3]` in its frame turned to z up (`Scene.up`); None of any other file."""
+    """Reads the direction of up that our scenes store, a unit vector `[3]` in the frame of `read_glb`'s meshes.
+
+    Returns None for any other file.
+    """
     extras = _split(data)[0].get("asset", {}).get("extras")
     up = extras.get("up") if isinstance(extras, dict) else None
     if not isinstance(up, list) or len(up) != 3 or not all(isinstance(value, (int, float)) for value in up):
@@ -35,13 +38,13 @@ def up_of(data: bytes) -> np.ndarray | None:
 
 
 def read_glb(data: bytes) -> list[tuple[str, Mesh]]:
-    """(node name, mesh) of every triangle or point primitive, placed in the file's frame turned to z up.
+    """Reads (node name, mesh) of every triangle or point primitive, in the file's frame turned to z up.
 
-    Points come as meshes without faces. Where there are neither vertex colours nor a texture, the material's colour
-    is every vertex's.
+    Points come as meshes without faces. If a primitive has neither vertex colours nor a texture, its vertices get the
+    colour of its material.
 
     Raises:
-        ValueError: no GLB file, or one that needs what is not read here (extensions, sparse arrays, other files).
+        ValueError: the data is no GLB file, or needs extensions, sparse arrays or other files, which are not read here.
     """
     document, binary = _split(data)
     required = document.get("extensionsRequired")
@@ -72,13 +75,13 @@ def read_glb(data: bytes) -> list[tuple[str, Mesh]]:
 
 
 class _Reader:
-    """Primitives of one document."""
+    """Reads primitives of one document."""
 
     def __init__(self, document: dict[str, Any], binary: bytes) -> None:
         self.document, self.binary = document, binary
 
     def mesh(self, primitive: dict[str, Any], matrix: np.ndarray) -> Mesh | None:
-        """One primitive; None for lines and strips."""
+        """Reads one primitive; returns None for lines and strips. `matrix [4, 4]` places it in the scene."""
         mode = primitive.get("mode", _TRIANGLES)
         if mode not in (_POINTS, _TRIANGLES) or "POSITION" not in primitive["attributes"]:
             return None

@@ -1,4 +1,4 @@
-"""Triangle meshes with colours at their vertices or in a texture."""
+"""Holds triangle meshes with colours at their vertices or in a texture."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True, repr=False)
 class Mesh:
-    """Coloured triangle mesh in the object frame (z up, about -0.5..0.5).
+    """A coloured triangle mesh in the object frame (z up, about -0.5..0.5).
 
     Attributes:
         vertices: fp32 `[V, 3]`.
         faces: int64 `[F, 3]`, counter-clockwise seen from outside.
-        vertex_colors: fp32 `[V, 3]`, 0..1, encoded as the picture's pixels are (sRGB).
+        vertex_colors: fp32 `[V, 3]`, 0..1, sRGB as the pixels of the input.
     """
 
     vertices: np.ndarray
@@ -26,17 +26,17 @@ class Mesh:
 
     @property
     def is_empty(self) -> bool:
-        """No face, so nothing to show or export."""
+        """Whether the mesh has no faces, so that there is nothing to draw or export."""
         return len(self.faces) == 0
 
 
 @dataclass(frozen=True, repr=False)
 class TexturedMesh(Mesh):
-    """A mesh whose colours are in a picture; vertices are doubled where the picture is cut.
+    """A mesh with its colours in a picture. Vertices are doubled along the seams of the picture.
 
     Attributes:
-        normals: fp32 `[V, 3]`, unit, of the surface before it was cut, so that no cut shows in its shading.
-        uv: fp32 `[V, 2]`, place in the picture, 0..1, from the left and from the top.
+        normals: fp32 `[V, 3]`, unit, of the surface without seams, so that the shading shows none.
+        uv: fp32 `[V, 2]`, positions in the picture, 0..1, from its left and from its top.
         texture: uint8 `[S, S, 3]`, sRGB.
     """
 

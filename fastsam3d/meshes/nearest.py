@@ -1,4 +1,4 @@
-"""The nearest point of a surface, for carrying colours from one mesh to another."""
+"""Finds the nearest points of a surface, to transfer colours from one mesh to another."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import numpy as np
 from fastsam3d.basics.optional import optional_module
 
 CANDIDATES = 8
-"""Faces, by nearest centroid, of which the nearest point is taken: exact where faces are of similar size."""
+"""Number of faces that are searched for each point, those with the nearest centroids.
+
+The result is exact where faces are of similar size.
+"""
 CHUNK = 50_000
+"""Points that are searched at a time; bounds the memory."""
 
 
 def nearest_on_surface(
     points: np.ndarray, vertices: np.ndarray, faces: np.ndarray, purpose: str, extra: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest points of a surface.
+    """Finds the nearest point of a surface for each given point.
 
     Args:
         points: `[P, 3]`.
@@ -22,7 +26,7 @@ def nearest_on_surface(
         purpose, extra: for the message where SciPy is missing, see `optional_module`.
 
     Returns:
-        (faces `[P]`, barycentric weights `[P, 3]`), as `geometry.interpolate` takes them.
+        (index of the face `[P]`, barycentric weights `[P, 3]`) of each nearest point, for `geometry.interpolate`.
 
     Raises:
         UserError: SciPy is not installed.
@@ -46,17 +50,17 @@ def nearest_on_surface(
 
 
 def closest_weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Barycentric weights of the closest points of triangles, pair by pair.
+    """Computes the barycentric weights of the closest point of `triangles[i]` to `points[i]`.
 
-    A point whose projection lies inside its triangle has that projection as its closest point; of all others the
-    closest lies on one of the three edges.
+    If the projection of a point lies inside its triangle, it is the closest point; otherwise the closest point lies on
+    one of the three edges.
 
     Args:
         points: `[N, 3]`.
-        triangles: corners `[N, 3, 3]`; those without area are taken as their edges.
+        triangles: corners `[N, 3, 3]`; a triangle without area counts as its three edges.
 
     Returns:
-        `[N, 3]`, not negative, each row with the sum 1.
+        Weights `[N, 3]`, not negative; each row has the sum 1.
     """
     a, b, c = triangles.transpose(1, 0, 2)
     normal = np.cross(b - a, c - a)

@@ -1,4 +1,4 @@
-"""Pictures of reconstructions, drawn on the CPU: views, sheets beside the input, scenes over photos."""
+"""Draws pictures of reconstructions on the CPU: single views, and sheets of views beside the input."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.rasterizer import Fragments, rasterize
 
 FIELD_OF_VIEW = 28.0
-"""Of the preview camera, in degrees: long enough not to distort, short enough to look solid."""
+"""Angle of the preview camera, in degrees: narrow enough not to distort, wide enough to look solid."""
 SUPERSAMPLE = 2
+"""Rendered pixels for each side of a pixel of the picture."""
 VIEWS = ((30.0, 20.0), (120.0, 20.0), (210.0, 20.0), (300.0, 20.0))
 """Azimuth and elevation, in degrees, of the views of a sheet."""
 BACKGROUND_TOP, BACKGROUND_BOTTOM = np.array([250, 251, 252]) / 255, np.array([226, 230, 235]) / 255
 OUTLINE = (255, 122, 26)
 FADE = 0.72
-"""Share of white mixed into what does not belong to the object."""
+"""Share of white mixed into the pixels outside the object."""
 
 # Directions to the lights in the viewer's frame (x right, y up, z towards the viewer), with their strength.
 LIGHTS = ((np.array([-0.45, 0.65, 0.62]), 0.62), (np.array([0.75, 0.10, 0.65]), 0.22))
@@ -30,7 +31,7 @@ SKY, GROUND = 0.42, 0.22
 
 
 def view_rotation(azimuth: float, elevation: float) -> np.ndarray:
-    """Rows are the viewer's axes (right, up, towards the viewer) in the object frame (z up).
+    """Computes the viewer's axes in the object frame (z up). Rows: right, up, towards the viewer; `[3, 3]`.
 
     Args:
         azimuth: degrees; 0 looks along +y, as from the front, 90 from +x.
@@ -43,7 +44,15 @@ def view_rotation(azimuth: float, elevation: float) -> np.ndarray:
 
 
 def shade(colors: np.ndarray, normals: np.ndarray, towards: np.ndarray) -> np.ndarray:
-    """Soft light on sRGB colours `[P, 3]`; normals and directions to the viewer in the viewer's frame."""
+    """Shades surface points with soft light.
+
+    Args:
+        colors: `[P, 3]` sRGB 0..1.
+        normals, towards: `[P, 3]` normals and directions to the viewer, in the viewer's frame; any length.
+
+    Returns:
+        `[P, 3]` sRGB 0..1.
+    """
     length = np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     normals = normals / length
     # Both sides of a surface are lit, so that an open mesh shows its inside instead of black.
@@ -65,15 +74,15 @@ def render_mesh(
     radius: float | None = None,
     normals: np.ndarray | None = None,
 ) -> Image.Image:
-    """One view of a coloured mesh on a light ground, `size` x `size` pixels.
+    """Draws one view of a coloured mesh on a light ground, `size` x `size` pixels.
 
     Args:
         vertices, faces: `[V, 3]` (z up), `[F, 3]`.
-        colors: `[V, 3]` sRGB 0..1, or what gives the colours `[P, 3]` of pixels.
+        colors: `[V, 3]` sRGB 0..1, or a function that returns the colours `[P, 3]` of the covered pixels.
         azimuth, elevation: degrees, see `view_rotation`.
-        radius: half of the side of what the picture shows, in object units; default: the whole object from
-            every side.
-        normals: `[V, 3]`; default: of the mesh's own vertices.
+        radius: half of the side of the square that the picture shows, in object units; default: the whole object
+            fits from every side.
+        normals: `[V, 3]`; default: computed from the faces.
     """
     canvas = size * SUPERSAMPLE
     rows = np.linspace(0, 1, canvas)[:, None, None]
@@ -107,7 +116,7 @@ def render_mesh(
 
 
 def _cast_shadow(picture: np.ndarray, vertices: np.ndarray, faces: np.ndarray, floor: float, project) -> None:
-    """Darkens the ground under the object, in place: the mesh flattened onto it, blurred."""
+    """Darkens the ground under the object, in place, with a blurred shadow of the mesh flattened onto the ground."""
     canvas = picture.shape[0]
     coarse = canvas // 4
     flat = vertices.copy()
@@ -122,7 +131,10 @@ def _cast_shadow(picture: np.ndarray, vertices: np.ndarray, faces: np.ndarray, f
 
 
 def _crevices(pixels: np.ndarray, depth: np.ndarray, canvas: int, radius: float) -> np.ndarray:
-    """Darkening, 0..1, of what lies behind its surroundings: the depth against its blurred self."""
+    """Computes factors 0..1 that darken the pixels lying behind their surroundings.
+
+    The depth of each pixel is compared with the blurred depth.
+    """
     flat = np.full(canvas * canvas, np.nan, dtype=np.float32)
     flat[pixels] = depth
     image = flat.reshape(canvas, canvas)
@@ -148,7 +160,7 @@ def _to_image(picture: np.ndarray) -> Image.Image:
 
 
 def highlight(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:
-    """The input with everything but the object faded and the object outlined, fitted into `size` x `size`."""
+    """Draws the input with the object outlined and everything else faded, fitted into `size` x `size` pixels."""
     pixels = as_image(image)
     inside = as_mask(mask, *pixels.shape[:2])
     height, width = inside.shape
@@ -169,7 +181,7 @@ def highlight(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:
 
 
 def preview_sheet(image: np.ndarray, mask: np.ndarray, mesh: Mesh, tile: int = 320) -> Image.Image:
-    """The input with the object marked beside four views of its mesh, `4 tile` x `2 tile` pixels.
+    """Draws the input with the object marked, beside four views of its mesh, `4 tile` x `2 tile` pixels.
 
     Args:
         image, mask: as given to the pipeline.
@@ -181,9 +193,3 @@ def preview_sheet(image: np.ndarray, mask: np.ndarray, mesh: Mesh, tile: int = 3
         view = render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, azimuth, elevation, tile)
         sheet.paste(view, (2 * tile + index % 2 * tile, index // 2 * tile))
     return sheet
-
-
-
-
-
-

@@ -1,4 +1,4 @@
-"""A z-buffer for triangle meshes in plain numpy: no display, no graphics driver, no loop over triangles."""
+"""Rasterises triangle meshes with a z-buffer in plain numpy: no display, no graphics driver, no loop over triangles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CANDIDATES = 2_000_000
-"""Pixels of bounding boxes that are tested at a time; bounds the memory (about 150 bytes each)."""
+"""Number of pixels tested at a time, counted by bounding boxes; bounds the memory (about 150 bytes a pixel)."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,19 @@ class Fragments:
     depth: np.ndarray
 
     def interpolate(self, values: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-        """Vertex attribute `[V, C]` at the pixels, `[P, C]`."""
+        """Interpolates a vertex attribute `[V, C]` at the pixels; returns `[P, C]`."""
         corners = triangles[self.faces]
         return sum(values[corners[:, k]] * self.weights[:, k : k + 1] for k in range(3))
 
 
 def rasterize(screen: np.ndarray, depth: np.ndarray, faces: np.ndarray, width: int, height: int) -> Fragments:
-    """Projects triangles onto a pixel grid and keeps the nearest.
+    """Finds the nearest triangle of each pixel. Both sides of a triangle are drawn.
 
     Args:
         screen: `[V, 2]` x to the right and y down, in pixels; pixel (0, 0) has its centre at (0.5, 0.5).
         depth: `[V]` distance along the viewing axis; triangles with a corner at 0 or behind are left out.
         faces: `[F, 3]`.
-
-    Both sides of a triangle are drawn.
+        width, height: size of the grid in pixels.
     """
     kept = np.flatnonzero((depth[faces] > 1e-6).all(axis=1))
     triangles = screen[faces[kept]].astype(np.float64)
@@ -78,7 +77,7 @@ def rasterize(screen: np.ndarray, depth: np.ndarray, faces: np.ndarray, width: i
 
 
 def _batches(counts: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges of triangles whose bounding boxes hold about `CANDIDATES` pixels, at least one triangle each."""
+    """Splits triangles into ranges of about `CANDIDATES` pixels of bounding boxes, at least one triangle each."""
     ends = np.cumsum(counts)
     batches, first = [], 0
     while first < len(counts):
@@ -92,7 +91,11 @@ def _batches(counts: np.ndarray) -> list[tuple[int, int]]:
 def _barycentric(
     triangles: np.ndarray, index: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which points lie in their triangle, and the barycentric weights of those."""
+    """Tests which points lie in their triangle `index`.
+
+    Returns:
+        (mask of the points inside, barycentric weights `[inside, 3]`).
+    """
     a, b, c = triangles.transpose(1, 0, 2)
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
     scale = np.divide(1.0, area, out=np.zeros_like(area), where=np.abs(area) > 1e-12)

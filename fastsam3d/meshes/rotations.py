@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
-    """Rotation matrix of a quaternion (w, x, y, z) of any length but zero. `[..., 4] -> [..., 3, 3]`.
+    """Converts quaternions (w, x, y, z) of any length but zero to rotation matrices. `[..., 4] -> [..., 3, 3]`.
 
     The matrix acts on columns, `R @ v`: a quarter turn about z takes x to y.
     """
@@ -22,7 +22,7 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
 
 
 def matrix_to_quaternion(matrix: Tensor) -> Tensor:
-    """Unit quaternion (w, x, y, z), w >= 0, of a rotation. `[..., 3, 3] -> [..., 4]`."""
+    """Converts rotation matrices to unit quaternions (w, x, y, z) with w >= 0. `[..., 3, 3] -> [..., 4]`."""
     m = matrix
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     # Row k is the quaternion times four times its own component k. Normalising the row whose component is

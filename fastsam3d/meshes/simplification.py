@@ -1,4 +1,4 @@
-"""Meshes that other programs take: fewer faces with their colours kept, and closed surfaces."""
+"""Reduces the faces of meshes, keeping their colours, and closes surfaces, as other programs need them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MINIMUM_FACES = 4
 
 
 def simplify(mesh: Mesh, faces: int) -> Mesh:
-    """A mesh of at most about `faces` faces, by collapsing edges in the order of their quadric error.
+    """Reduces a mesh to about `faces` faces by collapsing edges in the order of their quadric error.
 
-    Garland and Heckbert, "Surface simplification using quadric error metrics", 1997. Colours are those of the nearest
-    point of the surface as it was.
+    Each vertex takes the colour of the nearest point of the given mesh. A mesh that has no more than `faces` faces is
+    returned as it is. Method: Garland and Heckbert, "Surface simplification using quadric error metrics", 1997.
 
     Raises:
         UserError: fewer than four faces asked for, or a missing package.
@@ -49,11 +49,11 @@ def simplify(mesh: Mesh, faces: int) -> Mesh:
 
 
 def close_surface(mesh: Mesh) -> Mesh:
-    """A watertight mesh: every edge belongs to two faces, which run along it in opposite directions.
+    """Makes a mesh watertight: every edge belongs to two faces, which run along it in opposite directions.
 
-    Vertices at the same place are joined; faces without area, and those that would give an edge a third face or
-    the wrong direction, are dropped; every hole is closed by a fan around its middle, which takes the mean colour of
-    its rim. A surface that is closed already comes back as it is. Surfaces may still cut through each other.
+    Vertices at the same place are joined. Faces without area are dropped, and faces that would give an edge a third
+    face or the wrong direction. A fan of faces around its middle closes each hole; the middle takes the mean colour of
+    the rim. A closed mesh is returned as it is. Surfaces may still cut through each other.
     """
     places, joined = np.unique(mesh.vertices, axis=0, return_inverse=True)
     faces = joined.reshape(-1)[mesh.faces] if len(places) < len(mesh.vertices) else mesh.faces
@@ -89,7 +89,7 @@ def close_surface(mesh: Mesh) -> Mesh:
 
 
 def is_watertight(mesh: Mesh) -> bool:
-    """Whether every directed edge occurs once, and its opposite too; vertices at the same place count as one."""
+    """Tests whether every directed edge occurs once, and its opposite too. Vertices at the same place count as one."""
     faces = np.unique(mesh.vertices, axis=0, return_inverse=True)[1].reshape(-1)[mesh.faces]
     edges = _directed_edges(faces)
     span = int(faces.max(initial=0)) + 1
@@ -99,7 +99,7 @@ def is_watertight(mesh: Mesh) -> bool:
 
 
 def signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Volume enclosed by a closed mesh, negative where its faces look inward."""
+    """Computes the volume that a closed mesh encloses; it is negative if the faces look inward."""
     corners = np.asarray(vertices, dtype=np.float64)[faces]
     middle = corners.mean(axis=(0, 1)) if len(corners) else np.zeros(3)
     return float(((corners[:, 0] - middle) * face_cross_products(vertices, faces)).sum() / 6)
@@ -110,7 +110,7 @@ def _directed_edges(faces: np.ndarray) -> np.ndarray:
 
 
 def _consistent(faces: np.ndarray) -> np.ndarray:
-    """Which faces to keep so that no directed edge occurs twice; earlier faces win."""
+    """Selects the faces to keep so that no directed edge occurs twice; earlier faces win. Returns a mask `[F]`."""
     kept = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
     edges = _directed_edges(faces)
     span = int(faces.max(initial=0)) + 1
@@ -128,7 +128,7 @@ def _consistent(faces: np.ndarray) -> np.ndarray:
 
 
 def _holes(faces: np.ndarray) -> list[list[int]]:
-    """Rims of the holes, each a cycle of different vertices along the directed edges that have no opposite."""
+    """Finds the rims of the holes: cycles of different vertices along the directed edges that have no opposite."""
     edges = _directed_edges(faces)
     span = int(faces.max(initial=0)) + 1
     single = ~np.isin(edges[:, 1] * span + edges[:, 0], edges[:, 0] * span + edges[:, 1])

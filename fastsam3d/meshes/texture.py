@@ -1,4 +1,4 @@
-"""Colours baked into a texture: charts by xatlas, filled by our own rasteriser.
+"""Bakes the colours of a mesh into a texture: xatlas makes the charts, our rasteriser fills them.
 
 Vertex colours need a program that shows them and as many vertices as there are details; a texture needs neither.
 """
@@ -20,17 +20,17 @@ from fastsam3d.meshes.rasterizer import rasterize
 EXTRA, PURPOSE = "texture", "baking a texture"
 SMALLEST, LARGEST = 16, 8192
 GUTTER = 1 / 256
-"""Texels between charts, as a share of the side: neighbours in the picture must not bleed into each other."""
+"""Distance between charts as a share of the side, so that neighbours in the picture do not bleed into each other."""
 
 
 def bake_texture(mesh: Mesh, size: int, detail: Mesh | None = None) -> TexturedMesh:
-    """A mesh with its colours in a square picture.
+    """Unwraps a mesh and bakes its colours into a square picture.
 
     Args:
-        mesh: its surface is unwrapped.
+        mesh: the mesh to unwrap.
         size: side of the picture in texels.
-        detail: where colours come from, at the nearest point of its surface; by default the mesh itself. With the mesh
-            as it was before it was simplified, its finer colours are kept.
+        detail: the mesh to take the colours from, at the nearest points of its surface; default: `mesh` itself. Give
+            the mesh before simplification to keep its finer colours.
 
     Raises:
         UserError: a size out of range, or a missing package.
@@ -55,14 +55,18 @@ def bake_texture(mesh: Mesh, size: int, detail: Mesh | None = None) -> TexturedM
 
 
 def texture_png(mesh: TexturedMesh) -> bytes:
-    """The picture as a PNG file."""
+    """Encodes the texture as a PNG file."""
     stream = io.BytesIO()
     Image.fromarray(mesh.texture).save(stream, format="PNG", compress_level=6)
     return stream.getvalue()
 
 
 def _unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(vertex of the mesh for each new one, faces, texture coordinates 0..1 with v downwards)."""
+    """Unwraps a mesh with xatlas.
+
+    Returns:
+        (index of the old vertex for each new one, faces, texture coordinates 0..1 with v downwards).
+    """
     xatlas = optional_module("xatlas", PURPOSE, EXTRA)
     atlas = xatlas.Atlas()
     atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
@@ -80,7 +84,9 @@ def _unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _spread(picture: np.ndarray, reach: int) -> np.ndarray:
-    """Fills unknown texels: within `reach` steps with the mean of known neighbours, beyond with the mean of all."""
+    """Fills unknown (NaN) texels of `[S, S, 3]`: up to `reach` steps away from known texels with the mean of their known
+    neighbours, further away with the mean of all.
+    """
     picture = picture.copy()
     known = np.isfinite(picture[..., 0])
     mean = picture[known].mean(axis=0) if known.any() else np.zeros(3)

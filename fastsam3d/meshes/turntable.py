@@ -1,4 +1,4 @@
-"""Objects and scenes from all sides, as a strip and as an animation, without a display or a graphics driver."""
+"""Draws objects and scenes from all sides, as a strip and as an animation; needs no display and no graphics driver."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MILLISECONDS = 80
 def turntable_frames(
     meshes: Sequence[Mesh], count: int = FRAMES, size: int = TILE, elevation: float = ELEVATION
 ) -> list[Image.Image]:
-    """Views from `count` sides, evenly spread and starting at the front.
+    """Draws views from `count` directions, evenly spread and starting at the front.
 
     Args:
-        meshes: in one frame (z up), seen together.
+        meshes: meshes in one frame (z up), drawn together.
         size: side of a view in pixels.
         elevation: degrees above the horizon.
 
@@ -55,11 +55,11 @@ def turntable_frames(
 
 
 def levelled(meshes: Sequence[Mesh], up: np.ndarray | None) -> list[Mesh]:
-    """Meshes turned together, by the smallest angle, so that `up` becomes z; as they are where it is None.
+    """Turns meshes together, by the smallest angle, so that `up` becomes z.
 
     Args:
-        meshes: in one frame.
-        up: unit vector `[3]` in that frame.
+        meshes: meshes in one frame.
+        up: unit vector `[3]` in that frame. If it is None or points down, the meshes are returned as they are.
     """
     if up is None or up[2] < -0.999:  # upside down: there is no smallest turn
         return list(meshes)
@@ -76,7 +76,7 @@ def levelled(meshes: Sequence[Mesh], up: np.ndarray | None) -> list[Mesh]:
 
 
 def strip(frames: Sequence[Image.Image]) -> Image.Image:
-    """Views side by side."""
+    """Puts views side by side."""
     width, height = frames[0].size
     sheet = Image.new("RGB", (width * len(frames), height))
     for index, frame in enumerate(frames):
@@ -108,17 +108,17 @@ def write_turntable(
 
 @dataclass(frozen=True)
 class _Merged:
-    """Meshes as one, each with its own way of being coloured."""
+    """Several meshes as one, with colours at the vertices and the textures of the meshes that have one."""
 
     vertices: np.ndarray
     faces: np.ndarray
     colors: np.ndarray
     normals: np.ndarray
     textured: list[tuple[int, int, int, TexturedMesh]]
-    """(first face, last face, first vertex, mesh) of those with a texture."""
+    """(first face, end of its faces, first vertex, mesh) of each textured mesh."""
 
     def colors_at(self, hit: Fragments) -> np.ndarray:
-        """Colours of the pixels, from textures where there are such."""
+        """Computes the colours `[P, 3]` of the pixels, from the textures of textured meshes."""
         found = hit.interpolate(self.colors, self.faces)
         for first, last, start, mesh in self.textured:
             own = (hit.faces >= first) & (hit.faces < last)
@@ -128,7 +128,7 @@ class _Merged:
 
 
 def sample_texture(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Colours 0..1 of a picture at places 0..1 (from the left, from the top), bilinear. `[P, 2] -> [P, 3]`."""
+    """Samples a picture bilinearly at positions 0..1 (from the left, from the top). `[P, 2] -> [P, 3]`, 0..1."""
     height, width = picture.shape[:2]
     place = np.clip(uv * [width, height] - 0.5, 0, [width - 1, height - 1])
     low = np.floor(place).astype(np.int64)

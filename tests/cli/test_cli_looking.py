@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import sys
 import threading
 import urllib.error
@@ -22,6 +23,7 @@ from fastsam3d.cli.main import VERBS, main
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.object_files import write_object
 from fastsam3d.jobs.output_folder import OutputFolder
+from fastsam3d.meshes.formats import mesh_formats, registry
 from fastsam3d.meshes.gaussians import Gaussian
 
 
@@ -130,6 +132,28 @@ def test_view_writes_a_page(vase, name, capsys):
     assert main(["view", str(vase / name), "--html", str(vase / "page.html")]) == 0
     text = (vase / "page.html").read_text(encoding="utf-8")
     assert f"<h1>{name}</h1>" in text and "Fastsam3dViewer.mount" in text
+
+
+def test_a_format_from_outside_the_package_is_exported_and_shown(run, folder, tmp_path, monkeypatch, capsys):
+    mesh_formats()
+    monkeypatch.setattr(registry, "_FORMATS", dict(registry._FORMATS))
+    runpy.run_path(str(Path(__file__).resolve().parents[1] / "helpers" / "off_format.py"))
+    out = tmp_path / "o"
+    code, _, stderr = run("infer", "--image_path", folder, "--output_dir", out, "--export", "ply,off", "name=vase")
+    assert code == 0, stderr
+    assert {path.name for path in out.iterdir()} == {"vase.off", "vase_points.ply", "report.json"}
+    report = json.loads((out / "report.json").read_text())
+    assert list(report["axes"]) == ["off", "ply"] and report["axes"]["off"]["up"] == "+z"
+    assert report["objects"][0]["files"]["off"] == "vase.off"
+    assert len(trimesh.load(out / "vase.off").faces) == report["objects"][0]["faces"]
+    assert main(["view", str(out / "vase.off"), "--html", str(out / "page.html")]) == 0
+    assert "<h1>vase.off</h1>" in (out / "page.html").read_text(encoding="utf-8")
+    assert main(["turntable", str(out / "vase.off"), "--frames", "2", "--size", "16"]) == 0
+    for verb in ("infer", "view", "turntable"):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        assert ("of glb,obj,off,stl,ply" if verb == "infer" else ".obj, .off,") in capsys.readouterr().out
 
 
 def test_view_names_what_cannot_be_shown(tmp_path, capsys):

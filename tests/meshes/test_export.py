@@ -12,9 +12,13 @@ import trimesh
 
 from fastsam3d.basics.files import write_atomically
 from fastsam3d.errors import UserError
+from fastsam3d.meshes.formats.glb import encode_glb
+from fastsam3d.meshes.formats.obj import encode_obj
+from fastsam3d.meshes.formats.ply import encode_points
+from fastsam3d.meshes.formats.stl import encode_stl
 from fastsam3d.meshes.geometry import linear_to_srgb, sample_surface, srgb_to_linear, vertex_normals
 from fastsam3d.meshes.mesh import Mesh
-from fastsam3d.meshes.writing import encode_glb, encode_obj, encode_ply, encode_stl, export_mesh
+from fastsam3d.meshes.writing import export_mesh
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def test_glb_normals_are_unit_and_point_outward(box: Mesh) -> None:
     assert ((normals * corners).sum(axis=1) > 0).all()
 
 
-@pytest.mark.parametrize("encode", [encode_glb, encode_ply, encode_obj, encode_stl])
+@pytest.mark.parametrize("encode", [encode_glb, encode_points, encode_obj, encode_stl])
 def test_same_mesh_same_bytes(box: Mesh, encode) -> None:
     state = np.random.get_state()[1].copy()
     assert encode(box, "a") == encode(box, "a")
@@ -76,7 +80,7 @@ def test_same_mesh_same_bytes(box: Mesh, encode) -> None:
 
 
 def test_ply_holds_points_of_the_surface_and_says_so(box: Mesh) -> None:
-    data = encode_ply(box, count=2000)
+    data = encode_points(box, count=2000)
     assert b"not Gaussians" in data.split(b"end_header")[0]
     cloud = trimesh.load(io.BytesIO(data), file_type="ply")
     points = np.asarray(cloud.vertices)

@@ -11,10 +11,11 @@ import trimesh
 from known_shapes import ball, color_at, cube
 
 from fastsam3d.errors import UserError
+from fastsam3d.meshes.formats.glb import encode_glb
 from fastsam3d.meshes.geometry import sample_surface
 from fastsam3d.meshes.texture import _spread, bake_texture
 from fastsam3d.meshes.turntable import sample_texture
-from fastsam3d.meshes.writing import Preparation, encode_glb, export_mesh
+from fastsam3d.meshes.writing import Preparation, export_mesh
 
 
 def test_every_point_of_the_surface_has_its_colour_in_the_picture() -> None:

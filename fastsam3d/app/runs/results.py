@@ -17,7 +17,7 @@ from fastsam3d.app.runs.comparison import Comparison, Run, field_of_view
 from fastsam3d.jobs.output_folder import json_text
 from fastsam3d.jobs.report import REPORT, describe, versions
 from fastsam3d.jobs.scene_files import LAYOUT, SCENE
-from fastsam3d.meshes.writing import ENCODERS
+from fastsam3d.meshes.formats import written_formats
 from fastsam3d.sam3d.export import export
 from fastsam3d.sam3d.scene.placement import overlay
 
@@ -104,7 +104,8 @@ def _write_run(result: ResultFiles, run: Run, whole: bool, picture: np.ndarray, 
         if reconstruction is None:
             continue
         has_mesh = reconstruction.mesh is not None and not reconstruction.mesh.is_empty
-        suffixes = set(ENCODERS) if has_mesh else {".ply"} if reconstruction.gaussian is not None else set()
+        has_gaussians = reconstruction.gaussian is not None
+        suffixes = {each.suffix for each in written_formats() if each.content(has_mesh, has_gaussians)}
         for suffix in sorted(suffixes if whole else suffixes & {".glb"}):
             path = export(reconstruction, folder / f"{item.name}{suffix}")
             meshes += [path] if suffix == ".glb" else []

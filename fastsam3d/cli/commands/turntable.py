@@ -15,13 +15,15 @@ def main(words: list[str]) -> int:
     Raises:
         UserError: the file cannot be read, has no faces, or the pictures cannot be written.
     """
+    from fastsam3d.meshes.formats import read_formats, suffix_list
+
     parser = Parser(
         prog="python -m fastsam3d turntable",
         description="Draws an object or a scene from all sides: a strip of eight views (PNG) and an animation (GIF). "
         "Needs neither a display nor a graphics card.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", help="object or scene: .glb, .obj, .stl or .ply with faces")
+    parser.add_argument("file", metavar="FILE", help=f"object or scene: {suffix_list(read_formats())} with faces")
     parser.add_argument("--output_dir", metavar="DIR", help="where the pictures go (default: beside the file)")
     parser.add_argument("--frames", type=whole, default=36, metavar="N", help="views of the animation (default 36)")
     parser.add_argument("--size", type=whole, default=256, metavar="N", help="side of a view in pixels (default 256)")
@@ -29,16 +31,14 @@ def main(words: list[str]) -> int:
     for key, low, high in (("frames", 1, 360), ("size", 16, 2048)):
         if not low <= getattr(given, key) <= high:
             raise UserError(f"--{key} {getattr(given, key)} is not possible: give {low} to {high}.")
-    from fastsam3d.meshes.gltf_reading import up_of
-    from fastsam3d.meshes.reading import read_model
+    from fastsam3d.meshes.reading import read_model, read_up
     from fastsam3d.meshes.turntable import levelled, write_turntable
 
     path = Path(given.file).expanduser()
     meshes = [mesh for _, mesh in read_model(path) if not mesh.is_empty]
     if not meshes:
         raise UserError(f"{path} holds points only, which have no sides: look at it with python -m fastsam3d view.")
-    if path.suffix.lower() == ".glb":
-        meshes = levelled(meshes, up_of(path.read_bytes()))  # a scene's file is in the frame of its photo's camera
+    meshes = levelled(meshes, read_up(path))  # a scene's file is in the frame of its photo's camera
     folder = Path(given.output_dir).expanduser() if given.output_dir else path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

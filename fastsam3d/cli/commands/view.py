@@ -20,13 +20,16 @@ def main(words: list[str]) -> int:
     Raises:
         UserError: the file cannot be read, or the page not be written or served.
     """
+    from fastsam3d.meshes.formats import read_formats, suffix_list
+
+    suffixes = suffix_list(read_formats())
     parser = Parser(
         prog="python -m fastsam3d view",
-        description="Shows a GLB, OBJ, STL or PLY file in the browser: a page of its own, served to this machine only.",
+        description=f"Shows a {suffixes} file in the browser: a page of its own, served to this machine only.",
         epilog="Ends with Ctrl-C. Over SSH: --port 8010 --no-open, and ssh -L 8010:127.0.0.1:8010 HOST on your side.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", help="object or scene: .glb, .obj, .stl or .ply")
+    parser.add_argument("file", metavar="FILE", help=f"object or scene: {suffixes}")
     parser.add_argument("--html", metavar="PAGE", help="write the page to a file that holds everything, and stop")
     parser.add_argument("--port", type=whole, default=0, metavar="N", help="port to serve on (default: any free one)")
     parser.add_argument("--no-open", action="store_true", help="print the address without opening a browser")

@@ -1,0 +1,104 @@
+"""PLY (binary): Gaussians for splat viewers where the result has them, else coloured points of the surface; z up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastsam3d.meshes.formats.registry import Z_UP, MeshFormat, register_format
+from fastsam3d.meshes.geometry import interpolate, sample_surface, vertex_normals
+from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.meshes.trimesh_reading import read_with_trimesh
+
+if TYPE_CHECKING:
+    from fastsam3d.meshes.gaussians import Gaussian
+
+SURFACE_POINTS = 50_000
+POINT_SEED = 0
+"""Seed of the surface points, so that one mesh always gives one file."""
+_TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "uchar": "u1", "uint8": "u1", "int": "<i4"}
+
+
+def encode_gaussians(gaussian: Gaussian) -> bytes:
+    """Encodes Gaussians as a 3DGS PLY file (z up, logarithmic scales, opacity logits)."""
+    columns = gaussian.ply_fields()
+    record = np.empty(len(gaussian), dtype=[(name, "<f4") for name in columns])
+    for name, values in columns.items():
+        record[name] = values
+    fields = [f"property float {name}" for name in columns]
+    comment = "comment fastsam3d: 3D Gaussians; frame: object, z up"
+    return _header(comment, len(gaussian), fields) + record.tobytes()
+
+
+def encode_points(mesh: Mesh, name: str = "object", count: int = SURFACE_POINTS) -> bytes:
+    """Encodes `count` coloured points with normals, spread evenly over the surface, in the object frame (z up).
+
+    The header says that they are points: a program that opens every PLY file as Gaussians shows nothing of them.
+    `name` is not stored.
+    """
+    del name
+    chosen, weights = sample_surface(mesh.vertices, mesh.faces, count, np.random.default_rng(POINT_SEED))
+    normals = interpolate(vertex_normals(mesh.vertices, mesh.faces), mesh.faces, chosen, weights)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
+    record = np.empty(count, dtype=[("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3)])
+    record["xyz"] = interpolate(mesh.vertices, mesh.faces, chosen, weights)
+    record["normal"] = normals
+    colors = interpolate(mesh.vertex_colors, mesh.faces, chosen, weights)
+    record["rgb"] = np.rint(np.clip(colors, 0.0, 1.0) * 255).astype(np.uint8)
+    fields = [f"property float {field}" for field in ("x", "y", "z", "nx", "ny", "nz")]
+    fields += [f"property uchar {field}" for field in ("red", "green", "blue")]
+    comments = (
+        "comment fastsam3d: points sampled from the surface of a mesh, not Gaussians",
+        "comment frame: object, z up; colours: sRGB",
+    )
+    return _header("\n".join(comments), count, fields) + record.tobytes()
+
+
+def _header(comments: str, count: int, fields: list[str]) -> bytes:
+    lines = [
+        "ply",
+        "format binary_little_endian 1.0",
+        comments,
+        f"element vertex {count}",
+        *fields,
+        "end_header",
+    ]
+    return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def read_ply(path: Path) -> list[tuple[str, Mesh]]:
+    """Reads faces, points, or the centres of Gaussians from a PLY file, which is taken to be z up."""
+    splats = _read_gaussians(path.read_bytes())
+    return read_with_trimesh(path) if splats is None else [(path.stem, splats)]
+
+
+def _read_gaussians(data: bytes) -> Mesh | None:
+    """Reads centres and colours of a 3DGS PLY file; returns None for any other PLY file."""
+    end = data.find(b"end_header\n")
+    header = data[: max(end, 0)].decode("ascii", "replace").split("\n")
+    if "property float f_dc_0" not in header or "format binary_little_endian 1.0" not in header:
+        return None
+    from fastsam3d.meshes.gaussians import SPHERICAL_HARMONIC_0
+
+    count = next(int(line.split()[2]) for line in header if line.startswith("element vertex"))
+    fields = [line.split()[1:] for line in header if line.startswith("property")]
+    layout = np.dtype([(name, _TYPES[kind]) for kind, name in fields])
+    record = np.frombuffer(data, layout, count, end + len(b"end_header\n"))
+    vertices = np.stack([record[axis] for axis in "xyz"], axis=1).astype(np.float32)
+    colors: np.ndarray = 0.5 + SPHERICAL_HARMONIC_0 * np.stack([record[f"f_dc_{k}"] for k in range(3)], axis=1)
+    return Mesh(vertices, np.zeros((0, 3), dtype=np.int64), np.clip(colors, 0, 1).astype(np.float32))
+
+
+register_format(
+    MeshFormat(
+        ".ply",
+        Z_UP,
+        "sRGB; of Gaussians, spherical harmonics",
+        encode_mesh=encode_points,
+        encode_gaussians=encode_gaussians,
+        read=read_ply,
+        samples_surface=True,
+    )
+)
