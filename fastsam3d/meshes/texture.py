@@ -84,8 +84,10 @@ def _unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _spread(picture: np.ndarray, reach: int) -> np.ndarray:
-    """Fills unknown (NaN) texels of `[S, S, 3]`: up to `reach` steps away from known texels with the mean of their known
-    neighbours, further away with the mean of all.
+    """Fills unknown (NaN) texels of `[S, S, 3]`.
+
+    Up to `reach` steps away from known texels they get the mean of their known neighbours, further away the mean of
+    all.
     """
     picture = picture.copy()
     known = np.isfinite(picture[..., 0])
