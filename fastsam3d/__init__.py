@@ -17,13 +17,23 @@ from typing import TYPE_CHECKING, Any
 from fastsam3d.basics.version import __version__
 
 if TYPE_CHECKING:
+    from fastsam3d.acceleration.family import describe_differences
     from fastsam3d.acceleration.handle import Acceleration, accelerate
     from fastsam3d.basics.config_files import preset_names as presets
     from fastsam3d.errors import UserError
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
     from fastsam3d.sam3d.export import export
 
-__all__ = ["Acceleration", "UserError", "__version__", "accelerate", "export", "load_pipeline", "presets"]
+__all__ = [
+    "Acceleration",
+    "UserError",
+    "__version__",
+    "accelerate",
+    "describe_differences",
+    "export",
+    "load_pipeline",
+    "presets",
+]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
@@ -33,6 +43,7 @@ _LAZY = {
     "Acceleration": ("fastsam3d.acceleration.handle", "Acceleration"),
     "accelerate": ("fastsam3d.acceleration.handle", "accelerate"),
     "UserError": ("fastsam3d.errors", "UserError"),
+    "describe_differences": ("fastsam3d.acceleration.family", "describe_differences"),
     "export": ("fastsam3d.sam3d.export", "export"),
     "load_pipeline": ("fastsam3d.sam3d.checkpoints.loading", "load_pipeline"),
     "presets": ("fastsam3d.basics.config_files", "preset_names"),

@@ -1,93 +1,132 @@
-"""Which techniques can be on together, and on which pipeline. What cannot is refused before a pipeline is touched.
+"""Checks which techniques can be switched on together, and on which model. A model is touched only after that.
 
-Different kinds compose: one policy that decides when a network runs, one that decides how, one that changes the voxels,
-a control of the number of steps, and the exact savings underneath all of them.
+A family's `Rules` say what clashes; the checks here and their messages are the same for all families.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from fastsam3d.diffusion.techniques import REGISTRY, Technique
-from fastsam3d.diffusion.vocabulary import CAPABILITIES, SPARSE_STRUCTURE
+from fastsam3d.acceleration.registry import Registry, Technique
 from fastsam3d.errors import UserError
 
-NETWORKS = {"sparse_structure": "the sparse-structure network", "structured_latent": "the latent network"}
 
-ONE_A_STAGE = {
-    "velocity": "both decide when {network} runs",
-    "evaluation": "both decide how {network} is evaluated",
-    "blocks": "both decide which blocks of {network} run",
-}
-"""Kinds of techniques of which a stage can have one, and why."""
-ONE_A_PIPELINE = {"voxels": "both change the set of voxels", "steps": "both set the number of steps"}
-SOME_TOKENS = frozenset({"subset", "tokens"})
-"""Needs of techniques that leave out tokens of a network."""
-INSIDE = frozenset({"layout_only", "block_stack", *SOME_TOKENS})
-"""Needs of techniques that keep or leave out something inside a network."""
+@dataclass(frozen=True)
+class Capability:
+    """Something that a technique may need of a host.
 
+    Attributes:
+        text: what it is, as the object of "needs".
+        stage: the kind of stage that it belongs to; None where it makes sense in all.
+    """
 
-def working_inside(stage: str, settings: Mapping[str, Any]) -> list[str]:
-    """Techniques that are on and work inside the network of a stage, by config group."""
-    active = [t for t in REGISTRY.values() if stage in t.acts_on(settings[t.name])]
-    return [t.name for t in active if INSIDE & set(t.needs_in(stage))]
+    text: str
+    stage: str | None = None
 
 
-def refuse_clashes(settings: Mapping[str, Any]) -> None:
-    """Checks that the techniques that are on can work together.
+@dataclass(frozen=True)
+class Support:
+    """What a kind of technique builds on.
+
+    Attributes:
+        kind: another technique of this kind has to act on one of the same stages.
+        missing: what is missing without it; `{stage}` is the stage in words.
+        example: a technique that would do.
+    """
+
+    kind: str
+    missing: str
+    example: str
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What clashes in one family.
+
+    Attributes:
+        capabilities: by name.
+        stages: how to say each kind of stage, as in "the latent network".
+        one_a_stage: kinds of techniques of which a stage can have one, and why; `{stage}` is the stage in words.
+        one_a_model: kinds of which a model can have one, and why.
+        builds_on: by kind of technique.
+        clash: `(first, second, shared stages) -> ` why these two cannot be on together, or None; asked in both orders.
+    """
+
+    capabilities: Mapping[str, Capability]
+    stages: Mapping[str, str]
+    one_a_stage: Mapping[str, str] = field(default_factory=dict)
+    one_a_model: Mapping[str, str] = field(default_factory=dict)
+    builds_on: Mapping[str, Support] = field(default_factory=dict)
+    clash: Callable[[Technique, Technique, Sequence[str]], str | None] = lambda first, second, shared: None
+
+    def needs_in(self, technique: Technique, stage: str) -> tuple[str, ...]:
+        """The needs of a technique that mean something in a kind of stage."""
+        return tuple(need for need in technique.needs if self.capabilities[need].stage in (None, stage))
+
+
+def refuse_clashes(registry: Registry, rules: Rules, settings: Mapping[str, Any]) -> None:
+    """Checks that the techniques that are switched on can work together.
 
     Args:
+        registry: of the family.
+        rules: of the family.
         settings: by config group, one for each registered technique.
 
     Raises:
-        UserError: two of them cannot, or one lacks what it builds on; the message names them, says why, and what to
+        UserError: two of them cannot, or one lacks what it builds on. The message names them and says why, and what to
             switch off or on.
     """
-    acting = [(t, t.acts_on(settings[t.name])) for t in REGISTRY.values() if t.name in settings]
-    on = [(technique, stages) for technique, stages in acting if stages]
-    for (first, first_stages), (second, second_stages) in itertools.combinations(on, 2):
+    acting = [(t, t.acts_on(settings[t.name])) for t in registry.values() if t.name in settings]
+    active = [(technique, stages) for technique, stages in acting if stages]
+    for (first, first_stages), (second, second_stages) in itertools.combinations(active, 2):
         shared = [stage for stage in first_stages if stage in second_stages]
-        reason = _clash(first, second, shared) or _clash(second, first, shared)
+        reason = _clash(rules, first, second, shared)
         if reason:
             raise UserError(
                 f"{first.name} and {second.name} are both switched on and {reason}: set {first.name}.enabled=false or "
                 f"{second.name}.enabled=false{_other_stages(first, second)}."
             )
-    for technique, stages in on:
-        if technique.kind == "layout" and not any(
-            other.kind == "velocity" and set(stages) & set(others) for other, others in on
+    for technique, stages in active:
+        support = rules.builds_on.get(technique.kind)
+        if support is not None and not any(
+            other.kind == support.kind and set(stages) & set(others) for other, others in active
         ):
             raise UserError(
-                f"{technique.name} is switched on and nothing forecasts steps of {NETWORKS[stages[0]]}: switch on a "
-                f"technique that does, for instance step_caching.enabled=true, or set {technique.name}.enabled=false."
+                f"{technique.name} is switched on and {support.missing.format(stage=rules.stages[stages[0]])}: switch "
+                f"on a technique that does, for instance {support.example}.enabled=true, or set "
+                f"{technique.name}.enabled=false."
             )
 
 
-def refuse_what_a_host_lacks(host: Any, settings: Mapping[str, Any]) -> None:
-    """Checks that a pipeline's host offers what the techniques that are on need of it.
+def refuse_what_a_host_lacks(registry: Registry, rules: Rules, host: Any, settings: Mapping[str, Any]) -> None:
+    """Checks that a model's host offers what the techniques that are switched on need of it.
 
     Args:
-        host: a `fastsam3d.diffusion.hosts.Host`.
+        registry: of the family.
+        rules: of the family.
+        host: has `name`, `offers(stage kind) -> names of capabilities` and `refusals() -> {(stage kind, capability):
+            reason}` for what this very model cannot offer.
         settings: by config group.
 
     Raises:
         UserError: it does not; the message names technique and host, and what to switch off.
     """
-    for technique in REGISTRY.values():
-        stages = technique.acts_on(settings[technique.name])
-        missing = {stage: _missing(technique, stage, host) for stage in stages}
-        lacking = [stage for stage in stages if missing[stage]]
-        if lacking:
-            raise UserError(
-                f"{technique.name} needs {CAPABILITIES[missing[lacking[0]][0]]} in the {lacking[0]} stage, which "
-                f"{host.name} does not offer: set {_way_out(technique, settings, lacking)}."
-            )
     refusals = host.refusals()
-    for technique in REGISTRY.values():
+    for technique in registry.values():
         acting = technique.acts_on(settings[technique.name])
-        refused = {s: refusals[s, need] for s in acting for need in technique.needs_in(s) if (s, need) in refusals}
+        needed = {stage: rules.needs_in(technique, stage) for stage in acting}
+        lacking = {s: [need for need in needs if need not in host.offers(s)] for s, needs in needed.items()}
+        lacking = {stage: needs for stage, needs in lacking.items() if needs}
+        if lacking:
+            stage, needs = next(iter(lacking.items()))
+            raise UserError(
+                f"{technique.name} needs {rules.capabilities[needs[0]].text} in the {stage} stage, which {host.name} "
+                f"does not offer: set {_way_out(technique, settings, lacking)}."
+            )
+        refused = {s: refusals[s, need] for s, needs in needed.items() for need in needs if (s, need) in refusals}
         for reason in refused.values():
             raise UserError(
                 f"{technique.name} cannot be attached to this pipeline: {reason}. Set "
@@ -102,30 +141,15 @@ def _way_out(technique: Technique, settings: Mapping[str, Any], unfit: Collectio
     return f"{technique.name}.enabled=false" + (f", or {technique.name}.stages={fit[0]}" if choice else "")
 
 
-def _missing(technique: Technique, stage: str, host: Any) -> list[str]:
-    """What a technique needs in a stage and the host does not offer there."""
-    return [need for need in technique.needs_in(stage) if need not in host.capabilities.get(stage, ())]
-
-
-def _clash(first: Technique, second: Technique, shared: list[str]) -> str | None:
-    """Why `first` cannot be on with `second`; asked in both orders."""
-    if first.kind == second.kind and first.kind in ONE_A_PIPELINE:
-        return ONE_A_PIPELINE[first.kind]
+def _clash(rules: Rules, first: Technique, second: Technique, shared: Sequence[str]) -> str | None:
+    """Why two techniques cannot be on together; None where they can."""
+    if first.kind == second.kind and first.kind in rules.one_a_model:
+        return rules.one_a_model[first.kind]
     if not shared:
         return None
-    network = NETWORKS[shared[0]]
-    if first.kind == second.kind and first.kind in ONE_A_STAGE:
-        return ONE_A_STAGE[first.kind].format(network=network)
-    distilled = "shortcut" in first.needs and SPARSE_STRUCTURE in shared
-    if distilled and second.kind in ("velocity", "blocks", "evaluation"):
-        return f"the distilled mode of {network} has neither steps to spare nor guidance"
-    if first.kind == "blocks" and second.kind == "velocity":
-        return f"both reuse what {network} did at earlier steps"
-    if first.kind == "blocks" and any(SOME_TOKENS & set(second.needs_in(stage)) for stage in shared):
-        return f"the change of the blocks of {network} that the one reuses is that of all tokens, which the other lacks"
-    if "subset" in first.needs and second.kind in ("evaluation", "layout"):
-        return f"{first.name} runs {network} on some tokens alone, which {second.name} cannot follow"
-    return None
+    if first.kind == second.kind and first.kind in rules.one_a_stage:
+        return rules.one_a_stage[first.kind].format(stage=rules.stages[shared[0]])
+    return rules.clash(first, second, shared) or rules.clash(second, first, shared)
 
 
 def _other_stages(first: Technique, second: Technique) -> str:

@@ -1,4 +1,4 @@
-"""Acceleration presets: YAML files under `configs/acceleration`, read into checked, frozen settings."""
+"""Reads acceleration presets, YAML files under `configs`, into checked, frozen settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastsam3d.acceleration.compatibility import refuse_clashes
+from fastsam3d.acceleration.family import DEFAULT_FAMILY, Family, family_named
+from fastsam3d.acceleration.settings import TechniqueConfig
 from fastsam3d.basics.config_files import config_directory, preset_names
 from fastsam3d.basics.suggestions import suggested_ending
-from fastsam3d.diffusion.techniques import REGISTRY, TechniqueConfig
 from fastsam3d.errors import UserError
 
 NAME = "name"
@@ -35,13 +36,13 @@ class PresetInfo:
     description: str
 
 
-def preset_info(name: str) -> PresetInfo:
-    """What an installed preset says about itself.
+def preset_info(name: str, family: str = DEFAULT_FAMILY) -> PresetInfo:
+    """Reads what an installed preset says about itself.
 
     Raises:
         UserError: there is no such preset.
     """
-    values = _preset_values(name)
+    values = _preset_values(name, family_named(family))
     return PresetInfo(name, str(values.get(KIND, "preset")), str(values.get(DESCRIPTION, "")))
 
 
@@ -52,16 +53,19 @@ class AccelerationConfig:
     Attributes:
         name: of the preset they began as.
         settings: by config group, one for each registered technique.
+        family: name of the family of models that they are for.
     """
 
     name: str
     settings: Mapping[str, TechniqueConfig]
+    family: str = DEFAULT_FAMILY
 
     def __getitem__(self, group: str) -> Any:
         return self.settings[group]
 
     def __post_init__(self) -> None:
-        refuse_clashes(self.settings)
+        family = family_named(self.family)
+        refuse_clashes(family.registry, family.rules, self.settings)
 
     @property
     def enabled(self) -> tuple[str, ...]:
@@ -76,13 +80,15 @@ class AccelerationConfig:
         return tuple(names)
 
     def needs(self, stage: str) -> frozenset[str]:
-        """What the techniques that are on and act on a stage need of a host there, names from `CAPABILITIES`."""
-        settings = [(REGISTRY[group], config) for group, config in self.settings.items()]
-        return frozenset(need for t, config in settings if stage in t.acts_on(config) for need in t.needs_in(stage))
+        """Capabilities that the techniques that are switched on need of a host in a kind of stage."""
+        family = family_named(self.family)
+        acting = [family.registry[g] for g, c in self.settings.items() if stage in family.registry[g].acts_on(c)]
+        return frozenset(need for technique in acting for need in family.rules.needs_in(technique, stage))
 
     def warnings(self) -> list[str]:
         """Advice about settings that are allowed but known to cost quality."""
-        return [text for group, config in self.settings.items() for text in REGISTRY[group].advise(config)]
+        registry = family_named(self.family).registry
+        return [text for group, config in self.settings.items() for text in registry[group].advise(config)]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as nested plain values, as in a preset file."""
@@ -95,31 +101,42 @@ class AccelerationConfig:
 def load_preset(
     preset: str | Path | Mapping[str, Any] | AccelerationConfig = "balanced",
     overrides: Mapping[str, Any] | None = None,
+    family: str = DEFAULT_FAMILY,
 ) -> AccelerationConfig:
-    """Settings of a preset with some values changed.
+    """Reads the settings of a preset with some values changed.
 
     Args:
         preset: a preset's name, a YAML file, nested values as in such a file, or settings made before.
         overrides: changed values, nested (`{"step_caching": {"stride": 2}}`), dotted
-            (`{"step_caching.stride": 2}`), or a bool for a technique's switch (`{"token_carving": True}`).
+            (`{"step_caching.stride": 2}`), or a bool for a technique's switch (`{"token_carving": True}`). For a group
+            of switches, such as `exact`, True means their defaults and False switches all of them off.
+        family: name of the family of models whose preset is meant.
 
     Raises:
-        UserError: an unknown preset, group or key, or a value of the wrong type or out of range.
+        UserError: an unknown preset, group or key, a value of the wrong type or out of range, or settings of another
+            family.
     """
-    values = _preset_values(preset)
+    found = family_named(family)
+    if isinstance(preset, AccelerationConfig) and preset.family != family:
+        raise UserError(
+            f"the settings {preset.name!r} are for {preset.family} models, and this is a {family} model: give a preset "
+            f"of its own, one of {', '.join(preset_names(found.presets))}"
+        )
+    values = _preset_values(preset, found)
     name = str(values.get(NAME, "custom"))
     values = {group: content for group, content in values.items() if group not in ABOUT}
-    groups = {group: dict(_mapping(group, content)) for group, content in values.items()}
+    groups = {group: dict(_mapping(group, content, found)) for group, content in values.items()}
     for key, value in (overrides or {}).items():
-        for group, content in _override(key, value).items():
+        for group, content in _override(key, value, found).items():
             groups.setdefault(group, {}).update(content)
-    unknown = [group for group in groups if group not in REGISTRY]
+    unknown = [group for group in groups if group not in found.registry]
     if unknown:
-        raise UserError(f"unknown technique {unknown[0]!r}{suggested_ending(unknown[0], REGISTRY)}")
-    return AccelerationConfig(name, {group: _settings(group, groups.get(group, {})) for group in REGISTRY})
+        raise UserError(f"unknown technique {unknown[0]!r}{suggested_ending(unknown[0], found.registry)}")
+    settings = {group: _settings(group, groups.get(group, {}), found) for group in found.registry}
+    return AccelerationConfig(name, settings, family)
 
 
-def _preset_values(preset: Any) -> dict[str, Any]:
+def _preset_values(preset: Any, family: Family) -> dict[str, Any]:
     if isinstance(preset, AccelerationConfig):
         return preset.to_dict()
     if isinstance(preset, Mapping) or hasattr(preset, "_metadata"):  # the latter: an OmegaConf node
@@ -128,13 +145,14 @@ def _preset_values(preset: Any) -> dict[str, Any]:
         path, name = Path(preset), Path(preset).stem
         if not path.is_file():
             raise UserError(
-                f"no preset file {path}: give an existing YAML file, or one of {', '.join(preset_names())}"
+                f"no preset file {path}: give an existing YAML file, or one of "
+                f"{', '.join(preset_names(family.presets))}"
             )
     else:
         name = str(preset)
-        path = config_directory() / "acceleration" / f"{name}.yaml"
-        if name not in preset_names():
-            raise UserError(f"unknown preset {name!r}{suggested_ending(name, preset_names())}")
+        path = config_directory() / family.presets / f"{name}.yaml"
+        if name not in preset_names(family.presets):
+            raise UserError(f"unknown preset {name!r}{suggested_ending(name, preset_names(family.presets))}")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -144,9 +162,9 @@ def _preset_values(preset: Any) -> dict[str, Any]:
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{path} is not a preset: {line}. Mend the file, or use one of {', '.join(preset_names())}"
+            f"{path} is not a preset: {line}. Mend the file, or use one of {', '.join(preset_names(family.presets))}"
         ) from error
-    return {NAME: name} | dict(_mapping(str(path), values))
+    return {NAME: name} | dict(_mapping(str(path), values, family))
 
 
 def _plain(values: Any) -> Any:
@@ -157,10 +175,10 @@ def _plain(values: Any) -> Any:
     return values
 
 
-def _mapping(where: str, values: Any) -> Mapping[str, Any]:
+def _mapping(where: str, values: Any, family: Family) -> Mapping[str, Any]:
     values = _plain(values)
-    if isinstance(values, bool) and where in REGISTRY:
-        return {"enabled": values}
+    if isinstance(values, bool) and where in family.registry:
+        return _switched(family.registry[where].config, values)
     if not isinstance(values, Mapping):
         raise UserError(
             f"{where} is {values!r}: key: value pairs are needed, for instance {where}: {{enabled: true}}"
@@ -168,13 +186,20 @@ def _mapping(where: str, values: Any) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], values)
 
 
-def _override(key: str, value: Any) -> dict[str, dict[str, Any]]:
+def _switched(config: type[TechniqueConfig], on: bool) -> dict[str, Any]:
+    switches = {field.name: field.default for field in dataclasses.fields(config)}
+    if "enabled" in switches:
+        return {"enabled": on}
+    return {name: default if on else False for name, default in switches.items()}
+
+
+def _override(key: str, value: Any, family: Family) -> dict[str, dict[str, Any]]:
     group, _, name = key.partition(".")
-    return {group: {name: value}} if name else {group: dict(_mapping(group, value))}
+    return {group: {name: value}} if name else {group: dict(_mapping(group, value, family))}
 
 
-def _settings(group: str, values: Mapping[str, Any]) -> TechniqueConfig:
-    kind = REGISTRY[group].config
+def _settings(group: str, values: Mapping[str, Any], family: Family) -> TechniqueConfig:
+    kind = family.registry[group].config
     fields = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in fields:

@@ -1,14 +1,16 @@
-"""Registers techniques: each names its settings, its policy maker and what it needs of a host."""
+"""Registers techniques: each names its settings, how its policy is made, and what it needs of a host.
+
+Every family of models (`acceleration.family`) has one registry. It fills itself when it is first read.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from fastsam3d.acceleration.settings import GROUPS, TechniqueConfig
-from fastsam3d.diffusion.capabilities import CAPABILITIES, ONLY_IN
 
 
 @dataclass(frozen=True)
@@ -18,16 +20,14 @@ class Technique:
     Attributes:
         name: config group.
         config: its settings, a `TechniqueConfig` with a field `enabled`, or with switches only. A field `stages`
-            (see `stages_setting`) lets the user choose among `stages`.
-        kind: "velocity", "evaluation", "voxels", "steps", "blocks", "layout" or "exact": which interface `make`
-            returns. "blocks" is `fastsam3d.diffusion.vocabulary.BlockPolicy`; "layout" wraps a velocity policy and is
-            made with it, `(config, trajectory, policy) -> policy`; "steps" has no policy, its settings say all.
-        stages: stages it can act on.
-        make: `(config, trajectory) -> policy` with the state of one run, None where the technique has no say in
-            it; for voxel policies `config -> policy`. Asked only where the technique is on and acts on the stage.
-        advise: warnings about settings that are allowed but known to cost quality.
-        needs: what it asks of a host beyond whole evaluations, names from `CAPABILITIES`. Options of `evaluate` have
-            the names of the capabilities.
+            lets the user choose among `stages`.
+        kind: which interface `make` returns. A family names its kinds; for diffusion see
+            `fastsam3d.diffusion.vocabulary`.
+        stages: kinds of stages that it can act on.
+        make: makes the policy of one run from the settings; the kind says with which arguments. It returns None where
+            the technique has no say in the run. It is called only where the technique is switched on and acts.
+        advise: gives warnings about settings that are allowed but known to cost quality.
+        needs: capabilities that it asks of a host, names from the family's `Rules.capabilities`.
     """
 
     name: str
@@ -39,31 +39,63 @@ class Technique:
     needs: tuple[str, ...] = ()
 
     def acts_on(self, config: Any) -> tuple[str, ...]:
-        """Stages on which it acts with these settings; none where it is off."""
+        """Stages on which it acts with these settings; none where it is switched off."""
         if not getattr(config, "enabled", True):
             return ()
         chosen = getattr(config, "stages", "both")
         return tuple(stage for stage in self.stages if chosen in ("both", stage))
 
-    def needs_in(self, stage: str) -> tuple[str, ...]:
-        """Those of its needs that mean something in a stage."""
-        return tuple(need for need in self.needs if ONLY_IN.get(need, stage) == stage)
 
+class Registry(Mapping[str, Technique]):
+    """Techniques of one family by config group, in order of registration.
 
-REGISTRY: dict[str, Technique] = {}
-"""Techniques by config group, in order of registration."""
-
-
-def register(technique: Technique) -> Technique:
-    """Adds a technique under its config-group name.
-
-    Raises:
-        ValueError: the name is taken by another technique, or it needs something that is no capability.
+    Args:
+        capabilities: what a technique may need; other needs are refused.
+        discover: imports the modules that register the family's own techniques. It is called once, before the registry
+            is first read.
     """
-    if technique.name in REGISTRY and REGISTRY[technique.name].config is not technique.config:
-        raise ValueError(f"technique {technique.name!r} is registered already")
-    if unknown := [need for need in technique.needs if need not in CAPABILITIES]:
-        raise ValueError(f"technique {technique.name!r} needs {unknown[0]!r}; known are {', '.join(CAPABILITIES)}")
-    REGISTRY[technique.name] = technique
-    GROUPS.setdefault(technique.config, technique.name)
-    return technique
+
+    def __init__(self, capabilities: Mapping[str, Any], discover: Callable[[], None]) -> None:
+        self._capabilities, self._discover = capabilities, discover
+        self._techniques: dict[str, Technique] = {}
+        self._discovered = False
+
+    def register(self, technique: Technique) -> Technique:
+        """Adds a technique under its config group.
+
+        Raises:
+            ValueError: another technique has the name, or it needs something that is no capability.
+        """
+        known = self._techniques.get(technique.name)
+        if known is not None and known.config is not technique.config:
+            raise ValueError(f"technique {technique.name!r} is registered already")
+        if unknown := [need for need in technique.needs if need not in self._capabilities]:
+            raise ValueError(
+                f"technique {technique.name!r} needs {unknown[0]!r}; known are {', '.join(self._capabilities)}"
+            )
+        return self.replace(technique)
+
+    def replace(self, technique: Technique) -> Technique:
+        """Adds a technique, or puts it in the place of the one with the same name."""
+        self._techniques[technique.name] = technique
+        GROUPS.setdefault(technique.config, technique.name)
+        return technique
+
+    def remove(self, name: str) -> None:
+        """Takes a technique out again; nothing happens where there is none."""
+        self._techniques.pop(name, None)
+
+    def _read(self) -> dict[str, Technique]:
+        if not self._discovered:
+            self._discovered = True  # first: what is imported may read the registry
+            self._discover()
+        return self._techniques
+
+    def __getitem__(self, name: str) -> Technique:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())

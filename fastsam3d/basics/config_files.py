@@ -35,6 +35,6 @@ def model_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (config_directory() / "model").glob("*.yaml")))
 
 
-def preset_names() -> tuple[str, ...]:
-    """Names of the presets that are installed, sorted."""
-    return tuple(sorted(path.stem for path in (config_directory() / "acceleration").glob("*.yaml")))
+def preset_names(folder: str = "acceleration") -> tuple[str, ...]:
+    """Names of the presets that are installed in a folder of `configs`, sorted."""
+    return tuple(sorted(path.stem for path in (config_directory() / folder).glob("*.yaml")))

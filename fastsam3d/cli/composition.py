@@ -10,7 +10,7 @@ from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.basics.config_files import config_directory, model_names, preset_names
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cli.flags import MODULES, Arguments
-from fastsam3d.diffusion.techniques import REGISTRY
+from fastsam3d.diffusion.registry import REGISTRY
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.request import SAMPLERS
 

@@ -136,7 +136,7 @@ def upstream_differences(package: Path | None = None) -> list[str] | None:
     """What an installed `sam3d_objects` lacks of the names that acceleration attaches to; None where there is none.
 
     Its source is read, not run: importing it needs a GPU and takes long. A pipeline that is loaded can be asked more
-    closely: `fastsam3d.diffusion.hosts.describe_differences(pipeline)`.
+    closely: `fastsam3d.describe_differences(pipeline)`.
     """
     if package is None:
         try:

@@ -1,82 +1,160 @@
-"""Everything that is attached to a pipeline for given settings. What is attached later acts outside."""
+"""Attaches everything to one pipeline: exact savings, what techniques need inside the networks, policies, counting.
+
+Wrappers nest: the one that is attached last is the outermost. Registered savings say where they nest
+(`exact.saving.Nesting`); what techniques need inside the blocks comes between them.
+"""
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from fastsam3d.acceleration.compatibility import working_inside
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import AccelerationConfig
-from fastsam3d.acceleration.registry import Technique
 from fastsam3d.basics.peak_memory import PeakMemory
-from fastsam3d.diffusion.evaluation_options import CheckedPolicy
-from fastsam3d.diffusion.exact.cast_weights import CastWeights
-from fastsam3d.diffusion.exact.condition_cache import ConditionCache, condition_caches
-from fastsam3d.diffusion.exact.cuda_capture import CudaCapture
-from fastsam3d.diffusion.exact.graph_replay import GraphReplay
-from fastsam3d.diffusion.exact.index_cache import IndexCache
-from fastsam3d.diffusion.exact.occupied_taps import OccupiedTaps
-from fastsam3d.diffusion.exact.onednn import DenseConvolution, FusedFeedForward
-from fastsam3d.diffusion.exact.shared_prefix import SharedPrefix
-from fastsam3d.diffusion.exact.time_tables import TimeTable
+from fastsam3d.diffusion.capabilities import STRUCTURED_LATENT
+from fastsam3d.diffusion.exact.saving import GROUP, ExactSaving, Nesting, PipelineTarget, StageTarget, savings
 from fastsam3d.diffusion.host import Host
 from fastsam3d.diffusion.operations import Operations
-from fastsam3d.diffusion.partial.block_stack import BlockStack
-from fastsam3d.diffusion.partial.blocks import PartialBlocks
-from fastsam3d.diffusion.partial.streams import PartialStreams
-from fastsam3d.diffusion.report import Report
+from fastsam3d.diffusion.policies import Policies
+from fastsam3d.diffusion.report import Report, StageReport
 from fastsam3d.diffusion.sites import EvaluationState
-from fastsam3d.diffusion.stage_runner import StageSession
-from fastsam3d.diffusion.techniques import REGISTRY
-from fastsam3d.diffusion.vocabulary import SPARSE_STRUCTURE, STAGES, STRUCTURED_LATENT, Trajectory, VoxelSet
-from fastsam3d.errors import UserError
+from fastsam3d.diffusion.stage_runner import StageRunner
+from fastsam3d.diffusion.vocabulary import VoxelSet
 
 
 class Attachment:
-    """What `Acceleration` attaches to one pipeline.
+    """Everything that is attached to one pipeline, and what it has counted.
 
     Args:
         host: knows where the pipeline's parts are.
         config: settings of every technique.
-        patches: through which everything is attached, and taken off.
-        report: where counts go.
+        patches: records every change.
+        accelerate: accelerates a copy of the pipeline with the same settings; returns the handle.
     """
 
-    def __init__(self, host: Host, config: AccelerationConfig, patches: Patches, report: Report) -> None:
-        self._host, self.config, self._patches, self._report = host, config, patches, report
-        self.replays: list[GraphReplay] = []
+    def __init__(
+        self, host: Host, config: AccelerationConfig, patches: Patches, accelerate: Callable[[Any], Any]
+    ) -> None:
+        self._host, self._config, self._patches, self._accelerate = host, config, patches, accelerate
+        self._report = Report(config.name, config.enabled, {stage: StageReport() for stage in host.stages})
+        self._policies = Policies(config)
+        switched_on = config[GROUP].switched_on
+        self._savings: list[ExactSaving] = [s for s in savings(switched_on) if switched_on.issuperset(s.requires)]
+        self._operations = Operations(
+            self._report, host.costs(), [saving.name for saving in self._savings], partial(_index_of, host)
+        )
+        self._target = PipelineTarget(host, patches, self._operations)
+        self.runners: dict[str, StageRunner] = {}
+        """By name of stage."""
         self.lock = threading.RLock()
         """Held while the pipeline runs: what is attached has one state, whichever thread it is called from."""
 
     def attach(self) -> None:
         """Attaches everything. After an exception part of it is there; the patches take it off."""
-        host, patches, config = self._host, self._patches, self.config
-        tables = self._attach_weights_and_tables()
-        self._attach_decoding_and_encoding()
-        on = [name for name, value in vars(config["exact"]).items() if value is True]
-        operations = Operations(self._report, host.costs(), on, partial(_index_of, host))
-        host.on_reuse = operations.reused
-        for stage in STAGES:
-            self._attach_stage(stage, operations)
-        voxel_policies = [t.make(config[t.name]) for t in self._on("voxels", STRUCTURED_LATENT) if t.make is not None]
-        policy = _CountedVoxels(voxel_policies[0], self._report, operations) if voxel_policies else None
-        host.attach_structure(patches, policy)
-        host.attach_recorder(patches, _Recorder(self._report, operations))
-        for name in host.run_methods:
-            if hasattr(host.pipeline, name):
-                patches.replace(host.pipeline, name, partial(_ending, tables.clear, operations.broke_off))
-        for name in (*host.run_methods, *host.part_methods):
-            if hasattr(host.pipeline, name):
-                patches.replace(host.pipeline, name, self._measured)
-                patches.replace(host.pipeline, name, partial(_alone, self.lock))
+        host, patches = self._host, self._patches
+        for saving in self._savings:
+            if saving.attach is not None:
+                saving.attach(self._target)
+        for stage, kind in host.stages.items():
+            self._attach_stage(stage, kind)
+        policy = self._policies.voxels(STRUCTURED_LATENT)
+        counted = None if policy is None else _CountedVoxels(policy, self._report, self._operations)
+        host.attach_structure(patches, counted)
+        host.attach_recorder(patches, _Recorder(self._report, self._operations))
+        for name in self._methods(host.run_methods):
+            patches.replace(host.pipeline, name, self._ending)
+        for name in self._methods((*host.run_methods, *host.part_methods)):
+            patches.replace(host.pipeline, name, self._measured)
+            patches.replace(host.pipeline, name, partial(_alone, self.lock))
+        if hasattr(host.pipeline, "twins"):
+            patches.replace(host.pipeline, "twins", self._accelerated_twins)
+
+    def report(self) -> Report:
+        """A copy of the counts since the start or the last reset."""
+        report = copy.deepcopy(self._report)
+        report.notes += tuple(note() for note in self._target.notes)
+        report.details = {name: details() for name, details in self._target.details.items()}
+        return report
+
+    def reset_report(self) -> None:
+        """Sets all counts, seconds and the peak memory to zero."""
+        fresh = Report(self._config.name, self._config.enabled, {stage: StageReport() for stage in self._host.stages})
+        for stage, counts in self._report.stages.items():
+            # Runners hold on to these objects.
+            vars(counts).update(vars(fresh.stages[stage]))
+        vars(self._report).update(vars(fresh) | {"stages": self._report.stages})
+        for reset in self._target.resets:
+            reset()
+
+    def add_report(self, other: Report) -> None:
+        """Adds the counts of another attachment with the same settings."""
+        self._report.add(other)
+
+    def release(self) -> None:
+        """Frees memory that was kept; called after the patches are restored."""
+        for release in self._target.at_removal:
+            release()
+
+    def _attach_stage(self, stage: str, kind: str) -> None:
+        policies = self._policies
+        runner = StageRunner(
+            EvaluationState(),
+            self._report.stages[stage],
+            partial(policies.velocity, kind),
+            partial(policies.evaluation, kind),
+            partial(policies.blocks, kind),
+            **policies.step_count(kind),
+            on_end=partial(self._operations.sampled, stage),
+        )
+        self.runners[stage] = runner
+        target = StageTarget(
+            self._target,
+            stage,
+            kind,
+            runner,
+            inside=policies.inside(kind),
+            policies=policies.decides_evaluations(kind),
+            enabled=frozenset(saving.name for saving in self._savings),
+        )
+        inner = [saving for saving in self._savings if saving.nesting < Nesting.TECHNIQUES]
+        outer = [saving for saving in self._savings if saving.nesting >= Nesting.TECHNIQUES]
+        for saving in inner:
+            if saving.attach_stage is not None:
+                saving.attach_stage(target)
+        for keeper in policies.attach_inside(self._host, self._patches, stage, kind, runner):
+            target.keep(keeper)
+        for saving in outer:
+            if saving.attach_stage is not None:
+                saving.attach_stage(target)
+        self._host.attach_sampler(self._patches, stage, runner)
+
+    def _methods(self, names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if hasattr(self._host.pipeline, name)]
+
+    def _ending(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A method that makes a whole object, after which kept values are released."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(*args, **kwargs)
+            except BaseException:
+                self._operations.broke_off()
+                raise
+            finally:
+                for end in self._target.at_end:
+                    end()
+
+        return call
 
     def _measured(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose peak memory is reported. Where one calls another, that of the outer one counts."""
+        """A method whose peak memory is reported. Where one calls another, that of the outer one counts."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             memory = PeakMemory(self._host.device)
@@ -88,152 +166,20 @@ class Attachment:
 
         return call
 
-    def _attach_stage(self, stage: str, operations: Operations) -> None:
-        host, patches, config = self._host, self._patches, self.config
-        state = EvaluationState()
-        session = StageSession(
-            state,
-            self._report.stages[stage],
-            self._maker("velocity", stage),
-            self._maker("evaluation", stage),
-            self._maker("blocks", stage),
-            **self._step_count(stage),
-        )
-        session.run_ended = partial(operations.sampled, stage)
-        caches = condition_caches(config["exact"], host.cross_attentions(stage), state)
-        for cache in caches:
-            patches.replace(cache.site.module, "forward", cache.site.states.through(cache.wrap))
-            session.keepers.append(cache)
-        for site in host.time_sites(stage) if config["exact"].time_tables else ():
-            table = TimeTable(site, state)
-            patches.replace(site.module, "forward", table.wrap)
-            session.keepers.append(table)
-        if stage == STRUCTURED_LATENT:
-            self._attach_latent(session, state)
-        self._attach_blocks(stage, session, state)
-        state.joint = self.may_join(stage)
-        self._attach_replay(stage, session, caches)
-        # After carving, so that a carved evaluation shares what it computed as well.
-        for module in host.branch_prefix(stage) if config["exact"].shared_prefix else ():
-            shared = SharedPrefix(state)
-            patches.replace(module, "forward", shared.wrap)
-            session.keepers.append(shared)
-        host.attach_sampler(patches, stage, session)
+    def _accelerated_twins(self, original: Callable[[int], Any]) -> Callable[[int], Any]:
+        """Pipelines that are made to run beside this one are accelerated alike, and reported with it."""
 
-    def _attach_weights_and_tables(self) -> IndexCache:
-        """What lives longer than a run, and is the innermost of what is attached."""
-        host, patches, exact = self._host, self._patches, self.config["exact"]
-        for layer in host.cast_layers() if exact.cast_weights else ():
-            patches.replace(layer, "forward", CastWeights(layer).wrap)
-        tables = IndexCache()
-        for maker in [*host.index_makers(), *host.voxel_decoders()] if exact.index_cache else ():
-            patches.replace(maker, "make_index", tables.wrap)
-        for convolution in host.convolutions() if exact.occupied_taps else ():
-            patches.replace(convolution, "apply_to", OccupiedTaps(convolution).wrap)
-        for convolution in host.dense_convolutions() if exact.onednn else ():
-            patches.replace(convolution, "forward", DenseConvolution(convolution).wrap)
-        for sequence in host.feed_forwards() if exact.onednn else ():
-            patches.replace(sequence, "forward", FusedFeedForward(sequence).wrap)
-        return tables
+        @contextmanager
+        def twins(count: int) -> Iterator[list[Any]]:
+            with original(count) as copies, ExitStack() as stack:
+                handles = [stack.enter_context(self._accelerate(copy)) for copy in copies]
+                try:
+                    yield copies
+                finally:
+                    for handle in handles:
+                        self.add_report(handle.report())
 
-    def may_join(self, stage: str) -> bool:
-        """Whether both branches may share a pass: nothing inside the network has a memory of its own for each."""
-        exact = self.config["exact"]
-        inside = working_inside(stage, self.config.settings) or self._on("evaluation", stage)
-        return exact.joint_branches and exact.zero_condition and not inside
-
-    def _attach_replay(self, stage: str, session: StageSession, caches: list[ConditionCache]) -> None:
-        """Graphs for the whole evaluations of a stage, or the reason why not in the report's notes."""
-        # Shapes of the latent stage change with every object, and one object has too few evaluations for a recording.
-        if not self.config["exact"].cuda_graphs or stage != SPARSE_STRUCTURE:
-            return
-        host, capture = self._host, CudaCapture(self._host.device)
-        replay = GraphReplay(stage, session.state, capture, lambda: host.network_tensors(stage), caches)
-        if inside := working_inside(stage, self.config.settings):
-            replay.refusal = f"{' and '.join(inside)} works inside the network"
-        else:
-            replay.refusal = host.replay_refusal() or replay.refusal
-        self.replays.append(replay)
-        if replay.refusal is None:
-            session.replay = replay
-            session.keepers.append(replay)
-
-    def _attach_decoding_and_encoding(self) -> None:
-        """Other ways to compute whole layers: before what keeps or leaves out tokens, which goes around them."""
-        host, exact = self._host, self.config["exact"]
-        if exact.maskless_attention:
-            host.attach_maskless_attention(self._patches)
-        if exact.sparse_surface:
-            host.attach_sparse_surface(self._patches)
-        if exact.shared_features:
-            host.attach_shared_features(self._patches)
-
-    def _attach_latent(self, session: StageSession, state: EvaluationState) -> None:
-        if self.config["exact"].index_cache:
-            session.keepers += self._host.attach_voxel_tables(self._patches, state)
-
-    def _attach_blocks(self, stage: str, session: StageSession, state: EvaluationState) -> None:
-        """What the techniques of this stage need inside its transformer blocks."""
-        host, needs = self._host, self.config.needs(stage)
-        if "tokens" in needs:
-            partial_blocks = PartialBlocks(self._listed(host.latent_blocks(), stage, "tokens"), state)
-            partial_blocks.attach(self._patches)
-            session.keepers.append(partial_blocks)
-        if stage == SPARSE_STRUCTURE and (wanted := sorted(needs & {"layout_only", "subset"})):
-            blocks = self._listed(host.stream_blocks(), stage, wanted[0])
-            streams = PartialStreams(blocks, state, keep="layout_only" in needs)
-            streams.attach(self._patches)
-            session.keepers.append(streams)
-        if "block_stack" in needs:
-            stack = BlockStack(
-                self._listed(host.block_stack(stage), stage, "block_stack"),
-                state,
-                lambda: session.block_policy,
-                lambda: session.step_index,
-                host.block_states(stage),
-            )
-            stack.attach(self._patches)
-            session.keepers.append(stack)
-
-    def _listed(self, blocks: list[Any], stage: str, need: str) -> list[Any]:
-        """The blocks, of which a host that offers `need` has to list some."""
-        if not blocks:
-            raise UserError(
-                f"{self._host.name} says that it offers {need!r} in the {stage} stage and lists no transformer blocks "
-                f"there: list them in its host, or take {need!r} out of the host's capabilities."
-            )
-        return blocks
-
-    def _on(self, kind: str, stage: str) -> list[Technique]:
-        """Techniques of a kind that are on and act on a stage."""
-        return [t for t in REGISTRY.values() if t.kind == kind and stage in t.acts_on(self.config[t.name])]
-
-    def _step_count(self, stage: str) -> dict[str, Any]:
-        """Step count and mode of a stage, where a control sets them."""
-        for technique in self._on("steps", stage):
-            settings = self.config[technique.name]
-            return {"steps": settings.steps(stage), "shortcut": settings.distilled(stage)}
-        return {}
-
-    def _maker(self, kind: str, stage: str) -> Callable[[Trajectory], Any]:
-        """Maker of the one policy of a kind that has a say in a run of this stage."""
-        techniques = self._on(kind, stage)
-        around = self._on("layout", stage) if kind == "velocity" else []
-
-        def make(trajectory: Trajectory) -> Any:
-            makers = ((t, t.make(self.config[t.name], trajectory)) for t in techniques if t.make is not None)
-            technique, policy = next((pair for pair in makers if pair[1] is not None), (None, None))
-            if technique is None or kind == "blocks":  # which never evaluates
-                return policy
-            policy = CheckedPolicy(policy, trajectory, technique)
-            for outer in around if trajectory.layout else ():
-                if outer.make is not None:
-                    made = outer.make(self.config[outer.name], trajectory, policy)
-                    # It hands on what the policy inside asks for.
-                    policy = CheckedPolicy(made, trajectory, outer, technique)
-            return policy
-
-        return make
+        return twins
 
 
 class _Recorder:
@@ -267,25 +213,10 @@ def _index_of(host: Host, coords: Tensor) -> Any:
 
 
 def _alone(lock: threading.RLock, original: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which other threads wait for."""
+    """A method that other threads wait for."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with lock:
             return original(*args, **kwargs)
-
-    return call
-
-
-def _ending(end: Callable[[], None], broke_off: Callable[[], None], original: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with `end` called after it, and `broke_off` where it raised."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return original(*args, **kwargs)
-        except BaseException:
-            broke_off()
-            raise
-        finally:
-            end()
 
     return call

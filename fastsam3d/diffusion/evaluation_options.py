@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from fastsam3d.acceleration.registry import Technique
-from fastsam3d.diffusion.vocabulary import CAPABILITIES, ONLY_IN, Evaluate, GuidedVelocity, Step, Trajectory, Velocity
+from fastsam3d.diffusion.capabilities import CAPABILITIES, RULES
+from fastsam3d.diffusion.vocabulary import Evaluate, GuidedVelocity, Step, Trajectory, Velocity
 from fastsam3d.errors import UserError
 
 OPTIONS = ("tokens", "subset", "conditional_only", "layout_only")
@@ -32,7 +33,7 @@ class CheckedPolicy:
 
     def __init__(self, policy: Any, trajectory: Trajectory, technique: Technique, *inside: Technique) -> None:
         self._policy, self._trajectory, self._technique = policy, trajectory, technique
-        self._declared = frozenset(need for t in (technique, *inside) for need in t.needs_in(trajectory.stage))
+        self._declared = frozenset(need for t in (technique, *inside) for need in RULES.needs_in(t, trajectory.stage))
 
     def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
         """The policy's velocity, see `fastsam3d.diffusion.vocabulary.VelocityPolicy`."""
@@ -64,14 +65,15 @@ class CheckedPolicy:
             call = f"{name} calls evaluate(x, {option}=...) in the {stage} stage"
             if option not in OPTIONS:
                 raise TypeError(f"{call}: there is no such option; known are {', '.join(OPTIONS)}")
-            if ONLY_IN.get(option, stage) != stage:
+            only, text = CAPABILITIES[option].stage, CAPABILITIES[option].text
+            if only not in (None, stage):
                 raise UserError(
-                    f"{call}: {CAPABILITIES[option]} are for the {ONLY_IN[option]} stage. Call evaluate(x) where "
+                    f"{call}: {text} are for the {only} stage. Call evaluate(x) where "
                     f"trajectory.stage is {stage!r}, or set {name}.enabled=false."
                 )
             if option not in self._declared:
                 raise UserError(
-                    f"{call} and has not declared that it needs {CAPABILITIES[option]}: add needs=({option!r},) to "
+                    f"{call} and has not declared that it needs {text}: add needs=({option!r},) to "
                     f"its Technique, or set {name}.enabled=false."
                 )
         if "tokens" in asked and self._trajectory.cells is None:

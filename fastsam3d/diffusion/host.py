@@ -1,9 +1,10 @@
-"""The interface between pipelines and techniques.
+"""The interface between pipelines and what accelerates them.
 
 A host answers where a pipeline draws its velocities, where its transformer blocks, cross-attentions, voxel tables and
 decoders are, in one vocabulary: time from noise (0) to data (1), velocities as dicts of modalities, the sites of
-`fastsam3d.diffusion.sites`. To support another pipeline, write one subclass of `Host`
-and register it.
+`fastsam3d.diffusion.sites`. It knows no technique and no exact saving: these ask for the sites that they need.
+
+To support another pipeline, write one subclass of `Host` and register it with `fastsam3d.diffusion.register_host`.
 """
 
 from __future__ import annotations
@@ -15,24 +16,27 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches
+from fastsam3d.diffusion.capabilities import SPARSE_STRUCTURE, STRUCTURED_LATENT
 from fastsam3d.diffusion.sites import (
     TENSORS,
     BlockSite,
     CrossAttentionSite,
     EvaluationState,
     HiddenStates,
+    PictureEncoderSite,
     StreamBlockSite,
     TimeSite,
 )
+from fastsam3d.diffusion.whole_evaluation import Replay
 
 
-class Session(Protocol):
-    """One stage's run, as a host sees it; see `fastsam3d.diffusion.stage_runner.StageSession`."""
+class Runner(Protocol):
+    """Runs one sampled stage, as a host sees it; see `fastsam3d.diffusion.stage_runner.StageRunner`."""
 
     state: EvaluationState
     shortcut: bool
-    replay: Any | None
-    """Replays whole evaluations (`fastsam3d.diffusion.exact.graph_replay.GraphReplay`); None where they run as ever."""
+    replay: Replay | None
+    """Replays whole evaluations; None where they run as ever."""
 
     def steps(
         self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]
@@ -69,30 +73,43 @@ class Recorder(Protocol):
 class Host(ABC):
     """Where things are in one kind of pipeline.
 
+    Required is where the sampler is (`attach_sampler`), and a few facts. Every other site is optional: what needs a
+    site that a host does not list does nothing, or is refused before the pipeline is touched.
+
     Args:
         pipeline: the object that is accelerated. It is changed through `Patches` only.
     """
 
     name: ClassVar[str]
+    family: ClassVar[str] = "diffusion"
+    stages: ClassVar[Mapping[str, str]] = {
+        SPARSE_STRUCTURE: SPARSE_STRUCTURE,
+        STRUCTURED_LATENT: STRUCTURED_LATENT,
+    }
+    """Kind of every sampled stage by its name, in the order in which they run. Methods here take the name; techniques,
+    settings and trajectories know the kind."""
     capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """What its evaluations offer beyond whole ones, by stage; names from `fastsam3d.diffusion.vocabulary.CAPABILITIES`.
-    A technique that needs more is refused, so that the `evaluate` that a host hands to a session is never called with
-    an option that is not named here."""
-
+    """What its evaluations offer beyond whole ones, by kind of stage; names from
+    `fastsam3d.diffusion.capabilities.CAPABILITIES`. A technique that needs more is refused, so that the `evaluate` that
+    a host hands to a runner is never called with an option that is not named here."""
     run_methods: ClassVar[tuple[str, ...]] = ("run",)
     """Methods of the pipeline that make a whole object."""
-    part_methods: ClassVar[tuple[str, ...]] = (
-        "sample_structures",
-        "sample_sparse_structure",
-        "sample_slat",
-        "decode_slat",
-    )
+    part_methods: ClassVar[tuple[str, ...]] = ()
     """Methods that make part of one, where there are such. Threads that call either kind take turns."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
-        self.on_reuse: Callable[[str, float], None] = lambda stage, flops: None
-        """Called with (stage, FLOP) where kept encodings spare a pass; set before anything is attached."""
+
+    @property
+    def target(self) -> Any:
+        """The object that is accelerated."""
+        return self.pipeline
+
+    def offers(self, kind: str) -> tuple[str, ...]:
+        """Capabilities in a kind of stage."""
+        return self.capabilities.get(kind, ())
+
+    # --- required
 
     @classmethod
     @abstractmethod
@@ -105,39 +122,67 @@ class Host(ABC):
         """The `torch.device` of the pipeline."""
 
     @abstractmethod
-    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
-        """Hands the runs of `stage` to `session`: step count, start, velocity of each step, end."""
+    def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
+        """Hands the runs of `stage` to `runner`: step count, start, velocity of each step, end."""
 
-    @abstractmethod
-    def attach_structure(self, patches: Patches, policy: Any | None) -> None:
+    # --- the run as a whole
+
+    def attach_structure(self, patches: Patches, policy: Any | None) -> None:  # noqa: B027
         """Makes voxels and picture of the current object known; with a voxel policy, also lets it change them."""
 
-    @abstractmethod
-    def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
+    def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:  # noqa: B027
         """Reports the seconds of each stage of every finished run."""
 
-    @abstractmethod
-    def cross_attentions(self, stage: str) -> list[CrossAttentionSite]:
-        """Cross-attention modules of a stage's network."""
+    def check(self) -> None:  # noqa: B027
+        """Refuses a pipeline that lacks what every run needs.
 
-    @abstractmethod
-    def branch_prefix(self, stage: str) -> list[Any]:
-        """Modules of a stage's network that no condition has reached yet: equal output in both branches."""
+        Raises:
+            UserError: what is missing, and the way out.
+        """
 
-    @abstractmethod
-    def index_makers(self) -> list[Any]:
-        """Objects of the latent stage whose `make_index(coords)` builds voxel tables."""
-
-    def latent_blocks(self) -> list[BlockSite]:
-        """Transformer blocks of the latent stage, in order ("tokens"); none by default."""
+    def describe_differences(self) -> list[str]:
+        """What this pipeline has other than the host knows it, one line each; empty where nothing is."""
         return []
 
-    def stream_blocks(self) -> list[StreamBlockSite]:
-        """Transformer blocks of the first stage, in order ("layout_only" and "subset" there); none by default."""
+    def refusals(self) -> dict[tuple[str, str], str]:
+        """Capabilities that this very pipeline cannot offer, by (kind of stage, capability), and why."""
+        return {}
+
+    def closed_sites(self) -> dict[tuple[str, str], str]:
+        """Sites that this very pipeline does not list although its kind has them, by (site, place), and why.
+
+        The place is the name of a stage, or "" for the whole pipeline.
+        """
+        return {}
+
+    def no_room_for(self) -> frozenset[str]:
+        """Kinds of kept values that the pipeline's memory budget has no room for: "cast_weights", "condition"."""
+        return frozenset()
+
+    def costs(self) -> Any | None:
+        """FLOP of the pipeline's networks (`fastsam3d.diffusion.operations.Costs`); None where they are not known."""
+        return None
+
+    # --- sites in the network of one stage
+
+    def cross_attentions(self, stage: str) -> list[CrossAttentionSite]:
+        """Cross-attention modules."""
+        return []
+
+    def branch_prefix(self, stage: str) -> list[Any]:
+        """Modules that no condition has reached yet: equal output in both branches."""
+        return []
+
+    def latent_blocks(self, stage: str) -> list[BlockSite]:
+        """Transformer blocks of a latent stage, in order ("tokens")."""
+        return []
+
+    def stream_blocks(self, stage: str) -> list[StreamBlockSite]:
+        """Transformer blocks of a first stage, in order ("layout_only" and "subset" there)."""
         return []
 
     def block_stack(self, stage: str) -> list[Any]:
-        """Transformer blocks of a stage in order ("block_stack"); none by default.
+        """Transformer blocks in order ("block_stack").
 
         Each is an object whose `forward(h, ...)` takes and gives hidden states, a tensor or a mapping of tensors,
         and which one item of a batch may pass after the other.
@@ -148,80 +193,64 @@ class Host(ABC):
         """What the blocks of `block_stack` hand on; tensors, or mappings of them, by default."""
         return TENSORS
 
-    def voxel_decoders(self) -> list[Any]:
-        """Decoders whose `make_index(coords)` builds tables of the same voxels; none by default."""
+    def time_sites(self, stage: str) -> list[TimeSite]:
+        """Modules that depend on time only."""
         return []
 
-    def time_sites(self, stage: str) -> list[TimeSite]:
-        """Modules of a stage's network that depend on time only; none by default."""
+    def pyramid_blocks(self, stage: str) -> list[Any]:
+        """Blocks of a latent stage with `conv1`, `conv2`, and perhaps `updown`, which build tables at every call."""
+        return []
+
+    def network_tensors(self, stage: str) -> Iterable[Tensor]:
+        """Weights and buffers, where `replay_refusal` has nothing against it."""
+        return ()
+
+    def replay_refusal(self) -> str | None:
+        """Why whole evaluations cannot be replayed; None where they go through the runner's `replay`."""
+        return "evaluations are replayed in our own pipeline only"
+
+    # --- sites in the rest of the pipeline
+
+    def index_makers(self) -> list[Any]:
+        """Objects of the latent stages whose `make_index(coords)` builds voxel tables."""
+        return []
+
+    def voxel_decoders(self) -> list[Any]:
+        """Decoders whose `make_index(coords)` builds tables of the same voxels."""
         return []
 
     def convolutions(self) -> list[Any]:
-        """Sparse 3 x 3 x 3 convolutions with `apply_to(feats, index)`, `taps()` and `bias`; none by default."""
+        """Sparse 3 x 3 x 3 convolutions with `apply_to(feats, index)`, `taps()` and `bias`."""
         return []
 
     def dense_convolutions(self) -> list[Any]:
-        """`Conv3d` layers on dense grids that run once an object or more; none by default."""
+        """`Conv3d` layers on dense grids that run once an object or more."""
         return []
 
     def feed_forwards(self) -> list[Any]:
-        """Sequences of linear layer, GELU and linear layer; none by default."""
+        """Sequences of linear layer, GELU and linear layer."""
         return []
 
     def cast_layers(self) -> list[Any]:
-        """Linear layers whose fp32 weights autocast casts at every call; none by default."""
+        """Linear layers whose fp32 weights autocast casts at every call."""
         return []
 
-    def costs(self) -> Any | None:
-        """FLOP of the pipeline's networks (`fastsam3d.diffusion.operations.Costs`); None where they are not known."""
-        return None
-
-    # What follows has a meaning for some pipelines only; the default is that there is nothing to attach.
-
-    def check(self) -> None:  # noqa: B027
-        """Refuses a pipeline that lacks what every run needs.
-
-        Raises:
-            UserError: what is missing, and the way out.
-        """
-
-    def refusals(self) -> dict[tuple[str, str], str]:
-        """Capabilities that this very pipeline cannot offer, by (stage, capability), and why."""
-        return {}
-
-    def memory_limits(self) -> dict[str, Any]:
-        """Settings, as `group.key: value`, that the pipeline's memory budget leaves no choice about."""
-        return {}
-
-    def replay_refusal(self) -> str | None:
-        """Why evaluations of the first stage cannot be replayed; None where they go through the session's `replay`."""
-        return "evaluations are replayed in our own pipeline only"
-
-    def network_tensors(self, stage: str) -> Iterable[Tensor]:
-        """Weights and buffers of a stage's network, where `replay_refusal` has nothing against it."""
-        return ()
-
-    def left_out(self) -> list[str]:
-        """Exact savings that this very pipeline has no room for, in words; everything else works."""
+    def full_attentions(self) -> list[BlockSite]:
+        """Blocks whose self-attention is over all tokens of an object."""
         return []
 
-    def describe_differences(self) -> list[str]:
-        """What this pipeline has other than the host knows it, one line each; empty where nothing is."""
+    def windowed_attentions(self) -> list[Any]:
+        """Self-attention modules that attend inside windows of a sparse tensor."""
         return []
 
-    def attach_voxel_tables(self, patches: Patches, state: EvaluationState) -> list[Any]:
-        """Keeps the pipeline's own voxel tables for the length of a run; returns what has `start` and `finish`."""
+    def surface_extractors(self) -> list[tuple[Any, str]]:
+        """(decoder, attribute) of what extracts a surface on a dense grid."""
         return []
 
-    def attach_maskless_attention(self, patches: Patches) -> None:  # noqa: B027
-        """Replaces attention that is masked over all pairs of tokens by attention inside the allowed pairs."""
+    def picture_encoders(self) -> list[PictureEncoderSite]:
+        """Encoders that are asked for the same picture more than once."""
+        return []
 
-    def attach_sparse_surface(self, patches: Patches) -> None:  # noqa: B027
-        """Replaces surface extraction on dense grids by extraction at the voxels."""
-
-    def attach_shared_features(self, patches: Patches) -> None:  # noqa: B027
-        """Keeps encodings of pictures that are asked for twice. What that spares goes to `on_reuse`."""
-
-    def notes(self) -> list[str]:
-        """What a report should say about savings that this very pipeline allows or not, one line each."""
+    def depth_models(self) -> list[tuple[Any, str]]:
+        """(owner, attribute) of models that are asked for the depth of the same picture more than once."""
         return []

@@ -14,13 +14,13 @@ from typing import Any
 
 from torch import Tensor
 
+from fastsam3d.acceleration.family import find_host
 from fastsam3d.acceleration.handle import acceleration_of
 from fastsam3d.acceleration.patching import Patches
-from fastsam3d.diffusion.hosts import find_host
 from fastsam3d.diffusion.partial.block_stack import BlockStack
 from fastsam3d.diffusion.report import StageReport
 from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
-from fastsam3d.diffusion.stage_runner import StageSession
+from fastsam3d.diffusion.stage_runner import StageRunner
 from fastsam3d.diffusion.techniques.rivals.magcache import CURVES
 from fastsam3d.diffusion.vocabulary import STAGES
 from fastsam3d.errors import UserError
@@ -87,16 +87,16 @@ def magcache_ratios(pipeline: Any, run: Callable[[], Any]) -> dict[str, tuple[fl
 
 def _attach(host: Any, patches: Patches, stage: str, ratios: Sums) -> None:
     state = EvaluationState()
-    session = StageSession(
+    runner = StageRunner(
         state, StageReport(), lambda _: None, lambda _: None, block_policy=lambda _: _Recorder(ratios)
     )
     stack = BlockStack(
         host.block_stack(stage),
         state,
-        lambda: session.block_policy,
-        lambda: session.step_index,
+        lambda: runner.block_policy,
+        lambda: runner.step_index,
         host.block_states(stage),
     )
     stack.attach(patches)
-    session.keepers.append(stack)
-    host.attach_sampler(patches, stage, session)
+    runner.keepers.append(stack)
+    host.attach_sampler(patches, stage, runner)

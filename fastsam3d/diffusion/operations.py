@@ -7,20 +7,18 @@ difference of the first two numbers is the exact saving, that of the last two th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from fastsam3d.diffusion.passes import LAYOUT, Passes, RunPasses
+from fastsam3d.diffusion.exact.saving import savings, unchanged
+from fastsam3d.diffusion.passes import LAYOUT, Passes, RunPasses, WorkCount
 from fastsam3d.diffusion.report import NetworkFlops, Report
 from fastsam3d.diffusion.vocabulary import SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
 
 SHARED = "shared_features"
-SAVING_FLOPS = ("zero_condition", "condition_cache", "shared_prefix", "time_tables")
-"""Exact savings that save operations of the velocity networks. The others save memory traffic, waiting, or the
-multiplication by zeros that these counts leave out anyway."""
-
 
 class PassFlops(Protocol):
     """One pass of a velocity network by its parts, see `fastsam3d.sam3d.models.flops.EvaluationFlops`."""
@@ -76,43 +74,41 @@ def sampling_flops(
     Args:
         parts: one plain pass.
         passes: those that ran, all runs together.
-        exact: names of the exact savings that were on (see `SAVING_FLOPS`; others change no count).
+        exact: names of the exact savings that were switched on.
         runs: sampling runs; what is kept for a run is computed once in each.
         steps: of all runs together, for which `time_tables` computes modulation; the conditional passes by default.
     """
-    constant_cross = "zero_condition" in exact
-    every = passes.conditional + passes.unconditional
-    total = parts.tokens * (passes.conditional_tokens + passes.unconditional_tokens)
-    total += (parts.rest - parts.modulation) * every
-    total += parts.cross * (passes.conditional_tokens + (0.0 if constant_cross else passes.unconditional_tokens))
-    if "time_tables" in exact:
-        total += parts.table_step * (passes.conditional if steps is None else steps)
-    else:
-        total += parts.modulation * (passes.conditional_blocks + passes.unconditional_blocks)
-    if "condition_cache" in exact:
-        branches = 1 + int(passes.unconditional > 0 and not constant_cross)
-        total += parts.condition * runs * branches
-    else:
-        projected = passes.conditional_blocks + (0.0 if constant_cross else passes.unconditional_blocks)
-        total += parts.condition * projected
-    if "shared_prefix" in exact:
-        total -= parts.prefix_tokens * passes.shared_tokens + parts.prefix_rest * passes.shared
-    return total
+    return _stepwise(parts, passes, exact, runs, steps)[-1][1]
 
 
 def saved_by_switch(
     parts: PassFlops, passes: Passes, exact: Collection[str], runs: int = 1, steps: float | None = None
 ) -> dict[str, float]:
-    """FLOP that each exact saving takes off what those before it left, in the order of `SAVING_FLOPS`."""
-    saved: dict[str, float] = {}
-    done: list[str] = []
-    before = sampling_flops(parts, passes, done, runs, steps)
-    for name in SAVING_FLOPS:
-        if name in exact:
-            done.append(name)
-            after = sampling_flops(parts, passes, done, runs, steps)
-            saved[name], before = before - after, after
-    return saved
+    """FLOP that each exact saving takes off what those outside it left; savings that change no count are left out."""
+    totals = _stepwise(parts, passes, exact, runs, steps)
+    return {name: before - after for (_, before), (name, after) in itertools.pairwise(totals)}
+
+
+def _stepwise(
+    parts: PassFlops, passes: Passes, exact: Collection[str], runs: float, steps: float | None
+) -> list[tuple[str, float]]:
+    """("", FLOP without savings), then for every saving that counts, from the outermost inwards, (name, FLOP left)."""
+    steps = passes.conditional if steps is None else steps
+    count = WorkCount.plain(passes)
+    totals = [("", _work_flops(parts, count))]
+    for saving in reversed(savings(exact)):
+        if saving.count is not unchanged:
+            count = saving.count(count, passes, runs, steps)
+            totals.append((saving.name, _work_flops(parts, count)))
+    return totals
+
+
+def _work_flops(parts: PassFlops, count: WorkCount) -> float:
+    total = parts.tokens * count.tokens + (parts.rest - parts.modulation) * count.rest
+    total += parts.cross * (count.cross_conditional + count.cross_unconditional)
+    total += parts.modulation * count.modulation + parts.table_step * count.table_steps
+    total += parts.condition * (count.condition_conditional + count.condition_unconditional)
+    return total - parts.prefix_tokens * count.prefix_tokens - parts.prefix_rest * count.prefix_rest
 
 
 def extra_flops(parts: PassFlops, passes: Passes, exact: Collection[str] = ()) -> float:
@@ -177,10 +173,11 @@ class Operations:
         self._unmerged = None if after is None or self._costs is None else self._costs.counts(before)
 
     def sampled(self, stage: str, trajectory: Trajectory, own: Passes, computed: RunPasses) -> None:
-        """One sampling run has ended.
+        """Books one sampling run that has ended.
 
         Args:
-            stage, trajectory: which.
+            stage: name of the stage.
+            trajectory: of the run; has the stage's kind.
             own: passes that the untouched pipeline would have run for one object.
             computed: those that ran, of all objects of the batch.
         """
@@ -191,24 +188,25 @@ class Operations:
         if self._costs is None:
             return
         costs, exact, coords = self._costs, self._exact, trajectory.coords
-        if stage == SPARSE_STRUCTURE:
+        kind = trajectory.stage
+        if kind == SPARSE_STRUCTURE:
             self._unmerged = self._counts = None
-            parts = before = costs.sampling(stage, layout=trajectory.layout)
+            parts = before = costs.sampling(kind, layout=trajectory.layout)
         elif coords is None:
             return
         else:
             self._counts = costs.counts(self._make_index(coords))
-            parts = costs.sampling(stage, self._counts)
-            before = parts if self._unmerged is None else costs.sampling(stage, self._unmerged)
+            parts = costs.sampling(kind, self._counts)
+            before = parts if self._unmerged is None else costs.sampling(kind, self._unmerged)
         # Objects of a batch pass together and each is counted; their own passes are given for one.
         objects = trajectory.batch
         total = sampling_flops(parts, computed.whole, exact, objects, objects * trajectory.count)
         total += extra_flops(costs.layout_alone(), computed.layout, exact)
         for subset, alone in computed.alone:
             if coords is None:
-                seen = costs.sampling(stage, layout=trajectory.layout, shape_tokens=len(subset))
+                seen = costs.sampling(kind, layout=trajectory.layout, shape_tokens=len(subset))
             else:
-                seen = costs.sampling(stage, costs.counts(coords[subset]))
+                seen = costs.sampling(kind, costs.counts(coords[subset]))
             total += extra_flops(seen, alone, exact)
         plain, exactly = (objects * sampling_flops(before, own, names) for names in ((), exact))
         self._add(stage, plain, exactly, total)

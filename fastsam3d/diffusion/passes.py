@@ -62,6 +62,40 @@ class Passes:
         return Passes(*(getattr(self, f.name) * objects for f in fields(Passes)))
 
 
+@dataclass(frozen=True)
+class WorkCount:
+    """How often every part of a pass is computed in sampling runs; an exact saving makes some of it less.
+
+    Attributes:
+        tokens: work on tokens, in passes over all of them.
+        rest: work that does not depend on the tokens, modulation apart, in passes.
+        cross_conditional, cross_unconditional: cross-attention, in passes over all tokens.
+        condition_conditional, condition_unconditional: projections of the condition, in passes through all blocks.
+        modulation: modulation by the time, in passes through all blocks.
+        table_steps: steps whose modulation is computed beforehand.
+        prefix_tokens, prefix_rest: first layers that are *not* computed, their work on tokens and the rest.
+    """
+
+    tokens: float
+    rest: float
+    cross_conditional: float
+    cross_unconditional: float
+    condition_conditional: float
+    condition_unconditional: float
+    modulation: float
+    table_steps: float = 0.0
+    prefix_tokens: float = 0.0
+    prefix_rest: float = 0.0
+
+    @classmethod
+    def plain(cls, passes: Passes) -> WorkCount:
+        """Without any saving."""
+        every = passes.conditional + passes.unconditional
+        blocks = passes.conditional_blocks, passes.unconditional_blocks
+        tokens = passes.conditional_tokens, passes.unconditional_tokens
+        return cls(sum(tokens), every, *tokens, *blocks, sum(blocks))
+
+
 @dataclass
 class RunPasses:
     """Passes that ran in one sampling run.

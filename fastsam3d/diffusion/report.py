@@ -91,6 +91,7 @@ class Report:
         exact_flops: operations of the networks that each exact saving spared, by its switch.
         passes: of the networks, by stage, and under "layout" those of the layout alone.
         notes: which savings this very pipeline allows or not, in words.
+        details: plain values that single exact savings tell, by name.
     """
 
     preset: str
@@ -105,6 +106,7 @@ class Report:
     exact_flops: dict[str, float] = field(default_factory=dict)
     passes: dict[str, Passes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add_object(self, seconds: dict[str, float]) -> None:
         """Adds one finished object's seconds by stage."""

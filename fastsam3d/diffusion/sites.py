@@ -33,7 +33,7 @@ class EvaluationState:
         joint: whether both branches may run in one pass, where the host can.
         branch: "conditional", "unconditional" or "both" during a network evaluation, else None.
         condition: the condition as the pipeline handed it in, during an evaluation.
-        guided: the evaluation has an unconditional pass as well; written by the session.
+        guided: the evaluation has an unconditional pass as well; written by the runner.
         tokens: transformer tokens to compute `[A]`; None for all.
         subset: tokens that the network sees alone `[A]`; None for all.
         layout_only: only the layout tokens run.
@@ -83,11 +83,11 @@ class HiddenStates:
         return h
 
     def write(self, h: Any, tokens: Tensor, kept: Tensor | None = None) -> Any:
-        """The like of `h` with other values; with `kept [A]`, of those of its tokens alone."""
+        """A copy of `h` that holds `tokens`. If `kept [A]` is given, `tokens` are those rows of `h` only."""
         return tokens
 
     def through(self, make: Callable[[Forward], Forward]) -> Callable[[Forward], Forward]:
-        """Makes of a wrapper of functions of tensors one of functions of hidden states."""
+        """Adapts `make`, which wraps a function on plain tensors, to this network's type of hidden states."""
         return make
 
 
@@ -166,3 +166,24 @@ class StreamBlockSite:
     layout: str
     project: Callable[[str, Tensor], tuple[Tensor, Tensor, Tensor]]
     attend: Callable[[str, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class PictureEncoderSite:
+    """One encoder of pictures.
+
+    Attributes:
+        module: a `torch.nn.Module` whose weights decide with which other encoders it can share.
+        method: name of its method `(picture [B, 3, H, W], ...) -> features`; further arguments do not change.
+        network: network of the report that it is part of; "" where operations are not counted.
+        flops: of one picture.
+        pictures: how many different pictures one object asks for.
+        weights_may_change: whether the pipeline may load or move its weights while it is accelerated.
+    """
+
+    module: Any
+    method: str
+    network: str = ""
+    flops: float = 0.0
+    pictures: int = 2
+    weights_may_change: bool = False

@@ -10,11 +10,10 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from fastsam3d.diffusion.batched_policy import BatchedPolicy, batch_size
-from fastsam3d.diffusion.exact.graph_replay import GraphReplay
+from fastsam3d.diffusion.maths.schedule import avoid_edge
 from fastsam3d.diffusion.passes import Passes, RunPasses
 from fastsam3d.diffusion.report import StageReport
 from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
-from fastsam3d.diffusion.techniques.fewer_steps import avoid_edge
 from fastsam3d.diffusion.vocabulary import (
     SHAPE,
     SPARSE_STRUCTURE,
@@ -27,6 +26,7 @@ from fastsam3d.diffusion.vocabulary import (
     Velocity,
     VelocityPolicy,
 )
+from fastsam3d.diffusion.whole_evaluation import Replay
 from fastsam3d.errors import OneAtATime
 
 
@@ -40,7 +40,7 @@ class Keeper(Protocol):
         """Releases what was kept."""
 
 
-class StageSession:
+class StageRunner:
     """Joins policies, exact savings and counting for the runs of one stage.
 
     Args:
@@ -51,6 +51,7 @@ class StageSession:
         block_policy: makes the policy that decides when a stack of blocks is replaced by its last change, or None.
         steps: step count of the control technique; None leaves the pipeline's own.
         shortcut: the stage runs in its distilled few-step mode, without guidance.
+        on_end: called with (trajectory, the pipeline's own passes, passes that ran) after every complete run.
     """
 
     def __init__(
@@ -62,15 +63,16 @@ class StageSession:
         block_policy: Callable[[Trajectory], BlockPolicy | None] = lambda trajectory: None,
         steps: int | None = None,
         shortcut: bool = False,
+        on_end: Callable[[Trajectory, Passes, RunPasses], None] = lambda trajectory, own, computed: None,
     ) -> None:
         self.state = state
         self.report = report
         self.keepers: list[Keeper] = []
-        self.replay: GraphReplay | None = None
+        self.replay: Replay | None = None
         self._make_velocity, self._make_evaluation = velocity_policy, evaluation_policy
         self._make_block_policy = block_policy
         self._steps, self.shortcut = steps, shortcut
-        self.run_ended: Callable[[Trajectory, Passes, RunPasses], None] = lambda trajectory, own, computed: None
+        self._on_end = on_end
         self._own: Passes | None = None
         self._counts_before = StageReport()
         self.passes = RunPasses()  # of this run
@@ -113,7 +115,7 @@ class StageSession:
         """Ends a run, also one that broke off: nothing of it is kept."""
         if self._trajectory is not None and self._is_complete(self._trajectory):
             own = self._own or Passes.full(self._trajectory.count, sum(self._trajectory.guided))
-            self.run_ended(self._trajectory, own, self.passes)
+            self._on_end(self._trajectory, own, self.passes)
         self.state.reset()
         for keeper in self.keepers:
             keeper.finish()
@@ -168,9 +170,9 @@ class _Counted:
     """The real network, with its evaluations counted, each for every object of a batch."""
 
     def __init__(
-        self, evaluate: Evaluate, session: StageSession, trajectory: Trajectory, step: Step
+        self, evaluate: Evaluate, runner: StageRunner, trajectory: Trajectory, step: Step
     ) -> None:
-        self._evaluate, self._session, self._trajectory, self._step = evaluate, session, trajectory, step
+        self._evaluate, self._session, self._trajectory, self._step = evaluate, runner, trajectory, step
         self.calls = 0
 
     def __call__(self, x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:

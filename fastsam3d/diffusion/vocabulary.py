@@ -17,7 +17,6 @@ from fastsam3d.acceleration.settings import AccelerationWarning, TechniqueConfig
 from fastsam3d.diffusion.capabilities import (
     CAPABILITIES,
     LATENT,
-    ONLY_IN,
     SHAPE,
     SPARSE_STRUCTURE,
     STAGES,
@@ -27,7 +26,6 @@ from fastsam3d.diffusion.capabilities import (
 __all__ = [
     "CAPABILITIES",
     "LATENT",
-    "ONLY_IN",
     "SHAPE",
     "SPARSE_STRUCTURE",
     "STAGES",

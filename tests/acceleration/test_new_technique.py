@@ -12,6 +12,7 @@ import torch
 
 import fastsam3d
 from fastsam3d.diffusion import techniques
+from fastsam3d.diffusion.registry import REGISTRY
 from fastsam3d.errors import UserError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "new_technique.md"
@@ -35,7 +36,8 @@ def preset(tmp_path, monkeypatch):
     path = tmp_path / "hold_steps.yaml"
     path.write_text(yaml, encoding="utf-8")
     yield path
-    del techniques.REGISTRY["hold_steps"], sys.modules["fastsam3d.diffusion.techniques.hold_steps"]
+    REGISTRY.remove("hold_steps")
+    del sys.modules["fastsam3d.diffusion.techniques.hold_steps"]
 
 
 def test_following_it_gives_a_working_technique(pipeline, picture, preset, capsys):
@@ -63,7 +65,8 @@ def half_tokens(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("my_half_tokens")
     yield
-    del techniques.REGISTRY["half_tokens"], sys.modules["my_half_tokens"]
+    REGISTRY.remove("half_tokens")
+    del sys.modules["my_half_tokens"]
 
 
 @pytest.mark.parametrize("preset", ["off", "exact"])

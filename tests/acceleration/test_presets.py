@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from fastsam3d.acceleration.presets import KINDS, load_preset, preset_info
 from fastsam3d.basics.config_files import config_directory, preset_names
-from fastsam3d.diffusion.techniques import REGISTRY
+from fastsam3d.diffusion.registry import REGISTRY
 from fastsam3d.errors import UserError
 
 
@@ -44,8 +44,19 @@ def test_presets_say_what_they_are_and_name_only_what_is_on(path):
 @pytest.mark.parametrize("name", ["off", "exact", "paper", "balanced", "fast"])
 def test_our_presets_state_all_values_of_what_is_on(name):
     values = OmegaConf.to_container(OmegaConf.load(config_directory() / "acceleration" / f"{name}.yaml"))
-    for group in set(values) - {"name", "kind", "description"}:
+    for group in set(values) - {"name", "kind", "description", "exact"}:
         assert set(values[group]) == {field.name for field in dataclasses.fields(REGISTRY[group].config)}
+
+
+def test_one_word_switches_all_exact_savings():
+    savings = dataclasses.fields(REGISTRY["exact"].config)
+    switches = [load_preset("off", {"exact": True}), load_preset("exact", {"exact": False})]
+    assert [[getattr(config["exact"], s.name) for s in savings] for config in switches] == [
+        [s.name != "cuda_graphs" for s in savings],
+        [False for _ in savings],
+    ]
+    # A preset that does not name them has their defaults.
+    assert load_preset({"name": "mine"})["exact"] == load_preset("exact")["exact"]
 
 
 def test_off_switches_nothing_on():

@@ -42,7 +42,7 @@ def sampled(pipeline: Pipeline, number: int) -> dict[str, torch.Tensor]:
 
 
 def replay_of(acceleration: Any) -> Any:
-    return acceleration._attachment.replays[0]
+    return acceleration._attached.runners["sparse_structure"].replay
 
 
 @pytest.mark.parametrize("autocast", [None, torch.float16, torch.bfloat16])

@@ -118,7 +118,7 @@ class Watched:
 def test_what_a_graph_records_neither_waits_nor_copies_from_the_host(
     changes: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastsam3d.diffusion.attachment.CudaCapture", Watched)
+    monkeypatch.setattr("fastsam3d.diffusion.exact.cuda_graphs.CudaCapture", Watched)
     monkeypatch.setattr(Watched, "found", [])
     monkeypatch.setattr(Watched, "recordings", 0)
     pipeline = place(small_pipeline())

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fastsam3d.acceleration.handle import accelerate
-from fastsam3d.acceleration.registry import REGISTRY, Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.hosts.native.host import NativeHost
+from fastsam3d.diffusion.registry import REGISTRY, register
 from fastsam3d.diffusion.vocabulary import (
     SPARSE_STRUCTURE,
     STAGES,
@@ -58,7 +59,7 @@ def technique():
         register(Technique("part", PartConfig, kind, stages, lambda c, t: policy(t, options, first), needs=needs))
 
     yield add
-    REGISTRY.pop("part", None)
+    REGISTRY.remove("part")
 
 
 def first_tokens(count):
@@ -134,7 +135,7 @@ def test_tokens_of_the_first_stage_are_an_error_and_those_of_the_second_alone_ar
         pytest.raises(UserError, match=r"sparse_structure stage.*are for the structured_latent stage"),
     ):
         pipeline.run(*picture, seed=1)
-    REGISTRY.pop("part")
+    REGISTRY.remove("part")
     technique(first_tokens(2), needs=("tokens",), policy=WholeStep)
     with accelerate(pipeline, "exact", part=True) as acceleration:
         pipeline.run(*picture, seed=1)

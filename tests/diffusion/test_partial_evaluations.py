@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from fastsam3d.acceleration.family import find_host
 from fastsam3d.acceleration.handle import accelerate
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import load_preset, preset_info
 from fastsam3d.basics.config_files import preset_names
-from fastsam3d.diffusion.hosts import find_host
 from fastsam3d.diffusion.hosts.native.sampler import evaluator
 from fastsam3d.diffusion.magcache_calibration import magcache_ratios
 from fastsam3d.diffusion.partial.streams import PartialStreams
@@ -35,7 +35,7 @@ class Evaluations:
         if stage == SPARSE_STRUCTURE:
             shapes = self.network.backbone.latent_shapes(1)
             self.x, self.extra = {n: torch.randn(s, generator=draw) for n, s in shapes.items()}, ()
-            PartialStreams(self.host.stream_blocks(), self.state, keep).attach(self.patches)
+            PartialStreams(self.host.stream_blocks("sparse_structure"), self.state, keep).attach(self.patches)
         else:
             cells = torch.argwhere(torch.rand(16, 16, 16, generator=draw) < 0.02)
             coords = torch.cat([torch.zeros(len(cells), 1, dtype=torch.int64), cells], dim=1).int()

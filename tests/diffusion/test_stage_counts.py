@@ -6,16 +6,21 @@ import torch
 
 from fastsam3d.diffusion.report import StageReport
 from fastsam3d.diffusion.sites import EvaluationState
-from fastsam3d.diffusion.stage_runner import StageSession
+from fastsam3d.diffusion.stage_runner import StageRunner
 from fastsam3d.diffusion.vocabulary import GuidedVelocity, Trajectory
 
 X = {"shape": torch.zeros(1, 6, 2), "scale": torch.zeros(1, 2, 3)}
 
 
 def session_of(policy, guided):
-    session = StageSession(EvaluationState(), StageReport(), lambda _: policy, lambda _: None)
     booked = []
-    session.run_ended = lambda trajectory, own, computed: booked.append(computed)
+    session = StageRunner(
+        EvaluationState(),
+        StageReport(),
+        lambda _: policy,
+        lambda _: None,
+        on_end=lambda trajectory, own, computed: booked.append(computed),
+    )
     count = len(guided)
     session.start(Trajectory("sparse_structure", tuple(k / count for k in range(count + 1)), guided))
     return session, booked
@@ -83,7 +88,7 @@ def test_a_subset_is_counted_by_its_tokens():
 
 
 def test_fewer_steps_are_never_more_than_the_pipelines_own():
-    session = StageSession(EvaluationState(), StageReport(), lambda _: None, lambda _: None, steps=2)
+    session = StageRunner(EvaluationState(), StageReport(), lambda _: None, lambda _: None, steps=2)
     times = lambda count: [k / count for k in range(count + 1)]  # noqa: E731
     # 2 steps meet the edge at 1/2, 3 the one at 1/3, 4 the first again: 5 would be free of both.
     assert session.steps(9, times, (1 / 3, 1 / 2)) == 5

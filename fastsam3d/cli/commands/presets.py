@@ -64,7 +64,7 @@ def listing() -> str:
 
 
 def _keys() -> str:
-    from fastsam3d.diffusion.techniques import REGISTRY
+    from fastsam3d.diffusion.registry import REGISTRY
 
     flags = {key: flag for flag, keys in PARAMETERS.items() for key in keys}
     lines = []

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastsam3d.diffusion.exact.tensor_versions import place_and_version
+from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, PipelineTarget, register_saving
 from fastsam3d.diffusion.sites import Forward
+from fastsam3d.modules.tensor_versions import place_and_version
 
 
 class CastWeights:
@@ -46,3 +47,21 @@ class CastWeights:
             return F.linear(x, *self._cast)
 
         return forward
+
+
+def _attach(target: PipelineTarget) -> None:
+    for layer in target.host.cast_layers():
+        target.patches.replace(layer, "forward", CastWeights(layer).wrap)
+
+
+register_saving(
+    ExactSaving(
+        "cast_weights",
+        "Under autocast, weights of the generators are cast once. Faster; memory: half as much again as their fp32 "
+        "weights (1.9 GB for the official structure network).",
+        Nesting.WEIGHTS,
+        sites=("cast_layers",),
+        attach=_attach,
+        keeps="cast_weights",
+    )
+)

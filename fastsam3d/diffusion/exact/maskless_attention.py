@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, PipelineTarget, register_saving
 from fastsam3d.diffusion.sites import BlockSite, Forward
 
 WINDOW_TABLES = "fastsam3d_voxel_tables"
@@ -57,3 +58,23 @@ def builds_dense_masks(attention: Any) -> bool:
     names = getattr(type(attention).forward, "__globals__", {})
     back_ends = {getattr(f, "__globals__", {}).get("ATTN") for f in names.values() if callable(f)}
     return "sdpa" in back_ends
+
+
+def _attach(target: PipelineTarget) -> None:
+    for site in target.host.full_attentions():
+        if builds_dense_masks(site.attention):
+            target.patches.replace(site.attention, "forward", unmasked(site))
+    for attention in target.host.windowed_attentions():
+        if builds_dense_masks(attention):
+            target.patches.replace(attention, "forward", windowed(attention))
+
+
+register_saving(
+    ExactSaving(
+        "maskless_attention",
+        "Attention inside windows and objects instead of masks over all pairs. Faster; no cost.",
+        Nesting.MODULES,
+        sites=("full_attentions", "windowed_attentions"),
+        attach=_attach,
+    )
+)

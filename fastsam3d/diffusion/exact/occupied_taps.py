@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, PipelineTarget, register_saving
 from fastsam3d.diffusion.sites import Forward
 
 CENTRE = 13
@@ -70,3 +71,19 @@ class OccupiedTaps:
             return paired_convolution(feats.to(dtype), convolution.taps().to(dtype), convolution.bias, pairs)
 
         return apply_to
+
+
+def _attach(target: PipelineTarget) -> None:
+    for convolution in target.host.convolutions():
+        target.patches.replace(convolution, "apply_to", OccupiedTaps(convolution).wrap)
+
+
+register_saving(
+    ExactSaving(
+        "occupied_taps",
+        "Sparse convolutions multiply occupied neighbours only. Faster; memory: two numbers a pair of neighbours.",
+        Nesting.OPERATORS,
+        sites=("convolutions",),
+        attach=_attach,
+    )
+)

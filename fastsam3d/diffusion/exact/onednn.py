@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastsam3d.diffusion.exact.tensor_versions import place_and_version
+from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, PipelineTarget, register_saving
 from fastsam3d.diffusion.sites import Forward
+from fastsam3d.modules.tensor_versions import place_and_version
 
 LAYOUT = torch.channels_last_3d
 
@@ -87,3 +88,22 @@ def fused_activation_works() -> bool:
             return torch.allclose(_linear_gelu(x, weight, bias, "tanh"), expected, rtol=1e-5, atol=1e-6)
         except (AttributeError, RuntimeError, TypeError):
             return False
+
+
+def _attach(target: PipelineTarget) -> None:
+    for convolution in target.host.dense_convolutions():
+        target.patches.replace(convolution, "forward", DenseConvolution(convolution).wrap)
+    for sequence in target.host.feed_forwards():
+        target.patches.replace(sequence, "forward", FusedFeedForward(sequence).wrap)
+
+
+register_saving(
+    ExactSaving(
+        "onednn",
+        "On a CPU in fp32, dense convolutions and the activations of feed-forwards by oneDNN. Faster; memory: those "
+        "convolutions' weights again.",
+        Nesting.OPERATORS,
+        sites=("dense_convolutions", "feed_forwards"),
+        attach=_attach,
+    )
+)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastsam3d.acceleration.patching import instead_of
-from fastsam3d.diffusion.exact.tensor_versions import version
+from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, PipelineTarget, register_saving
 from fastsam3d.diffusion.sites import Forward
+from fastsam3d.modules.tensor_versions import version
 
-KEPT = 2
-"""Pictures whose encodings are kept: the object's crop and the whole picture."""
+EQUAL_WEIGHTS = "image encoders of both stages have equal weights: a picture is encoded once for both"
+OTHER_WEIGHTS = "image encoders of the two stages have different weights: each encodes for itself"
 
 
 class SharedFeatures:
@@ -27,7 +29,7 @@ class SharedFeatures:
         kept: how many pictures; the one that was asked for longest ago goes first.
     """
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = 2) -> None:
         self._limit = kept
         self._weights: dict[int, tuple[int, ...]] = {}
         self._changed = False
@@ -124,3 +126,38 @@ def _precision(picture: Tensor) -> Any:
 def _shallow(features: Any) -> Any:
     """A copy whose entries may be replaced without harm to what is kept."""
     return dict(features) if isinstance(features, dict) else features
+
+
+def _attach(target: PipelineTarget) -> None:
+    sites = target.host.picture_encoders()
+    by_module = {id(site.module): site for site in sites}
+    groups = groups_of_equal_weights([site.module for site in sites])
+    for group in groups:
+        members = [by_module[id(module)] for module in group]
+        # A group of all encoders, of pictures and of masks, is asked for both.
+        shared = SharedFeatures(kept=max(members[0].pictures, len(group)))
+        for site in members:
+            reused = partial(target.operations.reused, site.network, site.flops) if site.network else _nothing
+            watched = site.module if site.weights_may_change else None
+            wrapped = partial(shared.wrapped, network=watched, reused=reused)
+            target.patches.replace(site.module, site.method, wrapped)
+    for owner, attribute in target.host.depth_models():
+        target.patches.set(owner, attribute, SharedDepth(getattr(owner, attribute)))
+    if any(site.network for site in sites):
+        several = any(len({by_module[id(module)].network for module in group}) > 1 for group in groups)
+        target.notes.append(lambda: EQUAL_WEIGHTS if several else OTHER_WEIGHTS)
+
+
+def _nothing() -> None:
+    pass
+
+
+register_saving(
+    ExactSaving(
+        "shared_features",
+        "Encodings of the newest pictures kept. Faster; memory: a few of them, while accelerated.",
+        Nesting.MODULES,
+        sites=("picture_encoders", "depth_models"),
+        attach=_attach,
+    )
+)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, StageTarget, register_saving
+from fastsam3d.diffusion.passes import Passes, WorkCount
 from fastsam3d.diffusion.sites import BOTH, CONDITIONAL, UNCONDITIONAL, EvaluationState, Forward
 
 
@@ -52,3 +55,27 @@ def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _map(function, part) for name, part in value.items()}
     return tuple(_map(function, part) for part in value) if isinstance(value, tuple) else value
+
+
+def _attach(target: StageTarget) -> None:
+    for module in target.host.branch_prefix(target.stage):
+        shared = SharedPrefix(target.runner.state)
+        target.patches.replace(module, "forward", shared.wrap)
+        target.keep(shared)
+
+
+def _count(count: WorkCount, passes: Passes, runs: float, steps: float) -> WorkCount:
+    """The first layers of an unconditional pass are those of the conditional pass beside it."""
+    return replace(count, prefix_tokens=passes.shared_tokens, prefix_rest=passes.shared)
+
+
+register_saving(
+    ExactSaving(
+        "shared_prefix",
+        "Layers before the first cross-attention computed once for both branches. Faster; memory: their outputs.",
+        Nesting.PREFIX,
+        sites=("branch_prefix",),
+        attach_stage=_attach,
+        count=_count,
+    )
+)

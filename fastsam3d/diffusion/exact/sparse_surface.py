@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from fastsam3d.acceleration.patching import instead_of
+from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, PipelineTarget, register_saving
 
 
 class SparseSurface:
@@ -51,3 +52,21 @@ class SparseSurface:
         module = sys.modules.get(type(dense).__module__)
         channels = getattr(dense, "feats_channels", None)
         return hasattr(dense, "res") and channels == 101 and hasattr(module, "MeshExtractResult")
+
+
+def _attach(target: PipelineTarget) -> None:
+    for owner, attribute in target.host.surface_extractors():
+        dense = getattr(owner, attribute)
+        if SparseSurface.fits(dense):
+            target.patches.set(owner, attribute, SparseSurface(dense))
+
+
+register_saving(
+    ExactSaving(
+        "sparse_surface",
+        "Surface extraction at the voxels instead of on dense grids. Faster; less memory; other order of faces.",
+        Nesting.MODULES,
+        sites=("surface_extractors",),
+        attach=_attach,
+    )
+)

@@ -6,11 +6,14 @@ of every branch, their matrices are read for a single row; all steps of a run to
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, StageTarget, register_saving
+from fastsam3d.diffusion.passes import Passes, WorkCount
 from fastsam3d.diffusion.sites import EvaluationState, Forward, TimeSite
 
 
@@ -55,3 +58,27 @@ class TimeTable:
             return self._rows[row : row + 1].expand(x.shape[0], -1)
 
         return forward
+
+
+def _attach(target: StageTarget) -> None:
+    for site in target.host.time_sites(target.stage):
+        table = TimeTable(site, target.runner.state)
+        target.patches.replace(site.module, "forward", table.wrap)
+        target.keep(table)
+
+
+def _count(count: WorkCount, passes: Passes, runs: float, steps: float) -> WorkCount:
+    """Modulation is computed once a step of the run, not once a pass."""
+    return replace(count, modulation=0.0, table_steps=steps)
+
+
+register_saving(
+    ExactSaving(
+        "time_tables",
+        "Modulation computed for all steps at once. Faster; memory: blocks x steps x 6 widths.",
+        Nesting.TIME,
+        sites=("time_sites",),
+        attach_stage=_attach,
+        count=_count,
+    )
+)

@@ -8,38 +8,28 @@ from fastsam3d.diffusion.host import Host
 from fastsam3d.diffusion.hosts.native.host import NativeHost
 from fastsam3d.diffusion.hosts.sam3d_objects.host import Sam3dObjectsHost
 from fastsam3d.diffusion.hosts.trellis.host import TrellisHost
-from fastsam3d.errors import UserError
 
-HOSTS: tuple[type[Host], ...] = (NativeHost, Sam3dObjectsHost, TrellisHost)
-"""Known hosts, asked in this order."""
+_HOSTS: list[type[Host]] = [NativeHost, Sam3dObjectsHost, TrellisHost]
 
 
-def find_host(pipeline: Any) -> Host:
-    """The host of a pipeline, recognised by its attributes and never by importing its package.
-
-    Raises:
-        UserError: no host knows such a pipeline.
-    """
-    for host in HOSTS:
-        if host.recognises(pipeline):
-            return host(pipeline)
-    known = ", ".join(host.name for host in HOSTS)
-    raise UserError(
-        f"cannot accelerate a {type(pipeline).__module__}.{type(pipeline).__qualname__}: known pipelines are {known}. "
-        "Give the pipeline object itself, for instance fastsam3d.load_pipeline('mini')."
-    )
+def hosts() -> tuple[type[Host], ...]:
+    """Registered hosts, in the order in which they are asked: those of other packages first, the newest foremost."""
+    return tuple(_HOSTS)
 
 
-def describe_differences(pipeline: Any) -> list[str]:
-    """What a pipeline has other than this library knows it: missing attributes, changed signatures.
-
-    Ask this before `accelerate` about a pipeline that is newer than this library. One line each; empty where all is as
-    known.
-
-    Raises:
-        UserError: no host knows such a pipeline.
-    """
-    return find_host(pipeline).describe_differences()
+def register_host(host: type[Host]) -> type[Host]:
+    """Adds a host, which is asked before all others; also as a decorator of its class."""
+    if host not in _HOSTS:
+        _HOSTS.insert(0, host)
+    return host
 
 
-__all__ = ["HOSTS", "Host", "describe_differences", "find_host"]
+def remove_host(host: type[Host]) -> None:
+    """Takes a host out again; nothing happens where it is not registered."""
+    if host in _HOSTS:
+        _HOSTS.remove(host)
+
+
+def recognised(pipeline: Any) -> Host | None:
+    """The host of a pipeline, recognised by its attributes and never by importing its package; None without one."""
+    return next((host(pipeline) for host in _HOSTS if host.recognises(pipeline)), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 def guidance_edges(guided: Sequence[bool]) -> tuple[int, ...]:
@@ -44,3 +44,21 @@ def three_phases(steps: int) -> tuple[int, int, int]:
     """First phase's end, last phase's start and anchor step, as Fast3Dcache splits a run (arXiv 2511.22533)."""
     # Floor and ceiling of products such as 0.2 * 25 would trip over binary fractions; whole numbers do not.
     return steps // 5, math.ceil(3 * steps / 4), max(1, steps // 5)
+
+
+def avoid_edge(steps: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
+    """The smallest count from `steps` on that puts no step exactly on a guidance edge.
+
+    A step on the edge is still guided, over its whole length, which disturbs the layout (a grid with rescale 3 does
+    so at every count that is divisible by 4).
+
+    Args:
+        steps: the count asked for.
+        times: the time grid of a count.
+        edges: times (0..1) at which guidance ends or begins.
+    """
+    inner = [e for e in edges if 0.0 < e < 1.0]
+    for count in range(steps, steps + 8):
+        if not any(abs(t - e) < 1e-9 for t in times(count)[:-1] for e in inner):
+            return count
+    return steps

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     SHAPE,
     SPARSE_STRUCTURE,

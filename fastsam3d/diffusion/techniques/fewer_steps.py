@@ -5,10 +5,10 @@ A pipeline that is asked for fewer steps than these anyway keeps its own number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import SPARSE_STRUCTURE, STAGES, TechniqueConfig, setting
 
 
@@ -31,24 +31,6 @@ class FewerStepsConfig(TechniqueConfig):
     def distilled(self, stage: str) -> bool:
         """Whether `stage` runs in its distilled mode: never."""
         return False
-
-
-def avoid_edge(steps: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
-    """The smallest count from `steps` on that puts no step exactly on a guidance edge.
-
-    A step on the edge is still guided, over its whole length, which disturbs the layout (a grid with rescale 3 does
-    so at every count that is divisible by 4).
-
-    Args:
-        steps: the count asked for.
-        times: the time grid of a count.
-        edges: times (0..1) at which guidance ends or begins.
-    """
-    inner = [e for e in edges if 0.0 < e < 1.0]
-    for count in range(steps, steps + 8):
-        if not any(abs(t - e) < 1e-9 for t in times(count)[:-1] for e in inner):
-            return count
-    return steps
 
 
 register(Technique("fewer_steps", FewerStepsConfig, "steps", STAGES))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths import History, guidance_edges
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     STAGES,
     Evaluate,

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths import full_steps, guidance_edges
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.techniques.forecasting import ForecastRule, GuidedForecaster
 from fastsam3d.diffusion.vocabulary import (
     SPARSE_STRUCTURE,

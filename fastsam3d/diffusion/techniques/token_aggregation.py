@@ -12,9 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths.spectral import occupancy_detail, picture_detail
 from fastsam3d.diffusion.maths.voxel_lattice import Lattice, subtract_voxels, unique_voxels
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import STRUCTURED_LATENT, TechniqueConfig, VoxelSet, setting
 from fastsam3d.errors import UserError
 

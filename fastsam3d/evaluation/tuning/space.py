@@ -64,7 +64,7 @@ def _steps(key: str, own: int, shares: Sequence[float]) -> tuple[dict[str, Any],
 
 
 def _is_known(level: Mapping[str, Any]) -> bool:
-    from fastsam3d.diffusion.techniques import REGISTRY
+    from fastsam3d.diffusion.registry import REGISTRY
 
     for key in level:
         group, _, name = key.partition(".")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from fastsam3d.diffusion.exact import cuda_capture
-from fastsam3d.diffusion.exact.cuda_capture import CudaCapture
+from fastsam3d.diffusion.exact.graphs import cuda_capture
+from fastsam3d.diffusion.exact.graphs.cuda_capture import CudaCapture
 
 GRAPH = inspect.signature(torch.cuda.graph.__init__)
 

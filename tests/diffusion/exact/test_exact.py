@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
+from fastsam3d.acceleration.family import find_host
 from fastsam3d.acceleration.handle import accelerate
 from fastsam3d.diffusion.exact.cast_weights import CastWeights
 from fastsam3d.diffusion.exact.index_cache import IndexCache
 from fastsam3d.diffusion.exact.occupied_taps import occupied_pairs, paired_convolution
 from fastsam3d.diffusion.exact.onednn import DenseConvolution, FusedFeedForward, fused_activation_works
+from fastsam3d.diffusion.exact.saving import savings
 from fastsam3d.diffusion.exact.shared_features import SharedFeatures
-from fastsam3d.diffusion.exact.switches import ExactConfig
-from fastsam3d.diffusion.hosts import find_host
 
-SWITCHES = [field.name for field in dataclasses.fields(ExactConfig)]
+SWITCHES = [saving.name for saving in savings()]
 EXACT = 1e-5
 """Relative difference in fp32 that only another order of additions explains."""
 
@@ -201,11 +199,11 @@ def test_cast_weights_give_the_same_bits_under_autocast(pipeline, picture):
 
 def test_techniques_inside_the_network_see_one_branch_at_a_time(pipeline):
     with accelerate(pipeline, "exact", step_caching=True) as acceleration:
-        assert acceleration._attachment.may_join("sparse_structure")
+        assert acceleration._attached.runners["sparse_structure"].state.joint
     with accelerate(pipeline, "exact", step_caching=True, exact_layout=True) as acceleration:
-        assert not acceleration._attachment.may_join("sparse_structure")
+        assert not acceleration._attached.runners["sparse_structure"].state.joint
     with accelerate(pipeline, "exact", **{"exact.zero_condition": False}) as acceleration:
-        assert not acceleration._attachment.may_join("sparse_structure")
+        assert not acceleration._attached.runners["sparse_structure"].state.joint
 
 
 def test_whole_pictures_are_encoded_once_for_the_objects_of_a_scene(pipeline, picture):

@@ -12,7 +12,7 @@ import torch
 from graph_stand_in import StandIn
 
 from fastsam3d.acceleration.handle import accelerate
-from fastsam3d.diffusion.exact.graph_replay import WORTHWHILE, Evaluation, GraphReplay
+from fastsam3d.diffusion.exact.graphs.replay import WORTHWHILE, Evaluation, GraphReplay
 from fastsam3d.diffusion.sites import CONDITIONAL, EvaluationState
 
 GRAPHS = {"exact.cuda_graphs": True}
@@ -21,9 +21,13 @@ STAGE = "sparse_structure"
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setattr("fastsam3d.diffusion.attachment.CudaCapture", StandIn)
+    monkeypatch.setattr("fastsam3d.diffusion.exact.cuda_graphs.CudaCapture", StandIn)
     monkeypatch.setattr(StandIn, "made", [])
     return StandIn
+
+
+def counts_of(acceleration):
+    return acceleration.report().details[f"cuda_graphs.{STAGE}"]
 
 
 def pictures(count):
@@ -74,7 +78,7 @@ def test_several_objects_in_a_row_equal_ordinary_runs(make_pipeline, stand_in, c
         assert len(stand_in.made[0].recordings) == 2
         # The first evaluation of each object is an ordinary one, and so are those before a recording is worth it.
         assert note_of(acceleration).endswith("recorded")
-        replayed, total = acceleration._attachment.replays[0].replayed, 3 * 9
+        replayed, total = counts_of(acceleration)["replayed"], 3 * 9
         assert 0.7 * total < replayed <= total - 3
         assert f"{replayed} of {total} evaluations replayed, 2 recorded" in note_of(acceleration)
 
@@ -109,7 +113,7 @@ def test_forecasts_may_hold_earlier_velocities(make_pipeline, stand_in, preset):
             close(sampled(pipeline, picture, seed), sampled(reference, picture, seed), 1e-4)
         counts = acceleration.report().stages[STAGE]
         assert counts == plain.report().stages[STAGE]
-        assert acceleration._attachment.replays[0].replayed > 0
+        assert counts_of(acceleration)["replayed"] > 0
 
 
 def test_whole_objects_and_batches(make_pipeline, stand_in):
@@ -126,7 +130,7 @@ def test_whole_objects_and_batches(make_pipeline, stand_in):
             ):
                 close(a.structure.latents, b.structure.latents, 1e-4)
         close(sampled(pipeline, (image, masks[1]), layout=False), sampled(reference, (image, masks[1]), layout=False))
-        assert acceleration._attachment.replays[0].refusal is None
+        assert counts_of(acceleration)["refusal"] is None
 
 
 def test_removed_everything_is_released_and_as_before(make_pipeline, stand_in):
@@ -135,7 +139,7 @@ def test_removed_everything_is_released_and_as_before(make_pipeline, stand_in):
     plain = sampled(pipeline, picture)
     acceleration = accelerate(pipeline, "exact", **GRAPHS)
     sampled(pipeline, picture)
-    replay = acceleration._attachment.replays[0]
+    replay = acceleration._attached.runners[STAGE].replay
     kept = [weakref.ref(tensor) for tensor in replay._tensors()]
     assert len(kept) == 2 * 2 * (2 + 1)  # blocks, streams, keys with values and the constant
     assert all(ref() is not None for ref in kept)
@@ -173,7 +177,7 @@ def test_another_precision_drops_recordings_whose_casts_are_gone(make_pipeline, 
     without = {"exact.condition_cache": False, "exact.zero_condition": False}
     with accelerate(pipeline, "exact", **without, **GRAPHS) as acceleration:
         first = sampled(pipeline, picture)
-        recorded = acceleration._attachment.replays[0].recorded
+        recorded = counts_of(acceleration)["recorded"]
         assert recorded > 0
         assert stand_in.made[0].released == 0
         pipeline.autocast = None
@@ -182,7 +186,7 @@ def test_another_precision_drops_recordings_whose_casts_are_gone(make_pipeline, 
         pipeline.autocast = torch.bfloat16
         close(sampled(pipeline, picture), first, 1e-2)
         assert stand_in.made[0].released == 2
-        assert acceleration._attachment.replays[0].recorded == 3 * recorded
+        assert counts_of(acceleration)["recorded"] == 3 * recorded
 
 
 def test_what_cannot_be_recorded_runs_as_ever_and_is_said_once(make_pipeline, stand_in, caplog):
@@ -203,7 +207,7 @@ def test_what_cannot_be_recorded_runs_as_ever_and_is_said_once(make_pipeline, st
         for seed, picture in enumerate(pictures(2)):
             close(sampled(pipeline, picture, seed), sampled(reference, picture, seed), 0.0)
         assert "rest in sparse_structure: recording failed (RuntimeError" in note_of(acceleration)
-        assert acceleration._attachment.replays[0].replayed == 0
+        assert counts_of(acceleration)["replayed"] == 0
     assert sum("CUDA graphs" in record.message for record in caplog.records) == 1
 
 
@@ -213,10 +217,10 @@ def test_a_recording_has_to_be_worth_it(make_pipeline, stand_in):
     with accelerate(pipeline, "exact", **GRAPHS) as acceleration:
         picture = next(pictures(1))
         sampled(pipeline, picture)
-        assert acceleration._attachment.replays[0].recorded == 0
+        assert counts_of(acceleration)["recorded"] == 0
         for _ in range(3):
             sampled(pipeline, picture)
-        assert acceleration._attachment.replays[0].recorded > 0
+        assert counts_of(acceleration)["recorded"] > 0
         acceleration.reset_report()
         assert "0 of 0 evaluations replayed, 0 recorded" in note_of(acceleration)
 

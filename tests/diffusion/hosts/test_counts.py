@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from fastsam3d.acceleration.family import find_host
 from fastsam3d.acceleration.handle import accelerate
-from fastsam3d.diffusion.hosts import find_host
 from fastsam3d.diffusion.vocabulary import STAGES
 
 

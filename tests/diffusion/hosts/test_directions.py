@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fastsam3d.acceleration.family import find_host
 from fastsam3d.acceleration.patching import Patches
-from fastsam3d.diffusion.hosts import find_host
 from fastsam3d.diffusion.hosts.sam3d_objects.sampler import Sampler
 from fastsam3d.diffusion.sites import EvaluationState
 

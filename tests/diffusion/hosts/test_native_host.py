@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastsam3d.acceleration.family import find_host
 from fastsam3d.acceleration.patching import Patches
-from fastsam3d.diffusion.hosts import find_host
 from fastsam3d.diffusion.partial.blocks import PartialBlocks
 from fastsam3d.diffusion.sites import EvaluationState
 from fastsam3d.modules.attention import CrossAttention, ModulatedTransformerCrossBlock

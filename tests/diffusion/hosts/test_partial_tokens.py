@@ -8,9 +8,10 @@ import pytest
 import torch
 from host_checks import distance, snapshot
 
+from fastsam3d.acceleration.family import find_host
 from fastsam3d.acceleration.handle import accelerate
-from fastsam3d.acceleration.registry import REGISTRY, Technique, register
-from fastsam3d.diffusion.hosts import find_host
+from fastsam3d.acceleration.registry import Technique
+from fastsam3d.diffusion.registry import REGISTRY, register
 from fastsam3d.diffusion.vocabulary import STRUCTURED_LATENT, TechniqueConfig, setting
 from fastsam3d.errors import UserError
 
@@ -34,7 +35,7 @@ class Half:
 def half(request):
     register(Technique("half", HalfConfig, "evaluation", (STRUCTURED_LATENT,), Half, needs=request.param))
     yield request.param
-    del REGISTRY["half"]
+    REGISTRY.remove("half")
 
 
 @pytest.mark.parametrize("preset", ["off", "exact"])

@@ -9,8 +9,8 @@ import torch
 from host_checks import ALWAYS_MERGED, OPTIONS, STEPS, assert_same, distance, runnable, snapshot
 from host_stand_ins.sam3d_objects import Inference
 
+from fastsam3d.acceleration.family import describe_differences, find_host
 from fastsam3d.acceleration.handle import accelerate
-from fastsam3d.diffusion.hosts import describe_differences, find_host
 from fastsam3d.diffusion.vocabulary import AccelerationWarning
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.loading import model_config
@@ -372,7 +372,7 @@ def test_changed_signatures_are_named(sam3d):
 def test_a_host_is_found_by_its_parts(sam3d, trellis):
     assert find_host(sam3d).name.startswith("SAM 3D Objects")
     assert find_host(trellis).name.startswith("TRELLIS")
-    with pytest.raises(UserError, match=r"known pipelines are .*SAM 3D Objects.*TRELLIS"):
+    with pytest.raises(UserError, match=r"known are .*SAM 3D Objects.*TRELLIS"):
         find_host(object())
 
 

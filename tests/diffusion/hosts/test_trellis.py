@@ -6,8 +6,8 @@ import torch
 from host_checks import ALWAYS_MERGED, OPTIONS, STEPS, assert_same, distance, runnable, snapshot
 from PIL import Image
 
+from fastsam3d.acceleration.family import describe_differences
 from fastsam3d.acceleration.handle import accelerate
-from fastsam3d.diffusion.hosts import describe_differences
 from fastsam3d.errors import UserError
 
 QUICK = {"seed": 1, "sparse_structure_sampler_params": {"steps": STEPS}, "slat_sampler_params": {"steps": STEPS}}

@@ -7,7 +7,7 @@ import torch
 from technique_runs import even, sample
 
 from fastsam3d.diffusion.batched_policy import BatchedPolicy
-from fastsam3d.diffusion.techniques import REGISTRY
+from fastsam3d.diffusion.registry import REGISTRY
 from fastsam3d.diffusion.techniques.rivals.dmd import DmdConfig, DmdPredictor
 from fastsam3d.diffusion.vocabulary import GuidedVelocity, Step, Trajectory
 

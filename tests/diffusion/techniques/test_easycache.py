@@ -4,7 +4,7 @@ import pytest
 import torch
 from technique_runs import even, sample
 
-from fastsam3d.diffusion.techniques import REGISTRY
+from fastsam3d.diffusion.registry import REGISTRY
 from fastsam3d.diffusion.techniques.rivals.easycache import EasyCacheConfig
 
 LATENT = {"stage": "structured_latent", "names": ("latent",), "times": even(25), "guided": (False,) * 25}

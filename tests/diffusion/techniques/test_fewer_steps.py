@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from fastsam3d.diffusion.maths.schedule import avoid_edge
 from fastsam3d.diffusion.report import StageReport
 from fastsam3d.diffusion.sites import EvaluationState
-from fastsam3d.diffusion.stage_runner import StageSession
-from fastsam3d.diffusion.techniques.fewer_steps import avoid_edge
+from fastsam3d.diffusion.stage_runner import StageRunner
 from fastsam3d.sam3d.models.flow_matching import time_grid
 
 
@@ -25,5 +25,5 @@ def test_no_edge_inside_changes_nothing():
 
 @pytest.mark.parametrize(("own", "used"), [(25, 17), (17, 17), (12, 12), (4, 4)])
 def test_never_more_steps_than_the_pipeline_takes_itself(own, used):
-    session = StageSession(EvaluationState(), StageReport(), lambda _: None, lambda _: None, steps=17)
+    session = StageRunner(EvaluationState(), StageReport(), lambda _: None, lambda _: None, steps=17)
     assert session.steps(own, lambda n: [k / n for k in range(n + 1)], (0.0, 0.5)) == used

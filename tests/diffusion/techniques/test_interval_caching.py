@@ -6,7 +6,7 @@ import pytest
 import torch
 from technique_runs import even, sample
 
-from fastsam3d.diffusion.techniques import REGISTRY
+from fastsam3d.diffusion.registry import REGISTRY
 
 LATENT = {"stage": "structured_latent", "names": ("latent",), "times": even(25)}
 INTERVAL = ("taylorseer", "hicache")

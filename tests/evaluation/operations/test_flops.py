@@ -7,15 +7,14 @@ import json
 
 import pytest
 import torch
+from network_counting import NetworkCounter, ShallowCounter
 
 from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.cli.main import main
-from fastsam3d.diffusion.exact.switches import ExactConfig
 from fastsam3d.diffusion.maths import full_steps
 from fastsam3d.diffusion.operations import sampling_flops
 from fastsam3d.diffusion.passes import Passes
 from fastsam3d.diffusion.vocabulary import SPARSE_STRUCTURE, STRUCTURED_LATENT
-from fastsam3d.evaluation.operations.counting import NetworkCounter, ShallowCounter
 from fastsam3d.evaluation.operations.plan import Planner
 from fastsam3d.evaluation.operations.run import plain_passes, planned_flops
 from fastsam3d.evaluation.operations.table import render
@@ -25,6 +24,8 @@ from fastsam3d.sam3d.models.flops import ModelFlops, VoxelCounts
 TERA = 1e12
 SHEET = 0.01
 """Relative difference to the figures of the fact sheet, which are rounded to two or three digits."""
+
+EXACT = load_preset("exact")["exact"].switched_on
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,9 @@ def test_counted_networks_agree_with_the_formulas():
 @pytest.mark.parametrize(
     "exact",
     [
-        None,
-        ExactConfig(),
-        ExactConfig(zero_condition=False),
+        frozenset(),
+        EXACT,
+        EXACT - {"zero_condition"},
     ],
 )
 @pytest.mark.parametrize("stage", [SPARSE_STRUCTURE, STRUCTURED_LATENT])
@@ -79,18 +80,17 @@ def test_counted_runs_agree_with_the_formulas(stage, exact):
     # The counter takes a table's step for a shared layer, and does not see that a table embeds the time anew.
     parts = dataclasses.replace(parts, table_step=parts.modulation)
     counted = NetworkCounter(config, exact).sampling(stage, None if first else counts)
-    names = [] if exact is None else [name for name, on in vars(exact).items() if on]
     passes = plain_passes(config, stage)
-    assert counted.run(passes) == pytest.approx(sampling_flops(parts, passes, names), rel=2e-3)
+    assert counted.run(passes) == pytest.approx(sampling_flops(parts, passes, exact), rel=2e-3)
     if not first:
         partial = Passes.full(9, 5, tokens=0.5)
         # Rounding to whole tokens, and the shared layers of a carved pass.
-        assert counted.run(partial) == pytest.approx(sampling_flops(parts, partial, names), rel=0.02)
+        assert counted.run(partial) == pytest.approx(sampling_flops(parts, partial, exact), rel=0.02)
 
 
 @pytest.mark.slow
 def test_depth_follows_from_two_shallow_networks():
-    config, exact, counts = model_config("mini"), ExactConfig(), VoxelCounts.shell(800)
+    config, exact, counts = model_config("mini"), EXACT, VoxelCounts.shell(800)
     deep, shallow = NetworkCounter(config, exact), ShallowCounter(config, exact)
     for stage, sizes in ((SPARSE_STRUCTURE, None), (STRUCTURED_LATENT, counts)):
         passes = plain_passes(config, stage)
@@ -138,7 +138,7 @@ def test_command_says_what_is_wrong(capsys, wrong):
 
 @pytest.mark.slow
 def test_official_size_on_the_meta_device(official):
-    exact = NetworkCounter(official, ExactConfig())
+    exact = NetworkCounter(official, EXACT)
     plain = NetworkCounter(official)
     counts = VoxelCounts.shell(10_000)
     for stage, limits in ((SPARSE_STRUCTURE, (400, 280)), (STRUCTURED_LATENT, (169, 140))):

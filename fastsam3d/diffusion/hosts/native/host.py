@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsam3d.acceleration.patching import Patches, temporarily
-from fastsam3d.diffusion.exact.shared_features import KEPT, SharedFeatures, groups_of_equal_weights
-from fastsam3d.diffusion.host import Host, Recorder, Session
+from fastsam3d.diffusion.host import Host, Recorder, Runner
 from fastsam3d.diffusion.hosts.native.between_stages import BetweenStages
 from fastsam3d.diffusion.hosts.native.sampler import evaluator
 from fastsam3d.diffusion.hosts.native.sites import (
@@ -26,7 +24,7 @@ from fastsam3d.diffusion.hosts.native.sites import (
     time_sites,
 )
 from fastsam3d.diffusion.hosts.shared.two_stage import fp32_layers
-from fastsam3d.diffusion.sites import BlockSite, CrossAttentionSite, StreamBlockSite, TimeSite
+from fastsam3d.diffusion.sites import BlockSite, CrossAttentionSite, PictureEncoderSite, StreamBlockSite, TimeSite
 from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
 from fastsam3d.sam3d.memory.residency import Resident
 
@@ -50,6 +48,7 @@ class NativeHost(Host):
         ),
         STRUCTURED_LATENT: ("conditional_only", "subset", "tokens", "block_stack"),
     }
+    part_methods = ("sample_structures", "sample_sparse_structure", "sample_slat", "decode_slat")
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
@@ -76,37 +75,37 @@ class NativeHost(Host):
         """The sampler of a stage."""
         return self.pipeline.models[GENERATORS[stage]]
 
-    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
+    def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
         generator = self.generator(stage)
 
         def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
             def sample(noise: Any, condition: Tensor, *extra: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
-                steps = session.steps(configured, self._times(generator), self._edges(generator))
+                steps = runner.steps(configured, self._times(generator), self._edges(generator))
                 changes = {} if steps == configured else {"inference_steps": steps}
-                distilled = {"strength": 0.0} if session.shortcut else {}
-                if session.shortcut:
+                distilled = {"strength": 0.0} if runner.shortcut else {}
+                if runner.shortcut:
                     changes["shortcut"] = True
                 with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
                     trajectory = self._trajectory(generator, stage, extra)
                     if stage == SPARSE_STRUCTURE:
                         layout, batch = set(noise) != {SHAPE}, len(noise[SHAPE])
                         trajectory = dataclasses.replace(trajectory, layout=layout, batch=batch)
-                    session.start(trajectory)
+                    runner.start(trajectory)
                     try:
                         return original(noise, condition, *extra, **kwargs)
                     finally:
-                        session.finish()
+                        runner.finish()
 
             return sample
 
         def stepped(original: Callable[..., Any]) -> Callable[..., Any]:
             def velocity(x: Any, time: float, condition: Tensor, *extra: Any) -> Any:
-                if not session.state.running:
+                if not runner.state.running:
                     return original(x, time, condition, *extra)
                 single = isinstance(x, Tensor)
-                evaluate = evaluator(generator, session, time, condition, extra, single)
-                result = session.velocity({LATENT: x} if single else dict(x), time, evaluate)
+                evaluate = evaluator(generator, runner, time, condition, extra, single)
+                result = runner.velocity({LATENT: x} if single else dict(x), time, evaluate)
                 return result[LATENT] if single else result
 
             return velocity
@@ -184,11 +183,11 @@ class NativeHost(Host):
         first = backbone.blocks[0].self_attn
         return [*backbone.input_blocks, first] if stage == STRUCTURED_LATENT else [first]
 
-    def latent_blocks(self) -> list[BlockSite]:
-        return [block_site(block) for block in self.generator(STRUCTURED_LATENT).reverse_fn.backbone.blocks]
+    def latent_blocks(self, stage: str) -> list[BlockSite]:
+        return [block_site(block) for block in self.generator(stage).reverse_fn.backbone.blocks]
 
-    def stream_blocks(self) -> list[StreamBlockSite]:
-        return [stream_block_site(block) for block in self.block_stack(SPARSE_STRUCTURE)]
+    def stream_blocks(self, stage: str) -> list[StreamBlockSite]:
+        return [stream_block_site(block) for block in self.block_stack(stage)]
 
     def block_stack(self, stage: str) -> list[Any]:
         return list(self.generator(stage).reverse_fn.backbone.blocks)
@@ -220,13 +219,12 @@ class NativeHost(Host):
 
         return ModelFlops(self.pipeline.config)
 
-    def memory_limits(self) -> dict[str, Any]:
+    def no_room_for(self) -> frozenset[str]:
         limit = getattr(self.pipeline, "memory", None)
         if limit is None or not limit.plan.staged:
-            return {}
+            return frozenset()
         # Kept casts would stay on the device when the weights that they were made of have left it.
-        limits = {"exact.cast_weights": False}
-        return limits if limit.plan.condition_cache else {**limits, "exact.condition_cache": False}
+        return frozenset({"cast_weights"} if limit.plan.condition_cache else {"cast_weights", "condition"})
 
     def replay_refusal(self) -> str | None:
         if not isinstance(getattr(self.pipeline, "residency", Resident()), Resident):
@@ -240,29 +238,16 @@ class NativeHost(Host):
         backbone: Any = self.generator(stage).reverse_fn.backbone
         return itertools.chain(backbone.parameters(), backbone.buffers())
 
-    def attach_shared_features(self, patches: Patches) -> None:
+    def picture_encoders(self) -> list[PictureEncoderSite]:
         from fastsam3d.sam3d.models.flops import ModelFlops
 
         costs = ModelFlops(self.pipeline.config)
-        encoders = picture_encoders(self.pipeline.condition_embedders)
-        stages = {id(encoder): (stage, costs.encoder(stage, kind)) for encoder, stage, kind in encoders}
-        for group in groups_of_equal_weights([encoder for encoder, _, _ in encoders]):
-            # A group of all encoders, of pictures and of masks, is asked for both.
-            shared = SharedFeatures(kept=max(KEPT, len(group)))
-            for encoder in group:
-                reused = functools.partial(self._reused, *stages[id(encoder)])
-                patches.replace(encoder, "forward", functools.partial(shared.wrapped, network=encoder, reused=reused))
-
-    def _reused(self, stage: str, flops: float) -> None:
-        self.on_reuse(_EMBEDDING[stage], flops)
-
-    def notes(self) -> list[str]:
-        encoders = picture_encoders(self.pipeline.condition_embedders)
-        stages = {id(encoder): stage for encoder, stage, _ in encoders}
-        groups = groups_of_equal_weights([encoder for encoder, _, _ in encoders])
-        if any(len({stages[id(encoder)] for encoder in group}) > 1 for group in groups):
-            return ["image encoders of both stages have equal weights: a picture is encoded once for both"]
-        return ["image encoders of the two stages have different weights: each encodes for itself"]
+        return [
+            PictureEncoderSite(
+                encoder, "forward", _EMBEDDING[stage], costs.encoder(stage, kind), weights_may_change=True
+            )
+            for encoder, stage, kind in picture_encoders(self.pipeline.condition_embedders)
+        ]
 
     def cast_layers(self) -> list[Any]:
         if self.pipeline.autocast is None:

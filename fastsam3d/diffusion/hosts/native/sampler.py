@@ -7,27 +7,27 @@ from typing import Any
 
 from torch import Tensor
 
-from fastsam3d.diffusion.exact.graph_replay import Evaluation, Outputs
-from fastsam3d.diffusion.host import Session
+from fastsam3d.diffusion.host import Runner
 from fastsam3d.diffusion.partial.subset import spread
 from fastsam3d.diffusion.sites import BOTH, CONDITIONAL, UNCONDITIONAL
 from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, GuidedVelocity
+from fastsam3d.diffusion.whole_evaluation import Evaluation, Outputs
 
 
 def evaluator(
-    generator: Any, session: Session, time: float, condition: Tensor, extra: tuple[Any, ...], single: bool
+    generator: Any, runner: Runner, time: float, condition: Tensor, extra: tuple[Any, ...], single: bool
 ) -> Callable[..., GuidedVelocity]:
     """The `fastsam3d.diffusion.vocabulary.Evaluate` of one step.
 
     Args:
         generator: sampler of the stage.
-        session: of the stage.
+        runner: of the stage.
         time: of the step, 0..1.
         condition: tokens `[B, L, C]`.
         extra: further arguments of the network.
         single: its state is one tensor, shown to policies under the name `LATENT`.
     """
-    guidance, state = generator.reverse_fn, session.state
+    guidance, state = generator.reverse_fn, runner.state
 
     def named(value: Any) -> dict[str, Tensor]:
         return {LATENT: value} if single else dict(value)
@@ -65,11 +65,11 @@ def evaluator(
         state.subset, state.layout_only = subset, layout_only
         state.evaluation += 1
         try:
-            if session.replay is None or not whole:
+            if runner.replay is None or not whole:
                 parts = passes(own, time, condition)
             else:
                 step_size = generator.inference_steps if getattr(generator, "shortcut", False) else None
-                parts = session.replay.run(
+                parts = runner.replay.run(
                     Evaluation(
                         passes,
                         own,

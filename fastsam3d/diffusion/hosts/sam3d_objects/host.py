@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches, temporarily
-from fastsam3d.diffusion.exact.shared_features import KEPT, SharedDepth, SharedFeatures, groups_of_equal_weights
-from fastsam3d.diffusion.host import Session
+from fastsam3d.diffusion.host import Runner
 from fastsam3d.diffusion.hosts.sam3d_objects.parts import SAM3D_OBJECTS_PARTS
 from fastsam3d.diffusion.hosts.sam3d_objects.sampler import RunSteps, Sampler
 from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, Structure, TwoStageHost, fp32_layers
 from fastsam3d.diffusion.maths.voxel_lattice import subtract_voxels
+from fastsam3d.diffusion.sites import PictureEncoderSite
 from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STAGES, STRUCTURED_LATENT, Trajectory
 from fastsam3d.errors import UserError
 
@@ -106,17 +106,15 @@ class Sam3dObjectsHost(TwoStageHost):
         # Compiling the pipeline puts a compiled `inner_forward` on the instance, which no longer looks inside.
         return "inner_forward" in vars(self.generator(stage).reverse_fn) or super().is_sealed(stage)
 
-    def left_out(self) -> list[str]:
-        texts = []
+    def closed_sites(self) -> dict[tuple[str, str], str]:
+        closed = {}
         if self.is_sealed(SPARSE_STRUCTURE):
-            texts.append(
-                "the sparse-structure network is compiled: zero_condition, condition_cache and shared_prefix are left "
-                "out there (step caching works); compile_model=False lets them in"
-            )
+            reason = "the sparse-structure network is compiled (step caching works); compile_model=False lets them in"
+            closed |= {(site, SPARSE_STRUCTURE): reason for site in ("cross_attentions", "branch_prefix")}
         names = self._fusers()
         if any(len(self._open_embedders(name)) < len(self._embedders(name)) for name in names):
-            texts.append("the condition embedders are compiled: their outputs are not shared between stages")
-        return texts
+            closed["picture_encoders", ""] = "the condition embedders are compiled, and their outputs are not shared"
+        return closed
 
     def cast_layers(self) -> list[Any]:
         networks = [] if self.is_sealed(SPARSE_STRUCTURE) else [self.network(SPARSE_STRUCTURE)]
@@ -140,26 +138,26 @@ class Sam3dObjectsHost(TwoStageHost):
 
     # --- sampling
 
-    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
+    def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
         generator = self.generator(stage)
         sampler, run = Sampler(generator), RunSteps()
 
         def generated(original: Callable[..., Any]) -> Callable[..., Any]:
             def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
-                steps = session.steps(configured, sampler.times, sampler.edges())
+                steps = runner.steps(configured, sampler.times, sampler.edges())
                 changes: dict[str, Any] = {} if steps == configured else {"inference_steps": steps}
-                distilled = {"strength": 0} if session.shortcut else {}
-                if session.shortcut:
+                distilled = {"strength": 0} if runner.shortcut else {}
+                if runner.shortcut:
                     changes["no_shortcut"] = False
                 with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
                     trajectory = self._trajectory(sampler, stage, args)
                     run.begin(trajectory)
-                    session.start(trajectory)
+                    runner.start(trajectory)
                     try:
                         return original(shape, device, *args, **kwargs)
                     finally:
-                        session.finish()
+                        runner.finish()
 
             return generate
 
@@ -167,7 +165,7 @@ class Sam3dObjectsHost(TwoStageHost):
             draws = "p_unconditional" in inspect.signature(type(generator.reverse_fn).forward).parameters
 
             def forward(x: Any, t: Tensor, *args: Any, **kwargs: Any) -> Any:
-                index = run.next() if session.state.running else None
+                index = run.next() if runner.state.running else None
                 if index is None:
                     return original(x, t, *args, **kwargs)
                 if draws:
@@ -176,8 +174,8 @@ class Sam3dObjectsHost(TwoStageHost):
                     random.random()
                 single = isinstance(x, Tensor)
                 time = run.times[index]
-                evaluate = sampler.evaluation(self.network(stage), session.state, time, (t, args, kwargs), single)
-                result = session.velocity({LATENT: x} if single else dict(x), time, evaluate)
+                evaluate = sampler.evaluation(self.network(stage), runner.state, time, (t, args, kwargs), single)
+                result = runner.velocity({LATENT: x} if single else dict(x), time, evaluate)
                 return result[LATENT] if single else result
 
             return forward
@@ -230,21 +228,14 @@ class Sam3dObjectsHost(TwoStageHost):
         if hasattr(self.pipeline, "merge_image_and_mask"):
             patches.replace(self.pipeline, "merge_image_and_mask", merged)
 
-    def attach_shared_features(self, patches: Patches) -> None:
-        encoders = [
-            embedder.backbone
-            for name in self._fusers()
-            for embedder in self._open_embedders(name)
-            if hasattr(getattr(embedder, "backbone", None), "forward_features")
+    def picture_encoders(self) -> list[PictureEncoderSite]:
+        backbones = [
+            getattr(embedder, "backbone", None) for name in self._fusers() for embedder in self._open_embedders(name)
         ]
-        for group in groups_of_equal_weights(encoders):
-            # A group of all encoders, of pictures and of masks, is asked for both.
-            shared = SharedFeatures(kept=max(KEPT, len(group)))
-            for encoder in group:
-                patches.replace(encoder, "forward_features", shared.wrap)
-        depth = getattr(self.pipeline, "depth_model", None)
-        if callable(depth):
-            patches.set(self.pipeline, "depth_model", SharedDepth(depth))
+        return [PictureEncoderSite(b, "forward_features") for b in backbones if hasattr(b, "forward_features")]
+
+    def depth_models(self) -> list[tuple[Any, str]]:
+        return [(self.pipeline, "depth_model")] if callable(getattr(self.pipeline, "depth_model", None)) else []
 
     def _embedders(self, name: str) -> list[Any]:
         fuser = self._fusers()[name]

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastsam3d.acceleration.patching import Patches
-from fastsam3d.diffusion.exact.maskless_attention import builds_dense_masks, unmasked, windowed
-from fastsam3d.diffusion.exact.sparse_surface import SparseSurface
 from fastsam3d.diffusion.host import Host, Recorder
 from fastsam3d.diffusion.hosts.shared.attention_sites import block_site, cross_attention_site
 from fastsam3d.diffusion.hosts.shared.expectations import Expected, differences
@@ -26,7 +24,7 @@ from fastsam3d.diffusion.hosts.shared.sparse_states import SPARSE
 from fastsam3d.diffusion.hosts.shared.stage_clock import StageClock
 from fastsam3d.diffusion.hosts.shared.voxel_tables import VoxelTables
 from fastsam3d.diffusion.maths.voxel_lattice import Lattice
-from fastsam3d.diffusion.sites import TENSORS, BlockSite, CrossAttentionSite, EvaluationState, HiddenStates
+from fastsam3d.diffusion.sites import TENSORS, BlockSite, CrossAttentionSite, HiddenStates
 from fastsam3d.diffusion.vocabulary import STAGES, STRUCTURED_LATENT, VoxelSet
 from fastsam3d.errors import UserError
 
@@ -168,8 +166,26 @@ class TwoStageHost(Host):
         first = network.blocks[0].self_attn
         return [*network.input_blocks, first] if stage == STRUCTURED_LATENT else [first]
 
-    def latent_blocks(self) -> list[BlockSite]:
-        return [block_site(block, SPARSE) for block in self.network(STRUCTURED_LATENT).blocks]
+    def latent_blocks(self, stage: str) -> list[BlockSite]:
+        return [block_site(block, SPARSE) for block in self.network(stage).blocks]
+
+    def pyramid_blocks(self, stage: str) -> list[Any]:
+        if self.stages[stage] != STRUCTURED_LATENT or self.is_sealed(stage):
+            return []
+        network = self.network(stage)
+        return [*network.input_blocks, *network.out_blocks]
+
+    def full_attentions(self) -> list[BlockSite]:
+        return [] if self._tokens_refusal() is not None else self.latent_blocks(STRUCTURED_LATENT)
+
+    def windowed_attentions(self) -> list[Any]:
+        blocks = [block for name in self.stage_models for block in getattr(self.model(name), "blocks", ())]
+        attentions = [getattr(block, "attn", None) for block in blocks]
+        return [attention for attention in attentions if getattr(attention, "attn_mode", None) == "windowed"]
+
+    def surface_extractors(self) -> list[tuple[Any, str]]:
+        decoder = self.model("slat_decoder_mesh")
+        return [] if getattr(decoder, "mesh_extractor", None) is None else [(decoder, "mesh_extractor")]
 
     def block_stack(self, stage: str) -> list[Any]:
         return [] if self.is_sealed(stage) else list(self.network(stage).blocks)
@@ -263,29 +279,6 @@ class TwoStageHost(Host):
             mask=mask,
         )
 
-    # --- exact savings that only such a pipeline leaves to make
-
-    def attach_voxel_tables(self, patches: Patches, state: EvaluationState) -> list[Any]:
-        if self.is_sealed(STRUCTURED_LATENT):
-            return []
-        return self._tables.attach(patches, self.network(STRUCTURED_LATENT), state)
-
-    def attach_maskless_attention(self, patches: Patches) -> None:
-        if self._tokens_refusal() is None:
-            for site in self.latent_blocks():
-                if builds_dense_masks(site.attention):
-                    patches.replace(site.attention, "forward", unmasked(site))
-        for name in self.stage_models:
-            for block in getattr(self.model(name), "blocks", ()):
-                attention = getattr(block, "attn", None)
-                if getattr(attention, "attn_mode", None) == "windowed" and builds_dense_masks(attention):
-                    patches.replace(attention, "forward", windowed(attention))
-
-    def attach_sparse_surface(self, patches: Patches) -> None:
-        decoder = self.model("slat_decoder_mesh")
-        dense = getattr(decoder, "mesh_extractor", None)
-        if dense is not None and SparseSurface.fits(dense):
-            patches.set(decoder, "mesh_extractor", SparseSurface(dense))
 
     # --- the report
 

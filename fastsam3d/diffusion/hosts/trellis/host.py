@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches
-from fastsam3d.diffusion.exact.shared_features import SharedFeatures
-from fastsam3d.diffusion.host import Session
+from fastsam3d.diffusion.host import Runner
 from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, Structure, TwoStageHost
 from fastsam3d.diffusion.hosts.trellis.parts import TRELLIS_PARTS
-from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL
+from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, PictureEncoderSite
 from fastsam3d.diffusion.vocabulary import (
     LATENT,
     SHAPE,
@@ -83,7 +82,7 @@ class TrellisHost(TwoStageHost):
 
     # --- sampling
 
-    def attach_sampler(self, patches: Patches, stage: str, session: Session) -> None:
+    def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
         sampler = self.sampler(stage)
         # Both stages may share one sampler object; then a call belongs to the stage whose network it brings.
         network = self.network(stage)
@@ -102,25 +101,25 @@ class TrellisHost(TwoStageHost):
                 rescale, interval = given["rescale_t"], given.get("cfg_interval", (0.0, 1.0))
                 configured = given["steps"]
                 edges = [1.0 - bound for bound in interval]
-                steps = session.steps(configured, lambda n: [1.0 - t for t in _times(n, rescale)], edges)
+                steps = runner.steps(configured, lambda n: [1.0 - t for t in _times(n, rescale)], edges)
                 if steps != configured:
                     call.arguments["steps"] = steps
                 noise = given["noise"]
-                session.start(self._trajectory(stage, _times(steps, rescale), interval, noise))
-                session.state.zero_condition = not bool(given["neg_cond"].any())
+                runner.start(self._trajectory(stage, _times(steps, rescale), interval, noise))
+                runner.state.zero_condition = not bool(given["neg_cond"].any())
                 try:
                     return original(*call.args, **call.kwargs)
                 finally:
-                    session.finish()
+                    runner.finish()
 
             return sample
 
         def guided(original: Callable[..., Any]) -> Callable[..., Any]:
             def inference_model(model: Any, x: Any, t: float, cond: Any = None, **kwargs: Any) -> Any:
-                if not session.state.running or model is not network or "neg_cond" not in kwargs:
+                if not runner.state.running or model is not network or "neg_cond" not in kwargs:
                     return original(model, x, t, cond, **kwargs)
-                evaluate = self._evaluate(plain, session, name, (model, x, t, cond), kwargs)
-                velocity = session.velocity({name: _tensor(x)}, 1.0 - float(t), evaluate)[name]
+                evaluate = self._evaluate(plain, runner, name, (model, x, t, cond), kwargs)
+                velocity = runner.velocity({name: _tensor(x)}, 1.0 - float(t), evaluate)[name]
                 return _like(x, -velocity)
 
             return inference_model
@@ -148,9 +147,9 @@ class TrellisHost(TwoStageHost):
 
     @staticmethod
     def _evaluate(
-        plain: Callable[..., Any], session: Session, name: str, call: tuple[Any, ...], kwargs: dict[str, Any]
+        plain: Callable[..., Any], runner: Runner, name: str, call: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[..., GuidedVelocity]:
-        state = session.state
+        state = runner.state
         model, given, t, cond = call
         rest = {key: value for key, value in kwargs.items() if key not in ("neg_cond", "cfg_strength", "cfg_interval")}
         interval, strength = kwargs.get("cfg_interval", (0.0, 1.0)), kwargs["cfg_strength"]
@@ -199,6 +198,10 @@ class TrellisHost(TwoStageHost):
         if hasattr(self.pipeline, "get_cond"):
             patches.replace(self.pipeline, "get_cond", encoded)
 
+    def picture_encoders(self) -> list[PictureEncoderSite]:
+        encoder = self.model("image_cond_model")
+        return [] if encoder is None else [PictureEncoderSite(encoder, "forward", pictures=1)]
+
     def attach_structure(self, patches: Patches, policy: Any | None) -> None:
         if policy is not None:
             for method in self.run_methods:
@@ -220,10 +223,6 @@ class TrellisHost(TwoStageHost):
 
         return run
 
-    def attach_shared_features(self, patches: Patches) -> None:
-        encoder = self.model("image_cond_model")
-        if encoder is not None:
-            patches.replace(encoder, "forward", SharedFeatures(kept=1).wrap)
 
 
 class _UnlessRadianceField:

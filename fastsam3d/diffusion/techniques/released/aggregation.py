@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths.voxel_lattice import subtract_voxels, unique_voxels
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.techniques.token_aggregation import (
     Aggregated,
     TokenAggregationConfig,

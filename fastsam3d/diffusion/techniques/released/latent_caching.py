@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths.spectral import fine_structure, min_max
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     LATENT,
     STRUCTURED_LATENT,

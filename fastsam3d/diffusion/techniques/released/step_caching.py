@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths import BackwardDifferences, taylor_forecast
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     SPARSE_STRUCTURE,
     Evaluate,

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths import MINIMUM_SNAPSHOTS, DynamicModes
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.techniques.rivals.hicache import HermitePredictor
 from fastsam3d.diffusion.techniques.rivals.interval_caching import IntervalCaching, IntervalConfig
 from fastsam3d.diffusion.vocabulary import STAGES, Trajectory, Velocity, setting

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths import three_phases
 from fastsam3d.diffusion.maths.spectral import min_max
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     SHAPE,
     SPARSE_STRUCTURE,

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths import relative_distance
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     SPARSE_STRUCTURE,
     STAGES,

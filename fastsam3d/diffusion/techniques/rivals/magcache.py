@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     SPARSE_STRUCTURE,
     STAGES,

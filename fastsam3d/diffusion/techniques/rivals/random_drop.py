@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths.voxel_lattice import Lattice
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.techniques.token_aggregation import Aggregated
 from fastsam3d.diffusion.vocabulary import STRUCTURED_LATENT, TechniqueConfig, VoxelSet, setting
 

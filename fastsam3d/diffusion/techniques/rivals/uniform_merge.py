@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.acceleration.registry import Technique, register
+from fastsam3d.acceleration.registry import Technique
+from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.techniques.token_aggregation import Aggregated, aggregate
 from fastsam3d.diffusion.vocabulary import STRUCTURED_LATENT, TechniqueConfig, VoxelSet, setting
 

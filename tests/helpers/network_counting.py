@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastsam3d.acceleration.patching import Patches
-from fastsam3d.diffusion.exact.condition_cache import condition_caches
+from fastsam3d.diffusion.exact.condition_cache import ConditionCache
 from fastsam3d.diffusion.exact.shared_prefix import SharedPrefix
-from fastsam3d.diffusion.exact.switches import ExactConfig
+from fastsam3d.diffusion.exact.zero_condition import ZeroCondition
 from fastsam3d.diffusion.hosts.native.host import NativeHost
 from fastsam3d.diffusion.partial.blocks import PartialBlocks
 from fastsam3d.diffusion.passes import Passes
@@ -123,7 +123,7 @@ class ShallowCounter:
     The same results as `NetworkCounter` within rounding, in a fraction of the time.
     """
 
-    def __init__(self, config: ModelConfig, exact: ExactConfig | None = None) -> None:
+    def __init__(self, config: ModelConfig, exact: frozenset[str] = frozenset()) -> None:
         self.config = config
         self._one, self._two = (NetworkCounter(_with_depth(config, depth), exact) for depth in (1, 2))
 
@@ -177,10 +177,10 @@ class NetworkCounter:
 
     Args:
         config: of the model.
-        exact: savings that are attached; None attaches nothing.
+        exact: names of the savings that are attached.
     """
 
-    def __init__(self, config: ModelConfig, exact: ExactConfig | None = None) -> None:
+    def __init__(self, config: ModelConfig, exact: frozenset[str] = frozenset()) -> None:
         self.config, self.exact = config, exact
         with META:
             models, embedders = build_models(config), build_condition_embedders(config)
@@ -232,15 +232,16 @@ class NetworkCounter:
         index = None if counts is None else NominalIndex.make(counts.voxels, counts, 1)
         try:
             # In the order in which an acceleration attaches them.
-            for cache in condition_caches(self.exact, host.cross_attentions(stage), state) if self.exact else ():
-                patches.replace(cache.site.module, "forward", cache.wrap)
-            for site in host.time_sites(stage) if self.exact and self.exact.time_tables else ():
+            for name, saving in (("condition_cache", ConditionCache), ("zero_condition", ZeroCondition)):
+                for attention in host.cross_attentions(stage) if name in self.exact else ():
+                    patches.replace(attention.module, "forward", saving(attention, state).wrap)
+            for site in host.time_sites(stage) if "time_tables" in self.exact else ():
                 # As in a run, where the table of all steps is filled once; a step's share is that of its first pass.
                 patches.replace(site.module, "forward", SharedPrefix(state).wrap)
             if stage == STRUCTURED_LATENT:
                 patches.replace(backbone, "make_index", lambda _: lambda coords: index)
-                PartialBlocks(host.latent_blocks(), state).attach(patches)
-            for module in host.branch_prefix(stage) if self.exact and self.exact.shared_prefix else ():
+                PartialBlocks(host.latent_blocks(stage), state).attach(patches)
+            for module in host.branch_prefix(stage) if "shared_prefix" in self.exact else ():
                 patches.replace(module, "forward", SharedPrefix(state).wrap)
 
             def evaluate(tokens: int | None) -> tuple[float, float]:

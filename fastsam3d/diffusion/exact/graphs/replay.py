@@ -11,29 +11,25 @@ A graph reads and writes the addresses that it was recorded with, and no Python 
 - *Weights* that were moved or changed, or are cast to another precision, drop all graphs; this is looked at once a run.
 - *Anything that goes wrong* while recording leaves the ordinary way, for good, and says so once.
 
-How a graph is recorded and replayed is left to a `Capture`; `fastsam3d.diffusion.exact.cuda_capture` has the real one.
+How a graph is recorded and replayed is left to a `Capture`; `cuda_capture` has the real one.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from fastsam3d.diffusion.exact.tensor_versions import place_and_version
 from fastsam3d.diffusion.sites import EvaluationState
+from fastsam3d.diffusion.whole_evaluation import Evaluation, Outputs, precision_of
+from fastsam3d.modules.tensor_versions import place_and_version
 
 logger = logging.getLogger(__name__)
-
-Outputs = tuple[dict[str, Tensor], ...]
-"""Velocities by modality: of the conditional branch, and of the unconditional one where it ran."""
-Passes = Callable[[dict[str, Tensor], "float | Tensor", Tensor], Outputs]
-"""Runs the branches of one evaluation, `(state, time, condition)`. Time is flow time, a number or `[1]` in fp64."""
 
 WORTHWHILE = 4
 """Evaluations of one kind, behind us in the ordinary way and ahead of us in this run together, that a recording needs.
@@ -77,38 +73,6 @@ class KeptTensors(Protocol):
 
     def start(self) -> None:
         """Begins a run."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation that is asked for.
-
-    Attributes:
-        passes: reads nothing that changes within a run but its arguments, which are the next three.
-        x, time, condition: state by modality, flow time, condition tokens `[B, L, C]`.
-        branches: guidance branches that it runs.
-        kind: all else that makes it another computation, such as both branches in one pass.
-        ahead: further evaluations like it that the run may yet make.
-    """
-
-    passes: Passes
-    x: Mapping[str, Tensor]
-    time: float
-    condition: Tensor
-    branches: frozenset[str]
-    kind: Hashable
-    ahead: int
-
-    @property
-    def shapes(self) -> Hashable:
-        """Shapes, types and places of its inputs."""
-        return tuple((name, _shape(value)) for name, value in {**self.x, "": self.condition}.items())
-
-    @property
-    def key(self) -> Hashable:
-        """Everything but values that decides what is computed, the modes of PyTorch among it."""
-        precision = _precision(self.condition)
-        return self.kind, self.branches, self.shapes, precision, torch.is_inference_mode_enabled()
 
 
 class _Inputs:
@@ -196,6 +160,15 @@ class GraphReplay:
         """Sets what `note` tells to zero."""
         self.recorded = self.replayed = self.ordinary = 0
 
+    def counts(self) -> dict[str, Any]:
+        """Evaluations that were replayed and that ran the ordinary way, recordings, and why nothing is recorded."""
+        return {
+            "replayed": self.replayed,
+            "ordinary": self.ordinary,
+            "recorded": self.recorded,
+            "refusal": self.refusal,
+        }
+
     def note(self) -> str:
         """What was done, in words."""
         if self.refusal is not None:
@@ -240,7 +213,7 @@ class GraphReplay:
         self._condition = condition
         self._fresh.clear()
         # Casts of the weights, which are kept for one precision at a time, are read from where they are, too.
-        fingerprint = (_precision(condition), *(place_and_version(t) for t in self._weights()))
+        fingerprint = (precision_of(condition), *(place_and_version(t) for t in self._weights()))
         if fingerprint != self._fingerprint:
             self.release()
             self._fingerprint = fingerprint
@@ -277,13 +250,3 @@ class GraphReplay:
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return tuple(tensor for kept in self._kept for tensor in kept.tensors())
-
-
-def _precision(x: Tensor) -> torch.dtype | None:
-    """What autocast makes of products on the device of `x` at the moment; None where it is off."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-
-
-def _shape(x: Tensor) -> Hashable:
-    return tuple(x.shape), x.dtype, x.device

@@ -1,4 +1,4 @@
-"""Records network evaluations as CUDA graphs, see `fastsam3d.diffusion.exact.graph_replay`."""
+"""Records network evaluations as CUDA graphs, see `fastsam3d.diffusion.exact.graphs.replay`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastsam3d.diffusion.exact.graph_replay import Outputs
+from fastsam3d.diffusion.exact.graphs.replay import Outputs
 
 _recording = threading.Lock()
 """PyTorch allows one recording at a time in a process."""
