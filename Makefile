@@ -14,8 +14,8 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 # The tests of one file stay in one process, because they share what is costly to load. More than four processes would
-# wait for the largest files.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
+# wait for the largest files. Threads that wait for one another sleep, so that a busy machine can go on meanwhile.
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-extras
 # With Triton, whose interpreter runs the GPU kernels without a GPU: 700 MB that only the slow tests need.
