@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import fastsam3d
+from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.diffusion import techniques
+from fastsam3d.diffusion.exact.saving import remove_saving
 from fastsam3d.diffusion.registry import REGISTRY
 from fastsam3d.errors import UserError
 
@@ -95,3 +97,79 @@ def test_the_example_computes_half_of_the_tokens(pipeline, picture, half_tokens,
 
 def guided_steps(generator):
     return [generator.reverse_fn.is_guided(time) for time in generator.times()[:-1]]
+
+
+@pytest.fixture
+def shared_modulation(tmp_path, monkeypatch):
+    """The exact saving, in a module outside of the package that its user imports."""
+    (tmp_path / "my_shared_modulation.py").write_text(blocks()[4][1], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("my_shared_modulation")
+    yield
+    remove_saving("shared_modulation")
+    del sys.modules["my_shared_modulation"]
+
+
+def modulation_layers(pipeline, stage):
+    """The linear layers of a stage's modulation, found by their names in the network and not by the host."""
+    backbone = pipeline.models[stage].reverse_fn.backbone
+    return [
+        layer
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, torch.nn.Linear) and ("adaLN_modulation" in name or "emb_layers" in name)
+    ]
+
+
+def test_the_saving_of_the_example_gives_equal_results_and_is_counted(pipeline, picture, shared_modulation):
+    image, mask = picture
+    with fastsam3d.accelerate(pipeline, "off"):
+        plain = pipeline.run(image, mask, seed=1)
+    untouched = [dict(vars(module)) for module in pipeline.models.modules()]
+    calls = {}
+    stages = {"sparse_structure": "ss_generator", "structured_latent": "slat_generator"}
+    for stage, model in stages.items():
+        for layer in modulation_layers(pipeline, model):
+            calls[layer] = []
+            layer.register_forward_hook(lambda layer, given, out: calls[layer].append(len(out)))
+    names = {"fastsam3d": fastsam3d, "pipeline": pipeline, "image": image, "mask": mask}
+    exec(blocks()[5][1], names)
+    kept, report = names["result"], names["acceleration"].report()
+    assert torch.equal(kept.feats, plain.feats)
+    assert torch.equal(kept.structure.coords, plain.structure.coords)
+    assert report.techniques == ("exact.shared_modulation",)
+    expected = 0
+    for stage, model in stages.items():
+        counts = report.stages[stage]
+        assert counts.unconditional_computed > 0
+        for layer in modulation_layers(pipeline, model):
+            # One row a pass; the unconditional passes compute none.
+            assert calls[layer] == [1] * counts.conditional_computed
+            expected += 2 * layer.in_features * layer.out_features * counts.unconditional_computed
+    assert names["saved"] == pytest.approx(expected)
+    for layer in calls:
+        layer._forward_hooks.clear()
+    after = [dict(vars(module)) for module in pipeline.models.modules()]
+    assert [attributes.keys() for attributes in after] == [attributes.keys() for attributes in untouched]
+
+
+def test_the_saving_of_the_example_is_a_switch_like_the_others(pipeline, picture, shared_modulation):
+    assert fastsam3d.accelerate(pipeline, "exact").config["exact"].shared_modulation
+    assert "shared_modulation" not in load_preset("off", {}).enabled
+    with pytest.raises(UserError, match=r"exact\.shared_modulation"):
+        fastsam3d.accelerate(pipeline, "exact", exact={"shared_modulation": "often"})
+    # Beside all others: where both branches pass together, and where `time_tables` needs no modulation at all.
+    for tables in (True, False):
+        runs = []
+        for switch in (False, True):
+            switches = {"time_tables": tables, "shared_modulation": switch}
+            with fastsam3d.accelerate(pipeline, "exact", exact=switches) as acceleration:
+                runs.append((pipeline.run(*picture, seed=1).feats, acceleration.report().savings()))
+        (feats, without), (kept, with_it) = runs
+        torch.testing.assert_close(kept, feats, rtol=1e-4, atol=1e-5)
+        saved = 0.0 if tables else with_it["flop_by_exact_saving"]["shared_modulation"]
+        assert with_it["flop"]["computed"] == pytest.approx(without["flop"]["computed"] - saved, rel=1e-9)
+        assert tables or saved > 0
+
+
+def test_a_saving_that_was_removed_has_no_switch():
+    assert "shared_modulation" not in load_preset("exact", {}).to_dict()["exact"]
