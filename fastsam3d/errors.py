@@ -1,4 +1,4 @@
-"""What the library raises on purpose; errors of any other class are its defects.
+"""Errors that the library raises on purpose; an error of any other class is a defect of the library.
 
 `UserError` is the user's to mend: bad input, missing weights, a place that cannot be written to.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something that the caller can put right.
+    """The caller can put this right.
 
     The message is one or two sentences: what is wrong, where, and the way out. Command lines print it without
     a traceback.
@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 class OneAtATime(Exception):
-    """Objects cannot be sampled in one batch under what is attached; whoever asked runs them one by one.
+    """The attached techniques cannot sample several objects in one batch; the caller runs them one by one.
 
     A signal between the parts of the library and no error of anybody's: scenes catch it.
     """

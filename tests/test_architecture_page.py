@@ -1,4 +1,4 @@
-"""Documents that name code: every name, path and link in them exists, and the layers are those of the architecture page."""
+"""Documents that name code: names, paths and links in them exist, and imports follow the architecture page."""
 
 from __future__ import annotations
 

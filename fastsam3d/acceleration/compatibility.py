@@ -29,7 +29,7 @@ class Capability:
 
 @dataclass(frozen=True)
 class Support:
-    """What a kind of technique builds on.
+    """Another kind of technique, without which a kind of technique cannot work.
 
     Attributes:
         kind: another technique of this kind has to act on one of the same stages.
@@ -44,7 +44,7 @@ class Support:
 
 @dataclass(frozen=True)
 class Rules:
-    """What clashes in one family.
+    """Says which techniques of one family cannot be on together.
 
     Attributes:
         capabilities: by name.
@@ -63,7 +63,7 @@ class Rules:
     clash: Callable[[Technique, Technique, Sequence[str]], str | None] = lambda first, second, shared: None
 
     def needs_in(self, technique: Technique, stage: str) -> tuple[str, ...]:
-        """The needs of a technique that mean something in a kind of stage."""
+        """Returns the needs of a technique that apply to a kind of stage."""
         return tuple(need for need in technique.needs if self.capabilities[need].stage in (None, stage))
 
 
@@ -135,14 +135,14 @@ def refuse_what_a_host_lacks(registry: Registry, rules: Rules, host: Any, settin
 
 
 def _way_out(technique: Technique, settings: Mapping[str, Any], unfit: Collection[str]) -> str:
-    """What to set of a technique that cannot act on the stages `unfit`."""
+    """Names the setting to change for a technique that cannot act on the stages `unfit`."""
     fit = [stage for stage in technique.acts_on(settings[technique.name]) if stage not in unfit]
     choice = fit and hasattr(settings[technique.name], "stages")
     return f"{technique.name}.enabled=false" + (f", or {technique.name}.stages={fit[0]}" if choice else "")
 
 
 def _clash(rules: Rules, first: Technique, second: Technique, shared: Sequence[str]) -> str | None:
-    """Why two techniques cannot be on together; None where they can."""
+    """Returns the reason why two techniques cannot be on together; None where they can."""
     if first.kind == second.kind and first.kind in rules.one_a_model:
         return rules.one_a_model[first.kind]
     if not shared:

@@ -46,7 +46,7 @@ class Host(Protocol):
         """The model that is accelerated."""
 
     def describe_differences(self) -> list[str]:
-        """What the model has other than the host expects, one line each."""
+        """Lists the differences between the model and what the host expects, one line each."""
 
 
 class Attached(Protocol):
@@ -54,7 +54,7 @@ class Attached(Protocol):
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """Held while the model runs."""
+        """The lock that a thread holds while the model runs."""
 
     def report(self) -> Any:
         """A copy of the counts since the start or the last reset."""
@@ -66,7 +66,7 @@ class Attached(Protocol):
         """Adds the counts of another attachment with the same settings."""
 
     def release(self) -> None:
-        """Frees memory that was kept; called after the patches are restored."""
+        """Frees kept memory; called after the patches are restored."""
 
 
 class Family(ABC):
@@ -88,14 +88,14 @@ class Family(ABC):
 
     @abstractmethod
     def fit(self, host: Any, config: AccelerationConfig) -> AccelerationConfig:
-        """The settings with what this very model leaves no choice about.
+        """Adapts the settings to this model: switches off what it leaves no room for.
 
         Raises:
             UserError: the model lacks what the settings need.
         """
 
     def notices(self, host: Any, config: AccelerationConfig) -> list[str]:
-        """Warnings about savings that this very model has no room for, one line each."""
+        """Returns warnings about savings that cannot act in this model, one line each."""
         return []
 
     @abstractmethod
@@ -123,7 +123,7 @@ def register_family(family: Family) -> Family:
 
 
 def families() -> list[Family]:
-    """All families: the built-in ones first."""
+    """Returns all families, the built-in ones first."""
     load_plugins()
     for name, module in BUILT_IN.items():
         if name not in _FAMILIES:

@@ -43,7 +43,7 @@ class Acceleration:
 
     @property
     def active(self) -> bool:
-        """Whether it is still attached."""
+        """Tells whether the acceleration is still attached."""
         return len(self._patches) > 0
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ class Acceleration:
 
 
 class _Mark:
-    """Where a model keeps its handle; a copy of the model, deep or pickled, gets an empty one."""
+    """Holds the handle of a model; a copy of the model, deep or pickled, gets an empty one."""
 
     def __init__(self, acceleration: Acceleration | None) -> None:
         self.acceleration = acceleration

@@ -1,4 +1,4 @@
-"""The only file that changes objects of others: instance attributes, taken back without a trace."""
+"""Changes attributes of other people's objects and takes every change back. Only this file does so."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Replacement:
 
 
 def instead_of(before: Any) -> Any:
-    """What a pickled stand-in is read back as: what was there before it."""
+    """Unpickles a replacement as the attribute that it replaced."""
     return before
 
 

@@ -29,7 +29,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class PresetInfo:
-    """What a preset says about itself: its name, one of `KINDS`, and one line."""
+    """Head of a preset: its name, one of `KINDS`, and one line of description."""
 
     name: str
     kind: str
@@ -69,7 +69,7 @@ class AccelerationConfig:
 
     @property
     def enabled(self) -> tuple[str, ...]:
-        """What is switched on: config groups, and for groups of switches `group.switch`."""
+        """Names of what is switched on: config groups, and `group.switch` for groups of switches."""
         names = []
         for group, config in self.settings.items():
             if hasattr(config, "enabled"):

@@ -13,7 +13,7 @@ from fastsam3d.errors import UserError
 
 
 class AccelerationWarning(UserWarning):
-    """A setting that is allowed and known to cost quality."""
+    """Warns about a setting that is allowed and known to cost quality."""
 
 
 def setting(

@@ -1,1 +1,1 @@
-"""What people look at results with: the viewer, and the demo."""
+"""The page in the browser and the 3D viewer, in which people look at results."""

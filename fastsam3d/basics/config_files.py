@@ -1,4 +1,4 @@
-"""Where the configuration files are: presets of acceleration, and models."""
+"""Finds the configuration files: presets of acceleration, and models."""
 
 from __future__ import annotations
 

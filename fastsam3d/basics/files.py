@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and JSON that every reader takes."""
+"""Writes files whole or not at all, and JSON that every reader takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packages that only some outputs need."""
+"""Imports packages that only some outputs need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastsam3d.errors import UserError
 
 
 def optional_module(module: str, purpose: str, extra: str) -> ModuleType:
-    """An optional module.
+    """Imports an optional module.
 
     Args:
         module: its import name.

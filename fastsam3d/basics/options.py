@@ -33,7 +33,7 @@ def boolean(text: str) -> bool:
 
 
 def whole(minimum: int) -> Callable[[str], int]:
-    """Parser of whole numbers from `minimum` on."""
+    """Makes a parser of whole numbers from `minimum` on."""
 
     def parse(text: str) -> int:
         try:
@@ -48,7 +48,7 @@ def whole(minimum: int) -> Callable[[str], int]:
 
 
 def number_from(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
-    """Parser of numbers in a range."""
+    """Makes a parser of numbers in a range."""
 
     def parse(text: str) -> float:
         try:
@@ -69,7 +69,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
-    """Parser of what `parse` takes, or null."""
+    """Makes a parser that takes null, or what `parse` takes."""
     return lambda text: None if text in NOTHING else parse(text)
 
 
@@ -125,7 +125,7 @@ def describe_options(cls: type, command: str) -> str:
 
 
 def prepare_directory(path: str | Path, command: str) -> Path:
-    """The folder, made if needed, in which files can be written; UserError otherwise."""
+    """Makes the folder if needed, and checks that files can be written in it; UserError otherwise."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ def _peak_of_device(device: Any) -> int:
 
 
 def _reset_process() -> bool:
-    """Sets the peak of this process back to what is resident now; whether the system can."""
+    """Sets the peak of this process back to its present size; returns whether the system can."""
     try:
         _CLEAR.write_text("5")  # see proc_pid_clear_refs(5)
     except OSError:  # not Linux, or a container that forbids it

@@ -1,4 +1,4 @@
-"""Measurements on disk as they are made, so that an interrupted run goes on where it was.
+"""Writes measurements to disk as they are made, so that an interrupted run goes on where it was.
 
 A log is a file of JSON lines. Its first line says which run it belongs to; records of another one are never taken
 over, and the error says what differs. Code alone may differ, since a long run outlives small changes: the log, and what

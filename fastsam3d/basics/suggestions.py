@@ -1,4 +1,4 @@
-"""Ways out of a mistyped word: close matches, or the words that are known."""
+"""Suggests ways out of a mistyped word: close matches, or the words that are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags and `key=value` words to one checked configuration, composed by Hydra without leaving a trace of it."""
+"""Turns flags and `key=value` words into one checked configuration, by Hydra, of which no trace is left."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def ineffective(arguments: Arguments, acceleration: AccelerationConfig) -> list[
 
 
 def changes(arguments: Arguments) -> list[str]:
-    """What was changed of the preset and the model, shortly, for the report's head."""
+    """Lists the changed settings of preset and model in short, for the report's head."""
     shown = {
         key.removeprefix("acceleration."): value
         for key, value in arguments.values.items()
@@ -132,7 +132,7 @@ def _modules(arguments: Arguments, preset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sort(words: Sequence[str]) -> tuple[dict[str, str], list[str], dict[str, Any]]:
-    """(group selections, words for Hydra, verbatim values) of `key=value` words; the last of a key counts."""
+    """Sorts words into (group selections, words for Hydra, verbatim values); the last value of a key counts."""
     selected: dict[str, str] = {}
     plain: dict[str, str] = {}
     verbatim: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the command line says: results on stdout by `say`; warnings, notes and progress on stderr by `Console`."""
+"""Writes messages of the command line: results to stdout by `say`, all else to stderr by `Console`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Console:
 
     @property
     def stream(self) -> IO[str]:
-        """Where it writes."""
+        """The stream that it writes to."""
         return self._stream or sys.stderr
 
     def warn(self, text: str) -> None:
@@ -58,7 +58,7 @@ class Console:
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Progress is shown inside, once work has gone on for a while."""
+        """Shows progress inside a `with` block, once work has gone on for a while."""
         if self.quiet:
             yield
             return

@@ -1,4 +1,4 @@
-"""What `doctor` looks at: packages, devices, checkpoint files, and memory. No optional package is imported.
+"""Checks of `doctor`: packages, devices, checkpoint files, and memory. No optional package is imported.
 
 Every function returns plain values, for the table and for `--json` alike.
 """
@@ -133,7 +133,7 @@ def environment() -> dict[str, Any]:
 
 
 def upstream_differences(package: Path | None = None) -> list[str] | None:
-    """What an installed `sam3d_objects` lacks of the names that acceleration attaches to; None where there is none.
+    """Lists names that acceleration needs and the installed `sam3d_objects` lacks; None where it is missing.
 
     Its source is read, not run: importing it needs a GPU and takes long. A pipeline that is loaded can be asked more
     closely: `fastsam3d.describe_differences(pipeline)`.
@@ -226,7 +226,7 @@ def _file(folder: CheckpointFolder, name: str, networks: dict[str, nn.Module]) -
 
 
 def memory(config: ModelConfig) -> list[dict[str, Any]]:
-    """What an object of typical size needs under every memory setting and precision, by preset.
+    """Estimates what a typical object needs under every memory setting and precision, by preset.
 
     One entry for each setting and precision: `weights` says where they are (`device`, or `host` until their stage), the
     largest stage is named, `bytes` holds the peak by preset, `gaussian_bytes` that of `balanced` with

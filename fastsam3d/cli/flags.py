@@ -252,7 +252,7 @@ def _flags_of(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def asks_for_help(words: Iterable[str]) -> bool:
-    """Whether the words of a verb ask for its help."""
+    """Tells whether the words of a verb ask for its help."""
     return any(word in ("-h", "--help", "help") for word in words)
 
 

@@ -89,7 +89,7 @@ def run(verb: str, argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Runs a command; what the user can mend ends in a line on stderr instead of a traceback."""
+    """Runs a command; an error that the user can put right ends in one line on stderr instead of a traceback."""
     if threading.current_thread() is threading.main_thread():
         # So that temporary files are removed when a job is cancelled.
         previous: Any = signal.signal(signal.SIGTERM, _terminate)

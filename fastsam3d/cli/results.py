@@ -1,4 +1,4 @@
-"""What `infer` and `scene` print on stdout: the report as a table or as JSON, and the files."""
+"""Formats what `infer` and `scene` print on stdout: the report as a table or as JSON, and the files."""
 
 from __future__ import annotations
 

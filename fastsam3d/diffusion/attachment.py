@@ -98,7 +98,7 @@ class Attachment:
         self._report.add(other)
 
     def release(self) -> None:
-        """Frees memory that was kept; called after the patches are restored."""
+        """Frees kept memory; called after the patches are restored."""
         for release in self._target.at_removal:
             release()
 
@@ -139,7 +139,7 @@ class Attachment:
         return [name for name in names if hasattr(self._host.pipeline, name)]
 
     def _ending(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """A method that makes a whole object, after which kept values are released."""
+        """Wraps a method that makes a whole object: kept values are released after it."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -154,7 +154,7 @@ class Attachment:
         return call
 
     def _measured(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """A method whose peak memory is reported. Where one calls another, that of the outer one counts."""
+        """Wraps a method to report its peak memory. Where one such method calls another, the outer one counts."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             memory = PeakMemory(self._host.device)
@@ -167,7 +167,7 @@ class Attachment:
         return call
 
     def _accelerated_twins(self, original: Callable[[int], Any]) -> Callable[[int], Any]:
-        """Pipelines that are made to run beside this one are accelerated alike, and reported with it."""
+        """Wraps `twins`: accelerates the pipelines that run beside this one, and adds their counts to its report."""
 
         @contextmanager
         def twins(count: int) -> Iterator[list[Any]]:
@@ -192,7 +192,7 @@ class _Recorder:
 
 
 class _CountedVoxels:
-    """A voxel policy whose effect is counted."""
+    """Asks a voxel policy, and counts the voxels that it merged."""
 
     def __init__(self, policy: Any, report: Report, operations: Operations) -> None:
         self._policy, self._report, self._operations = policy, report, operations
@@ -207,13 +207,13 @@ class _CountedVoxels:
 
 
 def _index_of(host: Host, coords: Tensor) -> Any:
-    """Index tables of the latent stage's voxels, those of the run where they are kept; the voxels without a maker."""
+    """Builds index tables of the voxels, or takes those that the run keeps; the voxels alone without a maker."""
     makers = host.index_makers()
     return makers[0].make_index(coords) if makers else coords
 
 
 def _alone(lock: threading.RLock, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that other threads wait for."""
+    """Wraps a method so that only one thread at a time runs it."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with lock:

@@ -1,4 +1,4 @@
-"""Several objects sampled at once, each with a policy of its own: what one decides is no other's business.
+"""Samples several objects at once, each with a policy of its own, so that none decides for another.
 
 A policy may look at norms and errors to decide whether the network runs. Over a batch such a number would mix the
 objects, and the result of one would depend on its company. Here every object keeps its own policy; only the network
@@ -57,7 +57,7 @@ class _Answers:
         self._guided: GuidedVelocity | None = None
 
     def to(self, index: int, state: Velocity) -> Evaluate:
-        """The network as one object sees it, at its own state."""
+        """Returns the `evaluate` of one object of the batch, at its own state."""
 
         def evaluate(x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
             if x is not state or tokens is not None or options:

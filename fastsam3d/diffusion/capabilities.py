@@ -36,7 +36,7 @@ INSIDE = frozenset({"layout_only", "block_stack", *SOME_TOKENS})
 
 
 def _clash(first: Technique, second: Technique, shared: Sequence[str]) -> str | None:
-    """Why `first` cannot be on with `second` in the stages that both act on; None where it can."""
+    """Returns the reason why `first` cannot be on with `second` in the stages of both; None where it can."""
     network = RULES.stages[shared[0]]
     distilled = "shortcut" in first.needs and SPARSE_STRUCTURE in shared
     if distilled and second.kind in ("velocity", "blocks", "evaluation"):

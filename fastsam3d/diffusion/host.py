@@ -71,7 +71,7 @@ class Recorder(Protocol):
 
 
 class Host(ABC):
-    """Where things are in one kind of pipeline.
+    """Says where things are in one kind of pipeline.
 
     Required is where the sampler is (`attach_sampler`), and a few facts. Every other site is optional: what needs a
     site that a host does not list does nothing, or is refused before the pipeline is touched.
@@ -106,7 +106,7 @@ class Host(ABC):
         return self.pipeline
 
     def offers(self, kind: str) -> tuple[str, ...]:
-        """Capabilities in a kind of stage."""
+        """Returns the capabilities in a kind of stage."""
         return self.capabilities.get(kind, ())
 
     # --- required
@@ -114,7 +114,7 @@ class Host(ABC):
     @classmethod
     @abstractmethod
     def recognises(cls, pipeline: Any) -> bool:
-        """Whether `pipeline` is of this kind, by duck typing."""
+        """Tells whether `pipeline` is of this kind, by its attributes."""
 
     @property
     @abstractmethod
@@ -141,7 +141,7 @@ class Host(ABC):
         """
 
     def describe_differences(self) -> list[str]:
-        """What this pipeline has other than the host knows it, one line each; empty where nothing is."""
+        """Lists the differences from the pipeline that the host knows, one line each; empty where there are none."""
         return []
 
     def refusals(self) -> dict[tuple[str, str], str]:
@@ -190,7 +190,7 @@ class Host(ABC):
         return []
 
     def block_states(self, stage: str) -> HiddenStates:
-        """What the blocks of `block_stack` hand on; tensors, or mappings of them, by default."""
+        """Describes the hidden states between the blocks of `block_stack`: by default tensors, or mappings of them."""
         return TENSORS
 
     def time_sites(self, stage: str) -> list[TimeSite]:
@@ -202,11 +202,11 @@ class Host(ABC):
         return []
 
     def network_tensors(self, stage: str) -> Iterable[Tensor]:
-        """Weights and buffers, where `replay_refusal` has nothing against it."""
+        """Weights and buffers of the network; asked for only where `replay_refusal` gives None."""
         return ()
 
     def replay_refusal(self) -> str | None:
-        """Why whole evaluations cannot be replayed; None where they go through the runner's `replay`."""
+        """Returns the reason why evaluations cannot be replayed; None where they go through the runner's `replay`."""
         return "evaluations are replayed in our own pipeline only"
 
     # --- sites in the rest of the pipeline
@@ -244,7 +244,7 @@ class Host(ABC):
         return []
 
     def surface_extractors(self) -> list[tuple[Any, str]]:
-        """(decoder, attribute) of what extracts a surface on a dense grid."""
+        """(decoder, attribute) of every function that extracts a surface on a dense grid."""
         return []
 
     def picture_encoders(self) -> list[PictureEncoderSite]:

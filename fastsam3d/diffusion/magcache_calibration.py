@@ -1,4 +1,4 @@
-"""Measures what MagCache needs to know of a pipeline: how the change that its blocks make grows from step to step.
+"""Calibrates MagCache for a pipeline: measures how the change that its blocks make grows from step to step.
 
     ratios = magcache_ratios(pipeline, lambda: pipeline.run(image, mask, seed=0))
     fastsam3d.accelerate(pipeline, "magcache", magcache=ratios)

@@ -63,7 +63,7 @@ class Costs(Protocol):
         """One pass of the layout tokens alone through the network of the structure stage."""
 
     def others(self, counts: Any) -> Mapping[str, float]:
-        """Of one object, by network: everything that is no velocity network."""
+        """FLOP of one object by network, for all networks but the velocity networks."""
 
 
 def sampling_flops(
@@ -84,7 +84,7 @@ def sampling_flops(
 def saved_by_switch(
     parts: PassFlops, passes: Passes, exact: Collection[str], runs: int = 1, steps: float | None = None
 ) -> dict[str, float]:
-    """FLOP that each exact saving takes off what those outside it left; savings that change no count are left out."""
+    """FLOP that each exact saving takes off what the savings outside of it left; those without a count are left out."""
     totals = _stepwise(parts, passes, exact, runs, steps)
     return {name: before - after for (_, before), (name, after) in itertools.pairwise(totals)}
 
@@ -112,7 +112,7 @@ def _work_flops(parts: PassFlops, count: WorkCount) -> float:
 
 
 def extra_flops(parts: PassFlops, passes: Passes, exact: Collection[str] = ()) -> float:
-    """FLOP of passes of another size in a run whose whole passes have computed what is kept for the run."""
+    """FLOP of passes of another size, in a run whose whole passes have computed the kept values."""
     return sampling_flops(parts, passes, exact, runs=0, steps=0)
 
 
@@ -169,7 +169,7 @@ class Operations:
         self._spared: dict[str, float] = {}
 
     def merged(self, before: Tensor, after: Tensor | None) -> None:
-        """A technique was asked about voxels `before [N, 4]`; `after [M, 4]` stand in for them, None: it left them."""
+        """Notes that a technique merged voxels `before [N, 4]` to `after [M, 4]`; None where it left them."""
         self._unmerged = None if after is None or self._costs is None else self._costs.counts(before)
 
     def sampled(self, stage: str, trajectory: Trajectory, own: Passes, computed: RunPasses) -> None:
@@ -216,7 +216,7 @@ class Operations:
             self._add_exact(name, objects * saved)
 
     def finished(self, seconds: Mapping[str, float]) -> None:
-        """One object is done; `seconds` names the stages that ran."""
+        """Books the networks of a finished object; `seconds` names the stages that ran."""
         if self._costs is None:
             return
         computed = self._costs.others(self._counts)
@@ -237,7 +237,7 @@ class Operations:
         self._unmerged = None
 
     def reused(self, stage: str, flops: float) -> None:
-        """A kept encoding spared a pass of an encoder of `stage`, for the object in work."""
+        """Books `flops` that a kept encoding spared in `stage`, for the object in work."""
         self._spared[stage] = self._spared.get(stage, 0.0) + flops
 
     def _add_exact(self, switch: str, flops: float) -> None:

@@ -1,4 +1,4 @@
-"""How many passes of its networks a run took, and how much of each: what the operations of a run are reckoned from."""
+"""Counts the passes of a run's networks, and the share of each that ran. Operations follow from these counts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class WorkCount:
-    """How often every part of a pass is computed in sampling runs; an exact saving makes some of it less.
+    """Counts how often each part of a pass is computed in sampling runs. An exact saving lowers some counts.
 
     Attributes:
         tokens: work on tokens, in passes over all of them.
@@ -89,7 +89,7 @@ class WorkCount:
 
     @classmethod
     def plain(cls, passes: Passes) -> WorkCount:
-        """Without any saving."""
+        """Returns the counts without any saving."""
         every = passes.conditional + passes.unconditional
         blocks = passes.conditional_blocks, passes.unconditional_blocks
         tokens = passes.conditional_tokens, passes.unconditional_tokens

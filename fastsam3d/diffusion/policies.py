@@ -40,7 +40,7 @@ class Policies:
         return tuple(t.name for t in acting if INSIDE & set(RULES.needs_in(t, stage_kind)))
 
     def decides_evaluations(self, stage_kind: str) -> bool:
-        """Whether a technique decides how the network of a kind of stage is evaluated."""
+        """Tells whether a technique decides how the network of a kind of stage is evaluated."""
         return bool(self.acting("evaluation", stage_kind))
 
     def step_count(self, stage_kind: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Policies:
 
 
 def _listed(host: Host, blocks: list[Any], stage: str, need: str) -> list[Any]:
-    """The blocks, of which a host that offers `need` has to list some."""
+    """Checks that a host which offers `need` lists blocks, and returns them."""
     if not blocks:
         raise UserError(
             f"{host.name} says that it offers {need!r} in the {stage} stage and lists no transformer blocks there: "

@@ -1,4 +1,4 @@
-"""What acceleration did: seconds, network evaluations computed and forecast, tokens kept, peak memory."""
+"""Reports what acceleration did: seconds, network evaluations computed and forecast, tokens kept, peak memory."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class NetworkFlops:
 
 @dataclass
 class Report:
-    """What one `Acceleration` has done so far.
+    """Report of what one `Acceleration` has done so far.
 
     Attributes:
         preset: its name.
@@ -115,7 +115,7 @@ class Report:
             self.seconds[name] = self.seconds.get(name, 0.0) + value
 
     def add(self, other: Report) -> None:
-        """Adds what another acceleration with the same settings has done, its objects and all."""
+        """Adds the counts of another acceleration with the same settings, its objects included."""
         self.objects += other.objects
         self.voxels_before += other.voxels_before
         self.voxels_after += other.voxels_after
@@ -152,7 +152,7 @@ class Report:
         return result
 
     def savings(self) -> dict[str, Any]:
-        """What was saved and of which kind, as plain values; `savings_lines` puts it in words.
+        """Returns what was saved, exactly and by approximation, as plain values; `savings_lines` puts it in words.
 
         `flop`: operations of the networks, in all, by stage and by exact saving. `evaluations` and `tokens`: of the
         sampled stages; those that did not run were forecast or left out, which is always approximate, and those that

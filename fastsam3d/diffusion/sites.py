@@ -23,7 +23,7 @@ BOTH = "both"
 
 @dataclass
 class EvaluationState:
-    """What a stage's network is doing at the moment; written by the host, read by what is attached inside it.
+    """State of a stage's network during an evaluation. The host writes it; wrappers inside the network read it.
 
     Attributes:
         running: a sampling run is in progress.
@@ -60,30 +60,30 @@ class EvaluationState:
     zero_condition: bool = True
 
     def end_evaluation(self) -> None:
-        """Forgets what was asked of one evaluation."""
+        """Clears the fields that belong to one evaluation."""
         self.branch, self.condition, self.time, self.guided = None, None, None, False
         self.tokens, self.subset, self.layout_only = None, None, False
 
     def reset(self) -> None:
-        """Back to idle, whatever happened."""
+        """Sets the state back to idle, whatever happened."""
         self.running = False
         self.end_evaluation()
         self.times = ()
 
 
 class HiddenStates:
-    """How tokens are read from, and written to, what the layers of a network hand on. This one: plain tensors."""
+    """Reads and writes the tokens in the hidden states of a network. Here the hidden states are plain tensors."""
 
     def accepts(self, h: Any) -> bool:
-        """Whether the sites' functions, which know one object at a time, hold for `h`."""
+        """Tells whether the sites' functions can work on `h`: they know one object at a time."""
         return True
 
     def read(self, h: Any) -> Tensor:
-        """Tokens `[B, T, C]`."""
+        """Returns the tokens of `h`, `[B, T, C]`."""
         return h
 
     def write(self, h: Any, tokens: Tensor, kept: Tensor | None = None) -> Any:
-        """A copy of `h` that holds `tokens`. If `kept [A]` is given, `tokens` are those rows of `h` only."""
+        """Returns a copy of `h` that holds `tokens`. If `kept [A]` is given, `tokens` are those rows of `h` only."""
         return tokens
 
     def through(self, make: Callable[[Forward], Forward]) -> Callable[[Forward], Forward]:

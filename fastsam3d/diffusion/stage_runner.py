@@ -1,4 +1,4 @@
-"""One stage under acceleration: the state of its runs, and the counting of what was computed."""
+"""Runs one stage under acceleration: keeps the state of a run, and counts what is computed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Keeper(Protocol):
         """Begins a run with nothing kept."""
 
     def finish(self) -> None:
-        """Releases what was kept."""
+        """Releases the kept values."""
 
 
 class StageRunner:
@@ -152,7 +152,7 @@ class StageRunner:
         return result
 
     def _start_batch(self, trajectory: Trajectory, objects: int) -> None:
-        """The run turns out to sample several objects at once: each gets a policy of its own.
+        """Gives each object a policy of its own, where the run turns out to sample several objects at once.
 
         Raises:
             OneAtATime: what is on cannot be kept apart by object; they have to be run one by one.
@@ -167,7 +167,7 @@ class StageRunner:
 
 
 class _Counted:
-    """The real network, with its evaluations counted, each for every object of a batch."""
+    """Evaluates the real network, and counts each evaluation once for every object of a batch."""
 
     def __init__(
         self, evaluate: Evaluate, runner: StageRunner, trajectory: Trajectory, step: Step
@@ -225,7 +225,7 @@ class _Counted:
 
 
 class _Through:
-    """The network as an evaluation policy lets it be seen; what is asked with options goes straight to it."""
+    """Evaluates the network through an evaluation policy; a call with options goes straight to the network."""
 
     def __init__(self, policy: EvaluationPolicy, step: Step, evaluate: Evaluate) -> None:
         self._policy, self._step, self._evaluate = policy, step, evaluate

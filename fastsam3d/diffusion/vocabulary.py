@@ -1,4 +1,4 @@
-"""What every technique is made of: checked settings, the view of a sampling run, and the policy interfaces.
+"""Interfaces of techniques: checked settings, the view of a sampling run, and the policies.
 
 A *velocity policy* decides when the network runs. An *evaluation policy* decides how, for instance for which tokens.
 A *voxel policy* changes the set of voxels. None of them knows a pipeline; see `fastsam3d.diffusion.hosts` for that.
@@ -102,12 +102,12 @@ class Step:
 
     @property
     def time(self) -> float:
-        """Of its beginning, 0..1."""
+        """Time of the step's beginning, 0..1."""
         return self.times[self.index]
 
     @property
     def next_time(self) -> float:
-        """Of its end."""
+        """Time of the step's end."""
         return self.times[self.index + 1]
 
     @property
@@ -117,18 +117,18 @@ class Step:
 
     @property
     def is_last(self) -> bool:
-        """Whether the run ends with it."""
+        """Tells whether this is the last step of the run."""
         return self.index == self.count - 1
 
     @property
     def is_guided(self) -> bool:
-        """Whether guidance is on."""
+        """Tells whether guidance is on."""
         return self.guided[self.index]
 
 
 @dataclass
 class GuidedVelocity:
-    """What the network said: conditional velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities.
+    """Output of the network at a step: velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities.
 
     `delta_is_forecast`: the unconditional pass did not run and `delta` stands in for it; nobody should learn from it.
     `guided`: the two as the pipeline itself combines them, where it does so in another precision or order than
@@ -183,14 +183,14 @@ class VelocityPolicy(Protocol):
     """Gives the velocity of each step of one run, by the network or by a forecast."""
 
     def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
-        """The velocity to integrate from the state `x`, guidance included. Called once a step, in order."""
+        """Returns the velocity to integrate from the state `x`, guidance included. Called once a step, in order."""
 
 
 class EvaluationPolicy(Protocol):
     """Changes how the network is evaluated at the steps at which it is."""
 
     def evaluate(self, x: Velocity, step: Step, evaluate: Evaluate) -> GuidedVelocity:
-        """What the network says of the state `x`, by `evaluate` with options or by what was kept."""
+        """Returns the network's output at the state `x`, by `evaluate` with options or from kept values."""
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,10 @@ class VoxelSet:
 
 
 class VoxelPolicy(Protocol):
-    """Voxels in, fewer voxels and the exact inverse map out; None leaves the object alone."""
+    """Merges voxels and gives the exact inverse map, or leaves the object as it is."""
 
     def reduce(self, voxels: VoxelSet) -> Any:
-        """The merged voxels, see `fastsam3d.diffusion.techniques.token_aggregation.Aggregated`, or None."""
+        """Returns merged voxels (`fastsam3d.diffusion.techniques.token_aggregation.Aggregated`), or None."""
 
 
 
@@ -228,7 +228,7 @@ class VoxelPolicy(Protocol):
 
 
 def bounded(velocity: Mapping[str, Tensor], reference: Mapping[str, Tensor], factor: float) -> Tensor:
-    """Whether every modality is finite and at most `factor` times as long (L2) as in `reference`.
+    """Tells whether every modality is finite and at most `factor` times as long (L2) as in `reference`.
 
     A bool tensor without dimensions on the tensors' device: on a GPU an answer to the host would make it wait.
     """
@@ -251,7 +251,7 @@ class BlockPolicy(Protocol):
     probe: int
 
     def reuse(self, key: Key, step: int, probe: dict[str, Tensor]) -> bool:
-        """Whether the change that is kept stands in for the rest of the stack, given what the probe changed."""
+        """Tells whether the kept change replaces the rest of the stack, given the change of the probe blocks."""
 
     def computed(self, key: Key, step: int, change: dict[str, Tensor]) -> None:
-        """Told what the rest of the stack changed, whenever it ran."""
+        """Takes the change that the rest of the stack made, whenever it ran."""

@@ -17,7 +17,7 @@ Branches = Callable[[dict[str, Tensor], "float | Tensor", Tensor], Outputs]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation that is asked for.
+    """One requested evaluation, with everything that it depends on.
 
     Attributes:
         passes: reads nothing that changes within a run but its arguments, which are the next three.
@@ -42,7 +42,7 @@ class Evaluation:
 
     @property
     def key(self) -> Hashable:
-        """Everything but values that decides what is computed, the modes of PyTorch among it."""
+        """Everything except values that decides what is computed, including the modes of PyTorch."""
         precision = precision_of(self.condition)
         return self.kind, self.branches, self.shapes, precision, torch.is_inference_mode_enabled()
 
@@ -51,11 +51,11 @@ class Replay(Protocol):
     """Runs whole evaluations, by a replay where there is one."""
 
     def run(self, asked: Evaluation) -> Outputs:
-        """The result of an evaluation; nobody else writes to it later."""
+        """Returns the result of an evaluation; these tensors are not written to later."""
 
 
 def precision_of(x: Tensor) -> torch.dtype | None:
-    """What autocast makes of products on the device of `x` at the moment; None where it is off."""
+    """Returns the dtype that autocast gives to products on the device of `x`; None where it is off."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 

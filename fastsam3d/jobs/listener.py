@@ -1,4 +1,4 @@
-"""Who is told what a job does: the console, a page, a worker's log, or nobody."""
+"""Receivers of a job's messages: the console, a page, a worker's log, or none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """What a job tells while it runs. Called from the thread of the job, or one call at a time from threads of it."""
+    """Receives messages of a running job. Called from its thread, or one call at a time from several of its threads."""
 
     def step(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Says what is being done; `done` of `total` steps of it, where it has steps."""

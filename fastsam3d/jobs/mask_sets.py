@@ -94,7 +94,7 @@ def _stacked(values: np.ndarray, path: Path, picture: Picture) -> list[Mask]:
 
 
 def _usable(entries: Sequence[tuple[str, Path, Callable[[], Mask]]]) -> list[Mask]:
-    """All masks; one that cannot be used holds its problem, and does not keep the others from being reconstructed.
+    """Reads all masks; one that cannot be used holds its problem, and does not stop the other objects.
 
     Raises:
         UserError: that of the first one, where none can be used.

@@ -42,7 +42,7 @@ def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> M
 
 
 def doubts(mask: Mask) -> str | None:
-    """What is odd about a mask that can be used, for a warning; None where nothing is."""
+    """Describes what is odd about a usable mask, for a warning; None where nothing is."""
     inside = mask.pixels
     if inside.all():
         return f"the mask {mask.path} covers the whole picture, so what is behind the object counts as the object."
@@ -100,7 +100,7 @@ def mask_files(folder: Path, picture: Path) -> dict[int, Path]:
 
 
 def mask_of(label: str, path: Path, values: np.ndarray, picture: Picture) -> Mask:
-    """The mask of bool or numbers `[H, W]`: what is above half of the largest, or of scores with a sign, above zero.
+    """Makes a mask of bool or numbers `[H, W]`: above half of the largest, or above zero for scores with a sign.
 
     Args:
         path: the file that they are from, for messages.

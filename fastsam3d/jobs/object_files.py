@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written of one object.
+    """Files that were written for one object, with facts about them.
 
     Attributes:
         files: names by kind.
@@ -32,7 +32,7 @@ class Written:
     exported: dict[str, Any]
 
     def described(self) -> dict[str, Any]:
-        """For the object's entry in the report."""
+        """Returns plain values for the object's entry in the report."""
         return {"exported": self.exported, "files": self.files} if self.exported else {"files": self.files}
 
 
@@ -86,7 +86,7 @@ def write_object(
 
 
 def preparation_of(request: Request) -> Preparation:
-    """What a request does to meshes before they are written.
+    """Prepares the changes that a request makes to meshes before they are written.
 
     Raises:
         UserError: a package that this needs is not installed.

@@ -24,7 +24,7 @@ EXAMPLE = "chair"
 
 @dataclass(frozen=True)
 class ObjectResult:
-    """What the job of an object has made.
+    """Result of the job of one object.
 
     Attributes:
         name: of the object and its files.

@@ -1,4 +1,4 @@
-"""Results appear in the output folder all together or not at all."""
+"""Publishes results in the output folder all together or not at all."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class OutputFolder:
             raise UserError(str(error).replace(str(self.staging), str(self.path))) from error
 
     def __truediv__(self, name: str) -> Path:
-        """Where to write the file that will be called `name`."""
+        """Path at which to write the file that will be called `name`."""
         return self.staging / name
 
     def write_json(self, name: str, value: Any) -> None:
@@ -63,7 +63,7 @@ class OutputFolder:
         (self / name).write_text(json_text(value), encoding="utf-8")
 
     def keep(self) -> None:
-        """The folder stays whatever happens: something in it is worth keeping."""
+        """Keeps the folder whatever happens, because something in it is worth keeping."""
         self._made = []
 
     def publish(self) -> list[Path]:

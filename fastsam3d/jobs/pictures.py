@@ -28,7 +28,7 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """Of results: the file's stem; of a file called image.png, its folder's name."""
+        """Name of the results: the file's stem; of a file called image.png, its folder's name."""
         folder = self.path.resolve().parent.name
         return folder if self.path.stem.lower() == PICTURE and folder else self.path.stem
 

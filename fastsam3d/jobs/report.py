@@ -1,4 +1,4 @@
-"""What a run did, as plain values for report.json and as a table for people."""
+"""Describes a run, as plain values for report.json and as a table for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STAGE_NAMES = {
 
 
 def versions() -> dict[str, str]:
-    """Of what the result depends on."""
+    """Versions of the software that the result depends on."""
     import numpy
     import torch
 

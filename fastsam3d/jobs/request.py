@@ -1,4 +1,4 @@
-"""What a job is asked for: the checked settings of one object or of one scene."""
+"""Requests of jobs: the checked settings of one object or of one scene."""
 
 from __future__ import annotations
 

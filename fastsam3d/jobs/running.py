@@ -1,4 +1,4 @@
-"""What every job needs: a loaded and accelerated pipeline, a clock, and the end of a run."""
+"""Common parts of all jobs: a loaded and accelerated pipeline, a clock, and the end of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an interrupted scene leaves on disk, so that `--resume` can go on with it."""
+"""Keeps the finished objects of an interrupted scene on disk, so that `--resume` can go on with it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class SceneProgress:
         return found
 
     def begin(self) -> bool:
-        """Forgets what an earlier scene left; whether there was anything."""
+        """Removes what an earlier scene left; returns whether there was anything."""
         found = self.folder.is_dir()
         shutil.rmtree(self.folder, ignore_errors=True)
         return found
@@ -95,7 +95,7 @@ class SceneProgress:
 
 
 def conditions_of(request: Request, picture: np.ndarray, pointmap: np.ndarray | None, batch: int) -> dict[str, Any]:
-    """Everything that the results of a scene depend on but its masks. How they are exported does not count."""
+    """Collects everything that the results of a scene depend on, except its masks and the export of files."""
     return {
         "version": __version__,
         "image": content_hash(picture),

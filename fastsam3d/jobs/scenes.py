@@ -31,7 +31,7 @@ EXAMPLE = "toys"
 
 @dataclass(frozen=True)
 class SceneResult:
-    """What the job of a scene has made.
+    """Result of the job of one scene.
 
     Attributes:
         report: as `report.json` has it, as plain values.
@@ -141,7 +141,7 @@ def _picture(request: Request) -> Picture:
 def _reconstruct(
     request: Request, pipeline: Any, inputs: SceneInputs, folder: OutputFolder, listener: Listener
 ) -> tuple[Scene, dict[str, Any], SceneProgress]:
-    """(the scene of the masks that can be used, facts for the report, what is kept).
+    """Reconstructs the usable masks; returns the scene, facts for the report, and the kept progress.
 
     Raises:
         SceneInterrupted: interrupted with something kept.

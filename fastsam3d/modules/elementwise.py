@@ -1,4 +1,4 @@
-"""What a transformer block does between its matrix products: in separate operations, or fused on a GPU.
+"""Operations of a transformer block between its matrix products: one by one, or fused on a GPU.
 
 Those products are fast enough on a GPU that the operations between them take a third of the time if each reads and
 writes its tensors anew. `PLAIN` is the definition; `FUSED` gives the same up to rounding, with one kernel a line of
@@ -50,7 +50,7 @@ class Operations(Protocol):
 
 
 class Plain:
-    """The definition."""
+    """Plain PyTorch operations: the definition."""
 
     def normalise(
         self, h: Tensor, norm: LayerNorm32, shift: Tensor | None = None, scale: Tensor | None = None
@@ -147,7 +147,7 @@ def _affine_form(
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current device, whichever holds the tensors; PyTorch's own operations see to that."""
+    """Makes the tensors' device the current one, because Triton launches there; PyTorch needs no such help."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -169,7 +169,7 @@ def compute_dtype(h: Tensor) -> torch.dtype:
 
 @functools.cache
 def fused_kernels_work(device: torch.device) -> bool:
-    """Whether Triton is there and its kernels compile, run and agree with the plain operations on this device."""
+    """Tells whether Triton is there and its kernels run and agree with the plain operations on this device."""
     if importlib.util.find_spec("triton") is None:
         return False
     generator = torch.Generator().manual_seed(0)

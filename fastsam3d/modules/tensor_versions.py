@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def version(tensor: Tensor) -> int:
-    """How often PyTorch saw the tensor change.
+    """Counts how often PyTorch saw the tensor change.
 
     Changes made through `.data` are not seen. Tensors that were made in inference mode are not counted: always 0.
     """
@@ -20,7 +20,7 @@ def place_and_version(tensor: Tensor) -> tuple[int, int]:
 
 
 def written_to(place: Tensor | None, values: Tensor) -> Tensor:
-    """`values` at the address of `place` if they fit there, else where they are.
+    """Copies `values` to the address of `place` if they fit there; returns the tensor that holds them.
 
     Args:
         place: a tensor that somebody reads at its address, or None.

@@ -38,7 +38,7 @@ def attend_in_packed_windows(qkv: Tensor, windows: PackedWindows) -> Tensor:
 
 
 def has_packed_kernel(qkv: Tensor) -> bool:
-    """Whether PyTorch has a fused kernel of variable sequence length for such tensors (from release 2.10 on)."""
+    """Tells whether PyTorch has a fused kernel of variable sequence length for such tensors (from release 2.10 on)."""
     if qkv.device.type != "cuda" or qkv.dtype not in (torch.float16, torch.bfloat16) or qkv.requires_grad:
         return False
     known = importlib.util.find_spec("torch.nn.attention.varlen") is not None

@@ -78,7 +78,7 @@ class ProceduralObject:
 
 
 def _axial(table: np.ndarray) -> bool:
-    """Whether every primitive is a body of revolution around the z axis through the origin."""
+    """Tells whether every primitive is a body of revolution around the z axis through the origin."""
     on_axis = np.abs(table[:, 1:3]).max() < 1e-4 and np.abs(table[:, 5:8]).max() < 1e-4
     boxes = (table[:, 0] == 0).any()
     ellipsoids = table[table[:, 0] == 2]

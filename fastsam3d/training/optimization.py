@@ -1,4 +1,4 @@
-"""What the training loop is made of: optimisers, learning-rate schedule, averaging, budget, checkpoints, loss log."""
+"""Parts of the training loop: optimisers, learning-rate schedule, averaging, budget, checkpoints, loss log."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def cosine_factor(progress: float, warmup: float = 0.02, final: float = 0.02) ->
 
 
 class Budget:
-    """How much of a run is done: by minutes of training time, kept over interruptions, or by steps.
+    """Measures the part of a run that is done: by minutes of training, kept over interruptions, or by steps.
 
     Raises:
         ValueError: neither is given, or both.

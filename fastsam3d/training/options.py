@@ -33,7 +33,7 @@ class RecipeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Which procedural objects are written to shards."""
+    """Choice of the procedural objects that are written to shards."""
 
     output: str = flag(str, "directory of the shards")
     objects: int = flag(int, "how many", 24_000)
@@ -44,7 +44,7 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions:
-    """What every stage's training has: where its objects come from, where it writes, what it trains, for how long."""
+    """Common settings of every stage's training: its objects, its folder, what it trains, and for how long."""
 
     data: str | None = flag(str, "folder of shards made by the program data, for a CPU", None)
     objects: int = flag(int, "objects made on the device, without --data", 100_000)
@@ -105,7 +105,7 @@ class StructuredLatentFlowOptions(StageOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredLatentQualityOptions:
-    """What the quality of the second stage alone is measured on."""
+    """Settings of the measurement of the second stage alone."""
 
     vae: str = flag(str, "checkpoint of the program structured-latent-vae")
     flow: str = flag(str, "checkpoint of the program structured-latent-flow")

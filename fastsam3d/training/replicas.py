@@ -31,7 +31,7 @@ class Replicas:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes."""
+        """Tells whether this process writes."""
         return self.number == 0
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:

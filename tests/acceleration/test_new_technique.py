@@ -127,7 +127,7 @@ def test_the_saving_of_the_example_gives_equal_results_and_is_counted(pipeline, 
     untouched = [dict(vars(module)) for module in pipeline.models.modules()]
     calls = {}
     stages = {"sparse_structure": "ss_generator", "structured_latent": "slat_generator"}
-    for stage, model in stages.items():
+    for model in stages.values():
         for layer in modulation_layers(pipeline, model):
             calls[layer] = []
             layer.register_forward_hook(lambda layer, given, out: calls[layer].append(len(out)))

@@ -1,4 +1,4 @@
-"""What stands out from a smooth backdrop: for objects on a floor, a table or before a wall, from one click.
+"""Finds objects that stand out from a smooth backdrop, such as a floor, a table or a wall, from one click.
 
 The backdrop is a polynomial of the place in the logarithm of the colours, fitted so that what departs from it counts
 little (iteratively reweighted least squares, Cauchy-like weights). In logarithms a shadow is nearly the same step in
@@ -38,7 +38,7 @@ object's clicks, a click that takes away may follow a plain colour."""
 
 
 def departure(cv2: Any, image: np.ndarray) -> np.ndarray:
-    """How far each pixel is from the backdrop: above 1 it stands out.
+    """Measures how far each pixel is from the backdrop; above 1 it stands out.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -74,7 +74,7 @@ def departure(cv2: Any, image: np.ndarray) -> np.ndarray:
 def standing_out(
     cv2: Any, image: np.ndarray, clicks: Sequence[tuple[float, float, bool]], radius: float
 ) -> np.ndarray | None:
-    """What stands out from the backdrop and is connected to the clicks on the object, less what other clicks take away.
+    """Selects pixels that stand out from the backdrop and belong to the clicks on the object, not to other clicks.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -122,7 +122,7 @@ def standing_out(
 
 
 def things(cv2: Any, stands_out: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Numbers what belongs together, from 1 on, `[H, W]`; 0 is the backdrop.
+    """Numbers the connected regions that stand out, from 1 on, `[H, W]`; 0 is the backdrop.
 
     Parts of one thing meet along a good part of their size, things that merely touch or cover each other's corner along
     less. So areas without an edge inside are joined, those with the longest common border first, until none is longer

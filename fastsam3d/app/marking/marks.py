@@ -24,7 +24,7 @@ MAXIMUM_CLICKS = 60
 
 @dataclass
 class MarkedObject:
-    """One object: what was marked, oldest first, and the mask that follows from it.
+    """One object: its clicks and boxes, oldest first, and the mask that follows from them.
 
     `history` holds ("click", x, y, inside), ("box", left, top, right, bottom) in pixels, or ("mask", array).
     """
@@ -63,18 +63,18 @@ class Marking:
 
     @property
     def masks(self) -> list[np.ndarray]:
-        """Of the objects that have one, in order."""
+        """Masks of the objects that have one, in order."""
         return [item.mask for item in self.objects if item.mask is not None]
 
     def add_mask(self, mask: np.ndarray) -> None:
-        """An object from a ready mask, bool `[H, W]`."""
+        """Adds an object with a ready mask, bool `[H, W]`."""
         if self.objects[self.active].history:
             self._add()
         self.objects[self.active].history.append(("mask", mask))
         self._update()
 
     def apply(self, action: Mapping[str, Any]) -> None:
-        """What was done in the page.
+        """Carries out an action of the page.
 
         `{"action": "click", "x", "y", "inside"}`, `{"action": "box", "left", "top", "right", "bottom"}` with
         coordinates in fractions of the picture; `"undo"`, `"clear"`, `"add"`; `"activate"` and `"remove"` with
@@ -106,7 +106,7 @@ class Marking:
             raise UserError("That cannot be done with a picture.")
 
     def view(self) -> dict[str, Any]:
-        """What the page draws: per object its colour, marks in fractions of the picture, and state."""
+        """Describes what the page draws for each object: colour, marks in fractions of the picture, and state."""
         height, width = self.pixels.shape[:2]
         shown = []
         for index, item in enumerate(self.objects):
@@ -195,7 +195,7 @@ class Marking:
 
 
 def color_of(index: int) -> tuple[int, int, int]:
-    """sRGB of an object by its number."""
+    """Returns the sRGB colour of an object by its number."""
     return COLORS[index % len(COLORS)]
 
 

@@ -1,4 +1,4 @@
-"""How well objects are found from clicks and boxes, on procedural scenes whose masks are known.
+"""Measures how well clicks and boxes find objects, on procedural scenes whose masks are known.
 
     python -m fastsam3d marking-quality [scenes=16] [first=0]
 
@@ -72,7 +72,7 @@ def next_click(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float, bool]
 
 
 def measure(segmenter: Segmenter, first: int = 0, count: int = 16) -> tuple[np.ndarray, float]:
-    """(IoU `[objects, 4]` in the order of `PROMPTS`, mean seconds of an answer)."""
+    """Measures the IoU `[objects, 4]` in the order of `PROMPTS`, and the mean seconds of an answer."""
     rows: list[list[float]] = []
     seconds: list[float] = []
 
@@ -98,7 +98,7 @@ def measure(segmenter: Segmenter, first: int = 0, count: int = 16) -> tuple[np.n
 
 
 def table(found: np.ndarray) -> str:
-    """A line a kind of prompt of IoU `[objects, 4]`, see `measure`."""
+    """Formats IoU `[objects, 4]` as text, one line for each kind of prompt; see `measure`."""
     lines = []
     for name, column in zip(PROMPTS, found.T, strict=True):
         text = f"mean IoU {column.mean():.3f}, median {np.median(column):.3f}, above 0.8: {(column > 0.8).mean():.0%}"

@@ -1,4 +1,4 @@
-"""From clicks and boxes on a picture to a mask, without a segmentation network: pure functions.
+"""Turns clicks and boxes on a picture into a mask, without a segmentation network: pure functions.
 
 Where to begin: a box says what is inside; a click on something that stands before a smooth backdrop takes all of it
 (`backdrop.py`); in any other picture every pixel goes to the nearest click, nearest along paths that shun edges
@@ -38,7 +38,7 @@ SMALLEST_PIECE = 0.05
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a person marked, in pixels of the picture: x to the right, y down.
+    """Clicks and a box that a person marked, in pixels of the picture: x to the right, y down.
 
     Attributes:
         clicks: (x, y, whether the object is there).
@@ -50,7 +50,7 @@ class Prompt:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing says where the object is: neither a box nor a click on it."""
+        """Tells whether the prompt is empty: it has neither a box nor a click on the object."""
         return self.box is None and not any(inside for _, _, inside in self.clicks)
 
 

@@ -79,7 +79,7 @@ def _stages(at: RunProgress, clock: str) -> str:
 
 
 def headline(finished: Finished) -> str:
-    """How much faster, in one sentence, and what went wrong on the way."""
+    """Sums up in one sentence how much faster the run was, and what went wrong on the way."""
     run = finished.comparison.candidate(finished.selected)
     plain = finished.comparison.plain.get(finished.selected)
     if plain is not None:
@@ -178,7 +178,7 @@ def downloads(finished: Finished, folder: Path) -> str:
 
 
 def shown(finished: Finished, folder: Path) -> dict[str, Any]:
-    """What the comparing viewer shows, as plain values for its script."""
+    """Describes what the comparing viewer shows, as plain values for its script."""
     comparison, files = finished.comparison, finished.files
     best = comparison.candidates[comparison.best].seed
 

@@ -41,7 +41,7 @@ class Knobs:
 
 
 def presets() -> dict[str, str]:
-    """Names of the presets for users and what each says of itself, in the page's order."""
+    """Names and descriptions of the presets for users, in the page's order."""
     known = {name: preset_info(name) for name in preset_names()}
     chosen = [name for name in known if known[name].kind == "preset"]
     chosen.sort(key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
@@ -67,7 +67,7 @@ def knobs_of(preset: Any) -> Knobs:
 
 
 def configure(preset: Any, stride: Any, error: Any, carving: Any, merging: Any) -> AccelerationConfig:
-    """The preset with the knobs that were turned. With none turned it is the preset itself, name and all.
+    """Applies the turned knobs to a preset. With none turned the result is the preset itself, name included.
 
     Raises:
         UserError: an unknown preset or a value that is not possible.

@@ -1,4 +1,4 @@
-"""The demo's page, in Gradio: what there is on it and which method of the session each part calls.
+"""Builds the demo's page in Gradio, and connects each part of it to a method of the session.
 
 The only module that imports Gradio at its top: Gradio reads the annotations of the functions below.
 """
@@ -228,7 +228,7 @@ def appearance() -> dict[str, Any]:
 
 
 def _marker(session: Session, fresh: bool) -> Any:
-    """What the marking part is told after an action; `fresh` says that the picture is another one."""
+    """Updates the marking part after an action; `fresh` says that the picture is another one."""
     # Also where nothing has changed, as after a click that was refused, the page must hear that it was answered.
     told: dict[str, Any] = {"stamp": next(_ANSWERS)}
     if session.marking is not None and session.picture is not None:

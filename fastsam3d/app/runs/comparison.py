@@ -1,4 +1,4 @@
-"""What the demo runs on the device: a preset with one or several seeds, and `off` with the seed that did best."""
+"""Runs what the page asks for: a preset with one or several seeds, and `off` with the seed that did best."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SILHOUETTE_SIDE = 256
 
 @dataclass(frozen=True)
 class ComparisonRequest:
-    """What a visitor asked for.
+    """A visitor's request for a comparison.
 
     Attributes:
         picture: uint8 `[H, W, 3]`.
@@ -49,7 +49,7 @@ class ComparisonRequest:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a request is: run `run` of `runs`, object `item` of `items`, steps of a stage. Counted from 0."""
+    """Progress of a request: run `run` of `runs`, object `item` of `items`, steps of a stage. Counted from 0."""
 
     preset: str
     seed: int
@@ -136,7 +136,7 @@ def run_once(
     runs: int,
     report: Callable[[RunProgress], None],
 ) -> Run:
-    """All objects of a request with one preset and one seed; `index` of `runs` is for the progress."""
+    """Runs all objects of a request with one preset and one seed; `index` of `runs` is for the progress."""
     names = [f"object_{number}" for number in range(len(request.masks))]
 
     def progress(name: str, stage: str, done: int, total: int) -> None:
@@ -214,7 +214,7 @@ def seeds_from(first: Any, count: Any, limit: int) -> tuple[int, ...]:
 
 
 def warm_up(pipeline: Pipeline, step: Callable[[], None], presets: Sequence[str] = (OFF, "fast")) -> None:
-    """Runs once what only the first run pays for: memory, kernels, lazily imported parts.
+    """Runs small requests once, so that memory, kernels and lazy imports cost the first visitor nothing.
 
     Without it the first of two runs that are compared would look slow.
 

@@ -19,7 +19,7 @@ TIMEOUT = 600.0
 
 
 class Stop(BaseException):
-    """Raised inside a job that was cancelled or ran out of time.
+    """A job was cancelled or ran out of time; raised inside that job.
 
     Not an `Exception`, so that work which goes on after the failure of one of its parts stops all the same.
     """
@@ -42,7 +42,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether it is done, failed or stopped."""
+        """Tells whether the job is done, failed or stopped."""
         return self._ended.is_set()
 
     @property
@@ -52,18 +52,18 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """Since it began to run, until it ended."""
+        """Seconds since the job began to run, until it ended."""
         if self._started is None:
             return 0.0
         return (self._finished or time.monotonic()) - self._started
 
     @property
     def message(self) -> str:
-        """Why it failed or stopped, for a person."""
+        """Says why the job failed or stopped, for a person."""
         return self._message
 
     def report(self, progress: Any) -> None:
-        """Called by the work: says how far it is.
+        """Takes the progress of the work, which calls this method.
 
         Raises:
             Stop: it was cancelled, or its time is up.
@@ -78,16 +78,16 @@ class Job:
             )
 
     def cancel(self) -> None:
-        """Asks it to stop: at once if it waits, else when it next reports progress."""
+        """Stops the job: at once if it waits, else when it next reports progress."""
         self._cancelled = True
         self._queue.forget(self)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Waits for its end; whether it came within the time."""
+        """Waits for the end of the job; returns whether it came within the time."""
         return self._ended.wait(seconds)
 
     def result(self) -> Any:
-        """What the work returned.
+        """Returns the result of the work.
 
         Raises:
             UserError: it failed or was stopped.

@@ -1,4 +1,4 @@
-"""Files of a finished comparison: in a folder of its own, and all together in one archive."""
+"""Writes the files of a finished comparison into a folder of its own, and all of them into one archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OVERLAY = "over_photo.png"
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Where the files of a comparison are.
+    """Paths of the files of a comparison.
 
     Attributes:
         folder: of all of them; its name cannot be guessed.

@@ -94,7 +94,7 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
 
 
 def result_file(folder: Path, path: str) -> Path | None:
-    """The file of an address below the results, or None where it is none.
+    """Finds the result file of an address below the results; None where there is none.
 
     Three parts at most, `visitor/result/run/file` below the studio's folder, no step upwards, no link.
     """
@@ -112,7 +112,7 @@ def result_file(folder: Path, path: str) -> Path | None:
 
 
 class Guard:
-    """Refuses what the demo has no use for: Gradio's routes for files and other addresses, and large requests."""
+    """Refuses requests that the demo has no use for: Gradio's file routes, other addresses, large requests."""
 
     def __init__(self, app: Any, limit: int) -> None:
         self._app, self._limit = app, limit
@@ -154,7 +154,7 @@ async def _refuse(send: Any, status: int, text: str) -> None:
 
 
 def require_gradio() -> Any:
-    """The module.
+    """Imports Gradio and returns the module.
 
     Raises:
         UserError: it is not installed, or older than what the page needs.

@@ -1,4 +1,4 @@
-"""Uploaded files until they are read: each under a name that cannot be guessed, bounded in size and number.
+"""Keeps uploaded files until they are read: under names that cannot be guessed, bounded in size and number.
 
 Gradio's own uploads are not used. There a visitor's event names the file's path, and an application that is mounted
 rather than launched believes it (Gradio 6.31, `processing_utils._check_allowed`), for any file of the machine.
@@ -63,7 +63,7 @@ class Intake:
         return token
 
     def take(self, token: Any) -> Path:
-        """The file of a token. It is the caller's now, who calls `discard` when done.
+        """Hands out the file of a token. The caller owns it from now on, and calls `discard` when done.
 
         Raises:
             UserError: there is none, or it was taken.
@@ -81,7 +81,7 @@ class Intake:
 
 
 def safe_name(name: str) -> str:
-    """The last part of a file's name with nothing in it that means something to a file system or a page."""
+    """Returns the last part of a file's name, without signs that mean something to a file system or a page."""
     last = PurePosixPath(name.replace("\\", "/")).name
     cleaned = re.sub(r"[^\w. -]", "_", last).strip(". ")
     stem, dot, suffix = cleaned.rpartition(".")

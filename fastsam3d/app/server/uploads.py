@@ -1,4 +1,4 @@
-"""Pictures and masks that strangers upload: checked, bounded, and with messages that name no path of this machine."""
+"""Reads uploaded pictures and masks: checked, bounded, with messages that name no path of this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may ask for.
+    """Limits of what a visitor may ask for.
 
     Attributes:
         file_bytes: of one upload.
@@ -41,7 +41,7 @@ class Limits:
 
 
 def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
-    """An uploaded picture, and a note where it was changed.
+    """Reads an uploaded picture; returns it with a note where it was changed.
 
     Raises:
         UserError: no picture, a damaged one, or one beyond the limits. It names the file, not its place.
@@ -65,7 +65,7 @@ def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
 
 
 def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np.ndarray:
-    """An uploaded mask at the picture's size, bool `[H, W]`.
+    """Reads an uploaded mask at the picture's size, bool `[H, W]`.
 
     A mask of another size but the same shape as the picture is resized (nearest), because pictures beyond the
     limit were made smaller.

@@ -1,4 +1,4 @@
-"""What all visitors of the demo share."""
+"""Keeps what all visitors of the page share: the pipeline, its queue and the folder for files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastsam3d.app.server.uploads import Limits
 
 
 class Studio:
-    """What all visitors share: the pipeline, loaded once, its queue, and the folder for all files.
+    """Holds what all visitors share: the pipeline, loaded once, its queue, and the folder for all files.
 
     Args:
         load: makes the pipeline; called in the queue's thread at the first job.
@@ -41,7 +41,7 @@ class Studio:
         self._pipeline: Any = None
 
     def pipeline(self, job: Job) -> Any:
-        """The pipeline. Only jobs call this: they run one at a time."""
+        """Returns the pipeline. Only jobs call this: they run one at a time."""
         if self._pipeline is None:
             pipeline = self._load()
             if self._warm:
@@ -54,5 +54,5 @@ class Studio:
         return self.queue.submit(lambda job: self.pipeline(job) and None)
 
     def about(self) -> dict[str, Any]:
-        """Of the model and the device, for reports."""
+        """Facts about the model and the device, for reports."""
         return dict(self._about(self._pipeline)) if self._about is not None else {}

@@ -1,4 +1,4 @@
-"""What the demo remembers of one visitor, without any web page: picture, marks, runs and their files."""
+"""Remembers the picture, marks, runs and files of one visitor; knows no web page."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Session:
         self._lock = threading.RLock()
 
     def open_example(self, name: Any) -> None:
-        """A bundled picture with its point map, unmarked.
+        """Opens a bundled picture with its point map, unmarked.
 
         Raises:
             UserError: there is no such example.
@@ -66,7 +66,7 @@ class Session:
         self._open(picture, pointmap, has_masks=True)
 
     def open_upload(self, path: str | Path) -> str | None:
-        """An uploaded picture; a cut-out is marked already. Returns a note where it was changed.
+        """Opens an uploaded picture; a cut-out is marked already. Returns a note where it was changed.
 
         Raises:
             UserError: it cannot be used. What was open stays open.
@@ -82,7 +82,7 @@ class Session:
         return note
 
     def add_mask(self, path: str | Path) -> None:
-        """A further object from an uploaded mask.
+        """Adds an object from an uploaded mask.
 
         Raises:
             UserError: no picture is open, or the mask cannot be used.
@@ -93,7 +93,7 @@ class Session:
             marking.add_mask(read_uploaded_mask(path, self.picture, self.studio.limits))
 
     def act(self, action: Mapping[str, Any]) -> str | None:
-        """Something done in the page; returns a note for the visitor.
+        """Carries out an action of the page; returns a note for the visitor.
 
         `{"action": "example", "name"}`; `{"action": "picture"}` and `{"action": "mask"}` with the `"token"` of an
         upload; `{"action": "example_masks"}`; all else is for `Marking.apply`.
@@ -129,7 +129,7 @@ class Session:
                 marking.add_mask(mask.pixels)
 
     def request(self, config: AccelerationConfig, first_seed: Any, count: Any, plain_too: bool) -> ComparisonRequest:
-        """The request that the marks and these settings make.
+        """Makes the request from the marks and these settings.
 
         Raises:
             UserError: nothing is marked, or the seeds are not possible.
@@ -260,7 +260,7 @@ class Visitors:
         return session
 
     def leave(self, key: str) -> None:
-        """A visitor has closed the page: their run is stopped and their files are removed."""
+        """Stops the run of a visitor who has closed the page, and removes their files."""
         with self._lock:
             session = self._sessions.pop(key, None)
         if session is not None:

@@ -53,7 +53,7 @@ OWN = ("acceleration", "seed", "output_dir", "image_path", "image_dir", "mask_pa
 
 @dataclass(frozen=True)
 class Options:
-    """Of the server; the rest of the words are for the pipeline."""
+    """Settings of the server; the rest of the words are for the pipeline."""
 
     port: int
     host: str
@@ -193,7 +193,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _keep_gradio_in(folder: Path) -> None:
-    """Uploads stay in our own folder, and nothing is sent anywhere."""
+    """Keeps uploads in our own folder, and keeps Gradio from sending anything anywhere."""
     folder.mkdir(parents=True)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -1,4 +1,4 @@
-"""`doctor`: what is installed and what each missing piece costs, whether a checkpoint folder is whole, what fits."""
+"""`doctor`: tells what is installed, what each missing piece costs, and whether a checkpoint folder is whole."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Source:
     use: str
 
     def wants(self, name: str) -> bool:
-        """Whether a file of the repository is fetched."""
+        """Tells whether a file of the repository is fetched."""
         return any(fnmatch.fnmatch(name, pattern) for pattern in self.patterns)
 
 
@@ -142,7 +142,7 @@ def _check_space(files: dict[str, int], output: Path) -> None:
 
 
 def _explain(error: Exception, repository: str, output: Path) -> str | None:
-    """A line for people; None where the error is nobody's to mend.
+    """Explains an error in one line for people; None where they cannot put it right.
 
     Classes are compared by name: they lie in other modules in other versions of huggingface_hub, and what the network
     raises depends on the library below it.

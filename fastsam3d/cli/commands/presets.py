@@ -1,4 +1,4 @@
-"""`presets`: what there is, one preset's file, or every key with its meaning."""
+"""`presets`: lists the presets, prints the file of one, or explains every key."""
 
 from __future__ import annotations
 

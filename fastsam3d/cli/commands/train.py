@@ -101,7 +101,7 @@ ABOUT = "\n".join(
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What the programs log is shown on stderr inside."""
+    """Shows what the programs log on stderr, inside a `with` block."""
     logger, handler = logging.getLogger("fastsam3d.training"), logging.StreamHandler()
     level = logger.level
     logger.setLevel(logging.INFO)

@@ -100,6 +100,6 @@ def make_server(text: str, port: int = 0) -> ThreadingHTTPServer:
                 self.wfile.write(body)
 
         def log_message(self, format: str, *values: Any) -> None:
-            """Nothing: who looks at an object does not want to read about requests."""
+            """Writes nothing: a person who looks at an object does not want to read about requests."""
 
     return ThreadingHTTPServer((LOOPBACK, port), Handler)

@@ -30,7 +30,7 @@ class ConditionCache:
         self.finish()
 
     def finish(self) -> None:
-        """Releases what was kept; what is held stays where it is, and counts as out of date."""
+        """Releases the kept values; held tensors keep their addresses, and count as out of date."""
         if self._held:
             self._projected = {branch: (None, k, v) for branch, (_, k, v) in self._projected.items()}
         else:
@@ -46,7 +46,7 @@ class ConditionCache:
             self._projected = {branch: kept for branch, kept in self._projected.items() if kept[0] is not None}
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Everything that is kept."""
+        """Returns all kept tensors."""
         return tuple(tensor for _, k, v in self._projected.values() for tensor in (k, v))
 
     def wrap(self, original: Forward) -> Forward:

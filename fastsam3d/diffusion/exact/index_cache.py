@@ -25,11 +25,11 @@ class IndexCache:
         self._kept: tuple[Tensor, int, Any] | None = None  # voxels, their version, index
 
     def clear(self) -> None:
-        """Releases what was kept: the object is done."""
+        """Releases the kept tables: the object is done."""
         self._kept = None
 
     def wrap(self, original: Forward) -> Forward:
-        """The maker of index objects, which gives the same one for the same voxels."""
+        """Wraps the maker of index objects: it returns the same object for the same voxels."""
 
         def make_index(coords: Tensor) -> Any:
             if self._kept is None or not _same(self._kept[0], self._kept[1], coords):
@@ -65,7 +65,7 @@ class PooledOnce:
         self._kept = None
 
     def finish(self) -> None:
-        """Releases what was kept."""
+        """Releases the kept tables."""
         self._kept = None
 
     def wrap(self, original: Forward) -> Forward:
@@ -106,7 +106,7 @@ class Rulebooks:
         self._kept.clear()
 
     def finish(self) -> None:
-        """Releases what was kept."""
+        """Releases the kept tables."""
         self._kept.clear()
 
     def attach(self, patches: Patches, convolution: Any, level: int) -> None:

@@ -12,7 +12,7 @@ WINDOW_TABLES = "fastsam3d_voxel_tables"
 
 
 def unmasked(site: BlockSite) -> Any:
-    """Maker of a self-attention over all tokens of one object, which needs no mask to keep objects apart."""
+    """Makes a self-attention over all tokens of one object, which needs no mask to keep objects apart."""
 
     def make(original: Forward) -> Forward:
         def forward(x: Any) -> Any:
@@ -26,7 +26,7 @@ def unmasked(site: BlockSite) -> Any:
 
 
 def windowed(attention: Any) -> Any:
-    """Maker of a windowed self-attention that computes inside the windows only, without a mask over all pairs."""
+    """Makes a windowed self-attention that computes inside the windows only, without a mask over all pairs."""
 
     def make(original: Forward) -> Forward:
         from fastsam3d.modules.sparse_tensor import SparseIndex
@@ -50,7 +50,7 @@ def windowed(attention: Any) -> Any:
 
 
 def builds_dense_masks(attention: Any) -> bool:
-    """Whether a sparse attention module keeps windows and objects apart by masks over all pairs of tokens.
+    """Tells whether a sparse attention module keeps windows and objects apart by masks over all pairs of tokens.
 
     So does the `sdpa` back end, which the pipeline takes on all cards but a few (section 8). The choice is made once,
     at import, in the modules of the functions that the attention calls.

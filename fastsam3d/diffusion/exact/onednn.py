@@ -80,7 +80,7 @@ def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, form: str) -> T
 
 @functools.cache
 def fused_activation_works() -> bool:
-    """Whether this build of PyTorch has the fused operation, which is none of its public ones, and it is right."""
+    """Tells whether this build of PyTorch has the fused operation, which is not public, and computes it right."""
     with torch.no_grad():
         x, weight, bias = torch.linspace(-3, 3, 12).view(3, 4), torch.linspace(-1, 1, 20).view(5, 4), torch.arange(5.0)
         expected = F.gelu(F.linear(x, weight, bias), approximate="tanh")

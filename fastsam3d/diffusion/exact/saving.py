@@ -1,4 +1,4 @@
-"""What an exact saving is: its switch, the sites that it needs, how it attaches, what it saves, and where it nests.
+"""Interface of an exact saving: its switch, its sites, how it attaches, what it saves, and where it nests.
 
 A saving is one file of this folder, or any module that is imported: functions that attach, and one registration. Its
 switch is `exact.NAME` in presets and settings. Hosts offer sites (`diffusion.host.Host`) and know no saving.
@@ -119,7 +119,7 @@ class StageTarget:
 
 
 def unchanged(count: WorkCount, passes: Passes, runs: float, steps: float) -> WorkCount:
-    """Counts of a saving that saves memory traffic or waiting, and no operation of the velocity networks."""
+    """Returns the counts as they are: the saving saves memory traffic or waiting, and no operation."""
     return count
 
 

@@ -1,4 +1,4 @@
-"""Encodings of pictures that two stages, or the objects of one picture, ask for twice."""
+"""Exact saving: encodes a picture once where two stages, or several objects, ask for the same encoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER_WEIGHTS = "image encoders of the two stages have different weights: each e
 
 
 class SharedFeatures:
-    """What encoders with the same weights made of the newest pictures.
+    """Keeps what encoders with the same weights made of the newest pictures.
 
     Pictures are told apart by their values. Numbers depend on the precision of the moment, hence so does what is
     kept; and on the encoder's weights, which somebody may change.
@@ -36,13 +36,13 @@ class SharedFeatures:
         self._kept: list[tuple[Tensor, int, Any, Any]] = []  # picture, its version, key, features
 
     def wrap(self, original: Forward) -> Forward:
-        """An encoder `(picture, ...) -> features` that encodes a picture once. Further arguments must not change."""
+        """Wraps an encoder `(picture, ...) -> features`: it encodes a picture once. Other arguments must not change."""
         return self.wrapped(original)
 
     def wrapped(
         self, original: Forward, network: nn.Module | None = None, reused: Callable[[], None] = lambda: None
     ) -> Forward:
-        """The same for an encoder whose `network` may get other weights; `reused` is called where nothing ran."""
+        """Does the same for an encoder whose `network` may get other weights; calls `reused` where nothing ran."""
 
         def encode(picture: Tensor, *args: Any, **kwargs: Any) -> Any:
             if network is not None and self._has_other_weights(network):
@@ -61,7 +61,7 @@ class SharedFeatures:
         return encode
 
     def _has_other_weights(self, network: nn.Module) -> bool:
-        """Whether one of the encoders has got other weights: what is kept is old then, and they may no longer agree."""
+        """Tells whether an encoder has got other weights; then kept values are old, and encoders may not agree."""
         # Loading counts a parameter's version up; moving it to another device, as memory modes do, does not.
         now = tuple(version(p) for p in network.parameters())
         if self._weights.setdefault(id(network), now) != now:
@@ -71,7 +71,7 @@ class SharedFeatures:
 
 
 class SharedDepth:
-    """Takes the place of a depth model, which every object of a picture asks about the same picture."""
+    """Replaces a depth model: computes the depth of a picture once, although every object asks for it."""
 
     def __init__(self, model: Callable[[Tensor], Any]) -> None:
         self._model = model
@@ -83,7 +83,7 @@ class SharedDepth:
         return getattr(self._model, name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy of the pipeline gets what was there before."""
+        """Gives a copy of the pipeline the original depth model."""
         return copy.deepcopy(self._model, memo)
 
     def __reduce__(self) -> Any:
@@ -124,7 +124,7 @@ def _precision(picture: Tensor) -> Any:
 
 
 def _shallow(features: Any) -> Any:
-    """A copy whose entries may be replaced without harm to what is kept."""
+    """Returns a copy whose entries may be replaced without changing the kept value."""
     return dict(features) if isinstance(features, dict) else features
 
 

@@ -25,7 +25,7 @@ class SharedPrefix:
         self._kept = None
 
     def finish(self) -> None:
-        """Releases what was kept."""
+        """Releases the kept output."""
         self._kept = None
 
     def wrap(self, original: Forward) -> Forward:

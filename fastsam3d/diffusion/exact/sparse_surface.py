@@ -11,7 +11,7 @@ from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, PipelineTarge
 
 
 class SparseSurface:
-    """Takes the place of a decoder's surface extraction on dense grids: the same surface from the voxels alone.
+    """Replaces a decoder's surface extraction on dense grids: extracts the same surface from the voxels alone.
 
     Vertices and faces come in another order. Everything else is asked of the extraction that it stands in for.
 
@@ -28,7 +28,7 @@ class SparseSurface:
         return getattr(self._dense, name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy of the pipeline gets what was there before."""
+        """Gives a copy of the pipeline the original extraction."""
         return copy.deepcopy(self._dense, memo)
 
     def __reduce__(self) -> Any:
@@ -48,7 +48,7 @@ class SparseSurface:
 
     @classmethod
     def fits(cls, dense: Any) -> bool:
-        """Whether an extraction is of the known kind: dense grid, six colours, and a result class beside it."""
+        """Tells whether an extraction is of the known kind: dense grid, six colours, and a result class beside it."""
         module = sys.modules.get(type(dense).__module__)
         channels = getattr(dense, "feats_channels", None)
         return hasattr(dense, "res") and channels == 101 and hasattr(module, "MeshExtractResult")

@@ -1,4 +1,4 @@
-"""Exact saving: what depends on the time of a step only is computed for all steps of a run at once.
+"""Exact saving: computes values that depend only on the time of a step for all steps of a run at once.
 
 Modulation and time embedding see nothing but the time (and the step size, which is constant). Row by row, in every pass
 of every branch, their matrices are read for a single row; all steps of a run together take about as long as one.
@@ -37,7 +37,7 @@ class TimeTable:
         self._rows, self._row = None, {}
 
     def finish(self) -> None:
-        """Releases what was kept."""
+        """Releases the kept rows."""
         self.start()
 
     def wrap(self, original: Forward) -> Forward:

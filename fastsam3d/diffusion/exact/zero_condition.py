@@ -36,7 +36,7 @@ class ZeroCondition:
         self.finish()
 
     def finish(self) -> None:
-        """Releases what was kept; what is held stays where it is, and counts as out of date."""
+        """Releases the constant; a held one keeps its address, and counts as out of date."""
         self._is_fresh = False
         if not self._held:
             self._constant = None
@@ -51,7 +51,7 @@ class ZeroCondition:
             self._constant = None
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Everything that is kept."""
+        """Returns all kept tensors."""
         return () if self._constant is None else (self._constant,)
 
     def wrap(self, original: Forward) -> Forward:

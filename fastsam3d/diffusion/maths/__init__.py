@@ -1,4 +1,4 @@
-"""Pure functions that predict a velocity from earlier ones, and plans of the steps at which to look."""
+"""Pure functions that predict a velocity from earlier ones, and that plan at which steps the network runs."""
 
 from __future__ import annotations
 

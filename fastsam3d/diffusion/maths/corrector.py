@@ -15,7 +15,7 @@ from fastsam3d.diffusion.maths.history import History
 
 
 class Corrector:
-    """Computed values, the forecasts since the last of them, and what these turn out to have been off by.
+    """Keeps computed values and the forecasts since the last of them, and finds the error of these forecasts.
 
     Args:
         degree: of the interpolating polynomial, 1 or 2.

@@ -1,4 +1,4 @@
-"""Which steps of a sampling run compute the network. Everything follows from the run itself; nothing is a literal."""
+"""Plans at which steps of a sampling run the network runs. Every number follows from the run itself."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def occupancy_detail(logits: Tensor) -> float:
 
 
 def fine_structure(logits: Tensor, coords: Tensor, cutoff: float = VOXEL_CUTOFF) -> Tensor:
-    """How much fine structure each occupied voxel carries.
+    """Measures how much fine structure each occupied voxel carries.
 
     Args:
         logits: occupancy logits `[..., R, R, R]`, leading axes 1.

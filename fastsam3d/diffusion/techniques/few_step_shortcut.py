@@ -31,7 +31,7 @@ class FewStepShortcutConfig(TechniqueConfig):
         return self.sparse_structure_steps if stage == SPARSE_STRUCTURE else self.structured_latent_steps
 
     def distilled(self, stage: str) -> bool:
-        """Whether `stage` runs in its distilled mode."""
+        """Tells whether `stage` runs in its distilled mode."""
         return stage == SPARSE_STRUCTURE
 
 

@@ -29,7 +29,7 @@ class FewerStepsConfig(TechniqueConfig):
         return self.sparse_structure_steps if stage == SPARSE_STRUCTURE else self.structured_latent_steps
 
     def distilled(self, stage: str) -> bool:
-        """Whether `stage` runs in its distilled mode: never."""
+        """Tells whether `stage` runs in its distilled mode: never."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""What the caching techniques share: forecasts of guided velocities, and their correction afterwards.
+"""Forecasts guided velocities and corrects them afterwards: the common part of the caching techniques.
 
 Conditional velocity `c` and guidance term `g = w (c - u)` are kept and forecast apart, modality by modality, so that
 the end of the guidance interval does not look like motion. Only computed values are kept.
@@ -20,7 +20,7 @@ CORRECTOR_DEGREE = 2
 
 @dataclass(frozen=True)
 class ForecastRule:
-    """How velocities are forecast.
+    """Rule by which velocities are forecast.
 
     Attributes:
         order, guidance_order: of the polynomials of `c` and of `g`: 0 hold, 1 linear, 2 quadratic.
@@ -49,14 +49,14 @@ class GuidedForecaster:
         self._corrector, self._guidance_corrector = Corrector(CORRECTOR_DEGREE), Corrector(CORRECTOR_DEGREE)
 
     def cross_edge(self) -> None:
-        """Guidance begins or ends: the trajectory has a kink, and no slope may span it."""
+        """Forgets earlier values where guidance begins or ends: no slope may span the kink of the trajectory there."""
         self.conditional.clear()
         self.delta.clear()
         # The conditional velocity itself is continuous there, so that interpolation may go on; guidance is not.
         self._guidance_corrector.clear()
 
     def compute(self, x: Velocity, step: Step, evaluate: Evaluate) -> tuple[Velocity, GuidedVelocity]:
-        """Runs the network. Gives the velocity to integrate and what the network said."""
+        """Runs the network. Returns the velocity to integrate and the output of the network."""
         guided = evaluate(x)
         self.conditional.add(step.index, step.time, guided.conditional)
         if guided.delta is not None and not guided.delta_is_forecast:
@@ -85,7 +85,7 @@ class GuidedForecaster:
         return velocity
 
     def _held_where_wrong(self, c: Velocity, g: Velocity | None) -> tuple[Velocity, Velocity | None]:
-        """The forecast, or the last computed values where it is not finite or too long.
+        """Returns the forecast, or the last computed values where the forecast is not finite or too long.
 
         Chosen on the device: computing the step instead would make the host wait for an answer at every forecast step,
         which on a GPU costs more than the step, and another rule there would give another object from the same seed.

@@ -76,7 +76,7 @@ def carving_score(
 
 
 def choose_carved(score: Tensor, streak: Tensor, fraction: float, streak_limit: int) -> Tensor:
-    """Which tokens are left out: the least important, ties by lowest index.
+    """Chooses the tokens that are left out: the least important, ties by lowest index.
 
     A token that was left out `streak_limit` times in a row is computed, and another takes its place.
 

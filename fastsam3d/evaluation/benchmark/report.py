@@ -86,7 +86,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def title(meta: dict[str, Any], guidance: float | str | None) -> str:
-    """What was measured on what, of one guidance strength or of all."""
+    """Heading of a result: objects, scenes, seed and device, for one strength of guidance or for all."""
     counts = [
         f"{meta[key]} {key if meta[key] != 1 else key[:-1]}" for key in ("objects", "scenes") if meta.get(key)
     ]

@@ -127,7 +127,7 @@ def _warm_up(
 
 
 def identity_of(pipeline: Any, options: BenchmarkOptions, methods: Sequence[Method]) -> Record:
-    """What all records of a run share: everything that a measurement depends on."""
+    """Collects what all records of a run share: everything that a measurement depends on."""
     chosen = asdict(options)
     for name in ("methods", "objects", "scenes", "output", "resume", "report", "document", "presets"):
         del chosen[name]

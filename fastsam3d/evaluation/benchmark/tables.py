@@ -76,7 +76,7 @@ def pose_table(rows: Sequence[Row]) -> str:
 
 
 def cost_table(rows: Sequence[Row]) -> str:
-    """What was computed: network evaluations, tokens, operations, memory."""
+    """Table of the computed work: network evaluations, tokens, operations, memory."""
     shown = ("nfe_ss", "nfe_slat", "tokens_ss", "tokens_slat")
     lines = [
         [
@@ -92,7 +92,7 @@ def cost_table(rows: Sequence[Row]) -> str:
 
 
 def split_table(rows: Sequence[Row]) -> str | None:
-    """How much of each saving is exact and how much approximate; None without a row "exact"."""
+    """Table of the exact and the approximate part of each saving; None without a row "exact"."""
     seconds = {row["method"]: row["seconds_per_object"] for row in rows}
     if "exact" not in seconds:
         return None

@@ -1,4 +1,4 @@
-"""What a run costs beside seconds: network evaluations, tokens and floating-point operations.
+"""Counts what a run costs beside seconds: network evaluations, tokens and floating-point operations.
 
 The networks of an untouched pipeline are watched from outside. Of an accelerated one its report is believed, because a
 call of the network may there stand for both branches, for the layout alone, or for a stack of blocks that was skipped.

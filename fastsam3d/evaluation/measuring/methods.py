@@ -1,4 +1,4 @@
-"""What the benchmark can run: presets of the acceleration, preset files, and the control of plain fewer steps."""
+"""Methods that the benchmark can run: presets, preset files, and the control of plain fewer steps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Method:
 
     @contextmanager
     def attached(self, pipeline: Any) -> Iterator[Any]:
-        """Inside, the pipeline runs with this method; gives the `Acceleration`, or None for "off"."""
+        """Accelerates the pipeline inside a `with` block; gives the `Acceleration`, or None for "off"."""
         if self.preset == OFF:
             yield None
             return

@@ -1,4 +1,4 @@
-"""What a measurement depends on beside its options: machine, versions, steps, weights, constants and code."""
+"""Describes what a measurement depends on beside its options: machine, versions, steps, weights and code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def environment(pipeline: Any, device: str) -> Record:
 
 
 def weights_fingerprint(pipeline: Any) -> str:
-    """Changes when any weight does."""
+    """Fingerprint of all weights: it changes when any of them does."""
     digest = hashlib.sha256()
     embedders = getattr(pipeline, "condition_embedders", {})
     for module in [pipeline.models, *(embedders[name] for name in sorted(embedders))]:
@@ -55,13 +55,13 @@ def weights_fingerprint(pipeline: Any) -> str:
 
 
 def config_fingerprint(pipeline: Any) -> str:
-    """Changes when any size or constant of the model does, such as its guidance interval; "" of a pipeline without."""
+    """Fingerprint of the model's sizes and constants, such as its guidance interval; "" of a pipeline without."""
     config = getattr(pipeline, "config", None)
     return "" if config is None else hashlib.sha256(repr(config).encode()).hexdigest()[:16]
 
 
 def code_fingerprint(package: Path | None = None) -> str:
-    """Changes when any source file does that a measured run goes through, or its name.
+    """Fingerprint of the source files that a measured run goes through, and of their names.
 
     Those are the files of the package but for `NOT_MEASURED`, and of the evaluation those in `MEASURING`: how tables
     and plots are made of records does not change the records. Settings of the methods, the model's constants and the

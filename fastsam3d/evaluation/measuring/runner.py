@@ -37,7 +37,7 @@ class Case:
 
     @cached_property
     def view(self) -> Any:
-        """With `.object`, `.image`, `.mask`, `.pointmap` and `.pose`."""
+        """View of the object, with `.object`, `.image`, `.mask`, `.pointmap` and `.pose`."""
         return self._make_view(self.seed)
 
     @cached_property

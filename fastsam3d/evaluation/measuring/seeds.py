@@ -1,4 +1,4 @@
-"""Which procedural objects are measured: seeds that training never saw, apart for `bench` and for `tune`."""
+"""Chooses the procedural objects that are measured: seeds that training never saw, other ones for `tune`."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def compare_poses(predicted: Any, reference: Any, symmetry: Any = "none") -> dic
 
 
 def layout_distance(pose: Any, reference: Any, low: Any, high: Any) -> float:
-    """How far a layout moved from the reference run's, rotation, translation and scale in one number.
+    """Measures how far a layout moved from the reference run's: rotation, translation and scale in one number.
 
     The eight corners of the reference run's box (low, high: [3], object frame) are put into the camera frame
     by both poses; the distance is the root mean square of their displacements, divided by the diagonal of the

@@ -37,7 +37,7 @@ class Surface:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no surface at all."""
+        """Tells whether there is no surface at all."""
         return len(self.points) == 0
 
     @cached_property

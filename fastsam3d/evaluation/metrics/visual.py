@@ -1,4 +1,4 @@
-"""How a reconstruction looks: SSIM, PSNR and mask IoU of renders from eight views against those of the truth.
+"""Scores how a reconstruction looks: SSIM, PSNR and mask IoU of eight rendered views against the truth's.
 
 Both meshes are drawn by the same renderer in the object's own frame: orthographic, vertex colours under a soft light
 from the viewer. Picture scores are taken where either silhouette is, because the ground around them is equal anyway and

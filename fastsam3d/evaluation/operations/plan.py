@@ -1,4 +1,4 @@
-"""What a preset computes of a run: evaluations, tokens and voxels, by the preset's own policies.
+"""Finds what a preset computes in a run: evaluations, tokens and voxels, by the preset's own policies.
 
 Some policies decide by what they see. They are therefore let loose on a real run, that of the shipped small model with
 the steps, the time grid and the guidance interval of the model in question; guidance strength stays the small model's,
@@ -21,7 +21,7 @@ from fastsam3d.sam3d.models.config import ModelConfig
 
 @dataclass(frozen=True)
 class Plan:
-    """What a preset computes of one run.
+    """Work that a preset does in one run.
 
     Attributes:
         passes: of the networks by stage, and under "layout" those of the layout alone, if any.
@@ -91,7 +91,7 @@ class Planner:
 
 
 def _limits(acceleration: AccelerationConfig, voxels: float) -> dict[str, Any]:
-    """Limits of size under which the stand-in is treated as an object of so many voxels would be."""
+    """Changes size limits so that the small stand-in is treated as an object of so many voxels would be."""
     changes: dict[str, Any] = {}
     for group, settings in acceleration.settings.items():
         low, high = getattr(settings, "minimum_voxels", None), getattr(settings, "maximum_voxels", None)

@@ -1,4 +1,4 @@
-"""Floating-point operations of reconstructions that nobody watched: untouched ones, and other sizes of planned ones."""
+"""Operations of reconstructions that were not run: of untouched pipelines, and of planned runs of any size."""
 
 from __future__ import annotations
 

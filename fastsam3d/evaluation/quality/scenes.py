@@ -146,7 +146,7 @@ def _iou(result: Reconstruction, true: np.ndarray) -> float:
 
 
 def moved(result: Reconstruction, reference: Reconstruction) -> dict[str, float]:
-    """How far an object stands from where the reference run put it.
+    """Measures how far an object stands from its place in the reference run.
 
     "displacement": distance of the centres of the two boxes in the camera frame over the longest side of the
     reference's; "layout_distance": see `pose_metrics.layout_distance`, which sees turning and growing too.

@@ -1,4 +1,4 @@
-"""How pictures of measurements look: one figure without global state, one ink, one colour a method, labels at the data.
+"""Style of all plots: one figure without global state, one ink, one colour a method, labels at the data.
 
 matplotlib is imported when a picture is drawn, not before; where it is missing the error says how to get it.
 """

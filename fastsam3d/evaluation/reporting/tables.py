@@ -1,4 +1,4 @@
-"""From the records of single objects to rows, and from rows to Markdown."""
+"""Turns records of single objects into rows, and rows into Markdown."""
 
 from __future__ import annotations
 

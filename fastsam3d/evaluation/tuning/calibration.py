@@ -140,7 +140,7 @@ class Calibration:
         }
 
     def _slack(self, figures: Mapping[str, float]) -> float:
-        """How far inside the budget, in shares of it; the tightest of the three counts."""
+        """Measures how far a score is inside the budget, in shares of it; the tightest of the three counts."""
         options = self.options
         return min(
             self._fidelity_slack(figures),

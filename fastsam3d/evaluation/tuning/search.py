@@ -31,7 +31,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Score:
-    """What a setting costs and how good it is.
+    """Cost and quality of a setting.
 
     Attributes:
         cost: any unit, smaller is better.
@@ -49,7 +49,7 @@ class Score:
 
     @property
     def feasible(self) -> bool:
-        """Whether it was measured whole and lies within the budget."""
+        """Tells whether the setting was measured whole and lies within the budget."""
         return self.complete and self.slack >= 0
 
     def beats(self, other: Score | None) -> bool:
@@ -114,7 +114,7 @@ class Search:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the limit of candidates is reached."""
+        """Tells whether the limit of candidates is reached."""
         return len([score for score in self.tried.values() if score is not None]) >= self.limit
 
     def consider(self, point: Point) -> bool:

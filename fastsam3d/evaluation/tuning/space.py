@@ -1,4 +1,4 @@
-"""What `tune` may change: the axes of its search, from the most careful level to the boldest, and where it starts."""
+"""Search space of `tune`: its axes, from the most careful level to the boldest, and its starting points."""
 
 from __future__ import annotations
 

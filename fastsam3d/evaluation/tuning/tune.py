@@ -23,7 +23,7 @@ from fastsam3d.evaluation.tuning.space import axes_of, complete, starts_of
 
 
 def identity_of(pipeline: Any, options: TuneOptions) -> Record:
-    """What all records of a search share; the budget and the limits are not among it."""
+    """Collects what all records of a search share, without the budget and the limits."""
     kept = ("seed", "guidance", "device", "model", "checkpoint_dir")
     values = asdict(options)
     return {name: values[name] for name in kept} | environment(pipeline, options.device)
@@ -80,7 +80,7 @@ def describe(score: Score) -> str:
 
 
 def changes(before: Settings, after: Settings) -> str:
-    """What tells settings from others, as key=value; a technique that was switched off as `-group`."""
+    """Lists the changed settings as key=value; a technique that was switched off as `-group`."""
     off = {key.partition(".")[0] for key in before} - {key.partition(".")[0] for key in after}
     changed = [f"{key}={value}" for key, value in after.items() if before.get(key) != value]
     return ", ".join([*(f"-{group}" for group in sorted(off)), *changed]) or "exact"

@@ -1,4 +1,4 @@
-"""Checkpoint folders: where the networks' files are, what is in them, and how they get into modules.
+"""Checkpoint folders: finds the networks' files, reads them, and loads them into modules.
 
 The folder is the one that `hf download facebook/sam-3d-objects` makes (SAM 3D Objects architecture, sections 1 and 10),
 or one with `.safetensors` files of the same names. Files are mapped into memory, not read: what a network does not need
@@ -119,7 +119,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuses what `torch.load` would hand to other readers than the restricted one.
+    """Refuses files that `torch.load` would read with another reader than the restricted one.
 
     A TorchScript archive goes to `torch.jit.load`; files from before PyTorch 1.6 may be tar archives, which it unpacks.
     """
@@ -147,7 +147,7 @@ def parts_of(network: str, state: Mapping[str, Tensor]) -> dict[str, Mapping[str
 
 @dataclass(frozen=True)
 class Mismatch:
-    """What keeps a state from fitting a module: names of tensors by kind, with both shapes for the last."""
+    """Differences that keep a state from fitting a module: names by kind, with both shapes for the last."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -167,7 +167,7 @@ class Mismatch:
 
 
 def compare(module: nn.Module, state: Mapping[str, Tensor]) -> Mismatch:
-    """What keeps `state` from fitting `module`. Shapes are looked at, never values: either may be on `meta`."""
+    """Lists what keeps `state` from fitting `module`, by shapes and never values: either may be on `meta`."""
     own = module.state_dict()
     return Mismatch(
         missing=tuple(name for name in own if name not in state),

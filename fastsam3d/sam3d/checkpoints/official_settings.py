@@ -1,4 +1,4 @@
-"""Settings of an official `pipeline.yaml`: plain values on a short list, and nothing that the file would have made.
+"""Reads an official `pipeline.yaml`: plain values on a short list. No object that the file names is made.
 
 The file is written for Hydra: it names classes to be built (`_target_`). None is built here. What it says about
 sampling, about the constants of the latents, and about file names is taken; what it says about the crop is compared

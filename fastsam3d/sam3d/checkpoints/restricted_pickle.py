@@ -81,7 +81,7 @@ class TensorsOnlyUnpickler(pickle.Unpickler):
     """The unpickler described above. `torch.load` adds how storages are found."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a global of the file: an allowed function, a dtype of torch, or `Inert` for all else."""
+        """Returns the replacement of a global of the file: an allowed function, a dtype of torch, or else `Inert`."""
         if (module, name) in ALLOWED:
             return _Shell(ALLOWED[module, name])
         if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):

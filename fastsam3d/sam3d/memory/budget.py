@@ -42,7 +42,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a pipeline keeps to a budget.
+    """Plan by which a pipeline keeps to a budget.
 
     Attributes:
         budget: bytes that tensors may take on the device; None without a limit.
@@ -68,7 +68,7 @@ PLANS = (
 
 @dataclass(frozen=True)
 class PeakEstimate:
-    """What a run needs.
+    """Estimate of the memory that a run needs.
 
     Attributes:
         stages: bytes at the peak of each stage, weights on the device included.
@@ -92,7 +92,7 @@ class PeakEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether it keeps to the plan's budget."""
+        """Tells whether the estimate keeps to the plan's budget."""
         return self.plan.budget is None or self.peak <= self.plan.budget
 
 
@@ -126,7 +126,7 @@ class MemoryLimit:
             raise UserError(_refusal(self.config, self.memory, self.plan.budget, voxels, self.formats, self.precision))
 
     def has_room_for_graphs(self) -> bool:
-        """Whether recorded evaluations of the first stage, which stay from object to object, fit beside the largest.
+        """Tells whether recorded evaluations of the first stage, which stay, fit beside the largest stage.
 
         Never where weights move: recordings hold their addresses.
         """
@@ -194,7 +194,7 @@ def estimate_peak(
     cuda_graphs: bool = False,
     plan: MemoryPlan | None = None,
 ) -> PeakEstimate:
-    """What one object needs on the device, stage by stage.
+    """Estimates the memory that one object needs on the device, stage by stage.
 
     Args:
         config: of the model.

@@ -1,4 +1,4 @@
-"""Where a pipeline's weights are: all on the device, or on the host with one stage's on the device at a time."""
+"""Places a pipeline's weights: all on the device, or on the host with one stage's on the device at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALIGNMENT = 64
 
 
 class Residency(Protocol):
-    """Who makes sure that a network is where it computes."""
+    """Makes sure that a network's weights are on the device while it runs."""
 
     def using(self, name: str, *, last: bool = False) -> Any:
         """Context in which network `name` is on the device. `last`: no other network follows in this run."""
@@ -39,12 +39,12 @@ class Resident:
 
     @contextmanager
     def using(self, name: str, *, last: bool = False) -> Iterator[None]:
-        """Nothing to do."""
+        """Does nothing: all weights are on the device."""
         yield
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Nothing to do."""
+        """Does nothing: all weights are on the device."""
         yield
 
 

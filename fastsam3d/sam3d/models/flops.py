@@ -27,7 +27,7 @@ TAPS, POSE_TOKENS = 27, 4
 
 @dataclass(frozen=True)
 class VoxelCounts:
-    """What the cost of sparse networks depends on.
+    """Numbers of voxels that the cost of sparse networks depends on.
 
     Attributes:
         voxels, cells: of the latent stage, and the 2 x 2 x 2 cells that hold them, its transformer tokens.
@@ -83,7 +83,7 @@ def _window_mean(coords: Tensor, window: int, shift: int) -> float:
 
 @dataclass(frozen=True)
 class EvaluationFlops:
-    """One pass of a velocity network, by what savings take hold of.
+    """FLOP of one pass of a velocity network, by the parts that savings change.
 
     Attributes:
         tokens: self-attention and feed-forward with their projections; grows with the tokens that are computed.

@@ -58,7 +58,7 @@ class ClassifierFreeGuidance(nn.Module):
         return self.strength if inside else 0.0
 
     def is_guided(self, time: float) -> bool:
-        """Whether the unconditional pass has any weight at `time`."""
+        """Tells whether the unconditional pass has any weight at `time`."""
         strength = self.strength_at(time)
         return any(w > 0 for w in strength.values()) if isinstance(strength, Mapping) else strength > 0
 
@@ -74,7 +74,7 @@ class ClassifierFreeGuidance(nn.Module):
         return self.backbone(x, _network_time(x, time), condition, *extra, cfg=True, **kwargs)
 
     def delta(self, conditional: Any, unconditional: Any, time: float) -> Any:
-        """What guidance adds to the conditional velocity: `w (c - u)`, key by key."""
+        """Term that guidance adds to the conditional velocity: `w (c - u)`, key by key."""
         strength = self.strength_at(time)
         if isinstance(strength, Mapping):
             return {k: strength.get(k, 0.0) * (c - unconditional[k]) for k, c in conditional.items()}

@@ -1,4 +1,4 @@
-"""Building networks whose weights are about to be loaded."""
+"""Builds networks without initial values, because their weights are about to be loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IN_PLACE = (Tensor.zero_, Tensor.fill_, Tensor.uniform_, Tensor.normal_)
 
 
 class SkipInitialisation(TorchFunctionMode):
-    """Inside, `torch.nn.init` leaves parameters as they are, unwritten, and converting them to another type does too.
+    """Makes `torch.nn.init` leave parameters unwritten inside a `with` block, and conversions to other types too.
 
     Memory that nobody has written to is not taken from the machine, so that a network of billions of parameters is
     built in no time and space, until its weights are put in. Every parameter must be loaded afterwards; buffers have

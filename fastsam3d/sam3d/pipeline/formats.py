@@ -1,4 +1,4 @@
-"""What an object can be decoded to, and the network that each format takes.
+"""Formats that an object can be decoded to, and the network that each of them needs.
 
 Nothing heavy is imported, so that a mistyped format can be refused before the networks are.
 """

@@ -1,4 +1,4 @@
-"""What the sampled stages start from. Always drawn on the CPU, so that a seed gives one object on every machine."""
+"""Noise from which the sampled stages start. It is drawn on the CPU: a seed gives one object on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From occupancy logits to the voxels that the second stage works on."""
+"""Turns occupancy logits into the voxels that the second stage works on."""
 
 from __future__ import annotations
 

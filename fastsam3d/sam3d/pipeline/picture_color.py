@@ -34,7 +34,7 @@ gave the smallest errors on 20 held-out objects, at their true voxels and nearly
 
 @dataclass(frozen=True)
 class Shown:
-    """What a picture shows at voxels.
+    """Colours that a picture shows at voxels.
 
     Attributes:
         colors: `[N, 3]`, -1..1, for the far side too: what lies before it.

@@ -140,8 +140,8 @@ class Pipeline:
         )
 
     def share_picture(self, image: Any, pointmap: Any = None) -> SharedPicture:
-        """What all objects of a picture share; takes the place of the image in `run`, `preprocess` and
-        `sample_structures`, and of the point map with it.
+        """Prepares what all objects of a picture share. The result takes the place of the image, and of the point
+        map with it, in `run`, `preprocess` and `sample_structures`.
 
         Raises:
             UserError: an unusable image or point map.
@@ -292,7 +292,7 @@ class Pipeline:
     def colored_by_picture(
         self, feats: Tensor, structure: SparseStructure, pose: Pose, inputs: ConditionInputs
     ) -> Tensor:
-        """Takes from the picture what a model with `slat_color_channels` leaves to it.
+        """Takes colours from the picture where a model with `slat_color_channels` leaves them to it.
 
         Its colours are relative to the object's mean colour in the picture, which is added, and are then fitted to what
         the picture shows where voxels are seen, but brighter: they are those of the material, not of its shaded side.

@@ -32,7 +32,7 @@ def rotation_6d_to_matrix(rotation: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object stands in the camera frame (x left, y up, z forward).
+    """Pose of an object in the camera frame (x left, y up, z forward).
 
     Attributes:
         rotation: unit quaternion (w, x, y, z), `[4]`.
@@ -62,7 +62,7 @@ class Pose:
 
 
 class NoPose(Pose):
-    """Stands for the pose of an object that was reconstructed without its layout: whoever asks for it is told."""
+    """Replaces the pose of an object that was reconstructed without its layout: reading it raises `UserError`."""
 
     def __init__(self) -> None:
         pass

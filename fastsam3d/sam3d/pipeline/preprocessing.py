@@ -1,4 +1,4 @@
-"""From a photograph, a mask and an optional point map to the inputs of the condition embedders.
+"""Turns a photograph, a mask and an optional point map into the inputs of the condition embedders.
 
 SAM 3D Objects architecture, section 2. Everything is plain tensor code; nothing here knows a network.
 """
@@ -108,7 +108,7 @@ def object_moments(of_object: Tensor, of_scene: Tensor | None = None) -> tuple[T
 def fronto_parallel_rays(
     height: int, width: int, field_of_view: float = ASSUMED_FIELD_OF_VIEW
 ) -> tuple[Tensor, Tensor]:
-    """Where the pixels' rays meet the plane at depth 1: x (left) of every column, y (up) of every row.
+    """Points where the pixels' rays meet the plane at depth 1: x (left) of every column, y (up) of every row.
 
     Args:
         field_of_view: horizontal, in degrees, of a pinhole camera with square pixels and a central axis.
@@ -182,7 +182,7 @@ def prepare_condition(
 
 @dataclass(frozen=True)
 class SharedPicture:
-    """What all objects of one picture share. Takes the place of the image wherever one is expected.
+    """Prepared data that all objects of one picture share. It takes the place of the image wherever one is expected.
 
     Attributes:
         pixels: uint8 `[H, W, 3]`.

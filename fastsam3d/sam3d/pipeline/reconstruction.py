@@ -1,4 +1,4 @@
-"""What a run returns: voxels, surface, pose and where the time went."""
+"""Results of a run: voxels, surface, pose and seconds by stage."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Reconstruction:
 
     @property
     def has_layout(self) -> bool:
-        """Whether the pose was computed."""
+        """Tells whether the pose was computed."""
         return not isinstance(self.pose, NoPose)
 
     @property

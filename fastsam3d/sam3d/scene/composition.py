@@ -49,12 +49,12 @@ class Scene:
 
     @property
     def reconstructions(self) -> list[Reconstruction]:
-        """Those that succeeded."""
+        """Reconstructions that succeeded."""
         return [item.reconstruction for item in self.objects if item.reconstruction is not None]
 
     @property
     def failures(self) -> dict[str, str]:
-        """Messages of those that failed, by name."""
+        """Messages of the objects that failed, by name."""
         return {item.name: item.error for item in self.objects if item.error is not None}
 
     def layout(self) -> dict[str, Any]:
@@ -62,8 +62,10 @@ class Scene:
         return {"frame": FRAME, "units": UNITS, "objects": [_layout_entry(item) for item in self.objects]}
 
     def up(self) -> np.ndarray | None:
-        """Where up is, as the objects stand: the mean of their own z axes, a unit vector `[3]` in the frame of
-        `glb_bytes`. None where they lie in all directions. The camera does not know: it may look down on a table.
+        """Finds the direction of up from the objects: the mean of their own z axes, a unit vector `[3]`.
+
+        It is in the frame of `glb_bytes`; None where the axes point in all directions. The camera cannot tell up: it
+        may look down on a table.
         """
         axes = [quaternion_to_matrix(item.pose.rotation.double()).numpy()[2] for item in self.reconstructions]
         mean = np.mean(axes, axis=0) if axes else np.zeros(3)

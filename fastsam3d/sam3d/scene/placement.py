@@ -1,4 +1,4 @@
-"""Whether a scene stands where its photo shows it: seen through the photo's camera, beside the masks."""
+"""Checks whether a scene stands where its photo shows it, through the photo's camera and beside the masks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def to_pixels(
 
 
 def silhouettes(items: Sequence[Reconstruction], width: int, height: int, field_of_view: float) -> np.ndarray:
-    """What the camera sees of every object, the nearer before the farther: bool `[objects, height, width]`."""
+    """Silhouettes of all objects in the camera, the nearer before the farther: bool `[objects, height, width]`."""
     vertices, faces, owners, count = [np.zeros((0, 3))], [np.zeros((0, 3), dtype=np.int64)], [], 0
     for index, item in enumerate(items):
         if item.mesh is None or item.mesh.is_empty:
@@ -55,7 +55,7 @@ def silhouettes(items: Sequence[Reconstruction], width: int, height: int, field_
 def mask_agreement(
     items: Mapping[str, Reconstruction], masks: Mapping[str, np.ndarray], field_of_view: float
 ) -> dict[str, float]:
-    """How well what the camera sees of each object covers its mask: intersection over union, 0..1, by name.
+    """Measures how well each object, as the camera sees it, covers its mask: intersection over union, by name.
 
     Both are the visible parts, so that objects in front of others do no harm where they stand right. A low value says
     that shape or place is off, or that the camera's field of view is not the assumed one.

@@ -116,7 +116,7 @@ def reconstruct_scene(
 
 
 def suitable_batch(pipeline: Pipeline) -> int:
-    """How many objects the first stage takes at once.
+    """Returns how many objects the first stage takes at once.
 
     On a CUDA device 4, where memory is free. On a CPU as many as bring the network to 512 tokens, at most 8: beyond
     that it is busy anyway. 1 under a memory budget, which is reckoned for one object.
@@ -137,7 +137,7 @@ def _sample(
     pipeline: Pipeline,
     reported: Callable[[Progress | None], Progress],
 ) -> Sequence[SampledStructure | None]:
-    """The first stage of a batch, None for objects that have to be run on their own."""
+    """Runs the first stage of a batch; gives None for objects that have to be run on their own."""
     if len(masks) == 1:
         return [None]
     usable = [index for index, mask in enumerate(masks) if _usable(picture, mask)]
@@ -160,7 +160,7 @@ def _sample(
 
 
 def _usable(picture: SharedPicture, mask: Any) -> bool:
-    """Whether a mask can be prepared: looked at, without preparing it, which takes longer than this."""
+    """Tells whether a mask can be prepared, without preparing it, which takes longer."""
     try:
         crop_box(torch.tensor(as_mask(mask, *picture.pixels.shape[:2])))
     except Exception:
@@ -169,7 +169,7 @@ def _usable(picture: SharedPicture, mask: Any) -> bool:
 
 
 def suitable_workers(pipeline: Pipeline, batch: int) -> int:
-    """How many objects, or batches of them in the first stage, run side by side.
+    """Returns how many objects, or batches of them in the first stage, run side by side.
 
     On a CPU as many as PyTorch has threads, at most `batch`, which also bounds the memory. 1 where objects go one by
     one for want of memory or because one keeps the cores busy (see `suitable_batch`), and on a GPU, which runs what it
@@ -190,7 +190,7 @@ def _rounds(order: Sequence[int], size: int, workers: int) -> list[list[Sequence
 
 
 def _longest_first(sampled: Mapping[int, SampledStructure | None]) -> list[int]:
-    """In the order in which workers finish together: the more voxels, the longer it takes. Unknown ones first."""
+    """Sorts works so that workers finish together: the more voxels, the earlier. Unknown ones come first."""
     return sorted(sampled, key=lambda i: -(2**62 if (s := sampled[i]) is None else len(s.structure.coords)))
 
 

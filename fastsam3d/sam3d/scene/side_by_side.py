@@ -24,7 +24,7 @@ Work = Callable[[Pipeline, Callable[[Progress | None], Progress]], Result]
 
 
 class _Stopped(BaseException):
-    """Raised inside a run whose result nobody waits for any more."""
+    """Nobody waits for the result of this run any more; raised inside it."""
 
 
 class SideBySide:

@@ -1,4 +1,4 @@
-"""Reconstructions kept on disk as they are, for going on with an interrupted scene.
+"""Keeps reconstructions on disk as they are, for going on with an interrupted scene.
 
 One safetensors file each: arrays, and everything else as JSON in the file's metadata. Nothing in it can run code.
 """

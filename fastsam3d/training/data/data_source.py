@@ -1,4 +1,4 @@
-"""Where a run's objects come from: shards on disk, or, on a GPU, objects made on it."""
+"""Opens the source of a run's objects: shards on disk, or, on a GPU, objects made on it."""
 
 from __future__ import annotations
 

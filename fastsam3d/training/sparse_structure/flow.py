@@ -131,7 +131,7 @@ class SparseStructureTargets:
         return {SHAPE: shape, **pose}
 
     def constants(self) -> dict[str, Any]:
-        """What an export needs to undo the standardisation."""
+        """Constants with which an export undoes the standardisation."""
         return {"shape_scale": self.shape_scale, "pose_mean": self.pose_mean, "pose_std": self.pose_std}
 
 

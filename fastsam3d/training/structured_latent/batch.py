@@ -19,7 +19,7 @@ from fastsam3d.training.structured_latent.data import CLIP, DILATION, NEAR, Voxe
 
 @dataclass(frozen=True)
 class PlacementBatch:
-    """How the objects of a batch are put into the grid.
+    """Placement of the objects of a batch in the grid.
 
     Attributes:
         scale: about the centre `[B]`.

@@ -32,7 +32,7 @@ COLOR_CHANNELS = (5, 6, 7)
 
 @dataclass(frozen=True)
 class Placement:
-    """How an object is put into the grid: mirrored in x, and scaled about the centre."""
+    """Placement of an object in the grid: mirrored in x, and scaled about the centre."""
 
     scale: float = 1.0
     mirrored: bool = False

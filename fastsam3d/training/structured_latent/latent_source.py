@@ -1,4 +1,4 @@
-"""Latents of the objects of a batch, made when the training of the flow needs them."""
+"""Makes the latents of a batch's objects when the training of the flow needs them."""
 
 from __future__ import annotations
 

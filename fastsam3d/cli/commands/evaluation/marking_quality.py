@@ -1,4 +1,4 @@
-"""`marking-quality`: how well objects are found from clicks and boxes, on scenes whose masks are known."""
+"""`marking-quality`: measures how well clicks and boxes find objects, on scenes whose masks are known."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class CudaRecording:
         self._graph, self.outputs = graph, outputs
 
     def replay(self) -> None:
-        """Runs it on the current stream, in order with everything before and after."""
+        """Runs the graph on the current stream, in order with everything before and after."""
         self._graph.replay()
 
 
@@ -49,7 +49,7 @@ class CudaCapture:
 
     @property
     def refusal(self) -> str | None:
-        """Why nothing can be recorded on the device, or None."""
+        """Returns the reason why nothing can be recorded on the device; None where it can."""
         return None if self.device.type == "cuda" else f"{self.device.type} is not a CUDA device"
 
     def record(self, function: Callable[[], Outputs]) -> CudaRecording:

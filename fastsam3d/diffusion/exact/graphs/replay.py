@@ -49,11 +49,11 @@ class Replayable(Protocol):
 
 
 class Capture(Protocol):
-    """Records calls of a function that reads nothing but tensors which stay where they are."""
+    """Records calls of a function that reads only tensors whose addresses do not change."""
 
     @property
     def refusal(self) -> str | None:
-        """Why nothing can be recorded, or None."""
+        """Returns the reason why nothing can be recorded; None where it can."""
 
     def record(self, function: Callable[[], Outputs]) -> Replayable:
         """Records a call. Results are there after the first replay only."""
@@ -63,13 +63,13 @@ class Capture(Protocol):
 
 
 class KeptTensors(Protocol):
-    """What keeps tensors for a run that a graph reads, see `condition_cache.ConditionCache`."""
+    """Keeps tensors over a run that a recorded graph reads, see `condition_cache.ConditionCache`."""
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that are kept."""
+        """Returns all kept tensors."""
 
     def hold(self, held: bool) -> None:
-        """With `held`, keeps them where they are beyond a run: new values of the same shape are copied there."""
+        """With `held`, keeps the tensors' addresses across runs, because recorded graphs read those addresses."""
 
     def start(self) -> None:
         """Begins a run."""
@@ -136,7 +136,7 @@ class GraphReplay:
         self._fresh: set[str] = set()
 
     def start(self) -> None:
-        """Begins a run: what is kept for it has to be computed first."""
+        """Begins a run: values that are kept for it have to be computed first."""
         self._condition = None
         self._fresh.clear()
         if self._inputs is not None:
@@ -157,7 +157,7 @@ class GraphReplay:
             self.capture.release()
 
     def reset_counts(self) -> None:
-        """Sets what `note` tells to zero."""
+        """Sets the counts of `note` to zero."""
         self.recorded = self.replayed = self.ordinary = 0
 
     def counts(self) -> dict[str, Any]:
@@ -170,14 +170,14 @@ class GraphReplay:
         }
 
     def note(self) -> str:
-        """What was done, in words."""
+        """Says in words what was replayed, and why nothing was where nothing was."""
         if self.refusal is not None:
             return f"CUDA graphs rest in {self.stage}: {self.refusal}"
         total = self.replayed + self.ordinary
         return f"CUDA graphs in {self.stage}: {self.replayed} of {total} evaluations replayed, {self.recorded} recorded"
 
     def run(self, asked: Evaluation) -> Outputs:
-        """The result of an evaluation, by a replay where there is one; nobody else writes to it later."""
+        """Returns the result of an evaluation, by a replay where there is one; it is not written to later."""
         graph = self._ready(asked)
         if graph is None or self._inputs is None:
             return self._ordinary(asked)
@@ -197,7 +197,7 @@ class GraphReplay:
         return result
 
     def _ready(self, asked: Evaluation) -> _Graph | None:
-        """The graph to be replayed, recorded now if need be; None where the evaluation runs as ever."""
+        """Returns the graph to replay, recorded now if needed; None where the evaluation runs without one."""
         if self.refusal is not None or torch.is_grad_enabled() or len(asked.condition) > 1:
             return None
         if self._condition is not asked.condition:

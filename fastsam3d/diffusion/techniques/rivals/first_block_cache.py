@@ -67,7 +67,7 @@ class FirstBlockCache:
         self._skips: dict[tuple[str, int], int] = {}
 
     def reuse(self, key: tuple[str, int], step: int, probe: dict[str, Tensor]) -> bool:
-        """Whether the blocks after the first are skipped in this pass."""
+        """Tells whether the blocks after the first are skipped in this pass."""
         if self._may_reuse(key, step) and self._distance(key, probe) < self.threshold:
             self._skips[key] += 1
             return True
@@ -75,7 +75,7 @@ class FirstBlockCache:
         return False
 
     def computed(self, key: tuple[str, int], step: int, change: dict[str, Tensor]) -> None:
-        """A whole pass is over; its probe is known already."""
+        """Notes a whole pass, whose probe is known already."""
 
     def _may_reuse(self, key: tuple[str, int], step: int) -> bool:
         return (

@@ -1,4 +1,4 @@
-"""What the interval methods share: the network runs every few steps, and a predictor fills the steps between.
+"""Runs the network every few steps and predicts the steps between: the common part of the interval methods.
 
 TaylorSeer, HiCache and dynamic mode decomposition differ in the predictor alone. As published they forecast the
 guided velocity as a whole, step by step; `guidance_apart` keeps conditional velocity and guidance term apart instead,
@@ -56,7 +56,7 @@ class Predictor(Protocol):
     def __len__(self) -> int: ...
 
     def add(self, index: int, values: Velocity) -> None:
-        """Keeps what was computed at a step."""
+        """Keeps the values that were computed at a step."""
 
     def predict(self, name: str, index: int) -> Tensor:
         """The value of a modality at a later step."""

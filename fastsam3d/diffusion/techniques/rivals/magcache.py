@@ -72,7 +72,7 @@ class MagCacheConfig(TechniqueConfig):
 
 
 def resampled(ratios: Sequence[float], steps: int, curve_steps: int) -> list[float]:
-    """Ratios of consecutive steps when the same way is gone in another number of steps.
+    """Converts ratios of consecutive steps to another number of steps over the same way.
 
     Magnitudes are interpolated, not ratios: a ratio spans one step, and steps are longer where there are fewer.
 
@@ -105,7 +105,7 @@ class MagCache:
         self._skips: dict[tuple[str, int], int] = {}
 
     def reuse(self, key: tuple[str, int], step: int, probe: dict[str, Tensor]) -> bool:
-        """Whether the stack of blocks is skipped in this pass."""
+        """Tells whether the stack of blocks is skipped in this pass."""
         if key not in self._known:
             return False
         self._product[key] *= self.curves[key[0]][step]
@@ -120,7 +120,7 @@ class MagCache:
         )
 
     def computed(self, key: tuple[str, int], step: int, change: dict[str, Tensor]) -> None:
-        """A whole pass is over: the estimate starts anew."""
+        """Notes a whole pass: the estimate starts anew."""
         self._known.add(key)
         self._product[key], self._error[key], self._skips[key] = 1.0, 0.0, 0
 

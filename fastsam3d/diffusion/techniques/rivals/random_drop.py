@@ -37,7 +37,7 @@ class RandomDrop:
         self.config = config
 
     def reduce(self, voxels: VoxelSet) -> Aggregated | None:
-        """What is left, with an identity for a way back; None where nothing is dropped."""
+        """Returns the remaining voxels, with the identity as the way back; None where nothing is dropped."""
         count = len(voxels.coords)
         kept = count - int(self.config.dropped_fraction * count)
         if kept == count:
