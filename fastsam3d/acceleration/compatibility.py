@@ -102,7 +102,7 @@ def refuse_clashes(registry: Registry, rules: Rules, settings: Mapping[str, Any]
 
 
 def refuse_what_a_host_lacks(registry: Registry, rules: Rules, host: Any, settings: Mapping[str, Any]) -> None:
-    """Checks that a model's host offers what the techniques that are switched on need of it.
+    """Checks that a model's host offers all capabilities that the techniques which are switched on need.
 
     Args:
         registry: of the family.

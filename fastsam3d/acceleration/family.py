@@ -50,7 +50,7 @@ class Host(Protocol):
 
 
 class Attached(Protocol):
-    """Everything that is attached to one model, until the patches are restored."""
+    """All savings that are attached to one model, until the patches are restored."""
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
@@ -162,7 +162,7 @@ def find_host(model: Any) -> Any:
 
 
 def describe_differences(model: Any) -> list[str]:
-    """Lists what a model has other than this library expects: missing attributes, changed signatures.
+    """Lists the differences of a model from what this library expects: missing attributes, changed signatures.
 
     Ask this before `accelerate` about a model that is newer than this library. One line each; empty where all is as
     expected.

@@ -37,7 +37,7 @@ class PresetInfo:
 
 
 def preset_info(name: str, family: str = DEFAULT_FAMILY) -> PresetInfo:
-    """Reads what an installed preset says about itself.
+    """Reads the head of an installed preset.
 
     Raises:
         UserError: there is no such preset.

@@ -23,7 +23,7 @@ def option(default: Any, parse: Callable[[str], Any], text: str) -> Any:
 
 
 def boolean(text: str) -> bool:
-    """true/false, yes/no, on/off, 1/0; ValueError says what to give, as of all parsers here."""
+    """Parses true/false, yes/no, on/off, 1/0; its ValueError says what to give, as of all parsers here."""
     lowered = text.lower()
     if lowered in ("true", "yes", "on", "1"):
         return True

@@ -1,4 +1,4 @@
-"""Peak memory of a part of a program: what PyTorch allocated on a CUDA device, or what is resident of the process."""
+"""Measures peak memory: what PyTorch allocated on a CUDA device, or what the process holds."""
 
 from __future__ import annotations
 

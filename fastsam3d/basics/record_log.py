@@ -57,7 +57,7 @@ class RecordLog:
             self._write([self.identity])
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add records; they are on disk when this returns."""
+        """Adds records; they are on disk when this returns."""
         fresh = [finite(dict(record)) for record in records]
         self.records += fresh
         self._write(fresh)
@@ -119,7 +119,7 @@ def json_lines(path: Path) -> list[Record]:
 
 
 def end_last_line(path: Path) -> None:
-    """Ends a last line that an interruption cut off, so that what is appended begins a line of its own."""
+    """Ends a last line that an interruption cut off, so that appended text begins a line of its own."""
     content = path.read_bytes()
     if content and not content.endswith(b"\n"):
         with path.open("ab") as stream:

@@ -52,7 +52,7 @@ class Console:
             self._line(text)
 
     def step(self, text: str, done: int | None = None, total: int | None = None) -> None:
-        """Says what is being done, for the progress bar; without steps it shows the time alone."""
+        """Takes the current work for the progress bar; without steps the bar shows the time alone."""
         if self._progress is not None:
             self._progress.step(text, done or 0, total or 1)
 
@@ -76,7 +76,7 @@ class Console:
 
 
 class ProgressBar:
-    """A bar that a thread of its own keeps alive, so that a long stage without steps shows the time going by."""
+    """Progress bar with a thread of its own, so that a long stage without steps shows the time going by."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

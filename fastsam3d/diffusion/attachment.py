@@ -1,4 +1,4 @@
-"""Attaches everything to one pipeline: exact savings, what techniques need inside the networks, policies, counting.
+"""Attaches all savings to one pipeline: exact savings, parts inside the networks, policies, counting.
 
 Wrappers nest: the one that is attached last is the outermost. Registered savings say where they nest
 (`exact.saving.Nesting`); what techniques need inside the blocks comes between them.
@@ -30,7 +30,7 @@ from fastsam3d.diffusion.vocabulary import VoxelSet
 
 
 class Attachment:
-    """Everything that is attached to one pipeline, and what it has counted.
+    """All savings that are attached to one pipeline, and the counts of its runs.
 
     Args:
         host: knows where the pipeline's parts are.

@@ -1,4 +1,4 @@
-"""The interface between pipelines and what accelerates them.
+"""Interface between pipelines and the savings that accelerate them.
 
 A host answers where a pipeline draws its velocities, where its transformer blocks, cross-attentions, voxel tables and
 decoders are, in one vocabulary: time from noise (0) to data (1), velocities as dicts of modalities, the sites of
@@ -134,7 +134,7 @@ class Host(ABC):
         """Reports the seconds of each stage of every finished run."""
 
     def check(self) -> None:  # noqa: B027
-        """Refuses a pipeline that lacks what every run needs.
+        """Refuses a pipeline that lacks parts which every run needs.
 
         Raises:
             UserError: what is missing, and the way out.

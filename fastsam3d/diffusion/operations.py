@@ -1,4 +1,4 @@
-"""Floating-point operations of a run: what the untouched pipeline, the exact savings and the run itself compute.
+"""Counts the operations of a run: of the untouched pipeline, with exact savings alone, and as it ran.
 
 The only account of operations: reports, the benchmark, `tune` and the command `flops` read it. Costs of single passes
 come from the host (`Costs`), numbers of passes from the run (`RunPasses`), or from a plan; the rest is arithmetic. The
@@ -232,7 +232,7 @@ class Operations:
         self._unmerged = None  # the next object may not be asked about
 
     def broke_off(self) -> None:
-        """Drops what was spared for an object that failed, so that the next one is not credited with it."""
+        """Drops the savings of an object that failed, so that the next one is not credited with them."""
         self._spared.clear()
         self._unmerged = None
 

@@ -1,4 +1,4 @@
-"""Finds the techniques that are switched on, makes their policies, and attaches what they need inside the networks."""
+"""Makes the policies of the techniques that are switched on, and attaches their parts inside the networks."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Policies:
     def attach_inside(
         self, host: Host, patches: Patches, stage: str, stage_kind: str, runner: StageRunner
     ) -> list[Any]:
-        """Attaches what the techniques of a stage need inside its transformer blocks.
+        """Attaches the parts that the techniques of a stage need inside its transformer blocks.
 
         Returns:
             What keeps values for the length of a run.

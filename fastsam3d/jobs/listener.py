@@ -12,13 +12,13 @@ class Listener(Protocol):
     """Receives messages of a running job. Called from its thread, or one call at a time from several of its threads."""
 
     def step(self, text: str, done: int | None = None, total: int | None = None) -> None:
-        """Says what is being done; `done` of `total` steps of it, where it has steps."""
+        """Tells the current work; `done` of `total` steps of it, where it has steps."""
 
     def warn(self, text: str) -> None:
-        """Says what the user should know about the result."""
+        """Tells the user something that matters for the result."""
 
     def note(self, text: str) -> None:
-        """Says what is good to know and changes nothing about the result."""
+        """Tells the user something that changes nothing about the result."""
 
 
 class Silent:
@@ -62,7 +62,7 @@ class ReportedWarnings:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Turns what the library logs as a warning into a warning of this listener, inside."""
+        """Turns the library's log warnings into warnings of this listener, inside a `with` block."""
         logger = logging.getLogger("fastsam3d")
         handler = _Handler(self)
         propagate = logger.propagate

@@ -122,7 +122,7 @@ def request_with(
     samplers: Mapping[str, Mapping[str, Any]] | None = None,
     **values: Any,
 ) -> Request:
-    """The request of a Python program: the defaults of `configs/config.yaml`, and what is given.
+    """Makes the request of a Python program: the defaults of `configs/config.yaml`, with the given changes.
 
     Args:
         model: a file of `configs/model`.

@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
         self.to_out = nn.Linear(channels, channels)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `[B, T, H, D]`, normalised: what carving keeps of unchanged tokens."""
+        """Projects to normalised queries, keys and values `[B, T, H, D]`; carving keeps those of unchanged tokens."""
         qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.unbind(dim=2)
         if self.qk_rms_norm:

@@ -1,4 +1,4 @@
-"""Signed distances and colours of many objects at once, on any device: what training data on a GPU are made with.
+"""Signed distances and colours of many objects at once, on any device, for training data made on a GPU.
 
 The twin of `fastsam3d.procedural.primitives.CompiledTable` for a batch of tables; formulas and order of operations are
 the same. Everything is laid out object by object, so that one launch serves hundreds of objects.

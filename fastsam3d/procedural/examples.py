@@ -32,7 +32,7 @@ def example_scene(name: str) -> Scene:
 
 
 def write_example(name: str, directory: Path | str, size: int = 512, pointmap_size: int = 256) -> Path:
-    """Write one example below `directory` and return its folder."""
+    """Writes one example below `directory` and returns its folder."""
     folder = Path(directory) / name
     folder.mkdir(parents=True, exist_ok=True)
     scene = example_scene(name)

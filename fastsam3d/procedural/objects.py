@@ -87,7 +87,7 @@ def _axial(table: np.ndarray) -> bool:
 
 
 def make_object(seed: int, family: str | None = None) -> ProceduralObject:
-    """Make the object of a seed; the same arguments give the same table on every machine.
+    """Makes the object of a seed; the same arguments give the same table on every machine.
 
     Args:
         seed: non-negative integer; `HELD_OUT_SEED` and above are reserved for evaluation.

@@ -51,7 +51,7 @@ def rotation_matrices(quaternions: np.ndarray) -> np.ndarray:
 
 
 def sort_table(table: np.ndarray) -> np.ndarray:
-    """Order rows by operation, then type (stable), as `CompiledTable` requires."""
+    """Orders rows by operation, then type (stable), as `CompiledTable` requires."""
     return table[np.lexsort((table[:, 0], table[:, 15]))]
 
 
@@ -142,7 +142,7 @@ class CompiledTable:
 
     @classmethod
     def from_table(cls, table: np.ndarray) -> CompiledTable:
-        """Compile rows `[K, 17]` (they must be sorted by `sort_table`)."""
+        """Compiles rows `[K, 17]` (they must be sorted by `sort_table`)."""
         world_to_local = rotation_matrices(table[:, 4:8]).transpose(0, 2, 1)
         offsets = -np.einsum("kij,kj->ki", world_to_local, table[:, 1:4])[..., None]
         slices, start = [], 0

@@ -56,7 +56,7 @@ def render_window(
     size: int = 64,
     steps: int = 40,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Render the object alone.
+    """Renders the object alone.
 
     Args:
         traced: the object.

@@ -34,7 +34,7 @@ class ScenePicture:
 
 
 def render_scene(scene: Scene, size: int = 256, supersample: int = 2) -> ScenePicture:
-    """Render a scene; colour takes `supersample`^2 rays a pixel, masks and points the ray of its centre."""
+    """Renders a scene; colour takes `supersample`^2 rays a pixel, masks and points the ray of its centre."""
     masks, pointmap = trace_scene(scene, size)
     fine = _shaded(scene, *_visible(scene, size * supersample))
     image = block_mean(fine.reshape(size * supersample, size * supersample, 3), supersample)

@@ -32,7 +32,7 @@ class TracedObject:
 
     @classmethod
     def prepare(cls, item: ProceduralObject) -> TracedObject:
-        """Sample the distance field once."""
+        """Samples the distance field once."""
         return cls(item, item.sdf(voxel_centers(GRID)).reshape(GRID, GRID, GRID))
 
     def surface_points(self) -> np.ndarray:

@@ -65,7 +65,7 @@ class Moge:
 
     @torch.no_grad()
     def __call__(self, image: Any) -> np.ndarray:
-        """The point map of a picture. Pixels that MoGe takes for the sky or the like are NaN.
+        """Computes the point map of a picture. Pixels that MoGe takes for sky or the like are NaN.
 
         Raises:
             UserError: no point is known.

@@ -138,7 +138,7 @@ class Budget:
         self._last = time.monotonic()
 
     def begin(self) -> None:
-        """Starts the clock: what came before, such as making data, is no training time."""
+        """Starts the clock: earlier work, such as making data, is no training time."""
         self._last = time.monotonic()
 
     def advance(self) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the training programs, apart from what trains: help and mistyped flags need no PyTorch."""
+"""Settings of the training programs, in a module of their own: help and mistyped flags need no PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objects that a visitor has marked in a picture: prompts, masks and what the page shows of them."""
+"""Keeps the objects that a visitor has marked in a picture: clicks, boxes, masks, and how the page draws them."""
 
 from __future__ import annotations
 

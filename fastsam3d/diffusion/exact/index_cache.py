@@ -150,7 +150,7 @@ def _attach_stage(target: StageTarget) -> None:
 
 
 def _attach_tables(patches: Patches, blocks: Sequence[Any], state: EvaluationState) -> list[Any]:
-    """Attaches to blocks that pool and convolve, in the order in which they run. Returns what is kept for a run."""
+    """Attaches to blocks that pool and convolve, in the order in which they run. Returns values kept for a run."""
     keepers: list[Any] = []
     level, books = 0, Rulebooks(state)
     for block in blocks:

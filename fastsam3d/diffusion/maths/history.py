@@ -32,7 +32,7 @@ class History:
         self._entries.append((index, time, {name: value.detach().float() for name, value in values.items()}))
 
     def clear(self) -> None:
-        """Forgets everything: what came before says nothing about what follows (a guidance edge)."""
+        """Forgets everything, because earlier values say nothing about later ones after a guidance edge."""
         self._entries.clear()
 
     def newest(self, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Options of `bench`, apart from what measures: help and mistyped keys need no PyTorch."""
+"""Options of `bench`, in a module of their own: help and mistyped keys need no PyTorch."""
 
 from __future__ import annotations
 

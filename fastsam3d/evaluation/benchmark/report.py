@@ -19,7 +19,7 @@ START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"
 
 
 def write_results(result: dict[str, Any], folder: Path) -> str:
-    """Write bench.json, bench.md and the plots of a run into a folder; returns the Markdown."""
+    """Writes bench.json, bench.md and the plots of a run into a folder; returns the Markdown."""
     result = finite(result)
     write_text(folder / RESULT, result_text(result))
     draw(result, folder)
@@ -113,7 +113,7 @@ def sections(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
 
 
 def update_document(document: Path, result: dict[str, Any], folder: Path) -> None:
-    """Replace what stands between the markers of a Markdown document by this result.
+    """Replaces the text between the markers of a Markdown document by this result.
 
     Markers are `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; NAME is a table ("main", "fidelity", ...), a plot
     ("pareto", "stages", "sweep"), "run", or "ablation", "sweep-stride" and the like for everything of such a run.

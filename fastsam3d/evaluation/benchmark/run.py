@@ -49,7 +49,7 @@ def run_benchmark(
     log: RecordLog | None = None,
     make_scene: Callable[[int], Any] | None = None,
 ) -> Record:
-    """Measure every method on every object and scene.
+    """Measures every method on every object and scene.
 
     Args:
         make_view: object seed -> view with `.object`, `.image`, `.mask`, `.pointmap`, `.pose`; procedural by default.
@@ -97,7 +97,7 @@ def run_benchmark(
 def _warm_up(
     runner: Runner, methods: list[Method], cases: Sequence[Case], options: BenchmarkOptions, log: RecordLog
 ) -> list[Method]:
-    """Run every method on the warm-up objects; returns those that this pipeline can run."""
+    """Runs every method on the warm-up objects; returns those that this pipeline can run."""
     from tqdm import tqdm
 
     left_out: dict[str, str] = {}

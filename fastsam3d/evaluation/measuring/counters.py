@@ -104,7 +104,7 @@ def _latent_tokens(result: Any) -> float:
 
 
 def synchronise(device: str) -> None:
-    """Wait until the device has done all its work."""
+    """Waits until the device has done all its work."""
     if device.startswith("cuda"):
         import torch
 

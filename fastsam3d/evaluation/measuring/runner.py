@@ -59,7 +59,7 @@ class Runner:
         self.pipeline, self.device, self.points = pipeline, device, points
 
     def run(self, method: Method, case: Case, shift: int = 0) -> tuple[Outcome, Record]:
-        """One timed reconstruction: its mesh prepared for comparison, and what it cost."""
+        """Runs one timed reconstruction; returns its mesh prepared for comparison, and its cost."""
         view = case.view
         with (
             method.attached(self.pipeline) as acceleration,

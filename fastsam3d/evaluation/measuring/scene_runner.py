@@ -51,7 +51,7 @@ def measure_scenes(
     log: RecordLog,
     make_scene: Callable[[int], SceneCase] | None = None,
 ) -> None:
-    """Run every method on every scene that the log does not hold yet.
+    """Runs every method on every scene that the log does not hold yet.
 
     A control takes as many evaluations as its partner took on average on the single objects of the log: those of a
     scene run in batches, in which an evaluation is something else.
@@ -80,7 +80,7 @@ def measure_scenes(
 
 
 def run_scene(runner: Runner, method: Method, scene: SceneCase, seed: int) -> Record:
-    """One timed scene: seconds, and the mean 3D-IoU of the objects that succeeded."""
+    """Runs one timed scene; returns its seconds, and the mean 3D-IoU of the objects that succeeded."""
     from fastsam3d.sam3d.scene.reconstruct import reconstruct_scene
 
     with method.attached(runner.pipeline):

@@ -44,7 +44,7 @@ class Outcome:
 
 
 def outcome_of(reconstruction: Any, seed: int, points: int = SURFACE_POINTS) -> Outcome:
-    """Sample and voxelise the mesh of a reconstruction; `seed`, the object's, makes the points repeatable."""
+    """Samples and voxelises the mesh of a reconstruction; `seed`, the object's, makes the points repeatable."""
     mesh = reconstruction.mesh
     surface = sample_surface(mesh.vertices, mesh.faces, points, np.random.default_rng(seed))
     return Outcome(surface, voxelize_mesh(mesh.vertices, mesh.faces), reconstruction.pose, mesh)

@@ -43,7 +43,7 @@ def gradient(distance: SignedDistance, points: np.ndarray, step: float = 1e-3) -
 def project_to_surface(
     distance: SignedDistance, points: np.ndarray, steps: int = 3, reach: float = 0.02
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move points to the zero of the signed distance by Newton steps; returns points and normals [P, 3].
+    """Moves points to the zero of the signed distance by Newton steps; returns points and normals [P, 3].
 
     No point goes further than `reach`: where the gradient is useless (inside a crease) the point stays near.
     """

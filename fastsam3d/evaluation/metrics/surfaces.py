@@ -73,7 +73,7 @@ def as_array(value: Any, dtype: type = np.float64) -> np.ndarray:
 
 
 def sample_surface(vertices: Any, faces: Any, count: int, generator: np.random.Generator) -> Surface:
-    """Draw `count` points uniformly by area from a triangle mesh.
+    """Draws `count` points uniformly by area from a triangle mesh.
 
     vertices: [V, 3]; faces: [F, 3] indices. A mesh without area gives a surface without points.
     """

@@ -1,4 +1,4 @@
-"""Options of `flops`, apart from what counts: help needs no PyTorch."""
+"""Options of `flops`, in a module of their own: help needs no PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of `quality` and `scene-quality`, apart from what measures: help and mistyped keys need no PyTorch."""
+"""Options of `quality` and `scene-quality`, in a module of their own: help and mistyped keys need no PyTorch."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def run_case(
 def _run(
     pipeline: Any, options: SceneQualityOptions, case: Case, seed: int, way: str
 ) -> tuple[list[Reconstruction | None], float]:
-    """All objects of a case, and the seconds that they took together."""
+    """Runs all objects of a case; returns them with the seconds that they took together."""
     from fastsam3d.evaluation.measuring.methods import Method
     from fastsam3d.sam3d.scene.reconstruct import reconstruct_scene
 

@@ -53,7 +53,7 @@ def label(
     colours: Sequence[str] = (),
     size: float = 9.5,
 ) -> None:
-    """Write names beside points, each at the nearest place where it covers no other name and no point.
+    """Writes names beside points, each at the nearest place where it covers no other name and no point.
 
     The layout of the figure must be settled. A name that had to go further off is tied to its point by a line.
     """
@@ -99,7 +99,7 @@ def label(
 def label_ends(
     axes: Any, ends: Sequence[tuple[float, float]], names: Sequence[str], colours: Sequence[str], size: float = 9
 ) -> None:
-    """Write names to the right of where their curves end, one above the other where ends lie close together.
+    """Writes names to the right of the ends of their curves, one above the other where ends lie close together.
 
     The layout of the figure must be settled, and there must be room on the right.
     """

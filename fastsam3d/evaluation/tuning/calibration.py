@@ -28,7 +28,7 @@ PARTS = ("ss", "slat", "rest")
 
 
 class Calibration:
-    """The calibration objects, what "off" and `exact` do on them, and the scoring of candidates."""
+    """Scores candidates on the calibration objects, against the results of "off" and `exact` there."""
 
     def __init__(
         self, pipeline: Any, options: TuneOptions, log: RecordLog, make_view: Callable[[int], Any]
@@ -49,7 +49,7 @@ class Calibration:
         return models["ss_generator"].inference_steps, models["slat_generator"].inference_steps
 
     def prepare(self) -> None:
-        """Run "off" everywhere, and settle what an operation of each stage costs under `exact`."""
+        """Runs "off" everywhere, and finds the cost of an operation of each stage under `exact`."""
         for strength in self.options.guidance:
             with guided(self.runner.pipeline, strength):
                 for case in self.cases:

@@ -118,7 +118,7 @@ class Search:
         return len([score for score in self.tried.values() if score is not None]) >= self.limit
 
     def consider(self, point: Point) -> bool:
-        """Score a point unless its settings were scored before; true where it is the new best."""
+        """Scores a point unless its settings were scored before; returns true where it is the new best."""
         settings = self.settings(point)
         key = repr(sorted(settings.items()))
         if key in self.tried or self.exhausted:
@@ -136,7 +136,7 @@ class Search:
         return best
 
     def settings(self, point: Point) -> Settings:
-        """Changed settings of a point; what belongs to a switched-off technique is left out."""
+        """Changed settings of a point, without those of techniques that are switched off."""
         merged: Settings = {}
         for axis, level in zip(self.axes, point, strict=True):
             merged.update(axis.levels[level])

@@ -52,7 +52,7 @@ def read_folder(directory: str | Path) -> tuple[CheckpointFolder, dict[str, Any]
 
 
 def with_official_settings(config: ModelConfig, values: Mapping[str, Any], where: Path) -> ModelConfig:
-    """A model's configuration with what `pipeline.yaml` says otherwise.
+    """Merges the settings of `pipeline.yaml` into a model's configuration.
 
     Raises:
         UserError: a value is of the wrong kind, or asks for something that this pipeline cannot do.

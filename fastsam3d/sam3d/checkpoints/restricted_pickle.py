@@ -39,13 +39,13 @@ class Inert:
         return Inert()
 
     def append(self, _value: Any) -> None:
-        """Ignored, as everything is."""
+        """Ignores the values, as all methods here do."""
 
     def extend(self, _values: Any) -> None:
-        """Ignored, as everything is."""
+        """Ignores the values, as all methods here do."""
 
     def add(self, _value: Any) -> None:
-        """Ignored, as everything is."""
+        """Ignores the values, as all methods here do."""
 
 
 class _Shell:

@@ -97,8 +97,10 @@ def kept_tokens(config: ModelConfig, voxels: int, precision: str) -> float:
 
 
 def kept_by_graphs(config: ModelConfig, precision: str, condition_cache: bool) -> float:
-    """Bytes that recorded evaluations of the first stage keep from object to object: activations of both branches, the
-    condition, and its keys and values."""
+    """Bytes that recorded evaluations of the first stage keep from object to object.
+
+    They are the activations of both branches, the condition, and its keys and values.
+    """
     item = 4 if precision == "float32" else 2
     ss, tokens = config.ss_generator, _condition_tokens(config.ss_condition_embedder)
     activations = 2 * ss.latent_resolution**3 * STRUCTURE_TOKEN * item / 2

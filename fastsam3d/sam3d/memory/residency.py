@@ -107,7 +107,7 @@ class StagedWeights:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Takes what was copied ahead in vain off the device at the end, also after an error."""
+        """Takes weights that were copied ahead in vain off the device at the end, also after an error."""
         try:
             yield
         finally:

@@ -22,7 +22,7 @@ class ChannelLayerNorm(LayerNorm32):
 
 
 class ResBlock3d(nn.Module):
-    """Pre-normalised residual block of two 3x3x3 convolutions; widths never change. `[B, C, X, Y, Z]` to the like."""
+    """Pre-normalised residual block of two 3x3x3 convolutions of one width. `[B, C, X, Y, Z]` to the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ def decodable(networks: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_formats(formats: Iterable[str], networks: Iterable[str], model: str) -> None:
-    """Checks what is asked of a model.
+    """Checks that a model can decode the requested formats.
 
     Args:
         formats: what is asked for.

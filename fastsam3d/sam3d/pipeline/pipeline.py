@@ -246,7 +246,7 @@ class Pipeline:
     def decode_sparse_structures(
         self, latents: Mapping[str, Tensor], generators: Sequence[torch.Generator | None]
     ) -> list[SparseStructure]:
-        """The same of a batch, with a generator for each object.
+        """Decodes a batch of latents to voxels, with a generator for each object.
 
         One pass of the decoder for all: on a CPU PyTorch takes its fast 3D convolution for batches of more than one,
         three times as fast an object as the other (the exact savings take it for single objects too).

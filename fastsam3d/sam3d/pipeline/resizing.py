@@ -27,7 +27,7 @@ def pad_to_square(x: Tensor, value: float = 0.0) -> Tensor:
 
 
 def square_box(height: int, width: int) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom) that `crop` needs to do what `pad_to_square` does to a whole image."""
+    """Box (left, top, right, bottom) with which `crop` does to a whole image the same as `pad_to_square`."""
     size = max(height, width)
     left, top = -((size - width) // 2), -((size - height) // 2)
     return left, top, left + size, top + size

@@ -73,7 +73,7 @@ class Scene:
         return None if length < LEAST_AGREEMENT else mean / length @ CAMERA_TO_GLTF
 
     def placed_meshes(self, meshes: Mapping[str, Mesh] | None = None) -> list[Mesh]:
-        """All meshes at their places in the frame of `glb_bytes`, turned to z up: what the turntable takes."""
+        """Places all meshes in the frame of `glb_bytes`, turned to z up, for the turntable."""
         given = meshes or {}
         turn = CAMERA_TO_GLTF @ Z_UP_TO_Y_UP.T
         placed = []

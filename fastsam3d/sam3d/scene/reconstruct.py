@@ -1,4 +1,4 @@
-"""The objects of one picture, reconstructed with what they share computed once.
+"""Reconstructs the objects of one picture, and computes once what they share.
 
 Shared are the picture's preprocessing and point map; every object's condition inputs hold the very same full-frame
 tensor, so that an embedding of it can be shared as well. The first stage, whose latents have the same shape for all

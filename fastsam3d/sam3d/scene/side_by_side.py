@@ -76,7 +76,7 @@ class SideBySide:
             torch.set_num_threads(threads)
 
     def _reported(self, progress: Progress | None) -> Progress:
-        """A callback that reports one object at a time, and ends a run that is to stop."""
+        """Makes a callback that reports one object at a time, and ends a run that is to stop."""
 
         def report(stage: str, done: int, total: int) -> None:
             if self._stopped.is_set():

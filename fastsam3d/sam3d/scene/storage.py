@@ -54,7 +54,7 @@ def save_reconstruction(result: Reconstruction, path: str | Path) -> Path:
 
 
 def load_reconstruction(path: str | Path) -> Reconstruction:
-    """Reads what `save_reconstruction` wrote; tensors are on the CPU.
+    """Reads a file of `save_reconstruction`; tensors are on the CPU.
 
     Raises:
         UserError: missing, damaged, or written by another version.

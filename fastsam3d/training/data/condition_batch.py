@@ -116,7 +116,7 @@ def build_condition_batch(
 
 
 def _mirror(raw: dict[str, Tensor], mirrored: Tensor) -> None:
-    """Mirror chosen samples: camera and object frame are both reflected in x, so R' = M R M is a rotation."""
+    """Mirrors chosen samples: camera and object frame are both reflected in x, so R' = M R M is a rotation."""
     chosen = mirrored[:, None, None, None]
     sign = torch.tensor([-1.0, 1.0, 1.0], device=mirrored.device)
     raw["rgba"] = torch.where(chosen, raw["rgba"].flip(3), raw["rgba"])

@@ -50,7 +50,7 @@ class ProceduralDataset:
         self.views = self._array(0, "scale").shape[1]
 
     def refresh(self) -> None:
-        """Append shards that have appeared since."""
+        """Appends shards that have appeared since."""
         known = set(self._paths)
         for path in sorted(self.directory.glob("objects_*.npz")):
             if path not in known:
@@ -125,7 +125,7 @@ class ProceduralDataset:
 
 
 def generate(directory: Path | str, objects: int, first_seed: int = 0, views: int = 2, workers: int = 1) -> None:
-    """Write as many shards of 512 objects as needed; existing ones are kept, so a broken run can be resumed.
+    """Writes as many shards of 512 objects as needed; existing ones are kept, so a broken run can be resumed.
 
     Raises:
         UserError: the seeds reach into the held-out range, or the directory cannot be written.

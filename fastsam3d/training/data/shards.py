@@ -74,7 +74,7 @@ def object_record(seed: int, views: int) -> dict[str, np.ndarray]:
 
 
 def generate_shard(path: Path | str, first_seed: int, count: int, views: int = 2) -> Path:
-    """Write the objects of `count` seeds from `first_seed` on to `path`, atomically; kept if it exists."""
+    """Writes the objects of `count` seeds from `first_seed` on to `path`, atomically; kept if it exists."""
     path = Path(path)
     if path.exists():
         return path

@@ -1,4 +1,4 @@
-"""Voxel samples of procedural objects: what the latents' encoder sees and the decoder has to give back.
+"""Voxel samples of procedural objects: input of the latents' encoder, and target of the decoder.
 
 Everything is read off one lattice of corners with half a voxel's spacing: the corners of the mesh decoder's
 cubes.

@@ -46,7 +46,7 @@ ANCHOR = 6.0
 
 @torch.no_grad()
 def begin_by_removing_noise(generator: StructuredLatentGenerator) -> None:
-    """Lets the velocity begin at `-x`, which is what most of the target `data - noise` is at early times.
+    """Lets the velocity begin at `-x`, which is most of the target `data - noise` at early times.
 
     The state reaches the output over the skip at full resolution: the first channels of the input layer hold it,
     the last block copies them, and two opposite constants beside them make the normalisation before the output

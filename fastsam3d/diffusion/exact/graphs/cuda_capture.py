@@ -36,8 +36,7 @@ class CudaRecording:
 
 
 class CudaCapture:
-    """Recordings on one device. They share a private memory pool, which is safe because what they compute is copied
-    before the next one runs.
+    """Records on one device. Recordings share a private memory pool: their results are copied before the next runs.
 
     Args:
         device: that the network computes on.
@@ -53,8 +52,7 @@ class CudaCapture:
         return None if self.device.type == "cuda" else f"{self.device.type} is not a CUDA device"
 
     def record(self, function: Callable[[], Outputs]) -> CudaRecording:
-        """Calls the function twice, on a stream of its own: first so that kernels are compiled and libraries have their
-        workspaces, then while it is recorded.
+        """Calls the function twice on its own stream: first to compile kernels, then while it is recorded.
 
         Raises:
             RuntimeError: it waits for the device or copies from the host, which cannot be recorded, or memory ran out.

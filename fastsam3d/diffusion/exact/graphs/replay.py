@@ -170,7 +170,7 @@ class GraphReplay:
         }
 
     def note(self) -> str:
-        """Says in words what was replayed, and why nothing was where nothing was."""
+        """Says in words how many evaluations were replayed, or why none was."""
         if self.refusal is not None:
             return f"CUDA graphs rest in {self.stage}: {self.refusal}"
         total = self.replayed + self.ordinary

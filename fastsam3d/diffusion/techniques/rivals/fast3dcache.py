@@ -125,7 +125,7 @@ class Fast3Dcache:
         return chosen & (self._streak < self.config.streak_limit)
 
     def _look(self, x: Velocity, velocity: Velocity, step: Step) -> None:
-        """Decodes the estimate of the final object, `x + (1 - t) v`, and counts what flipped since the last."""
+        """Decodes the estimate of the final object, `x + (1 - t) v`, and counts the voxels that flipped since."""
         if self.trajectory.occupancy is None:
             return
         estimate = {name: x[name] + (1.0 - step.time) * velocity[name] for name in x}
