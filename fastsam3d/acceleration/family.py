@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from fastsam3d.acceleration.patching import Patches
-    from fastsam3d.acceleration.presets import AccelerationConfig
 
 logger = logging.getLogger(__name__)
 
@@ -87,20 +86,24 @@ class Family(ABC):
         """Names of the models that it accelerates, for messages."""
 
     @abstractmethod
-    def fit(self, host: Any, config: AccelerationConfig) -> AccelerationConfig:
+    def fit(self, host: Any, config: Any) -> Any:
         """Adapts the settings to this model: switches off what it leaves no room for.
+
+        Args:
+            host: of the model.
+            config: `fastsam3d.acceleration.presets.AccelerationConfig`; so is what is returned.
 
         Raises:
             UserError: the model lacks what the settings need.
         """
 
-    def notices(self, host: Any, config: AccelerationConfig) -> list[str]:
+    def notices(self, host: Any, config: Any) -> list[str]:
         """Returns warnings about savings that cannot act in this model, one line each."""
         return []
 
     @abstractmethod
     def attach(
-        self, host: Any, config: AccelerationConfig, patches: Patches, accelerate: Callable[[Any], Any]
+        self, host: Any, config: Any, patches: Patches, accelerate: Callable[[Any], Any]
     ) -> Attached:
         """Attaches everything to a model through `patches`.
 
@@ -120,6 +123,12 @@ def register_family(family: Family) -> Family:
     """Adds a family; one of the same name is replaced."""
     _FAMILIES[family.name] = family
     return family
+
+
+def remove_family(name: str) -> None:
+    """Takes a family of another package out again; nothing happens where there is none."""
+    if name not in BUILT_IN:
+        _FAMILIES.pop(name, None)
 
 
 def families() -> list[Family]:

@@ -119,8 +119,8 @@ def load_preset(
     found = family_named(family)
     if isinstance(preset, AccelerationConfig) and preset.family != family:
         raise UserError(
-            f"the settings {preset.name!r} are for {preset.family} models, and this is a {family} model: give a preset "
-            f"of its own, one of {', '.join(preset_names(found.presets))}"
+            f"the settings {preset.name!r} are for models of the family {preset.family}, and this one is of the "
+            f"family {family}: give a preset of its own, one of {', '.join(preset_names(found.presets))}"
         )
     values = _preset_values(preset, found)
     name = str(values.get(NAME, "custom"))

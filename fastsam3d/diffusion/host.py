@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.diffusion.capabilities import SPARSE_STRUCTURE, STRUCTURED_LATENT
+from fastsam3d.diffusion.evaluations.whole import Replay
 from fastsam3d.diffusion.sites import (
     TENSORS,
     BlockSite,
@@ -27,7 +28,6 @@ from fastsam3d.diffusion.sites import (
     StreamBlockSite,
     TimeSite,
 )
-from fastsam3d.diffusion.whole_evaluation import Replay
 
 
 class Runner(Protocol):

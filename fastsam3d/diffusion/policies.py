@@ -8,7 +8,7 @@ from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import AccelerationConfig
 from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.capabilities import INSIDE, RULES, SPARSE_STRUCTURE
-from fastsam3d.diffusion.evaluation_options import CheckedPolicy
+from fastsam3d.diffusion.evaluations.options import CheckedPolicy
 from fastsam3d.diffusion.host import Host
 from fastsam3d.diffusion.partial.block_stack import BlockStack
 from fastsam3d.diffusion.partial.blocks import PartialBlocks
@@ -96,7 +96,8 @@ class Policies:
         Raises:
             UserError: the host offers what they need and lists no blocks.
         """
-        needs, state, keepers = self._config.needs(stage_kind), runner.state, []
+        needs, state = self._config.needs(stage_kind), runner.state
+        keepers: list[Any] = []
         if "tokens" in needs:
             blocks = PartialBlocks(_listed(host, host.latent_blocks(stage), stage, "tokens"), state)
             blocks.attach(patches)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from fastsam3d.diffusion.batched_policy import BatchedPolicy, batch_size
+from fastsam3d.diffusion.evaluations.whole import Replay
 from fastsam3d.diffusion.maths.schedule import avoid_edge
 from fastsam3d.diffusion.passes import Passes, RunPasses
 from fastsam3d.diffusion.report import StageReport
@@ -26,7 +27,6 @@ from fastsam3d.diffusion.vocabulary import (
     Velocity,
     VelocityPolicy,
 )
-from fastsam3d.diffusion.whole_evaluation import Replay
 from fastsam3d.errors import OneAtATime
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from fastsam3d.acceleration.handle import accelerate
-from fastsam3d.diffusion.magcache_calibration import magcache_ratios
 from fastsam3d.diffusion.maths import full_steps, network_evaluations
 from fastsam3d.diffusion.vocabulary import AccelerationWarning
 from fastsam3d.errors import UserError
+from fastsam3d.evaluation.tuning.magcache_curves import magcache_ratios
 from fastsam3d.modules.sparse_tensor import SparseIndex
 
 SMALL = {"token_aggregation.minimum_voxels": 0}

@@ -12,10 +12,10 @@ from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import load_preset, preset_info
 from fastsam3d.basics.config_files import preset_names
 from fastsam3d.diffusion.hosts.native.sampler import evaluator
-from fastsam3d.diffusion.magcache_calibration import magcache_ratios
 from fastsam3d.diffusion.partial.streams import PartialStreams
 from fastsam3d.diffusion.sites import EvaluationState
 from fastsam3d.diffusion.vocabulary import SPARSE_STRUCTURE, STRUCTURED_LATENT
+from fastsam3d.evaluation.tuning.magcache_curves import magcache_ratios
 
 METHODS = [name for name in preset_names() if preset_info(name).kind != "preset"]
 TIME = 0.3

@@ -11,7 +11,7 @@ from PIL import Image
 import fastsam3d
 from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.basics.config_files import config_directory
-from fastsam3d.diffusion.magcache_calibration import magcache_ratios
+from fastsam3d.evaluation.tuning.magcache_curves import magcache_ratios
 
 EXAMPLES = config_directory().parent / "examples"
 
@@ -33,6 +33,6 @@ def test_magcache_curves_belong_to_the_shipped_weights():
         assert len(known) == len(curve)
         # Two objects against the mean of six: a few thousandths apart; other weights are hundredths.
         assert statistics.mean(abs(a - b) for a, b in zip(known, curve, strict=True)) < 0.01, (
-            f"{name} is stale: measure it with fastsam3d.diffusion.magcache_calibration and write it to "
+            f"{name} is stale: measure it with fastsam3d.evaluation.tuning.magcache_curves and write it to "
             "acceleration/magcache.yaml"
         )

@@ -13,19 +13,17 @@ import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.registry import Technique
 from fastsam3d.acceleration.settings import TechniqueConfig, setting
 from fastsam3d.diffusion.capabilities import STAGES
+from fastsam3d.diffusion.evaluations.whole import Replay
 from fastsam3d.diffusion.host import Host
 from fastsam3d.diffusion.passes import Passes, WorkCount
 from fastsam3d.diffusion.registry import REGISTRY
-
-if TYPE_CHECKING:
-    from fastsam3d.diffusion.operations import Operations
-    from fastsam3d.diffusion.stage_runner import StageRunner
+from fastsam3d.diffusion.sites import EvaluationState
 
 GROUP = "exact"
 """Config group of the switches."""
@@ -56,6 +54,21 @@ class Nesting(IntEnum):
     """Outside the techniques: an evaluation of some tokens shares what it computed, too."""
 
 
+class Spared(Protocol):
+    """Is told what kept values spare, see `fastsam3d.diffusion.operations.Operations`."""
+
+    def reused(self, stage: str, flops: float) -> None:
+        """Counts a pass of a network of `stage` that a kept value spared."""
+
+
+class StageRun(Protocol):
+    """Runs one stage, see `fastsam3d.diffusion.stage_runner.StageRunner`."""
+
+    state: EvaluationState
+    keepers: list[Any]
+    replay: Replay | None
+
+
 @dataclass
 class PipelineTarget:
     """One pipeline, as a saving attaches to it.
@@ -73,7 +86,7 @@ class PipelineTarget:
 
     host: Host
     patches: Patches
-    operations: Operations
+    operations: Spared
     at_end: list[Callable[[], None]] = field(default_factory=list)
     at_removal: list[Callable[[], None]] = field(default_factory=list)
     notes: list[Callable[[], str]] = field(default_factory=list)
@@ -98,7 +111,7 @@ class StageTarget:
     pipeline: PipelineTarget
     stage: str
     kind: str
-    runner: StageRunner
+    runner: StageRun
     inside: tuple[str, ...]
     policies: bool
     enabled: frozenset[str]

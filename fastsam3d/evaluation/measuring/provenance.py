@@ -12,7 +12,7 @@ from fastsam3d.evaluation.measuring.counters import STAGES
 
 NOT_MEASURED = ("app", "cli", "cluster", "jobs", "mllm", "training")
 """Parts of the package that no measured run goes through."""
-MEASURING = ("measuring", "metrics")
+MEASURING = ("measuring", "metrics", "operations")
 """Folders of the evaluation that make records; the others turn records into tables and plots."""
 
 

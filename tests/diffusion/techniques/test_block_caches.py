@@ -84,7 +84,7 @@ def test_curves_are_resampled_by_magnitude():
 
 
 def test_magcache_without_a_curve_says_where_to_get_one():
-    with pytest.raises(UserError, match=r"no curve .*fastsam3d\.diffusion\.magcache_calibration"):
+    with pytest.raises(UserError, match=r"no curve .*fastsam3d\.evaluation\.tuning\.magcache_curves"):
         load_preset("off", {"magcache": True})
     with pytest.raises(UserError, match=r"sparse_structure_ratios\[1\] is -1.0"):
         load_preset("magcache", {"magcache.sparse_structure_ratios": [1.0, -1.0]})

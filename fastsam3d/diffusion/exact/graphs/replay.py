@@ -25,8 +25,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fastsam3d.diffusion.evaluations.whole import Evaluation, Outputs, precision_of
 from fastsam3d.diffusion.sites import EvaluationState
-from fastsam3d.diffusion.whole_evaluation import Evaluation, Outputs, precision_of
 from fastsam3d.modules.tensor_versions import place_and_version
 
 logger = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from fastsam3d.diffusion.evaluations.whole import Evaluation, Outputs
 from fastsam3d.diffusion.host import Runner
 from fastsam3d.diffusion.partial.subset import spread
 from fastsam3d.diffusion.sites import BOTH, CONDITIONAL, UNCONDITIONAL
 from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, GuidedVelocity
-from fastsam3d.diffusion.whole_evaluation import Evaluation, Outputs
 
 
 def evaluator(

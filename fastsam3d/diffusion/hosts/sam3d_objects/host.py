@@ -107,7 +107,7 @@ class Sam3dObjectsHost(TwoStageHost):
         return "inner_forward" in vars(self.generator(stage).reverse_fn) or super().is_sealed(stage)
 
     def closed_sites(self) -> dict[tuple[str, str], str]:
-        closed = {}
+        closed: dict[tuple[str, str], str] = {}
         if self.is_sealed(SPARSE_STRUCTURE):
             reason = "the sparse-structure network is compiled (step caching works); compile_model=False lets them in"
             closed |= {(site, SPARSE_STRUCTURE): reason for site in ("cross_attentions", "branch_prefix")}

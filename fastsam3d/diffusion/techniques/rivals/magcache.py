@@ -6,7 +6,7 @@ after so many skips. A skipped pass reuses the last change of the whole stack of
 curve (acceleration fact sheet, section 5.4; threshold 0.06, 3 skips, nothing in the first fifth: as published).
 
 A curve belongs to one model, one stage and one guidance branch. For another number of steps it is resampled; for
-another model measure it, see `fastsam3d.diffusion.magcache_calibration`.
+another model measure it, see `fastsam3d.evaluation.tuning.magcache_curves`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class MagCacheConfig(TechniqueConfig):
                 raise UserError(
                     f"magcache has no curve for the {stage} stage: begin from acceleration=magcache, whose curves are "
                     f"those of the mini, or measure {' and '.join(CURVES[stage])} with "
-                    "fastsam3d.diffusion.magcache_calibration."
+                    "fastsam3d.evaluation.tuning.magcache_curves."
                 )
 
 
