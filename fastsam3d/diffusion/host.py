@@ -106,7 +106,7 @@ class Host(ABC):
         return self.pipeline
 
     def offers(self, kind: str) -> tuple[str, ...]:
-        """Returns the capabilities in a kind of stage."""
+        """Capabilities in a kind of stage."""
         return self.capabilities.get(kind, ())
 
     # --- required

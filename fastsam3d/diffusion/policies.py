@@ -88,7 +88,7 @@ class Policies:
     def attach_inside(
         self, host: Host, patches: Patches, stage: str, stage_kind: str, runner: StageRunner
     ) -> list[Any]:
-        """Attaches the parts that the techniques of a stage need inside its transformer blocks.
+        """Attaches what the techniques of a stage need inside its transformer blocks.
 
         Returns:
             What keeps values for the length of a run.

@@ -128,7 +128,7 @@ class Step:
 
 @dataclass
 class GuidedVelocity:
-    """Output of the network at a step: velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities.
+    """What the network said: conditional velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities.
 
     `delta_is_forecast`: the unconditional pass did not run and `delta` stands in for it; nobody should learn from it.
     `guided`: the two as the pipeline itself combines them, where it does so in another precision or order than

@@ -94,7 +94,7 @@ def choose_factor(config: TokenAggregationConfig, picture: float, occupancy: flo
 
 
 class WayBack(Protocol):
-    """Maps decoded points of the object frame back to their places, by the factor by which voxels were shrunk."""
+    """How far voxels were shrunk, and where decoded points of the object frame belong."""
 
     @property
     def factor(self) -> float:
