@@ -114,6 +114,8 @@ def layers() -> list[str]:
 
 def test_the_page_shows_every_folder() -> None:
     assert sorted(layers()) == FOLDERS
+    inside = {path.parent.name for path in (PACKAGE / "diffusion").glob("*/*.py")}
+    assert {name for name in inside if f"`fastsam3d/diffusion/{name}/`" not in text_of(PAGE)} == set()
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -215,10 +215,10 @@ class VoxelSet:
 
 
 class VoxelPolicy(Protocol):
-    """Merges voxels and gives the exact inverse map, or leaves the object as it is."""
+    """Voxels in, fewer voxels and the exact inverse map out; None leaves the object alone."""
 
     def reduce(self, voxels: VoxelSet) -> Any:
-        """Returns merged voxels (`fastsam3d.diffusion.techniques.token_aggregation.Aggregated`), or None."""
+        """The merged voxels, see `fastsam3d.diffusion.techniques.token_aggregation.Aggregated`, or None."""
 
 
 
