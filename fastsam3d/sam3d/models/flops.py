@@ -56,21 +56,24 @@ class VoxelCounts:
         coords = index.coords
         if not len(coords):
             return cls(0, 0)
-        occupied = ((index.neighbours() < len(coords)).sum(0).double() / len(coords)).reshape(3, 3, 3)
-        axis = torch.tensor([0.5, 2.0, 0.5], dtype=torch.float64, device=coords.device)
-        grandchild = torch.tensor([0.25, 2.5, 0.25], dtype=torch.float64, device=coords.device)
         coarse = index.pooling().index
-        cells = (coarse.neighbours() < len(coarse)).sum() / len(coarse)
+        taps = [(each.neighbours() < len(each)).sum(0) for each in (index, coarse)]
+        # Two copies to the host: every other way to read a number from a GPU waits for it once more.
+        fine, coarser = torch.stack(taps).cpu().double()
+        on_host = coords.cpu()
+        occupied = (fine / len(coords)).reshape(3, 3, 3)
+        axis = torch.tensor([0.5, 2.0, 0.5], dtype=torch.float64)
+        grandchild = torch.tensor([0.25, 2.5, 0.25], dtype=torch.float64)
         return cls(
             len(coords),
             len(coarse),
             (
-                float(cells),
+                float(coarser.sum() / len(coarse)),
                 float(occupied.sum()),
                 float(torch.einsum("xyz,x,y,z", occupied, axis, axis, axis)),
                 float(torch.einsum("xyz,x,y,z", occupied, grandchild, grandchild, grandchild)),
             ),
-            sum(_window_mean(coords, window, shift) for shift in (0, window // 2)) / 2,
+            sum(_window_mean(on_host, window, shift) for shift in (0, window // 2)) / 2,
         )
 
 
