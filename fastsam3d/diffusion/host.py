@@ -105,6 +105,10 @@ class Host(ABC):
         """The object that is accelerated."""
         return self.pipeline
 
+    def stages_of(self, kind: str) -> list[str]:
+        """Names of the stages of a kind, in the order in which they run."""
+        return [stage for stage, own in self.stages.items() if own == kind]
+
     def offers(self, kind: str) -> tuple[str, ...]:
         """Capabilities in a kind of stage."""
         return self.capabilities.get(kind, ())

@@ -107,7 +107,7 @@ class PartialBlocks:
                 store = self._store(site, x)
                 if store is None:
                     return original(x)
-                queries, keys, values = site.project(site.states.read(x))
+                queries, keys, values = site.project(site.states.read(x), x)
                 if store.tokens is not None:
                     store.keys[index].index_copy_(1, store.tokens, keys.to(store.keys[index].dtype))
                     store.values[index].index_copy_(1, store.tokens, values.to(store.values[index].dtype))

@@ -6,10 +6,11 @@ for, so that a newer pipeline is answered with a list of differences and not wit
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from fastsam3d.diffusion.hosts.shared.signatures import class_signature
 
 _MISSING = object()
 
@@ -65,13 +66,13 @@ def differences(root: Any, expectations: Iterable[Expected]) -> list[str]:
     lines = []
     for expected in expectations:
         try:
-            value = resolve(root, expected.path)
+            resolve(root, expected.path)
         except LookupError as missing:
             lines.append(f"{missing.args[0]} is missing ({expected.purpose})")
             continue
         if expected.parameters is None:
             continue
-        found = _parameters(root, expected.path, value)
+        found = _parameters(root, expected.path)
         if found is None:
             lines.append(f"{expected.path} is not a function ({expected.purpose})")
         elif found[: len(expected.parameters)] != expected.parameters:
@@ -81,13 +82,8 @@ def differences(root: Any, expectations: Iterable[Expected]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _parameters(root: Any, path: str, value: Any) -> tuple[str, ...] | None:
-    """Names of a method's parameters as its class has them: an instance may carry a compiled or patched one."""
+def _parameters(root: Any, path: str) -> tuple[str, ...] | None:
+    """Names of a function's parameters; None where there is no function."""
     owner_path, _, name = path.rpartition(".")
-    owner = resolve(root, owner_path) if owner_path else root
-    method = getattr(type(owner), name, None)
-    if callable(method):
-        names = tuple(inspect.signature(method).parameters)
-        static = isinstance(inspect.getattr_static(type(owner), name), staticmethod)
-        return names if static else names[1:]
-    return tuple(inspect.signature(value).parameters) if callable(value) else None
+    signature = class_signature(resolve(root, owner_path) if owner_path else root, name)
+    return None if signature is None else tuple(signature.parameters)
