@@ -108,7 +108,7 @@ class Sam3dObjectsHost(TwoStageHost):
         return "inner_forward" in vars(self.generator(stage).reverse_fn) or super().is_sealed(stage)
 
     def closed_sites(self) -> dict[tuple[str, str], str]:
-        closed = {}
+        closed: dict[tuple[str, str], str] = {}
         reason = "the sparse-structure network is compiled (step caching works); compile_model=False lets them in"
         for stage in self.stages_of(SPARSE_STRUCTURE):
             if self.is_sealed(stage):

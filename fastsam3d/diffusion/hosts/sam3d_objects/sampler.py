@@ -86,6 +86,10 @@ class Sampler:
     ) -> Callable[..., GuidedVelocity]:
         """The `evaluate` of one step (`fastsam3d.diffusion.vocabulary.Evaluate`).
 
+        The pipeline's own `inner_forward` computes each branch and its own `_cfg_step` combines them. A recording
+        network inside one guided call, as in the host of TRELLIS, is not possible here: the network is a registered
+        submodule of the guidance, and a compiled `inner_forward` calls the network that it was compiled with.
+
         Args:
             network: inside the guidance.
             state: written while a branch runs.

@@ -103,9 +103,9 @@ class TrellisHost(TwoStageHost):
                 given = call.arguments | call.arguments.get("kwargs", {})
                 if given["model"] is not network:
                     return original(*args, **kwargs)
-                rescale, interval = given["rescale_t"], given.get("cfg_interval", (0.0, 1.0))
+                rescale, interval = given["rescale_t"], self.guidance_interval(given)
                 configured = given["steps"]
-                edges = [1.0 - bound for bound in interval]
+                edges = [1.0 - bound for bound in interval or ()]
                 steps = runner.steps(configured, lambda n: [1.0 - t for t in times_of(n, rescale)], edges)
                 if steps != configured:
                     call.arguments["steps"] = steps
@@ -132,15 +132,23 @@ class TrellisHost(TwoStageHost):
         patches.replace(sampler, "sample", sampled)
         patches.replace(sampler, "_inference_model", guided)
 
+    def guidance_interval(self, given: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Times of the sampler, 1 noise to 0 data, between which it runs both branches; None where it never does.
+
+        Args:
+            given: arguments of the sampler's `sample`, by name.
+        """
+        return given.get("cfg_interval", (0.0, 1.0))
+
     def _trajectory(
-        self, stage: str, times: Sequence[float], interval: Sequence[float], noise: Any
+        self, stage: str, times: Sequence[float], interval: tuple[float, float] | None, noise: Any
     ) -> Trajectory:
         kind = self.stages[stage]
         coords = noise.coords if kind == STRUCTURED_LATENT else None
         return Trajectory(
             stage=kind,
             times=tuple(float(1.0 - t) for t in times),
-            guided=tuple(bool(interval[0] <= t <= interval[1]) for t in times[:-1]),
+            guided=tuple(interval is not None and bool(interval[0] <= t <= interval[1]) for t in times[:-1]),
             coords=coords,
             logits=self._between.logits if kind == STRUCTURED_LATENT else None,
             cells=None if coords is None else self.cells(stage, coords),
