@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches
-from fastsam3d.diffusion.capabilities import SPARSE_STRUCTURE, STRUCTURED_LATENT
+from fastsam3d.diffusion.capabilities import CAPABILITIES, SPARSE_STRUCTURE, STRUCTURED_LATENT
 from fastsam3d.diffusion.sites import (
     TENSORS,
     BlockSite,
@@ -110,8 +110,8 @@ class Host(ABC):
         return [stage for stage, own in self.stages.items() if own == kind]
 
     def offers(self, kind: str) -> tuple[str, ...]:
-        """Capabilities in a kind of stage."""
-        return self.capabilities.get(kind, ())
+        """Capabilities in a kind of stage; all of them where the pipeline has no such stage, as nothing runs there."""
+        return self.capabilities.get(kind, ()) if self.stages_of(kind) else tuple(CAPABILITIES)
 
     # --- required
 
