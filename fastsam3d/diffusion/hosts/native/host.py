@@ -23,8 +23,15 @@ from fastsam3d.diffusion.hosts.native.sites import (
 )
 from fastsam3d.diffusion.hosts.shared.attention_sites import block_site, cross_attention_sites
 from fastsam3d.diffusion.hosts.shared.two_stage import fp32_layers
-from fastsam3d.diffusion.sites import BlockSite, CrossAttentionSite, PictureEncoderSite, StreamBlockSite, TimeSite
-from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
+from fastsam3d.diffusion.sites import (
+    BlockSite,
+    CrossAttentionSite,
+    Forward,
+    PictureEncoderSite,
+    StreamBlockSite,
+    TimeSite,
+)
+from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory, VoxelPolicy
 from fastsam3d.sam3d.memory.residency import Resident
 
 _EMBEDDING = {SPARSE_STRUCTURE: "ss_condition", STRUCTURED_LATENT: "slat_condition"}
@@ -33,7 +40,7 @@ _STAGE_METHODS = ("run", "preprocess", "sample_slat", "colored_by_picture", "dec
 
 
 class NativeHost(Host):
-    """Our own pipeline: `models`, overridable stage methods, generators with `velocity` and `sample`."""
+    """The library's own pipeline: `models`, overridable stage methods, generators with `velocity` and `sample`."""
 
     name = "fastsam3d.sam3d.pipeline.Pipeline"
     generators: ClassVar[Mapping[str, str]] = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
@@ -79,7 +86,7 @@ class NativeHost(Host):
     def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
         generator = self.generator(stage)
 
-        def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
+        def sampled(original: Forward) -> Forward:
             def sample(noise: Any, condition: Tensor, *extra: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
                 steps = runner.steps(configured, self._times(generator), self._edges(generator))
@@ -100,7 +107,7 @@ class NativeHost(Host):
 
             return sample
 
-        def stepped(original: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(original: Forward) -> Forward:
             def velocity(x: Any, time: float, condition: Tensor, *extra: Any) -> Any:
                 if not runner.state.running:
                     return original(x, time, condition, *extra)
@@ -134,7 +141,7 @@ class NativeHost(Host):
         generator, kind = self.generator(stage), self.stages[stage]
         times = tuple(float(t) for t in generator.times())
         guided = tuple(bool(generator.reverse_fn.is_guided(t)) for t in times[:-1])
-        # Where the network has them too, wherever they were handed in.
+        # The caller may hand them in on another device than the network's.
         coords = extra[0].to(self.device) if kind == STRUCTURED_LATENT and extra else None
         cells = None
         # Objects of a batch do not see each other; kept keys would mix them up, so a batch has no cells to carve.
@@ -158,15 +165,15 @@ class NativeHost(Host):
 
     @torch.no_grad()
     def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
-        # In the middle of the generator's run, whose weights may be the only ones on the device.
+        # The generator is running, and its weights may be the only ones on the device.
         with getattr(self.pipeline, "residency", Resident()).using("ss_decoder", last=True):
             return self.pipeline.models["ss_decoder"](latents[SHAPE]).float()
 
-    def attach_structure(self, patches: Patches, policy: Any | None) -> None:
+    def attach_structure(self, patches: Patches, policy: VoxelPolicy | None) -> None:
         self._between.attach(patches, policy)
 
     def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
-        def timed(original: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(original: Forward) -> Forward:
             def run(*args: Any, **kwargs: Any) -> Any:
                 result = original(*args, **kwargs)
                 recorder.add_object(dict(result.stage_seconds))

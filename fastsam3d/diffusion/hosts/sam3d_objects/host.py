@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +20,7 @@ from fastsam3d.diffusion.hosts.sam3d_objects.sampler import RunSteps, Sampler
 from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, TwoStageHost, fp32_layers
 from fastsam3d.diffusion.hosts.shared.voxel_structure import Structure
 from fastsam3d.diffusion.maths.voxel_lattice import subtract_voxels
-from fastsam3d.diffusion.sites import PictureEncoderSite
+from fastsam3d.diffusion.sites import Forward, PictureEncoderSite
 from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
 from fastsam3d.errors import UserError
 
@@ -144,7 +144,7 @@ class Sam3dObjectsHost(TwoStageHost):
         generator = self.generator(stage)
         sampler, run = Sampler(generator), RunSteps()
 
-        def generated(original: Callable[..., Any]) -> Callable[..., Any]:
+        def generated(original: Forward) -> Forward:
             def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
                 steps = runner.steps(configured, sampler.times, sampler.edges())
@@ -163,7 +163,7 @@ class Sam3dObjectsHost(TwoStageHost):
 
             return generate
 
-        def guided(original: Callable[..., Any]) -> Callable[..., Any]:
+        def guided(original: Forward) -> Forward:
             draws = "p_unconditional" in inspect.signature(type(generator.reverse_fn).forward).parameters
 
             def forward(x: Any, t: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -219,7 +219,7 @@ class Sam3dObjectsHost(TwoStageHost):
         return Structure(coords, interior, halved)
 
     def attach_picture(self, patches: Patches) -> None:
-        def merged(original: Callable[..., Any]) -> Callable[..., Any]:
+        def merged(original: Forward) -> Forward:
             def merge_image_and_mask(*args: Any, **kwargs: Any) -> Any:
                 pixels = original(*args, **kwargs)
                 self._between.picture = (torch.from_numpy(pixels[..., :3].copy()), torch.from_numpy(pixels[..., 3] > 0))

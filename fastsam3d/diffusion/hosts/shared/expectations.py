@@ -1,4 +1,4 @@
-"""What a host expects of a pipeline, as a table; and what a given pipeline has instead.
+"""Compares a pipeline with a table of the attributes that its host expects.
 
 Other people's code moves. A table says in one place which attributes a host reads, which functions it replaces and what
 for, so that a newer pipeline is answered with a list of differences and not with an AttributeError in a sampling run.
@@ -21,9 +21,9 @@ class Expected:
 
     Attributes:
         path: from the pipeline, dotted; parts are attributes, keys of mappings or places in lists.
-        purpose: what is built on it, for the message.
-        parameters: names of its first parameters, where it is a function; None where they have no say.
-        optional: only part of the library needs it; without it that part is left out or refused.
+        purpose: the part of the library that needs it, for the message.
+        parameters: names of its first parameters, where it is a function; None where they do not matter.
+        optional: whether only part of the library needs it. Without it that part is left out or refused.
     """
 
     path: str

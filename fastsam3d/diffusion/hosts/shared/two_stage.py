@@ -6,7 +6,7 @@ SAM 3D Objects architecture, sections 7, 8, 12 and 13.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +20,7 @@ from fastsam3d.diffusion.hosts.shared.sparse_states import SPARSE
 from fastsam3d.diffusion.hosts.shared.stage_clock import StageClock
 from fastsam3d.diffusion.hosts.shared.voxel_structure import Structure, VoxelsBetweenStages
 from fastsam3d.diffusion.hosts.shared.voxel_tables import VoxelTables
-from fastsam3d.diffusion.sites import TENSORS, BlockSite, CrossAttentionSite, HiddenStates
+from fastsam3d.diffusion.sites import TENSORS, BlockSite, CrossAttentionSite, Forward, HiddenStates
 from fastsam3d.diffusion.vocabulary import STRUCTURED_LATENT, VoxelPolicy
 from fastsam3d.errors import UserError
 
@@ -40,7 +40,7 @@ class TwoStageHost(Host):
     structure_decoder: ClassVar[str]
     """Name in `models` of the decoder that gives occupancy logits."""
     expectations: ClassVar[tuple[Expected, ...]]
-    """Everything that this host builds on."""
+    """The parts of the pipeline that this host reads or replaces."""
     stage_methods: ClassVar[Mapping[str, str]]
     """Stage of the report by method of the pipeline."""
     stage_models: ClassVar[Mapping[str, str]] = {
@@ -51,7 +51,7 @@ class TwoStageHost(Host):
     }
     """Stage of the report by name in `models`."""
     nested_stages: ClassVar[Mapping[tuple[str, str], str]] = {}
-    """Other names for a stage (second) that runs inside another (first)."""
+    """Name in the report of a stage (second) that runs inside another (first)."""
     run_methods: ClassVar[tuple[str, ...]] = ("run",)
     """Methods of the pipeline that make a whole object."""
 
@@ -98,7 +98,7 @@ class TwoStageHost(Host):
         models = self.pipeline.models
         return models[name] if name in models else None  # noqa: SIM401 - a ModuleDict has no `get`
 
-    # --- what the networks are made of
+    # --- sites in the networks
 
     def is_sealed(self, stage: str) -> bool:
         """Whether a stage's network is compiled, so that nothing can be attached inside it."""
@@ -198,7 +198,7 @@ class TwoStageHost(Host):
     def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
         clock = StageClock(self.device, aliases=self.nested_stages)
 
-        def whole(original: Callable[..., Any]) -> Callable[..., Any]:
+        def whole(original: Forward) -> Forward:
             def run(*args: Any, **kwargs: Any) -> Any:
                 if clock.running:
                     return original(*args, **kwargs)

@@ -8,7 +8,7 @@ imported.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,13 +23,16 @@ from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, TwoStageHo
 from fastsam3d.diffusion.hosts.shared.voxel_structure import Structure
 from fastsam3d.diffusion.hosts.trellis.parts import TRELLIS_PARTS
 from fastsam3d.diffusion.hosts.trellis.sampler import as_tensor, evaluator, is_zero, times_of, with_values
-from fastsam3d.diffusion.sites import PictureEncoderSite
+from fastsam3d.diffusion.sites import Forward, PictureEncoderSite
 from fastsam3d.diffusion.vocabulary import (
     LATENT,
     SHAPE,
     SPARSE_STRUCTURE,
     STRUCTURED_LATENT,
+    MergedVoxels,
     Trajectory,
+    VoxelPolicy,
+    VoxelSet,
 )
 
 RADIANCE_FIELD = "radiance_field"
@@ -96,7 +99,7 @@ class TrellisHost(TwoStageHost):
         signature = class_signature(sampler, "sample")
         assert signature is not None  # `check` has found the method
 
-        def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
+        def sampled(original: Forward) -> Forward:
             def sample(*args: Any, **kwargs: Any) -> Any:
                 call = signature.bind(*args, **kwargs)
                 call.apply_defaults()
@@ -119,7 +122,7 @@ class TrellisHost(TwoStageHost):
 
             return sample
 
-        def guided(original: Callable[..., Any]) -> Callable[..., Any]:
+        def guided(original: Forward) -> Forward:
             def inference_model(model: Any, x: Any, t: float, cond: Any = None, **kwargs: Any) -> Any:
                 if not runner.state.running or model is not network or "neg_cond" not in kwargs:
                     return original(model, x, t, cond, **kwargs)
@@ -165,7 +168,7 @@ class TrellisHost(TwoStageHost):
         return Structure(result)
 
     def attach_picture(self, patches: Patches) -> None:
-        def encoded(original: Callable[..., Any]) -> Callable[..., Any]:
+        def encoded(original: Forward) -> Forward:
             def get_cond(image: Any, *args: Any, **kwargs: Any) -> Any:
                 self._between.picture = _picture(image)
                 return original(image, *args, **kwargs)
@@ -179,7 +182,7 @@ class TrellisHost(TwoStageHost):
         encoder = self.model("image_cond_model")
         return [] if encoder is None else [PictureEncoderSite(encoder, "forward", pictures=1)]
 
-    def attach_structure(self, patches: Patches, policy: Any | None) -> None:
+    def attach_structure(self, patches: Patches, policy: VoxelPolicy | None) -> None:
         if policy is not None:
             for method in self.run_methods:
                 if hasattr(self.pipeline, method):
@@ -188,8 +191,8 @@ class TrellisHost(TwoStageHost):
         super().attach_structure(patches, None if policy is None else _UnlessRadianceField(policy, self))
 
     def _knowing_formats(
-        self, signature: inspect.Signature | None, original: Callable[..., Any]
-    ) -> Callable[..., Any]:
+        self, signature: inspect.Signature | None, original: Forward
+    ) -> Forward:
         def run(*args: Any, **kwargs: Any) -> Any:
             assert signature is not None
             call = signature.bind(*args, **kwargs)
@@ -209,10 +212,10 @@ class _UnlessRadianceField:
     A radiance field cannot be mapped back to the fine grid.
     """
 
-    def __init__(self, policy: Any, host: TrellisHost) -> None:
+    def __init__(self, policy: VoxelPolicy, host: TrellisHost) -> None:
         self._policy, self._host = policy, host
 
-    def reduce(self, voxels: Any) -> Any:
+    def reduce(self, voxels: VoxelSet) -> MergedVoxels | None:
         return None if RADIANCE_FIELD in self._host._formats else self._policy.reduce(voxels)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from fastsam3d.diffusion.host import Runner
-from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
+from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState, Forward
 from fastsam3d.diffusion.vocabulary import GuidedVelocity
 
 
@@ -69,7 +69,7 @@ class RecordingNetwork:
 
 
 def evaluator(
-    original: Callable[..., Any], runner: Runner, name: str, call: tuple[Any, Any, float, Any], kwargs: dict[str, Any]
+    original: Forward, runner: Runner, name: str, call: tuple[Any, Any, float, Any], kwargs: dict[str, Any]
 ) -> Callable[..., GuidedVelocity]:
     """The `fastsam3d.diffusion.vocabulary.Evaluate` of one step.
 
