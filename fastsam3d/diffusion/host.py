@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches
-from fastsam3d.diffusion.capabilities import SPARSE_STRUCTURE, STRUCTURED_LATENT
+from fastsam3d.diffusion.capabilities import CAPABILITIES, SPARSE_STRUCTURE, STRUCTURED_LATENT
 from fastsam3d.diffusion.evaluations.whole import Replay
 from fastsam3d.diffusion.sites import (
     TENSORS,
@@ -28,6 +29,7 @@ from fastsam3d.diffusion.sites import (
     StreamBlockSite,
     TimeSite,
 )
+from fastsam3d.diffusion.vocabulary import Evaluate, Trajectory, VoxelPolicy
 
 
 class Runner(Protocol):
@@ -49,14 +51,14 @@ class Runner(Protocol):
             edges: times at which guidance begins or ends.
         """
 
-    def start(self, trajectory: Any) -> None:
-        """Begins a run, given its `fastsam3d.diffusion.vocabulary.Trajectory`."""
+    def start(self, trajectory: Trajectory) -> None:
+        """Begins a run."""
 
-    def velocity(self, x: dict[str, Tensor], time: float, evaluate: Any) -> dict[str, Tensor]:
+    def velocity(self, x: dict[str, Tensor], time: float, evaluate: Evaluate) -> dict[str, Tensor]:
         """The velocity that the pipeline integrates from the state `x` at a time 0..1, guidance included.
 
         Args:
-            evaluate: runs the network, see `fastsam3d.diffusion.vocabulary.Evaluate`.
+            evaluate: runs the network.
         """
 
     def finish(self) -> None:
@@ -105,9 +107,13 @@ class Host(ABC):
         """The object that is accelerated."""
         return self.pipeline
 
+    def stages_of(self, kind: str) -> list[str]:
+        """Names of the stages of a kind, in the order in which they run."""
+        return [stage for stage, own in self.stages.items() if own == kind]
+
     def offers(self, kind: str) -> tuple[str, ...]:
-        """Capabilities in a kind of stage."""
-        return self.capabilities.get(kind, ())
+        """Capabilities in a kind of stage; all of them where the pipeline has no such stage, as nothing runs there."""
+        return self.capabilities.get(kind, ()) if self.stages_of(kind) else tuple(CAPABILITIES)
 
     # --- required
 
@@ -118,8 +124,8 @@ class Host(ABC):
 
     @property
     @abstractmethod
-    def device(self) -> Any:
-        """The `torch.device` of the pipeline."""
+    def device(self) -> torch.device:
+        """Where the pipeline computes."""
 
     @abstractmethod
     def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
@@ -127,7 +133,7 @@ class Host(ABC):
 
     # --- the run as a whole
 
-    def attach_structure(self, patches: Patches, policy: Any | None) -> None:  # noqa: B027
+    def attach_structure(self, patches: Patches, policy: VoxelPolicy | None) -> None:  # noqa: B027
         """Makes voxels and picture of the current object known; with a voxel policy, also lets it change them."""
 
     def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:  # noqa: B027

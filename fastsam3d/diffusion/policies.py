@@ -14,7 +14,7 @@ from fastsam3d.diffusion.partial.block_stack import BlockStack
 from fastsam3d.diffusion.partial.blocks import PartialBlocks
 from fastsam3d.diffusion.partial.streams import PartialStreams
 from fastsam3d.diffusion.registry import REGISTRY
-from fastsam3d.diffusion.stage_runner import StageRunner
+from fastsam3d.diffusion.stage_runner import Keeper, StageRunner
 from fastsam3d.diffusion.vocabulary import Trajectory
 from fastsam3d.errors import UserError
 
@@ -87,7 +87,7 @@ class Policies:
 
     def attach_inside(
         self, host: Host, patches: Patches, stage: str, stage_kind: str, runner: StageRunner
-    ) -> list[Any]:
+    ) -> list[Keeper]:
         """Attaches what the techniques of a stage need inside its transformer blocks.
 
         Returns:
@@ -97,7 +97,7 @@ class Policies:
             UserError: the host offers what they need and lists no blocks.
         """
         needs, state = self._config.needs(stage_kind), runner.state
-        keepers: list[Any] = []
+        keepers: list[Keeper] = []
         if "tokens" in needs:
             blocks = PartialBlocks(_listed(host, host.latent_blocks(stage), stage, "tokens"), state)
             blocks.attach(patches)

@@ -133,14 +133,15 @@ class BlockSite:
     Attributes:
         block: object whose `forward(h [1, T, C], ...)` is called; further arguments do not depend on the tokens.
         attention: object whose `forward(x [1, T, C])` is self-attention.
-        project: `x -> (queries, keys, values)`, each `[1, T, ...]`.
+        project: `(x, h) -> (queries, keys, values)`, each `[1, T, ...]`. `x` are the tokens of the hidden state `h`,
+            which is what the network hands to `attention`: positions belong to the tokens that `h` holds.
         attend: `(queries, keys, values) -> [1, T, C]`, output projection included.
         states: what `h` and `x` are in the network; the functions here work on tensors.
     """
 
     block: Any
     attention: Any
-    project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    project: Callable[[Tensor, Any], tuple[Tensor, Tensor, Tensor]]
     attend: Callable[[Tensor, Tensor, Tensor], Tensor]
     states: HiddenStates = TENSORS
 

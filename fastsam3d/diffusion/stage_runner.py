@@ -194,7 +194,9 @@ class _Counted:
         report.conditional_forecast += objects * int(CONDITIONAL in state.reused)
         unconditional = UNCONDITIONAL in branches and UNCONDITIONAL not in state.reused
         report.unconditional_computed += objects * int(unconditional)
-        report.unconditional_forecast += objects * int(self._step.is_guided and not unconditional)
+        # Guidance that rests on one branch alone, as some samplers have it at strength 0 or 1, leaves nothing out.
+        left_out = UNCONDITIONAL in state.reused or bool(options.get("conditional_only"))
+        report.unconditional_forecast += objects * int(self._step.is_guided and left_out)
         possible, computed = self._tokens(x, options.get("subset"))
         report.tokens_possible += objects * len(branches) * possible
         report.tokens_computed += objects * sum(round(computed * state.reused.get(name, 1.0)) for name in branches)

@@ -34,6 +34,7 @@ __all__ = [
     "Evaluate",
     "EvaluationPolicy",
     "GuidedVelocity",
+    "MergedVoxels",
     "Step",
     "TechniqueConfig",
     "Trajectory",
@@ -41,6 +42,7 @@ __all__ = [
     "VelocityPolicy",
     "VoxelPolicy",
     "VoxelSet",
+    "WayBack",
     "bounded",
     "setting",
     "stages_setting",
@@ -128,11 +130,18 @@ class Step:
 
 @dataclass
 class GuidedVelocity:
-    """What the network said: conditional velocity `c`, and `w (c - u)` where guidance is on. Keys are modalities.
+    """What the network said at one state, by modality.
 
-    `delta_is_forecast`: the unconditional pass did not run and `delta` stands in for it; nobody should learn from it.
-    `guided`: the two as the pipeline itself combines them, where it does so in another precision or order than
-    `c + w (c - u)` and a computed step must not differ from the pipeline's own.
+    Attributes:
+        conditional: velocity `c` of the conditional pass; fp32 where it is kept. Where the pipeline's guidance runs the
+            unconditional pass alone (strength 0 in some samplers), that one.
+        delta: what guidance adds to `c`, in fp32; None where it adds nothing. For plain guidance this is `w (c - u)`.
+            It contains whatever else the pipeline's guidance does, such as rescaling the guided velocity to the
+            standard deviation of `c`.
+        delta_is_forecast: the unconditional pass did not run and `delta` stands in for it. Policies must not learn
+            from such a `delta`.
+        guided: the guided velocity exactly as the pipeline itself computes it. It differs from `c + delta` by rounding
+            where the pipeline uses another precision or order; a computed step then equals the pipeline's own.
     """
 
     conditional: Velocity
@@ -141,7 +150,7 @@ class GuidedVelocity:
     guided: Velocity | None = None
 
     def combined(self) -> Velocity:
-        """The velocity to integrate, `c + w (c - u)`."""
+        """The velocity to integrate: `guided` where it is given, else `c + delta`."""
         if self.guided is not None:
             return self.guided
         if self.delta is None:
@@ -214,17 +223,45 @@ class VoxelSet:
     mask: Tensor | None = None
 
 
+class WayBack(Protocol):
+    """How far voxels were shrunk, and where decoded points of the object frame belong."""
+
+    @property
+    def factor(self) -> float:
+        """Voxels of the fine grid along the side of a merged one."""
+
+    def object_points_to_fine(self, points: Tensor) -> Tensor:
+        """Points `[..., 3]` decoded from the merged voxels, where they belong in the object frame."""
+
+
+class MergedVoxels(Protocol):
+    """Voxels that stand in for those of an object, and the way back.
+
+    Attributes:
+        coords: voxels `[M, 4]` of the same grid.
+        interior_coords: voxels known to lie inside `[K, 4]`, or None where none were given.
+        logits: occupancy logits `[1, 1, R, R, R]` of the new voxels, or None where none were given.
+        lattice: the way back; a `fastsam3d.diffusion.maths.voxel_lattice.Lattice` is exact.
+    """
+
+    @property
+    def coords(self) -> Tensor: ...
+
+    @property
+    def interior_coords(self) -> Tensor | None: ...
+
+    @property
+    def logits(self) -> Tensor | None: ...
+
+    @property
+    def lattice(self) -> WayBack: ...
+
+
 class VoxelPolicy(Protocol):
-    """Voxels in, fewer voxels and the exact inverse map out; None leaves the object alone."""
+    """Changes the set of voxels of an object."""
 
-    def reduce(self, voxels: VoxelSet) -> Any:
-        """The merged voxels, see `fastsam3d.diffusion.techniques.token_aggregation.Aggregated`, or None."""
-
-
-
-
-
-
+    def reduce(self, voxels: VoxelSet) -> MergedVoxels | None:
+        """Fewer voxels and the way back; None leaves the object alone."""
 
 
 def bounded(velocity: Mapping[str, Tensor], reference: Mapping[str, Tensor], factor: float) -> Tensor:

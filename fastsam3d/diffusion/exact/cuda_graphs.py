@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastsam3d.diffusion.capabilities import SPARSE_STRUCTURE
 from fastsam3d.diffusion.exact.graphs.cuda_capture import CudaCapture
 from fastsam3d.diffusion.exact.graphs.replay import GraphReplay
@@ -13,7 +15,7 @@ def _attach(target: StageTarget) -> None:
     if target.kind != SPARSE_STRUCTURE:
         return
     host, stage, runner = target.host, target.stage, target.runner
-    kept = [keeper for keeper in runner.keepers if hasattr(keeper, "hold")]
+    kept: list[Any] = [keeper for keeper in runner.keepers if hasattr(keeper, "hold")]
     replay = GraphReplay(stage, runner.state, CudaCapture(host.device), lambda: host.network_tensors(stage), kept)
     if target.inside:
         replay.refusal = f"{' and '.join(target.inside)} works inside the network"

@@ -18,7 +18,7 @@ def unmasked(site: BlockSite) -> Any:
         def forward(x: Any) -> Any:
             if not site.states.accepts(x):
                 return original(x)
-            return site.states.write(x, site.attend(*site.project(site.states.read(x))))
+            return site.states.write(x, site.attend(*site.project(site.states.read(x), x)))
 
         return forward
 

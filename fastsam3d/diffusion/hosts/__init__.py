@@ -1,4 +1,4 @@
-"""Pipelines that can be accelerated. A host says where things are in one kind of pipeline; it knows no technique."""
+"""Hosts: each knows where things are in one kind of pipeline. A host knows no technique."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HOSTS: list[type[Host]] = [NativeHost, Sam3dObjectsHost, TrellisHost]
 
 
 def hosts() -> tuple[type[Host], ...]:
-    """Registered hosts, in the order in which they are asked: those of other packages first, the newest foremost."""
+    """Registered hosts in the order in which they are asked: the newest first, those of this package last."""
     return tuple(_HOSTS)
 
 
@@ -25,7 +25,7 @@ def register_host(host: type[Host]) -> type[Host]:
 
 
 def remove_host(host: type[Host]) -> None:
-    """Takes a host out again; nothing happens where it is not registered."""
+    """Removes a registered host. Does nothing for a host that is not registered."""
     if host in _HOSTS:
         _HOSTS.remove(host)
 

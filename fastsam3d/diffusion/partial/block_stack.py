@@ -15,10 +15,8 @@ Hidden = Any
 """Hidden states: a tensor, or a mapping of tensors by stream."""
 
 
-
-
 class _Item:
-    """One pass through the stack, and what is kept of the last that ran to its end."""
+    """One pass through the stack, and the change of the last pass that ran to its end."""
 
     def __init__(self) -> None:
         self.entered: Hidden = None
@@ -31,10 +29,10 @@ class BlockStack:
 
     Args:
         blocks: the blocks in order.
-        state: what the host evaluates at the moment.
+        state: of the evaluation in progress.
         policy: gives the policy of the run in progress, or None.
         step: gives the index of the step in progress.
-        states: what the blocks hand on.
+        states: reads and writes the hidden states of the blocks.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Runs a stack of transformer blocks for some of its tokens, with the others still in view.
+"""Runs a stack of transformer blocks for some of its tokens, which still attend to the others.
 
 Keys and values of every block and the change of every token through the whole stack are kept from the last time each
 token was computed. A partial evaluation computes queries for the active tokens only, lets them attend to all keys,
@@ -19,7 +19,7 @@ from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, BlockSite, Eva
 
 @dataclass
 class _Store:
-    """What is kept of one guidance branch. Keys and values `[1, T, ...]` by block; change `[1, T, C]`.
+    """Kept values of one guidance branch: keys and values `[1, T, ...]` by block, change `[1, T, C]`.
 
     `input [1, T, C]`, read from `entered`, and `tokens [A]` (None for all) are those of the pass in progress.
     """
@@ -55,7 +55,7 @@ class PartialBlocks:
         for index, site in enumerate(self.sites):
             patches.replace(site.attention, "forward", self._attention(index, site))
         patches.replace(self.sites[0].block, "forward", self._enter)
-        # A stack of one block is entered and left in the same place; the patches nest.
+        # In a stack of one block both patches are on the same block, and nest.
         patches.replace(self.sites[-1].block, "forward", self._leave)
 
     def start(self) -> None:
@@ -107,7 +107,7 @@ class PartialBlocks:
                 store = self._store(site, x)
                 if store is None:
                     return original(x)
-                queries, keys, values = site.project(site.states.read(x))
+                queries, keys, values = site.project(site.states.read(x), x)
                 if store.tokens is not None:
                     store.keys[index].index_copy_(1, store.tokens, keys.to(store.keys[index].dtype))
                     store.values[index].index_copy_(1, store.tokens, values.to(store.values[index].dtype))

@@ -39,7 +39,7 @@ class PartialStreams:
         for index, site in enumerate(self.sites):
             patches.replace(site.attention, "forward", self._attention(index, site))
         patches.replace(self.sites[0].block, "forward", self._enter)
-        # A stack of one block is entered and left in the same place; the patches nest.
+        # In a stack of one block both patches are on the same block, and nest.
         patches.replace(self.sites[-1].block, "forward", self._leave)
 
     def start(self) -> None:
@@ -108,7 +108,7 @@ class PartialStreams:
                 return out
             entered, self._entered = self._entered, {}
             if self.state.layout_only:
-                return {**out, shape: entered[shape]}  # the host drops what becomes of it
+                return {**out, shape: entered[shape]}  # the host drops the shape's velocity
             assert self.state.subset is not None
             whole = entered[shape].to(out[shape].dtype).index_copy(1, self.state.subset, out[shape])
             return {**out, shape: whole}

@@ -1,4 +1,4 @@
-"""Evaluations of some tokens alone: their values among those of the others."""
+"""Places the values of some tokens among zeros for the others."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ known exactly and the decoded geometry is mapped back through it: pose and scale
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from fastsam3d.acceleration.registry import Technique
 from fastsam3d.diffusion.maths.spectral import occupancy_detail, picture_detail
 from fastsam3d.diffusion.maths.voxel_lattice import Lattice, subtract_voxels, unique_voxels
 from fastsam3d.diffusion.registry import register
-from fastsam3d.diffusion.vocabulary import STRUCTURED_LATENT, TechniqueConfig, VoxelSet, setting
+from fastsam3d.diffusion.vocabulary import STRUCTURED_LATENT, TechniqueConfig, VoxelSet, WayBack, setting
 from fastsam3d.errors import UserError
 
 
@@ -91,17 +90,6 @@ def choose_factor(config: TokenAggregationConfig, picture: float, occupancy: flo
     if detail >= config.threshold_high:
         return config.factor_high
     return config.factor_middle if detail > config.threshold_low else config.factor_low
-
-
-class WayBack(Protocol):
-    """How far voxels were shrunk, and where decoded points of the object frame belong."""
-
-    @property
-    def factor(self) -> float:
-        """Voxels of the fine grid along the side of a merged one."""
-
-    def object_points_to_fine(self, points: Tensor) -> Tensor:
-        """Points `[..., 3]` decoded from the merged voxels, where they belong in the object frame."""
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def magcache_ratios(pipeline: Any, run: Callable[[], Any]) -> dict[str, tuple[fl
         )
     measured: dict[str, Sums] = {stage: defaultdict(list) for stage in STAGES}
     try:
-        for stage in STAGES:
-            _attach(host, patches, stage, measured[stage])
+        for stage, kind in host.stages.items():
+            _attach(host, patches, stage, measured[kind])
         run()
     finally:
         patches.restore()

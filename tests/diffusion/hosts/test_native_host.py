@@ -35,8 +35,7 @@ class Stack:
     """A stack of blocks with sites, as a host gives them."""
 
     def __init__(self, blocks):
-        from fastsam3d.diffusion.sites import BlockSite
-        from fastsam3d.modules.attention import attend
+        from fastsam3d.diffusion.hosts.shared.attention_sites import block_site
 
         generator = torch.Generator().manual_seed(0)
         self.blocks = [ModulatedTransformerCrossBlock(12, 12, 2) for _ in range(blocks)]
@@ -44,7 +43,7 @@ class Stack:
             for parameter in block.parameters():
                 parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
         self.sites = [
-            BlockSite(b, b.self_attn, b.self_attn.project, lambda q, k, v, a=b.self_attn: a.to_out(attend(q, k, v)))
+            block_site(b, own=b.self_attn.project)
             for b in self.blocks
         ]
         self.time, self.condition = (torch.randn(*s, generator=generator) for s in ((1, 12), (1, 3, 12)))
@@ -127,8 +126,8 @@ def test_outside_a_run_the_blocks_are_plain(stack):
 def test_cells_are_the_tokens_of_the_network(pipeline):
     host = find_host(pipeline)
     coords = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 1], [0, 2, 0, 0], [0, 0, 0, 2]], dtype=torch.int32)
-    trajectory = host._trajectory(host.generator("structured_latent"), "structured_latent", (coords,))
+    trajectory = host._trajectory("structured_latent", (coords,))
     assert trajectory.cells.tolist() == [0, 0, 2, 1]  # lexicographic order of cells
     batch = coords.clone()
     batch[2:, 0] = 1
-    assert host._trajectory(host.generator("structured_latent"), "structured_latent", (batch,)).cells is None
+    assert host._trajectory("structured_latent", (batch,)).cells is None

@@ -59,6 +59,21 @@ def test_every_preset_runs_and_leaves_no_trace(trellis, cut_out, preset):
     assert_same(run(trellis, cut_out), plain)
 
 
+@pytest.mark.parametrize("preset", runnable(REFUSED))
+def test_one_sampler_for_both_stages(trellis, cut_out, preset):
+    trellis.slat_sampler = trellis.sparse_structure_sampler
+    plain, before = run(trellis, cut_out), snapshot(trellis)
+    with accelerate(trellis, preset, **(OPTIONS if preset in ("paper", "balanced", "fast") else {})) as acceleration:
+        result = run(trellis, cut_out)
+        report = acceleration.report()
+    assert snapshot(trellis) == before
+    assert report.stages["sparse_structure"].runs == report.stages["structured_latent"].runs == 1
+    if preset == "off":
+        assert_same(result, plain)
+    assert torch.isfinite(result["gaussian"][0]._xyz).all()
+    assert_same(run(trellis, cut_out), plain)
+
+
 def test_the_plan_of_steps_in_the_latent_stage(trellis, cut_out):
     settings = {"enabled": True, "warmup": 2}
     with accelerate(trellis, "exact", latent_step_caching=settings) as acceleration:

@@ -67,6 +67,28 @@ class FlowEulerGuidanceIntervalSampler(FlowEulerSampler):
         return self.euler(model, noise, cond, steps, rescale_t, **guidance, **kwargs)
 
 
+class RescaledGuidanceSampler(FlowEulerGuidanceIntervalSampler):
+    """Guidance as in TRELLIS.2: strength 1 and 0 run one branch alone; the data estimate keeps the deviation of `c`."""
+
+    def _inference_model(self, model, x_t, t, cond, neg_cond, cfg_strength, cfg_interval, cfg_rescale=0.0, **kwargs):
+        plain = super(FlowEulerGuidanceIntervalSampler, self)._inference_model
+        strength = cfg_strength if cfg_interval[0] <= t <= cfg_interval[1] else 1
+        if strength in (0, 1):
+            return plain(model, x_t, t, cond if strength == 1 else neg_cond, **kwargs)
+        pred = plain(model, x_t, t, cond, **kwargs)
+        guided = strength * pred + (1 - strength) * plain(model, x_t, t, neg_cond, **kwargs)
+        if cfg_rescale == 0:
+            return guided
+        data, own = x_t - t * guided, x_t - t * pred
+        ratio = std(own) / std(data)
+        rescaled = cfg_rescale * (data * ratio) + (1 - cfg_rescale) * data
+        return (x_t - rescaled) * (1 / t)
+
+
+def std(x):
+    return (x if isinstance(x, torch.Tensor) else x.feats).std()
+
+
 class ImageEncoder(nn.Module):
     def __init__(self):
         super().__init__()
@@ -153,3 +175,18 @@ class TrellisImageTo3DPipeline:
         sampler._inference_model = one_image
         yield
         sampler._inference_model = before
+
+
+class ThreeStagePipeline(TrellisImageTo3DPipeline):
+    """A third sampled stage: one sampler draws the structured latent and then its details by another network."""
+
+    def __init__(self):
+        super().__init__()
+        self.models["detail_flow_model"] = LatentNetwork().eval().requires_grad_(False)
+
+    def sample_slat(self, cond, coords, sampler_params={}):  # noqa: B006
+        slat = super().sample_slat(cond, coords, sampler_params)
+        model = self.models["detail_flow_model"]
+        noise = slat.replace(torch.randn(len(slat.feats), model.in_channels))
+        params = {**self.slat_sampler_params, **sampler_params}
+        return slat + self.slat_sampler.sample(model, noise, **cond, **params, verbose=True).samples * 0.1

@@ -12,31 +12,39 @@ from torch import Tensor, nn
 
 from fastsam3d.acceleration.patching import Patches, temporarily
 from fastsam3d.diffusion.host import Host, Recorder, Runner
-from fastsam3d.diffusion.hosts.native.between_stages import BetweenStages
+from fastsam3d.diffusion.hosts.native.between_stages import NativeBetweenStages
 from fastsam3d.diffusion.hosts.native.sampler import evaluator
 from fastsam3d.diffusion.hosts.native.sites import (
-    block_site,
-    cross_attention_site,
     feed_forwards,
     picture_encoders,
     repeated_convolutions,
     stream_block_site,
     time_sites,
 )
+from fastsam3d.diffusion.hosts.shared.attention_sites import block_site, cross_attention_sites
 from fastsam3d.diffusion.hosts.shared.two_stage import fp32_layers
-from fastsam3d.diffusion.sites import BlockSite, CrossAttentionSite, PictureEncoderSite, StreamBlockSite, TimeSite
-from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
+from fastsam3d.diffusion.sites import (
+    BlockSite,
+    CrossAttentionSite,
+    Forward,
+    PictureEncoderSite,
+    StreamBlockSite,
+    TimeSite,
+)
+from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory, VoxelPolicy
 from fastsam3d.sam3d.memory.residency import Resident
 
 _EMBEDDING = {SPARSE_STRUCTURE: "ss_condition", STRUCTURED_LATENT: "slat_condition"}
-GENERATORS = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
+"""Network of the report that embeds the picture, by kind of stage."""
 _STAGE_METHODS = ("run", "preprocess", "sample_slat", "colored_by_picture", "decode_slat")
 
 
 class NativeHost(Host):
-    """Our own pipeline: `models`, overridable stage methods, generators with `velocity` and `sample`."""
+    """The library's own pipeline: `models`, overridable stage methods, generators with `velocity` and `sample`."""
 
     name = "fastsam3d.sam3d.pipeline.Pipeline"
+    generators: ClassVar[Mapping[str, str]] = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
+    """Name in `models` of the sampler of each stage, by name of stage."""
     capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
         SPARSE_STRUCTURE: (
             "conditional_only",
@@ -52,7 +60,7 @@ class NativeHost(Host):
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
-        self._between = BetweenStages()
+        self._between = NativeBetweenStages(pipeline)
 
     @classmethod
     def recognises(cls, pipeline: Any) -> bool:
@@ -60,7 +68,7 @@ class NativeHost(Host):
         if models is None or not all(callable(getattr(pipeline, m, None)) for m in _STAGE_METHODS):
             return False
         try:
-            generators = [models[name] for name in GENERATORS.values()]
+            generators = [models[name] for name in cls.generators.values()]
         except (KeyError, TypeError):
             return False
         return all(
@@ -73,12 +81,12 @@ class NativeHost(Host):
 
     def generator(self, stage: str) -> Any:
         """The sampler of a stage."""
-        return self.pipeline.models[GENERATORS[stage]]
+        return self.pipeline.models[self.generators[stage]]
 
     def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
         generator = self.generator(stage)
 
-        def sampled(original: Callable[..., Any]) -> Callable[..., Any]:
+        def sampled(original: Forward) -> Forward:
             def sample(noise: Any, condition: Tensor, *extra: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
                 steps = runner.steps(configured, self._times(generator), self._edges(generator))
@@ -87,8 +95,8 @@ class NativeHost(Host):
                 if runner.shortcut:
                     changes["shortcut"] = True
                 with temporarily(generator, **changes), temporarily(generator.reverse_fn, **distilled):
-                    trajectory = self._trajectory(generator, stage, extra)
-                    if stage == SPARSE_STRUCTURE:
+                    trajectory = self._trajectory(stage, extra)
+                    if self.stages[stage] == SPARSE_STRUCTURE:
                         layout, batch = set(noise) != {SHAPE}, len(noise[SHAPE])
                         trajectory = dataclasses.replace(trajectory, layout=layout, batch=batch)
                     runner.start(trajectory)
@@ -99,7 +107,7 @@ class NativeHost(Host):
 
             return sample
 
-        def stepped(original: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(original: Forward) -> Forward:
             def velocity(x: Any, time: float, condition: Tensor, *extra: Any) -> Any:
                 if not runner.state.running:
                     return original(x, time, condition, *extra)
@@ -129,38 +137,43 @@ class NativeHost(Host):
             return ()  # nothing begins or ends
         return tuple(bound / 1000.0 for bound in guidance.interval)
 
-    def _trajectory(self, generator: Any, stage: str, extra: tuple[Any, ...]) -> Trajectory:
+    def _trajectory(self, stage: str, extra: tuple[Any, ...]) -> Trajectory:
+        generator, kind = self.generator(stage), self.stages[stage]
         times = tuple(float(t) for t in generator.times())
         guided = tuple(bool(generator.reverse_fn.is_guided(t)) for t in times[:-1])
-        # Where the network has them too, wherever they were handed in.
-        coords = extra[0].to(self.device) if stage == STRUCTURED_LATENT and extra else None
+        # The caller may hand them in on another device than the network's.
+        coords = extra[0].to(self.device) if kind == STRUCTURED_LATENT and extra else None
         cells = None
         # Objects of a batch do not see each other; kept keys would mix them up, so a batch has no cells to carve.
         if coords is not None and len(coords) > 0 and int(coords[:, 0].max()) == 0:
-            makers = self.index_makers()
-            cells = makers[0].make_index(coords).pooling().inverse if makers else None
+            cells = self._cells(generator.reverse_fn.backbone, coords)
         return Trajectory(
-            stage=stage,
+            stage=kind,
             times=times,
             guided=guided,
             shortcut=bool(getattr(generator, "shortcut", False)),
             coords=coords,
-            logits=self._between.logits if stage == STRUCTURED_LATENT else None,
+            logits=self._between.logits if kind == STRUCTURED_LATENT else None,
             cells=cells,
-            occupancy=self._occupancy if stage == SPARSE_STRUCTURE else None,
+            occupancy=self._occupancy if kind == SPARSE_STRUCTURE else None,
         )
+
+    def _cells(self, backbone: Any, coords: Tensor) -> Tensor | None:
+        """Transformer token `[N]` of each voxel; None where the network builds no tables of voxels."""
+        makes = any(maker is backbone for maker in self.index_makers())
+        return backbone.make_index(coords).pooling().inverse if makes else None
 
     @torch.no_grad()
     def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
-        # In the middle of the generator's run, whose weights may be the only ones on the device.
+        # The generator is running, and its weights may be the only ones on the device.
         with getattr(self.pipeline, "residency", Resident()).using("ss_decoder", last=True):
             return self.pipeline.models["ss_decoder"](latents[SHAPE]).float()
 
-    def attach_structure(self, patches: Patches, policy: Any | None) -> None:
-        self._between.attach(patches, self.pipeline, policy)
+    def attach_structure(self, patches: Patches, policy: VoxelPolicy | None) -> None:
+        self._between.attach(patches, policy)
 
     def attach_recorder(self, patches: Patches, recorder: Recorder) -> None:
-        def timed(original: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(original: Forward) -> Forward:
             def run(*args: Any, **kwargs: Any) -> Any:
                 result = original(*args, **kwargs)
                 recorder.add_object(dict(result.stage_seconds))
@@ -171,20 +184,16 @@ class NativeHost(Host):
         patches.replace(self.pipeline, "run", timed)
 
     def cross_attentions(self, stage: str) -> list[CrossAttentionSite]:
-        modules: list[Any] = []
-        for block in self.generator(stage).reverse_fn.backbone.blocks:
-            attention = block.cross_attn
-            modules.extend(attention.values() if isinstance(attention, nn.ModuleDict) else [attention])
-        return [cross_attention_site(module) for module in modules]
+        return [site for block in self.block_stack(stage) for site in cross_attention_sites(block)]
 
     def branch_prefix(self, stage: str) -> list[Any]:
         backbone = self.generator(stage).reverse_fn.backbone
         # The first cross-attention comes after the first self-attention.
         first = backbone.blocks[0].self_attn
-        return [*backbone.input_blocks, first] if stage == STRUCTURED_LATENT else [first]
+        return [*backbone.input_blocks, first] if self.stages[stage] == STRUCTURED_LATENT else [first]
 
     def latent_blocks(self, stage: str) -> list[BlockSite]:
-        return [block_site(block) for block in self.generator(stage).reverse_fn.backbone.blocks]
+        return [block_site(block, own=block.self_attn.project) for block in self.block_stack(stage)]
 
     def stream_blocks(self, stage: str) -> list[StreamBlockSite]:
         return [stream_block_site(block) for block in self.block_stack(stage)]
@@ -193,25 +202,27 @@ class NativeHost(Host):
         return list(self.generator(stage).reverse_fn.backbone.blocks)
 
     def index_makers(self) -> list[Any]:
-        backbone = self.generator(STRUCTURED_LATENT).reverse_fn.backbone
-        return [backbone] if callable(getattr(backbone, "make_index", None)) else []
+        return [backbone for backbone in self._latent_networks() if callable(getattr(backbone, "make_index", None))]
+
+    def _latent_networks(self) -> list[Any]:
+        return [self.generator(stage).reverse_fn.backbone for stage in self.stages_of(STRUCTURED_LATENT)]
 
     def voxel_decoders(self) -> list[Any]:
         decoders = [module for name, module in self.pipeline.models.items() if name.startswith("slat_decoder")]
         return [decoder for decoder in decoders if callable(getattr(decoder, "make_index", None))]
 
     def time_sites(self, stage: str) -> list[TimeSite]:
-        return time_sites(self.generator(stage), stage)
+        return time_sites(self.generator(stage), self.stages[stage])
 
     def convolutions(self) -> list[Any]:
-        return repeated_convolutions(self.generator(STRUCTURED_LATENT).reverse_fn.backbone)
+        return [conv for backbone in self._latent_networks() for conv in repeated_convolutions(backbone)]
 
     def dense_convolutions(self) -> list[Any]:
         decoder = self.pipeline.models["ss_decoder"]
         return [module for module in decoder.modules() if isinstance(module, nn.Conv3d)]
 
     def feed_forwards(self) -> list[Any]:
-        backbones = [self.generator(stage).reverse_fn.backbone for stage in GENERATORS]
+        backbones = [self.generator(stage).reverse_fn.backbone for stage in self.stages]
         return feed_forwards([*backbones, *self.voxel_decoders()])
 
     def costs(self) -> Any | None:
@@ -244,13 +255,13 @@ class NativeHost(Host):
         costs = ModelFlops(self.pipeline.config)
         return [
             PictureEncoderSite(
-                encoder, "forward", _EMBEDDING[stage], costs.encoder(stage, kind), weights_may_change=True
+                encoder, "forward", _EMBEDDING[kind], costs.encoder(kind, sees), weights_may_change=True
             )
-            for encoder, stage, kind in picture_encoders(self.pipeline.condition_embedders)
+            for encoder, kind, sees in picture_encoders(self.pipeline.condition_embedders)
         ]
 
     def cast_layers(self) -> list[Any]:
         if self.pipeline.autocast is None:
             return []
         # Encoders and decoders run once an object: keeping their casts would cost more memory than it saves time.
-        return fp32_layers(self.generator(stage) for stage in GENERATORS)
+        return fp32_layers(self.generator(stage) for stage in self.stages)

@@ -1,4 +1,4 @@
-"""Runs the guided networks of the native pipeline in the ways that techniques ask for."""
+"""Evaluates the guided networks of the native pipeline, whole or in part, as techniques ask for it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -17,10 +17,11 @@ from fastsam3d.acceleration.patching import Patches, temporarily
 from fastsam3d.diffusion.host import Runner
 from fastsam3d.diffusion.hosts.sam3d_objects.parts import SAM3D_OBJECTS_PARTS
 from fastsam3d.diffusion.hosts.sam3d_objects.sampler import RunSteps, Sampler
-from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, Structure, TwoStageHost, fp32_layers
+from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, TwoStageHost, fp32_layers
+from fastsam3d.diffusion.hosts.shared.voxel_structure import Structure
 from fastsam3d.diffusion.maths.voxel_lattice import subtract_voxels
-from fastsam3d.diffusion.sites import PictureEncoderSite
-from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STAGES, STRUCTURED_LATENT, Trajectory
+from fastsam3d.diffusion.sites import Forward, PictureEncoderSite
+from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
 from fastsam3d.errors import UserError
 
 GRID = 64
@@ -85,7 +86,7 @@ class Sam3dObjectsHost(TwoStageHost):
 
     def check(self) -> None:
         super().check()
-        for stage in STAGES:
+        for stage in self.stages:
             generator = self.generator(stage)
             solver = type(generator._solver).__name__
             if solver != "Euler":
@@ -108,16 +109,17 @@ class Sam3dObjectsHost(TwoStageHost):
 
     def closed_sites(self) -> dict[tuple[str, str], str]:
         closed: dict[tuple[str, str], str] = {}
-        if self.is_sealed(SPARSE_STRUCTURE):
-            reason = "the sparse-structure network is compiled (step caching works); compile_model=False lets them in"
-            closed |= {(site, SPARSE_STRUCTURE): reason for site in ("cross_attentions", "branch_prefix")}
+        reason = "the sparse-structure network is compiled (step caching works); compile_model=False lets them in"
+        for stage in self.stages_of(SPARSE_STRUCTURE):
+            if self.is_sealed(stage):
+                closed |= {(site, stage): reason for site in ("cross_attentions", "branch_prefix")}
         names = self._fusers()
         if any(len(self._open_embedders(name)) < len(self._embedders(name)) for name in names):
             closed["picture_encoders", ""] = "the condition embedders are compiled, and their outputs are not shared"
         return closed
 
     def cast_layers(self) -> list[Any]:
-        networks = [] if self.is_sealed(SPARSE_STRUCTURE) else [self.network(SPARSE_STRUCTURE)]
+        networks = [self.network(s) for s in self.stages_of(SPARSE_STRUCTURE) if not self.is_sealed(s)]
         networks += [e for name in self._fusers() for e in self._open_embedders(name)]
         return fp32_layers(networks)
 
@@ -131,8 +133,8 @@ class Sam3dObjectsHost(TwoStageHost):
         from fastsam3d.sam3d.models.config import load_model_config
         from fastsam3d.sam3d.models.flops import ModelFlops
 
-        counts = {stage: sum(p.numel() for p in self.network(stage).parameters()) for stage in STAGES}
-        if counts != PARAMETERS:
+        counts = {stage: sum(p.numel() for p in self.network(stage).parameters()) for stage in self.stages}
+        if counts != {stage: PARAMETERS[kind] for stage, kind in self.stages.items()}:
             return None  # other sizes than the published ones
         return ModelFlops(load_model_config(config_directory() / "model" / "sam3d.yaml"))
 
@@ -142,7 +144,7 @@ class Sam3dObjectsHost(TwoStageHost):
         generator = self.generator(stage)
         sampler, run = Sampler(generator), RunSteps()
 
-        def generated(original: Callable[..., Any]) -> Callable[..., Any]:
+        def generated(original: Forward) -> Forward:
             def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
                 configured = generator.inference_steps
                 steps = runner.steps(configured, sampler.times, sampler.edges())
@@ -161,7 +163,7 @@ class Sam3dObjectsHost(TwoStageHost):
 
             return generate
 
-        def guided(original: Callable[..., Any]) -> Callable[..., Any]:
+        def guided(original: Forward) -> Forward:
             draws = "p_unconditional" in inspect.signature(type(generator.reverse_fn).forward).parameters
 
             def forward(x: Any, t: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -184,19 +186,19 @@ class Sam3dObjectsHost(TwoStageHost):
         patches.replace(generator.reverse_fn, "forward", guided)
 
     def _trajectory(self, sampler: Sampler, stage: str, args: tuple[Any, ...]) -> Trajectory:
-        times = tuple(sampler.times())
+        times, kind = tuple(sampler.times()), self.stages[stage]
         coords = None
-        if stage == STRUCTURED_LATENT and args and not isinstance(args[-1], Mapping):
+        if kind == STRUCTURED_LATENT and args and not isinstance(args[-1], Mapping):
             coords = torch.as_tensor(args[-1]).to(self.device)
         return Trajectory(
-            stage=stage,
+            stage=kind,
             times=times,
             guided=tuple(sampler.is_guided(t) for t in times[:-1]),
             shortcut=sampler.shortcut,
             coords=coords,
-            logits=self._stage_logits if stage == STRUCTURED_LATENT else None,
-            cells=None if coords is None else self.cells(coords),
-            occupancy=self._occupancy if stage == SPARSE_STRUCTURE else None,
+            logits=self._between.logits if kind == STRUCTURED_LATENT else None,
+            cells=None if coords is None else self.cells(stage, coords),
+            occupancy=self._occupancy if kind == SPARSE_STRUCTURE else None,
         )
 
     @torch.no_grad()
@@ -217,10 +219,10 @@ class Sam3dObjectsHost(TwoStageHost):
         return Structure(coords, interior, halved)
 
     def attach_picture(self, patches: Patches) -> None:
-        def merged(original: Callable[..., Any]) -> Callable[..., Any]:
+        def merged(original: Forward) -> Forward:
             def merge_image_and_mask(*args: Any, **kwargs: Any) -> Any:
                 pixels = original(*args, **kwargs)
-                self._picture = (torch.from_numpy(pixels[..., :3].copy()), torch.from_numpy(pixels[..., 3] > 0))
+                self._between.picture = (torch.from_numpy(pixels[..., :3].copy()), torch.from_numpy(pixels[..., 3] > 0))
                 return pixels
 
             return merge_image_and_mask

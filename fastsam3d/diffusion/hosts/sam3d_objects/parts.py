@@ -65,6 +65,4 @@ def _sam3d_objects_parts() -> tuple[Expected, ...]:
     )
 
 
-
-
 SAM3D_OBJECTS_PARTS = _sam3d_objects_parts()

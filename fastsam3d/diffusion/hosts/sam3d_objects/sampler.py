@@ -14,7 +14,11 @@ from fastsam3d.diffusion.vocabulary import LATENT, GuidedVelocity, Trajectory
 
 
 class RunSteps:
-    """Steps of the sampling run in progress: times, and which step asks for its velocity next."""
+    """Counts the steps of the sampling run in progress.
+
+    Attributes:
+        times: of the run, 0 (noise) to 1 (data).
+    """
 
     def __init__(self) -> None:
         self.times: tuple[float, ...] = ()
@@ -31,7 +35,7 @@ class RunSteps:
 
 
 class Sampler:
-    """What a generator of the pipeline and its guidance say; read at every use, because pipelines rewrite it.
+    """Reads times and guidance of a generator, at every use, because pipelines rewrite them.
 
     Args:
         generator: has `reverse_fn`, the guidance around the network.
@@ -86,6 +90,10 @@ class Sampler:
     ) -> Callable[..., GuidedVelocity]:
         """The `evaluate` of one step (`fastsam3d.diffusion.vocabulary.Evaluate`).
 
+        The pipeline's own `inner_forward` computes each branch and its own `_cfg_step` combines them. A recording
+        network inside one guided call, as in the host of TRELLIS, is not possible here: the network is a registered
+        submodule of the guidance, and a compiled `inner_forward` calls the network that it was compiled with.
+
         Args:
             network: inside the guidance.
             state: written while a branch runs.
@@ -128,13 +136,13 @@ class Sampler:
                 c = {name: v.float() for name, v in named(conditional).items()}
                 delta, guided = None, named(conditional)
                 if is_guided and conditional_only:
-                    guided = None  # the rest of it is somebody else's to say
+                    guided = None  # the policy that asked adds the rest
                 elif is_guided:
                     other_args, other_kwargs = guidance._make_unconditional_args(given, dict(kwargs))
                     unconditional = branch(UNCONDITIONAL, own, tuple(other_args), other_kwargs)
                     guided = named(guidance._cfg_step(conditional, unconditional, strength))
                     u = named(unconditional)
-                    # Half precision is the network's affair; what is kept and extrapolated is not rounded to it.
+                    # In fp32, because policies keep and extrapolate it; the network may compute in half precision.
                     delta = {name: _of(strength, name) * (value - u[name].float()) for name, value in c.items()}
             finally:
                 state.end_evaluation()

@@ -1,34 +1,37 @@
-"""Where the parts of the attention modules are that SAM 3D Objects and TRELLIS have in common.
+"""Sites of attention modules that name their parts alike: `to_q`, `to_kv`, `to_qkv`, `to_out`, norms of heads.
 
-Both name them alike (`to_q`, `to_kv`, `to_qkv`, `to_out`, `q_rms_norm`, `k_rms_norm`, `num_heads`), for dense and for
-sparse tensors (SAM 3D Objects architecture, sections 4.3, 7, 8 and 13).
+SAM 3D Objects, TRELLIS and this library do, for dense and for sparse tensors (SAM 3D Objects architecture, sections
+4.3, 7, 8 and 13). They differ in the attribute that holds the number of heads: `num_heads` or `heads`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastsam3d.diffusion.sites import BlockSite, CrossAttentionSite, HiddenStates
+from fastsam3d.diffusion.sites import TENSORS, BlockSite, CrossAttentionSite, HiddenStates
 
 
-def cross_attention_site(module: Any, states: HiddenStates) -> CrossAttentionSite:
+def cross_attention_site(module: Any, states: HiddenStates = TENSORS) -> CrossAttentionSite:
     """The site of a cross-attention module."""
     from fastsam3d.modules.attention import attend
 
+    normed = getattr(module, "qk_rms_norm", False)
+
     def heads(x: Tensor, *parts: int) -> Tensor:
-        return x.unflatten(-1, (*parts, module.num_heads, -1))
+        return x.unflatten(-1, (*parts, _heads(module), -1))
 
     def project_context(context: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = heads(module.to_kv(context), 2).unbind(dim=2)
-        if module.qk_rms_norm:
+        if normed:
             keys = module.k_rms_norm(keys)
         return keys.contiguous(), values.contiguous()
 
     def attend_to(x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         queries = heads(module.to_q(x))
-        if module.qk_rms_norm:
+        if normed:
             queries = module.q_rms_norm(queries)
         return module.to_out(attend(queries, keys, values))
 
@@ -41,14 +44,31 @@ def cross_attention_site(module: Any, states: HiddenStates) -> CrossAttentionSit
     return CrossAttentionSite(module, project_context, attend_to, constant, states)
 
 
-def block_site(block: Any, states: HiddenStates) -> BlockSite:
-    """The site of a transformer block whose self-attention is over all tokens."""
+def cross_attention_sites(block: Any, states: HiddenStates = TENSORS) -> list[CrossAttentionSite]:
+    """The sites of a block's cross-attention: one module, or one for each stream of tokens."""
+    attention = block.cross_attn
+    modules = attention.values() if isinstance(attention, nn.ModuleDict) else [attention]
+    return [cross_attention_site(module, states) for module in modules]
+
+
+def block_site(
+    block: Any, states: HiddenStates = TENSORS, own: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+) -> BlockSite:
+    """The site of a transformer block whose self-attention is over all tokens and knows no positions.
+
+    Args:
+        block: has `self_attn`.
+        states: what its layers hand on.
+        own: the module's own projection `x [1, T, C] -> (queries, keys, values)`, where it has one.
+    """
     from fastsam3d.modules.attention import attend
 
     attention = block.self_attn
 
-    def project(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        queries, keys, values = attention.to_qkv(x).unflatten(-1, (3, attention.num_heads, -1)).unbind(dim=2)
+    def project(x: Tensor, h: Any) -> tuple[Tensor, Tensor, Tensor]:
+        if own is not None:
+            return own(x)
+        queries, keys, values = attention.to_qkv(x).unflatten(-1, (3, _heads(attention), -1)).unbind(dim=2)
         if attention.qk_rms_norm:
             queries, keys = attention.q_rms_norm(queries), attention.k_rms_norm(keys)
         return queries, keys, values
@@ -59,7 +79,6 @@ def block_site(block: Any, states: HiddenStates) -> BlockSite:
     return BlockSite(block, attention, project, attend_and_project, states)
 
 
-
-
-
-
+def _heads(module: Any) -> int:
+    """The module's number of heads."""
+    return module.num_heads if hasattr(module, "num_heads") else module.heads

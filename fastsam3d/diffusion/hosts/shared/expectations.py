@@ -1,4 +1,4 @@
-"""What a host expects of a pipeline, as a table; and what a given pipeline has instead.
+"""Compares a pipeline with a table of the attributes that its host expects.
 
 Other people's code moves. A table says in one place which attributes a host reads, which functions it replaces and what
 for, so that a newer pipeline is answered with a list of differences and not with an AttributeError in a sampling run.
@@ -6,10 +6,11 @@ for, so that a newer pipeline is answered with a list of differences and not wit
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from fastsam3d.diffusion.hosts.shared.signatures import class_signature
 
 _MISSING = object()
 
@@ -20,9 +21,9 @@ class Expected:
 
     Attributes:
         path: from the pipeline, dotted; parts are attributes, keys of mappings or places in lists.
-        purpose: what is built on it, for the message.
-        parameters: names of its first parameters, where it is a function; None where they have no say.
-        optional: only part of the library needs it; without it that part is left out or refused.
+        purpose: the part of the library that needs it, for the message.
+        parameters: names of its first parameters, where it is a function; None where they do not matter.
+        optional: whether only part of the library needs it. Without it that part is left out or refused.
     """
 
     path: str
@@ -65,13 +66,13 @@ def differences(root: Any, expectations: Iterable[Expected]) -> list[str]:
     lines = []
     for expected in expectations:
         try:
-            value = resolve(root, expected.path)
+            resolve(root, expected.path)
         except LookupError as missing:
             lines.append(f"{missing.args[0]} is missing ({expected.purpose})")
             continue
         if expected.parameters is None:
             continue
-        found = _parameters(root, expected.path, value)
+        found = _parameters(root, expected.path)
         if found is None:
             lines.append(f"{expected.path} is not a function ({expected.purpose})")
         elif found[: len(expected.parameters)] != expected.parameters:
@@ -81,13 +82,8 @@ def differences(root: Any, expectations: Iterable[Expected]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _parameters(root: Any, path: str, value: Any) -> tuple[str, ...] | None:
-    """Names of a method's parameters as its class has them: an instance may carry a compiled or patched one."""
+def _parameters(root: Any, path: str) -> tuple[str, ...] | None:
+    """Names of a function's parameters; None where there is no function."""
     owner_path, _, name = path.rpartition(".")
-    owner = resolve(root, owner_path) if owner_path else root
-    method = getattr(type(owner), name, None)
-    if callable(method):
-        names = tuple(inspect.signature(method).parameters)
-        static = isinstance(inspect.getattr_static(type(owner), name), staticmethod)
-        return names if static else names[1:]
-    return tuple(inspect.signature(value).parameters) if callable(value) else None
+    signature = class_signature(resolve(root, owner_path) if owner_path else root, name)
+    return None if signature is None else tuple(signature.parameters)

@@ -1,4 +1,4 @@
-"""Hidden states that are sparse tensors, as in SAM 3D Objects and TRELLIS: features, voxels, `replace`."""
+"""Reads and writes hidden states that are sparse tensors, as in SAM 3D Objects and TRELLIS."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastsam3d.diffusion.sites import Forward, HiddenStates
 class SparseStates(HiddenStates):
     """Sparse tensors with `feats [N, C]`, `coords [N, 4]`, a batch size in `shape[0]` and `replace(feats)`.
 
-    Attention of several objects at once keeps them apart by their layout, which the sites' functions do not know:
-    such tensors are left to the network.
+    A tensor of several objects is left to the network: its attention keeps the objects apart by their layout, which the
+    functions of a site do not know.
     """
 
     def accepts(self, h: Any) -> bool:

@@ -13,11 +13,11 @@ from fastsam3d.diffusion.sites import Forward
 
 
 class StageClock:
-    """Wall-clock seconds by stage. A stage inside another is taken out of it, so that seconds add up.
+    """Measures wall-clock seconds by stage. A nested stage is subtracted from the stage around it, so seconds add up.
 
     Args:
-        device: waited for at both ends of a stage, and nowhere else.
-        rest: name for what lies in no stage.
+        device: is synchronised at both ends of a stage, and nowhere else.
+        rest: name of the time that lies in no stage.
         aliases: other names for a stage (second) inside another (first).
     """
 
@@ -36,7 +36,7 @@ class StageClock:
 
     @contextmanager
     def run(self) -> Iterator[None]:
-        """Measures a run from the beginning; `seconds` are of the newest."""
+        """Measures a run from its beginning. `seconds` are those of the newest run."""
         self.seconds, self._stages, self._last = {}, [self.rest], self._now()
         try:
             yield
@@ -59,7 +59,7 @@ class StageClock:
             self._stages.pop()
 
     def timed(self, name: str) -> Callable[[Forward], Forward]:
-        """Maker of a function that is a stage."""
+        """Makes a function whose time is that of a stage."""
 
         def make(original: Forward) -> Forward:
             def function(*args: Any, **kwargs: Any) -> Any:

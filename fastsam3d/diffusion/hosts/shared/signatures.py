@@ -1,0 +1,24 @@
+"""Signatures of a pipeline's methods, read from their classes."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+
+def class_signature(owner: Any, name: str) -> inspect.Signature | None:
+    """The signature of method `name` of `owner`'s class, without `self`; None where there is no such function.
+
+    An instance may carry a compiled or an already replaced method, whose signature says nothing: `(*args, **kwargs)`.
+    The instance's attribute is read only where the class has no such method.
+    """
+    method = getattr(type(owner), name, None)
+    if not callable(method):
+        value = getattr(owner, name, None)
+        return inspect.signature(value) if callable(value) else None
+    signature = inspect.signature(method)
+    kind = inspect.getattr_static(type(owner), name)
+    # A class method is bound to its class already; a static one has no `self`.
+    if isinstance(kind, staticmethod | classmethod):
+        return signature
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
