@@ -219,7 +219,6 @@ def _settings(group: str, values: Mapping[str, Any], family: Family) -> Techniqu
     fields = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in fields:
-            raise UserError(
-                f"unknown key {group}.{short(key).strip(chr(39))}{suggested_ending(str(key), fields, prefix=f'{group}.')}"
-            )
+            name = str(key)[:80]
+            raise UserError(f"unknown key {group}.{name}{suggested_ending(name, fields, prefix=f'{group}.')}")
     return kind(**values)

@@ -36,7 +36,8 @@ def require_file(path: Path, what: str, largest: int | None = None) -> Path:
             size = path.stat().st_size
             if largest is None or size <= largest:
                 return path
-            raise UserError(f"{what} has {size / 2**20:.1f} MiB; up to {largest / 2**20:.0f} are read. Make it smaller.")
+            limit = f"up to {largest / 2**20:.0f} are read"
+            raise UserError(f"{what} has {size / 2**20:.1f} MiB; {limit}. Make it smaller.")
         if path.is_dir():
             raise UserError(f"{what} is a folder. Give the file.")
         if path.exists():

@@ -21,6 +21,7 @@ from fastsam3d.app.runs.queue import DONE, STOPPED
 from fastsam3d.app.viewer import scripts
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.app.visitors.visitor import EXAMPLES, Session, Visitors
+from fastsam3d.basics.picture_files import open_image_file
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.pictures import example_directory
 
@@ -249,7 +250,7 @@ def _thumbnails() -> dict[str, str]:
     found = {}
     for name in EXAMPLES:
         try:
-            with Image.open(example_directory(name) / "image.png") as image:
+            with open_image_file(example_directory(name) / "image.png") as image:
                 found[name] = data_url(image.convert("RGB"), 96)
         except (OSError, UserError):
             continue  # an installation without them still takes pictures

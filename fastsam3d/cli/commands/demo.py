@@ -79,7 +79,7 @@ def options_from(words: Sequence[str]) -> Options:
             raise UserError(f"{word!r} is not key=value. See --help.")
         if key in RANGES:
             low, high = RANGES[key]
-            if not value.isdigit() or not low <= int(value) <= high:
+            if not value.isdecimal() or not low <= int(value) <= high:
                 raise UserError(f"{key}={value} is not possible: a whole number from {low} to {high} is needed.")
             values[key] = int(value)
         elif key == "warm_up":

@@ -7,10 +7,10 @@ beside the weights, and its unsafe mode calls whatever the file names. Here a na
   be called and nothing else (pickle's BUILD could otherwise set attributes of PyTorch's own functions);
 - for every other name, `Inert`: it can be made, filled and looked at, and does nothing.
 
-So nothing is imported, and no function runs but those of `ALLOWED`. Time and memory stay in proportion to the file: the
-unpickler is Python's own one written in Python, whose table of seen objects grows with their number and not with a number
-in the file, and values that are hashed must be flat. A tuple of a tuple of a tuple, each holding the last one twice, takes
-a few bytes and for ever to be hashed. What a hostile file can still do is to be unreadable, or to hold wrong numbers.
+So nothing is imported, and no function runs but those of `ALLOWED`. Time and memory stay in proportion to the file.
+The unpickler is the one that Python has in Python: its table of seen objects grows with their number, and not with a
+number in the file. Keys must be flat: tuples in tuples, each holding the last one twice, take a few bytes in the file
+and centuries to be hashed. What a hostile file can still do is to be unreadable, or to hold wrong numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pickle
 import types
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -96,7 +96,7 @@ class TensorsOnlyUnpickler(pickle._Unpickler):
     """The unpickler described above. `torch.load` adds how storages are found."""
 
     stack: list[Any]
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a global of the file: an allowed function, a dtype of torch, or `Inert` for all else."""
