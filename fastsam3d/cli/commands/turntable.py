@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from fastsam3d.basics.paths import user_path
+from fastsam3d.cli.console import ShownWarnings
 from fastsam3d.cli.flags import Parser, whole
 from fastsam3d.errors import UserError
 
@@ -35,7 +36,8 @@ def main(words: list[str]) -> int:
     from fastsam3d.meshes.turntable import levelled, write_turntable
 
     path = user_path(given.file)
-    meshes = [mesh for _, mesh in read_model(path) if not mesh.is_empty]
+    with ShownWarnings():
+        meshes = [mesh for _, mesh in read_model(path) if not mesh.is_empty]
     if not meshes:
         raise UserError(f"{path} holds points only, which have no sides: look at it with python -m fastsam3d view.")
     meshes = levelled(meshes, read_up(path))  # a scene's file is in the frame of its photo's camera
