@@ -68,8 +68,9 @@ def build_page(studio: Studio) -> Any:
             message = session.act(event._data if isinstance(event._data, dict) else {})
         except UserError as error:
             message, kind = str(error), "error"
-        except Exception:
-            logger.exception("an action in the demo's page failed")
+        except Exception as error:
+            logger.error("an action in the demo's page failed: %s: %.200s", type(error).__name__, error)
+            logger.debug("its traceback", exc_info=True)
             message, kind = INSIDE, "error"
         return _marker(session, session.picture is not before), fragments.notice(message, kind)
 
@@ -117,6 +118,10 @@ def build_page(studio: Studio) -> Any:
             job = start()
         except UserError as error:
             yield (fragments.notice(str(error)), *idle, *unchanged)
+            return
+        except Exception as error:  # values that the page itself never sends
+            logger.error("a run could not be started: %s: %.200s", type(error).__name__, error)
+            yield (fragments.notice(INSIDE), *idle, *unchanged)
             return
         finished = False
         try:

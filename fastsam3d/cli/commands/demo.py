@@ -7,12 +7,12 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastsam3d.basics.temporary import own_folder
 from fastsam3d.cli.flags import asks_for_help, parse
 from fastsam3d.errors import UserError
 
@@ -110,7 +110,7 @@ def main(words: list[str]) -> int:
     request = request_of(parse(options.rest, "python gradio_demo.py"))
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(options.host, options.port)))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsam3d-demo-")))
+        folder = stack.enter_context(own_folder())
         _keep_gradio_in(folder / "uploads")
         serve(options, request, folder, listener)
     return 0
