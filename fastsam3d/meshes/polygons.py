@@ -41,5 +41,5 @@ def numbers_of(text: bytes) -> np.ndarray:
         warnings.simplefilter("error")  # numpy only warns of text that is no number
         try:
             return np.fromstring(text.decode("ascii"), dtype=np.float64, sep=" ")
-        except (DeprecationWarning, UnicodeDecodeError):
+        except (DeprecationWarning, ValueError):
             raise ValueError("text stands where numbers are expected") from None
