@@ -167,7 +167,9 @@ def _read_file(path: Path, family: Family) -> Any:
         text = path.read_text(encoding="utf-8")
         check_size(text)
         values = OmegaConf.to_container(OmegaConf.create(text) if text.strip() else OmegaConf.create({}), resolve=False)
-        return with_own_references(values) if isinstance(values, Mapping) else values
+        if not isinstance(values, Mapping):
+            return values
+        return with_own_references({str(key): value for key, value in values.items()})
     except Exception as error:  # the readers of YAML raise exceptions of many kinds on a damaged file
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(

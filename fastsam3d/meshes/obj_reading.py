@@ -62,7 +62,8 @@ def read_obj_file(path: Path) -> list[tuple[str, Mesh]]:
 
 def _parse(data: bytes) -> tuple[np.ndarray, np.ndarray, dict[str, _Faces], list[str]]:
     """Places `[V, 3, 4, 6 or 7]`, texture coordinates `[T, 2]`, faces by material, and names of material files."""
-    places, uvs, groups, libraries = array("d"), array("d"), {"": _Faces()}, []
+    places, uvs, groups = array("d"), array("d"), {"": _Faces()}
+    libraries: list[str] = []
     width, current = 0, groups[""]
     for line in data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").splitlines():
         words = line.split()

@@ -206,6 +206,8 @@ def build_page(studio: Studio) -> Any:
                 files = piece(elem_id="files")
                 table = piece(elem_id="table")
 
+        for component in (preset, plain_too, seed, count, stride, error, carving, merging):
+            _refuse_quietly(component)
         outcome = [viewers, headline, table, files]
         running = {"outputs": [status, go, stop, *outcome], "concurrency_limit": studio.queue.capacity + 2, **quiet}
         canvas.select(acted, None, [canvas, said], trigger_mode="multiple", **quiet)
@@ -231,6 +233,19 @@ def appearance() -> dict[str, Any]:
         radius_size=gr.themes.sizes.radius_md,
     ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")
     return {"theme": theme, "css": asset("page.css"), "head": f"<script>{scripts()}</script>"}
+
+
+def _refuse_quietly(component: Any) -> None:
+    """Lets one component answer values that the page never sends, and that Gradio would write a traceback about."""
+    read = component.preprocess
+
+    def preprocess(payload: Any) -> Any:
+        try:
+            return read(payload)
+        except Exception:
+            raise gr.Error("This value is not possible.", print_exception=False) from None
+
+    component.preprocess = preprocess
 
 
 def _marker(session: Session, fresh: bool) -> Any:

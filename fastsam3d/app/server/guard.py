@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,10 +33,15 @@ class Guard:
 
     Gradio tells browsers that pages on any port of this machine may read its answers, with the visitor's cookies; here
     no answer says so. An exception inside becomes a line in the log and an answer 500.
+
+    Args:
+        limit: bytes of a request.
+        events: number of values by number of event. An event of another number, or with other than so many values, is
+            answered 400: Gradio would write a traceback into the log.
     """
 
-    def __init__(self, app: Any, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self, app: Any, limit: int, events: Mapping[int, int] | None = None) -> None:
+        self._app, self._limit, self._events = app, limit, events or {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -44,6 +51,12 @@ class Guard:
         if refusal is not None:
             await _refuse(send, *refusal)
             return
+        if self._events and scope["method"] == "POST" and scope["path"].endswith("/queue/join"):
+            body = await _body_of(receive, self._limit)
+            if body is None or not self._is_event(body):
+                await _refuse(send, 400, "This is no event of the page.")
+                return
+            receive = _replayed(body, receive)
         begun, taken = False, 0
 
         async def guarded(message: Any) -> None:
@@ -70,6 +83,16 @@ class Guard:
             logger.debug("its traceback", exc_info=True)
             if not begun:
                 await _refuse(send, 500, "Something went wrong inside.")
+
+    def _is_event(self, body: bytes) -> bool:
+        try:
+            values = json.loads(body)
+        except (ValueError, RecursionError):
+            return False
+        if not isinstance(values, dict) or not isinstance(values.get("data"), list):
+            return False
+        number = values.get("fn_index")
+        return type(number) is int and self._events.get(number) == len(values["data"])
 
     def _refusal(self, scope: Any) -> tuple[int, str] | None:
         """Status and text of a request that is not answered; None for one that is."""
@@ -116,6 +139,34 @@ def from_elsewhere(headers: dict[bytes, bytes], method: str) -> bool:
         return own.hostname in LOOPBACK and (page.hostname, page.port or 80) != (own.hostname, own.port or 80)
     except ValueError:  # no address
         return True
+
+
+async def _body_of(receive: Any, limit: int) -> bytes | None:
+    """The whole body of a request; None where it is larger than the limit or the other side has left."""
+    parts, more, size = [], True, 0
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        size, more = size + len(parts[-1]), message.get("more_body", False)
+        if size > limit:
+            return None
+    return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Any) -> Any:
+    """What gives a body that was read once more, and then whatever comes."""
+    given = False
+
+    async def again() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
 
 
 async def _refuse(send: Any, status: int, text: str) -> None:

@@ -63,10 +63,11 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
     app.add_route(f"/{RESULTS}/{{path:path}}", result, methods=["GET"])
     app.add_route(f"/{UPLOADS}", upload, methods=["POST"])
     app.add_route("/healthz", lambda request: JSONResponse({"status": "ok"}), methods=["GET"])
-    app.add_middleware(Guard, limit=studio.limits.file_bytes + 2**16)
+    page = build_page(studio)
+    events = {number: len(function.inputs) for number, function in page.fns.items()}
+    app.add_middleware(Guard, limit=studio.limits.file_bytes + 2**16, events=events)
     if host in LOOPBACK:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", "::1"])
-    page = build_page(studio)
     gradio.mount_gradio_app(
         app,
         page,
