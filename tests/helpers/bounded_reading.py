@@ -12,6 +12,7 @@ from pathlib import Path
 SCRIPT = """
 import importlib, json, resource, sys, time
 from pathlib import Path
+sys.path.insert(0, sys.argv.pop(1))
 module, _, name = sys.argv[1].rpartition(".")
 read = getattr(importlib.import_module(module), name)
 import torch, PIL.Image, omegaconf, safetensors.torch, fastsam3d.meshes.gltf_reading, fastsam3d.meshes.formats
@@ -40,7 +41,8 @@ class Outcome:
 
 def outcomes(reader: str, paths: Sequence[Path], megabytes: int = 500, timeout: float = 60.0) -> dict[str, Outcome]:
     """Reads files one after the other with a function, named with its module; returns what became of each by name."""
-    words = [sys.executable, "-c", SCRIPT, reader, str(megabytes), *map(str, paths)]
+    helpers = str(Path(__file__).parent)
+    words = [sys.executable, "-c", SCRIPT, helpers, reader, str(megabytes), *map(str, paths)]
     finished = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
     assert finished.returncode == 0, finished.stderr[-2000:]
     lines = [json.loads(line) for line in finished.stdout.splitlines()]
