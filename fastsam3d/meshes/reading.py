@@ -8,9 +8,9 @@ import numpy as np
 
 from fastsam3d.basics.paths import require_file, user_path
 from fastsam3d.errors import UserError
-from fastsam3d.meshes.checks import checked
 from fastsam3d.meshes.formats import format_to_read
 from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.meshes.parsing.checks import checked
 
 
 def read_model(path: str | Path) -> list[tuple[str, Mesh]]:

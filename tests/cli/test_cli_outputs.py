@@ -106,7 +106,7 @@ def test_progress_goes_on_by_itself(monkeypatch):
 def test_quiet_shows_no_progress(monkeypatch):
     monkeypatch.setattr("fastsam3d.cli.console.TICK", 0.0)
     monkeypatch.setattr("fastsam3d.cli.console.DELAY", 0.0)
-    monkeypatch.setattr("fastsam3d.cli.console.Progress", lambda stream: pytest.fail("nothing may show it"))
+    monkeypatch.setattr("fastsam3d.cli.console.ProgressBar", lambda stream: pytest.fail("nothing may show it"))
     stream = Terminal()
     console = Console(quiet=True, stream=stream)
     with console.progress():

@@ -51,7 +51,7 @@ def encode_material(mesh: Mesh, name: str) -> dict[str, bytes]:
 
 def read_obj(path: Path) -> list[tuple[str, Mesh]]:
     """Reads an OBJ file with its material and texture; it is taken to be y up and turned to z up."""
-    from fastsam3d.meshes.obj_reading import read_obj_file
+    from fastsam3d.meshes.parsing.obj import read_obj_file
 
     return read_obj_file(path)
 

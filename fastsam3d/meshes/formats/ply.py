@@ -68,7 +68,7 @@ def _header(comments: str, count: int, fields: list[str]) -> bytes:
 
 def read_ply(path: Path) -> list[tuple[str, Mesh]]:
     """Reads faces, points, or the centres of Gaussians from a PLY file, which is taken to be z up."""
-    from fastsam3d.meshes.ply_reading import read_ply_file
+    from fastsam3d.meshes.parsing.ply import read_ply_file
 
     return read_ply_file(path)
 

@@ -10,7 +10,7 @@ import numpy as np
 from fastsam3d.meshes.formats.registry import Z_UP, MeshFormat, register_format
 from fastsam3d.meshes.geometry import face_cross_products
 from fastsam3d.meshes.mesh import Mesh
-from fastsam3d.meshes.polygons import grey, numbers_of
+from fastsam3d.meshes.parsing.polygons import grey, numbers_of
 
 
 def encode_stl(mesh: Mesh, name: str = "object") -> bytes:

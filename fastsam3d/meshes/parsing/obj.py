@@ -12,7 +12,7 @@ import numpy as np
 from fastsam3d.basics.picture_files import MOST_TEXTURE_PIXELS, texture_pixels
 from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
-from fastsam3d.meshes.polygons import grey
+from fastsam3d.meshes.parsing.polygons import grey
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fastsam3d.meshes.mesh import Mesh
-from fastsam3d.meshes.polygons import fans, grey, numbers_of, triangles
+from fastsam3d.meshes.parsing.polygons import fans, grey, numbers_of, triangles
 
 _KINDS = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4"},
