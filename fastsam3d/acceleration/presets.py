@@ -12,6 +12,8 @@ from fastsam3d.acceleration.compatibility import refuse_clashes
 from fastsam3d.acceleration.family import DEFAULT_FAMILY, Family, family_named
 from fastsam3d.acceleration.settings import TechniqueConfig
 from fastsam3d.basics.config_files import config_directory, preset_names
+from fastsam3d.basics.paths import require_file, user_path
+from fastsam3d.basics.plain_yaml import LARGEST_TEXT, check_size, refuse_resolvers, short, with_own_references
 from fastsam3d.basics.suggestions import suggested_ending
 from fastsam3d.errors import UserError
 
@@ -125,9 +127,9 @@ def load_preset(
     values = _preset_values(preset, found)
     name = str(values.get(NAME, "custom"))
     values = {group: content for group, content in values.items() if group not in ABOUT}
-    groups = {group: dict(_mapping(group, content, found)) for group, content in values.items()}
+    groups = {str(group): dict(_mapping(str(group), content, found)) for group, content in values.items()}
     for key, value in (overrides or {}).items():
-        for group, content in _override(key, value, found).items():
+        for group, content in _override(str(key), value, found).items():
             groups.setdefault(group, {}).update(content)
     unknown = [group for group in groups if group not in found.registry]
     if unknown:
@@ -142,8 +144,8 @@ def _preset_values(preset: Any, family: Family) -> dict[str, Any]:
     if isinstance(preset, Mapping) or hasattr(preset, "_metadata"):  # the latter: an OmegaConf node
         return {str(key): value for key, value in _plain(preset).items()}
     if isinstance(preset, Path) or str(preset).endswith((".yaml", ".yml")):
-        path, name = Path(preset), Path(preset).stem
-        if not path.is_file():
+        path, name = user_path(preset), Path(preset).stem
+        if not path.exists():
             raise UserError(
                 f"no preset file {path}: give an existing YAML file, or one of "
                 f"{', '.join(preset_names(family.presets))}"
@@ -153,26 +155,42 @@ def _preset_values(preset: Any, family: Family) -> dict[str, Any]:
         path = config_directory() / family.presets / f"{name}.yaml"
         if name not in preset_names(family.presets):
             raise UserError(f"unknown preset {name!r}{suggested_ending(name, preset_names(family.presets))}")
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    return {NAME: name} | dict(_mapping(str(path), _read_file(path, family), family))
 
+
+def _read_file(path: Path, family: Family) -> Any:
+    """The values of a preset file. Its interpolations reach its own keys and nothing else."""
+    from omegaconf import OmegaConf
+
+    require_file(path, f"the preset {path}", LARGEST_TEXT)
     try:
-        values = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        check_size(text)
+        values = OmegaConf.to_container(OmegaConf.create(text) if text.strip() else OmegaConf.create({}), resolve=False)
+        if not isinstance(values, Mapping):
+            return values
+        return with_own_references({str(key): value for key, value in values.items()})
+    except Exception as error:  # the readers of YAML raise exceptions of many kinds on a damaged file
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{path} is not a preset: {line}. Mend the file, or use one of {', '.join(preset_names(family.presets))}"
-        ) from error
-    return {NAME: name} | dict(_mapping(str(path), values, family))
+            f"{path} is not a preset: {line[:200]}. Mend the file, or use one of "
+            f"{', '.join(preset_names(family.presets))}"
+        ) from None
 
 
 def _plain(values: Any) -> Any:
-    if hasattr(values, "_metadata"):
-        from omegaconf import OmegaConf
+    if not hasattr(values, "_metadata"):
+        return values
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
+    try:
+        # Keys outside of a part can be meant by it, so that the whole is looked at.
+        refuse_resolvers(OmegaConf.to_container(values._get_root(), resolve=False))
         return OmegaConf.to_container(values, resolve=True)
-    return values
+    except (OmegaConfBaseException, ValueError, RecursionError) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"the settings cannot be read: {line[:200]}") from None
 
 
 def _mapping(where: str, values: Any, family: Family) -> Mapping[str, Any]:
@@ -181,7 +199,7 @@ def _mapping(where: str, values: Any, family: Family) -> Mapping[str, Any]:
         return _switched(family.registry[where].config, values)
     if not isinstance(values, Mapping):
         raise UserError(
-            f"{where} is {values!r}: key: value pairs are needed, for instance {where}: {{enabled: true}}"
+            f"{where} is {short(values)}: key: value pairs are needed, for instance {where}: {{enabled: true}}"
         )
     return cast(Mapping[str, Any], values)
 
@@ -203,7 +221,6 @@ def _settings(group: str, values: Mapping[str, Any], family: Family) -> Techniqu
     fields = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in fields:
-            raise UserError(f"unknown key {group}.{key}{suggested_ending(key, fields, prefix=f'{group}.')}")
+            name = str(key)[:80]
+            raise UserError(f"unknown key {group}.{name}{suggested_ending(name, fields, prefix=f'{group}.')}")
     return kind(**values)
-
-

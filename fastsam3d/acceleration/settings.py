@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from fastsam3d.basics.plain_yaml import short
 from fastsam3d.errors import UserError
 
 
@@ -82,15 +83,15 @@ def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
     way_out = f"; allowed: {allowed} (default {default})" if allowed else f" (default {default})"
     if isinstance(default, bool):
         if not isinstance(value, bool):
-            raise UserError(f"{where} is {value!r}: give true or false (default {str(default).lower()})")
+            raise UserError(f"{where} is {short(value)}: give true or false (default {str(default).lower()})")
         return value
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)):
-            raise UserError(f"{where} is {value!r}: a list of numbers is needed{way_out}")
+            raise UserError(f"{where} is {short(value)}: a list of numbers is needed{way_out}")
         return tuple(_checked_number(item, 0.0, metadata, f"{where}[{i}]", way_out) for i, item in enumerate(value))
     if isinstance(default, str):
         if value not in metadata["choices"]:
-            raise UserError(f"{where} is {value!r}{way_out}")
+            raise UserError(f"{where} is {short(value)}{way_out}")
         return value
     return _checked_number(value, cast(float, default), metadata, where, way_out)
 
@@ -98,14 +99,21 @@ def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
 def _checked_number(
     value: Any, default: float, metadata: Mapping[str, Any], where: str, way_out: str
 ) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise UserError(f"{where} is {value!r}: a finite number is needed{way_out}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not _finite(value):
+        raise UserError(f"{where} is {short(value)}: a finite number is needed{way_out}")
     number = float(value)
     if isinstance(default, int):
         if number != int(number):
-            raise UserError(f"{where} is {value!r}: a whole number is needed{way_out}")
+            raise UserError(f"{where} is {short(value)}: a whole number is needed{way_out}")
         number = int(number)
     low, high = metadata["low"], metadata["high"]
     if (low is not None and number < low) or (high is not None and number > high):
-        raise UserError(f"{where} is {value!r}, out of range{way_out}")
+        raise UserError(f"{where} is {short(value)}, out of range{way_out}")
     return number
+
+
+def _finite(value: numbers.Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floating point
+        return False

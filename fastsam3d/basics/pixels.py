@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 
 from fastsam3d.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 ASSUMED_FIELD_OF_VIEW = 60.0
 """Horizontal field of view, in degrees, of the camera that is assumed where there is no point map."""
@@ -15,12 +18,13 @@ ASSUMED_FIELD_OF_VIEW = 60.0
 def as_image(image: Any) -> np.ndarray:
     """Checks an image and returns it as uint8 `[H, W, 3]`.
 
-    Grey images are repeated over the channels; an alpha channel is dropped.
+    Grey images are repeated over the channels; an alpha channel is dropped. A picture of Pillow may have any mode, and
+    its colour profile is followed, as on the command line.
 
     Raises:
         UserError: not an 8-bit image with 1, 3 or 4 channels.
     """
-    array = np.asarray(image)
+    array = _pillow_pixels(image) if hasattr(image, "getbands") else np.asarray(image)
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype != np.uint8 or 0 in array.shape:
@@ -29,6 +33,15 @@ def as_image(image: Any) -> np.ndarray:
             "expected uint8 with shape (height, width, 3)."
         )
     return np.ascontiguousarray(array[..., :3])
+
+
+def _pillow_pixels(image: Any) -> np.ndarray:
+    from fastsam3d.basics.picture_files import rgb_pixels
+
+    pixels, doubts = rgb_pixels(image)
+    for text in doubts:
+        logger.warning("the picture %s", text)
+    return pixels
 
 
 def as_mask(mask: Any, height: int, width: int) -> np.ndarray:

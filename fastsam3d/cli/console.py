@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -22,6 +23,28 @@ def say(text: str) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
+
+
+class ShownWarnings(logging.Handler):
+    """Shows the warnings of this library's log on stderr while a command runs. A context manager."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows one line, once."""
+        text = record.getMessage()
+        if text not in self._seen:
+            self._seen.add(text)
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> ShownWarnings:
+        logging.getLogger("fastsam3d").addHandler(self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        logging.getLogger("fastsam3d").removeHandler(self)
 
 
 class Console:

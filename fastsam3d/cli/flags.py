@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
 
@@ -229,7 +230,7 @@ def parse(argv: Sequence[str], program: str | None = None, scene: bool = False) 
                 raise UserError(f"{flag} is a flag of {'infer' if scene else 'infer_scene'} only. See --help.")
             raise UserError(f"unknown flag {flag}. {suggestion(flag, flags, 6)}")
         if "=" not in word:
-            way_out = f"Did you mean --image_path {word}?" if Path(word).expanduser().exists() else "See --help."
+            way_out = f"Did you mean --image_path {word}?" if user_path(word).exists() else "See --help."
             raise UserError(f"{word!r} is neither a flag nor key=value. {way_out}")
         overrides.append(word)
     values, origins = {}, {}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
+import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.version import __version__
@@ -59,8 +63,10 @@ VERBS = {
 }
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+DEFECT = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+TRACEBACK = "--traceback"
 
 HELP = "\n".join(
     [
@@ -71,6 +77,7 @@ HELP = "\n".join(
         *(f"  {name:<16} {verb.text}" for name, verb in VERBS.items()),
         "",
         "python -m fastsam3d VERB --help says more; --version prints the version.",
+        "--traceback, with any verb, shows where in the program an error was raised.",
         "",
     ]
 )
@@ -89,38 +96,89 @@ def run(verb: str, argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Runs a command; an error that the user can put right ends in one line on stderr instead of a traceback."""
+    """Runs a command; returns its exit code.
+
+    What the user can mend ends in a line on stderr, exit code 2. So does every other exception, with exit code 1 and
+    the place where it was raised; with `--traceback` among the words its whole traceback is shown.
+    """
+    traced = TRACEBACK in argv
+    argv = [word for word in argv if word != TRACEBACK]
+    _prepare_streams()
     if threading.current_thread() is threading.main_thread():
         # So that temporary files are removed when a job is cancelled.
         previous: Any = signal.signal(signal.SIGTERM, _terminate)
     else:
         previous = None
     try:
-        return command(argv)
+        code = command(argv)
+        sys.stdout.flush()  # a closed pipe or a full disk is told here, and not by Python at exit
+        return code
     except UserError as error:
+        if traced:
+            traceback.print_exc()
         text = str(error)
     except BrokenPipeError:
-        sys.stderr.close()  # a reader such as `head` has seen enough; Python would complain at exit
+        _drop_output()  # a reader such as `head` has seen enough
         return 0
     except KeyboardInterrupt:
         print(NOTHING_LEFT, file=sys.stderr)
         return INTERRUPTED
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        text = f"the disk is full ({error.strerror}): make room, or write to another one. What was begun is removed."
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        text = (
-            "the device has not enough memory for this model. Use precision=bfloat16, close other programs on the "
-            "device, or device=cpu."
-        )
+    except Exception as error:
+        if traced:
+            traceback.print_exc()
+        expected = _expected(error)
+        if expected is None:
+            print(f"error: {_defect(error)}", file=sys.stderr)
+            return DEFECT
+        if isinstance(error, OSError):
+            _drop_output()
+        text = expected
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
     print(f"error: {text[:1].lower() if text[1:2].islower() else text[:1]}{text[1:]}", file=sys.stderr)
     return USER_ERROR
+
+
+def _expected(error: Exception) -> str | None:
+    """The sentence of an exception that the user can mend; None for any other."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return f"the disk is full ({error.strerror}): make room, or write to another one. What was begun is removed."
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            "the device has not enough memory for this model. Use precision=bfloat16, close other programs on the "
+            "device, or device=cpu."
+        )
+    if isinstance(error, MemoryError):
+        return "this machine has not enough memory for it. Use smaller inputs, or close other programs."
+    return None
+
+
+def _defect(error: Exception) -> str:
+    """One line about an exception that nobody expected: what, where, and how to see more."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    lines = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return f"something went wrong inside ({what}{where}). The same command with {TRACEBACK} shows the whole report."
+
+
+def _prepare_streams() -> None:
+    """Replaces streams that the shell has closed, and lets names that are no text be written as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is left to be written goes nowhere: Python would complain at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # no real file, as under tests
+        return
 
 
 def _dispatch(words: list[str]) -> int:

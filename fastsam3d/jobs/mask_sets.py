@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import Mask, all_masks, mask_files, mask_of, read_mask
 from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, load_numbers, open_image
@@ -34,7 +35,7 @@ def scene_masks(picture: Picture, choice: str | None) -> list[Mask]:
     """
     if choice is None:
         return _beside(picture)
-    path = Path(choice).expanduser()
+    path = user_path(choice)
     if path.is_dir():
         return _in_folder(path, picture)
     if path.suffix.lower() == ARRAY:
@@ -46,7 +47,7 @@ def scene_masks(picture: Picture, choice: str | None) -> list[Mask]:
 
 def object_name(mask: Mask) -> str:
     """Name of a mask's object, and of its files: `object_0` of `0.png` and of label 0, else the file's stem."""
-    return f"object_{mask.label}" if mask.label.isdigit() else mask.label
+    return f"object_{mask.label}" if mask.label.isdecimal() else mask.label
 
 
 def read_labels(path: Path, picture: Picture) -> list[Mask]:
@@ -141,7 +142,7 @@ def _in_folder(folder: Path, picture: Picture) -> list[Mask]:
         and not path.name.startswith(".")
     ]
     if own.parent == folder.resolve():
-        files = [path for path in files if path.stem.isdigit()]
+        files = [path for path in files if path.stem.isdecimal()]
     if not files:
         raise UserError(f"there are no masks in {folder}: put one file per object there, RGBA, greyscale or .npy.")
     stems = [path.stem for path in files]
@@ -150,7 +151,7 @@ def _in_folder(folder: Path, picture: Picture) -> list[Mask]:
         raise UserError(f"{folder} has two masks called {twice}: rename one, objects are named after their masks.")
     if len(files) == 1 and files[0].stem == LABELS:
         return read_labels(files[0], picture)
-    order = sorted(files, key=lambda path: (0, int(path.stem), "") if path.stem.isdigit() else (1, 0, path.stem))
+    order = sorted(files, key=lambda path: (0, int(path.stem), "") if path.stem.isdecimal() else (1, 0, path.stem))
     return _usable([(path.stem, path, partial(read_mask, path, picture)) for path in order])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, alpha_of, load_numbers, open_image
 
@@ -29,7 +30,7 @@ def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> M
     Raises:
         UserError: missing or unreadable, of another size than the picture, or empty.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.suffix.lower() == ARRAY:
         return mask_of(path.stem if label is None else label, path, _mask_array(path), picture)
     image = open_image(path, "mask")

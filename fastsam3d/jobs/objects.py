@@ -101,6 +101,8 @@ def read_object(request: Request, listener: Listener) -> ObjectInputs:
     for text in request.warnings:
         listener.warn(text)
     picture = read_picture(request.image_path or example_directory(EXAMPLE))
+    for text in picture.doubts:
+        listener.warn(text)
     mask = read_mask(request.mask_path, picture) if request.mask_path else choose_mask(picture, request.mask_index)
     if (doubt := doubts(mask)) is not None:
         listener.warn(doubt)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from fastsam3d.basics.files import finite
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 
 
@@ -26,7 +27,7 @@ class OutputFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = user_path(path)
         self.staging = self.path / f"{_partial_prefix()}{os.getpid()}"
         self._made: list[Path] = []
 

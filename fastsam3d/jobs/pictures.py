@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fastsam3d.basics.paths import require_file, user_path
+from fastsam3d.basics.picture_files import NeedsHeif, open_image_file, rgb_pixels
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+MORE_SUFFIXES = (".avif", ".heic", ".heif")
+"""Of pictures, not of masks."""
 ARRAY = ".npy"
 PICTURE = "image"
 """Stem of the picture of a folder."""
@@ -20,11 +24,17 @@ PICTURE = "image"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its path and pixels, uint8 `[H, W, 3]`; `alpha` is its own, where it says anything."""
+    """A picture with its path and pixels, uint8 `[H, W, 3]`.
+
+    Attributes:
+        alpha: its own, where it says anything.
+        doubts: what is odd about it, one sentence each, for warnings.
+    """
 
     path: Path
     pixels: np.ndarray
     alpha: np.ndarray | None
+    doubts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,14 +67,15 @@ def read_picture(path: str | Path) -> Picture:
     Raises:
         UserError: missing or unreadable, or no image.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_dir():
         path = _in_folder(path)
     image = open_image(path, "picture")
     # Cameras store the sensor's orientation and a note how to turn it; masks are drawn on what viewers show.
     image = ImageOps.exif_transpose(image)
     alpha = alpha_of(image)
-    return Picture(path, _rgb(image), alpha)
+    pixels, doubts = rgb_pixels(image)
+    return Picture(path, pixels, alpha, tuple(f"the picture {path} {text}" for text in doubts))
 
 
 def picture_in(folder: str | Path) -> Picture:
@@ -73,7 +84,7 @@ def picture_in(folder: str | Path) -> Picture:
     Raises:
         UserError: no such folder, or no picture in it.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Give one with image.png and its masks 0.png, 1.png, ...")
     return read_picture(folder)
@@ -88,21 +99,38 @@ def load_numbers(path: Path, what: str) -> np.ndarray:
     Raises:
         UserError: missing, unreadable, or of something else than numbers.
     """
-    if not path.is_file():
-        raise UserError(f"{what} does not exist. Check the path.")
+    require_file(path, what)
     try:
+        check_array_file(path)
         values = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UserError(f"{what} cannot be read ({error.strerror or error}).") from None
-    except (ValueError, EOFError):  # numpy's own message advises to run what a stranger's file says
+    except Exception:  # numpy raises many kinds, and its own message advises to run what a stranger's file says
         raise UserError(f"{what} cannot be read as an array of numbers. Save it with numpy.save.") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif":
         raise UserError(f"{what} holds {getattr(values, 'dtype', 'several arrays')}: give one array of numbers.")
     return values
 
 
+def check_array_file(path: Path) -> None:
+    """Refuses an `.npy` file whose header promises other numbers than the file holds, before they get any memory.
+
+    Raises:
+        ValueError: so it is, or the numbers are none.
+    """
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, kind = read(file)
+        held = path.stat().st_size - file.tell()
+    if kind.kind not in "buif":
+        return  # refused by its type
+    if len(shape) > 32 or min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize > held:
+        raise ValueError("the header promises more than the file holds")
+
+
 def _in_folder(folder: Path) -> Path:
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, *MORE_SUFFIXES):
         if (folder / f"{PICTURE}{suffix}").is_file():
             return folder / f"{PICTURE}{suffix}"
     raise UserError(f"{folder} has no image.png. Give the picture's file, or put it there under that name.")
@@ -123,13 +151,13 @@ def open_image(path: Path, what: str) -> Image.Image:
         raise UserError(f"the {what} {path} does not exist. {way_out}")
     if path.is_dir():
         raise UserError(f"the {what} {path} is a folder. Give the file.")
+    require_file(path, f"the {what} {path}")
     try:
-        with warnings.catch_warnings():
-            # Photos of a hundred megapixels are no attack; what is twice as large is refused below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+        image = open_image_file(path)
         image.load()
         return image
+    except NeedsHeif as error:
+        raise UserError(f"the {what} {path} cannot be read: {error}.") from None
     except Image.DecompressionBombError:
         raise UserError(f"the {what} {path} is too large to be opened safely. Make it smaller.") from None
     except UnidentifiedImageError:
@@ -137,16 +165,8 @@ def open_image(path: Path, what: str) -> Image.Image:
     except OSError as error:
         reason = error.strerror or _first_line(error)
         raise UserError(f"the {what} {path} cannot be read ({reason}). Save it again as PNG.") from None
-    except (SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise many kinds on a damaged file
         raise UserError(f"the {what} {path} cannot be read ({_first_line(error)}). Save it again as PNG.") from None
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if grey.max() > 255 else 255.0
-        return np.repeat(np.clip(np.rint(grey / top * 255), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"))
 
 
 def alpha_of(image: Image.Image) -> np.ndarray | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.listener import Listener
 from fastsam3d.jobs.pictures import Picture, load_numbers
@@ -63,7 +64,7 @@ def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Pat
     """
     if choice in ("none", "null", "None"):
         return None, None, None
-    path = picture.path.parent / POINTMAP if choice == "auto" else Path(choice).expanduser()
+    path = picture.path.parent / POINTMAP if choice == "auto" else user_path(choice)
     if choice == "auto" and not path.is_file():
         return None, None, None
     from fastsam3d.sam3d.pipeline.preprocessing import as_pointmap

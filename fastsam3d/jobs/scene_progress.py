@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.basics.version import __version__
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import Mask
@@ -35,7 +36,7 @@ class SceneProgress:
     """
 
     def __init__(self, output: str | Path, conditions: Mapping[str, Any], masks: Mapping[str, str]) -> None:
-        self.folder = Path(output).expanduser() / FOLDER
+        self.folder = user_path(output) / FOLDER
         self.conditions, self.masks = dict(conditions), dict(masks)
         self.kept = 0
 

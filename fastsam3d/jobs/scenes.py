@@ -118,6 +118,8 @@ def read_scene(request: Request, listener: Listener) -> SceneInputs:
     for text in request.warnings:
         listener.warn(text)
     picture = _picture(request)
+    for text in picture.doubts:
+        listener.warn(text)
     masks = scene_masks(picture, request.masks)
     for mask in masks:
         doubt = None if mask.problem else doubts(mask)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from fastsam3d.basics.picture_files import MOST_TEXTURE_PIXELS, texture_pixels
 from fastsam3d.meshes.geometry import (
     Z_UP_TO_Y_UP,
     linear_to_srgb,
@@ -23,6 +22,9 @@ _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _POINTS, _TRIANGLES = 0, 4
 _DEEPEST = 64
+MOST_NODES, MOST_PRIMITIVES, MOST_REPEATED = 50_000, 4096, 2_000_000
+"""Bounds of what a file shows: nodes and primitives as often as they are shown, and elements of arrays beyond the
+number of bytes that the file has."""
 
 
 def up_of(data: bytes) -> np.ndarray | None:
@@ -30,9 +32,12 @@ def up_of(data: bytes) -> np.ndarray | None:
 
     Returns None for any other file.
     """
-    extras = _split(data)[0].get("asset", {}).get("extras")
+    asset = _split(data)[0].get("asset")
+    extras = asset.get("extras") if isinstance(asset, dict) else None
     up = extras.get("up") if isinstance(extras, dict) else None
-    if not isinstance(up, list) or len(up) != 3 or not all(isinstance(value, (int, float)) for value in up):
+    if not isinstance(up, list) or len(up) != 3 or not all(type(value) in (int, float) for value in up):
+        return None
+    if not all(abs(value) <= 1 + 1e-6 for value in up):  # NaN and numbers beyond floating point too
         return None
     return np.array(up, dtype=np.float64) @ Z_UP_TO_Y_UP.T if np.isclose(np.linalg.norm(up), 1.0) else None
 
@@ -51,27 +56,35 @@ def read_glb(data: bytes) -> list[tuple[str, Mesh]]:
     if required:
         raise ValueError(f"it needs the glTF extension {required[0]}")
     reader = _Reader(document, binary)
-    found: list[tuple[str, Mesh]] = []
+    # All are counted before one is read: nodes that share their children can show a small file endlessly often.
+    planned: list[tuple[str, dict[str, Any], np.ndarray]] = []
     nodes = document.get("nodes", [])
     scenes = document.get("scenes")
-    roots = scenes[document.get("scene", 0)].get("nodes", []) if scenes else range(len(nodes))
+    roots = _entry(scenes, document.get("scene", 0), "scene").get("nodes", []) if scenes else range(len(nodes))
+
+    visited = 0
 
     def visit(index: int, parent: np.ndarray, depth: int) -> None:
+        nonlocal visited
+        visited += 1
         if depth > _DEEPEST:
             raise ValueError("its nodes are nested too deeply")
-        node = nodes[index]
+        if visited > MOST_NODES:
+            raise ValueError(f"it shows more than {MOST_NODES} nodes")
+        node = _entry(nodes, index, "node")
         matrix = parent @ _local(node)
         if "mesh" in node:
-            for primitive in document["meshes"][node["mesh"]]["primitives"]:
-                mesh = reader.mesh(primitive, matrix)
-                if mesh is not None:
-                    found.append((node.get("name", f"node {index}"), mesh))
+            for primitive in _entry(document["meshes"], node["mesh"], "mesh")["primitives"]:
+                planned.append((str(node.get("name", f"node {index}"))[:255], primitive, matrix))
+                if len(planned) > MOST_PRIMITIVES:
+                    raise ValueError(f"it shows more than {MOST_PRIMITIVES} primitives")
         for child in node.get("children", []):
             visit(child, matrix, depth + 1)
 
     for root in roots:
         visit(root, np.eye(4), 0)
-    return found
+    found = ((name, reader.mesh(primitive, matrix)) for name, primitive, matrix in planned)
+    return [(name, mesh) for name, mesh in found if mesh is not None]
 
 
 class _Reader:
@@ -79,9 +92,15 @@ class _Reader:
 
     def __init__(self, document: dict[str, Any], binary: bytes) -> None:
         self.document, self.binary = document, binary
+        self._numbers, self._texels = 0, 0
+        self._pictures: dict[tuple[int, bytes], np.ndarray] = {}
 
     def mesh(self, primitive: dict[str, Any], matrix: np.ndarray) -> Mesh | None:
-        """Reads one primitive; returns None for lines and strips. `matrix [4, 4]` places it in the scene."""
+        """Reads one primitive; returns None for lines and strips. `matrix [4, 4]` places it in the scene.
+
+        Raises:
+            ValueError: it is damaged, or the file shows more than the bounds of this module allow.
+        """
         mode = primitive.get("mode", _TRIANGLES)
         if mode not in (_POINTS, _TRIANGLES) or "POSITION" not in primitive["attributes"]:
             return None
@@ -94,17 +113,23 @@ class _Reader:
             if "indices" in primitive:
                 indices = self._array(primitive["indices"]).reshape(-1)
             faces = indices[: len(indices) // 3 * 3].reshape(-1, 3).astype(np.int64)
+            if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices)):
+                raise ValueError("a face refers to a vertex that is not there")
             if np.linalg.det(matrix[:3, :3]) < 0:
                 faces = faces[:, ::-1].copy()
         surface = self._material(primitive)
         factor = np.asarray(surface.get("baseColorFactor", [1, 1, 1, 1]), dtype=np.float64)[:3]
         own = self._attribute(primitive, "COLOR_0")
+        if own is not None and len(own) != len(vertices):
+            raise ValueError("it has another number of colours than of vertices")
         linear = np.tile(factor, (len(vertices), 1)) if own is None else own[:, :3] * factor
         colors = linear_to_srgb(linear).astype(np.float32)
         uv, texture = self._attribute(primitive, "TEXCOORD_0"), surface.get("baseColorTexture")
         if uv is None or texture is None or not len(faces):
             return Mesh(vertices, faces, colors)
-        picture = self._picture(self.document["textures"][texture["index"]]["source"], factor)
+        picture = self._picture(_entry(self.document["textures"], texture["index"], "texture")["source"], factor)
+        if len(uv) != len(vertices):
+            raise ValueError("it has another number of texture coordinates than of vertices")
         return TexturedMesh(
             vertices, faces, colors, vertex_normals(vertices, faces), uv[:, :2].astype(np.float32), picture
         )
@@ -112,38 +137,74 @@ class _Reader:
     def _material(self, primitive: dict[str, Any]) -> dict[str, Any]:
         if "material" not in primitive:
             return {}
-        return self.document["materials"][primitive["material"]].get("pbrMetallicRoughness", {})
+        return _entry(self.document["materials"], primitive["material"], "material").get("pbrMetallicRoughness", {})
 
     def _picture(self, index: int, factor: np.ndarray) -> np.ndarray:
-        entry = self.document["images"][index]
+        key = (index, factor.tobytes())
+        if key not in self._pictures:  # many primitives may share one picture
+            self._pictures[key] = self._new_picture(index, factor)
+        return self._pictures[key]
+
+    def _new_picture(self, index: int, factor: np.ndarray) -> np.ndarray:
+        entry = _entry(self.document["images"], index, "image")
         if "bufferView" not in entry:
             raise ValueError("its textures are in other files")
-        view = self.document["bufferViews"][entry["bufferView"]]
-        start = view.get("byteOffset", 0)
-        pixels = np.asarray(Image.open(io.BytesIO(self.binary[start : start + view["byteLength"]])).convert("RGB"))
+        view = _entry(self.document["bufferViews"], entry["bufferView"], "buffer view")
+        start, length = _whole(view.get("byteOffset", 0)), _whole(view["byteLength"])
+        pixels = texture_pixels(self.binary[start : start + length])
+        self._texels += pixels.shape[0] * pixels.shape[1]
+        if self._texels > MOST_TEXTURE_PIXELS:
+            raise ValueError(f"its textures have more than {MOST_TEXTURE_PIXELS / 1e6:.0f} megapixels together")
         if np.all(factor == 1):
             return pixels
-        return np.rint(linear_to_srgb(srgb_to_linear(pixels / 255) * factor) * 255).astype(np.uint8)
+        # For each of the 256 values once: a large texture in floating point takes gigabytes.
+        levels = srgb_to_linear(np.arange(256)[:, None] / 255) * factor
+        tables = np.rint(linear_to_srgb(levels) * 255).astype(np.uint8)
+        return np.stack([tables[pixels[..., channel], channel] for channel in range(3)], axis=2)
 
     def _attribute(self, primitive: dict[str, Any], name: str) -> np.ndarray | None:
         index = primitive["attributes"].get(name)
         return None if index is None else self._array(index).astype(np.float64)
 
     def _array(self, index: int) -> np.ndarray:
-        accessor = self.document["accessors"][index]
+        accessor = _entry(self.document["accessors"], index, "accessor")
         if "sparse" in accessor or "bufferView" not in accessor:
             raise ValueError("it has sparse arrays")
-        view = self.document["bufferViews"][accessor["bufferView"]]
+        view = _entry(self.document["bufferViews"], accessor["bufferView"], "buffer view")
         if view.get("buffer", 0) != 0 or "uri" in self.document["buffers"][0]:
             raise ValueError("its data are in other files")
         kind, width = np.dtype(_TYPES[accessor["componentType"]]), _WIDTHS[accessor["type"]]
-        start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-        stride = view.get("byteStride", kind.itemsize * width)
-        shape, strides = (accessor["count"], width), (stride, kind.itemsize)
-        values = np.ndarray(shape, kind, self.binary, start, strides)
+        count, offset = _whole(accessor["count"]), _whole(accessor.get("byteOffset", 0))
+        start, length = _whole(view.get("byteOffset", 0)), _whole(view["byteLength"])
+        stride = _whole(view.get("byteStride", kind.itemsize * width))
+        if stride < kind.itemsize * width:
+            raise ValueError(f"a stride of {stride} bytes is too small for its values")
+        if start + length > len(self.binary) or (
+            count and offset + stride * (count - 1) + kind.itemsize * width > length
+        ):
+            raise ValueError("an array reaches beyond its data")
+        self._numbers += count
+        # Every element has a byte of its own in the file, but for what is shown several times.
+        if self._numbers > len(self.binary) + MOST_REPEATED:
+            raise ValueError(f"it shows the same arrays again and again, more than {MOST_REPEATED} elements in all")
+        values = np.ndarray((count, width), kind, self.binary, start + offset, (stride, kind.itemsize))
         if accessor.get("normalized"):
             return values / np.iinfo(kind).max
         return np.array(values)
+
+
+def _entry(entries: Any, index: Any, what: str) -> Any:
+    if type(index) is not int or not isinstance(entries, list) or not 0 <= index < len(entries):
+        raise ValueError(f"it refers to a {what} that is not there")
+    if not isinstance(entries[index], dict):
+        raise ValueError(f"a {what} of it is damaged")
+    return entries[index]
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 40:
+        raise ValueError("a count or place in it is no whole number of at least 0")
+    return value
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:

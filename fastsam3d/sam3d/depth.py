@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.basics.pixels import as_image
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.sources import MOGE_REPOSITORY
@@ -102,7 +103,7 @@ def load_moge(weights: str | Path | None, device: torch.device | str = "cpu") ->
     if weights is None:
         raise UserError(f"depth=moge needs depth_model=FILE, the weights of MoGe; {fetch}.")
     target = check_device(device)
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     path = path / WEIGHTS if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"depth_model={weights}: there is no file {path}; {fetch}.")

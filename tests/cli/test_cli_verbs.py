@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -96,12 +97,37 @@ def test_interruption_ends_in_a_line(capsys):
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
 
-def test_defects_keep_their_traceback():
+def test_defects_are_a_line_and_a_traceback_when_asked_for(capsys):
     def broken(_words):
-        raise RuntimeError("a defect")
+        raise RuntimeError("a defect\nsecond line")
 
-    with pytest.raises(RuntimeError, match="a defect"):
-        guarded(broken, [])
+    assert guarded(broken, []) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: something went wrong inside (RuntimeError: a defect in test_cli_verbs.py, line ")
+    assert "--traceback" in line
+    assert guarded(broken, ["--traceback"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_the_flag_for_tracebacks_reaches_no_command():
+    seen = []
+    assert guarded(lambda words: seen.append(words) or 0, ["a", "--traceback", "b"]) == 0
+    assert seen == [["a", "b"]]
+
+
+@pytest.mark.parametrize("shell", ["{} presets >&-", "{} presets | head -n 1", "{} presets >/dev/null 2>&-"])
+def test_closed_streams_are_no_error(shell):
+    command = shell.format(f"'{sys.executable}' -m fastsam3d")
+    finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in finished.stderr and "Exception ignored" not in finished.stderr
+    assert finished.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_a_line():
+    command = f"'{sys.executable}' -m fastsam3d presets >/dev/full"
+    finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert finished.returncode == 2 and len(finished.stderr.splitlines()) == 1
 
 
 def test_device_without_memory_is_said_plainly(capsys):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastsam3d.app.marking.segmentation import Prompt
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 
 
@@ -22,7 +23,7 @@ def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto")
     Raises:
         UserError: the package or the file is missing, or they do not fit each other.
     """
-    path = Path(checkpoint).expanduser()
+    path = user_path(checkpoint)
     if not path.is_file():
         raise UserError(f"there is no file {path}: sam_checkpoint needs Segment Anything weights.")
     try:

@@ -21,6 +21,7 @@ from fastsam3d.app.runs.queue import DONE, STOPPED
 from fastsam3d.app.viewer import scripts
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.app.visitors.visitor import EXAMPLES, Session, Visitors
+from fastsam3d.basics.picture_files import open_image_file
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.pictures import example_directory
 
@@ -67,8 +68,9 @@ def build_page(studio: Studio) -> Any:
             message = session.act(event._data if isinstance(event._data, dict) else {})
         except UserError as error:
             message, kind = str(error), "error"
-        except Exception:
-            logger.exception("an action in the demo's page failed")
+        except Exception as error:
+            logger.error("an action in the demo's page failed: %s: %.200s", type(error).__name__, error)
+            logger.debug("its traceback", exc_info=True)
             message, kind = INSIDE, "error"
         return _marker(session, session.picture is not before), fragments.notice(message, kind)
 
@@ -116,6 +118,10 @@ def build_page(studio: Studio) -> Any:
             job = start()
         except UserError as error:
             yield (fragments.notice(str(error)), *idle, *unchanged)
+            return
+        except Exception as error:  # values that the page itself never sends
+            logger.error("a run could not be started: %s: %.200s", type(error).__name__, error)
+            yield (fragments.notice(INSIDE), *idle, *unchanged)
             return
         finished = False
         try:
@@ -200,6 +206,8 @@ def build_page(studio: Studio) -> Any:
                 files = piece(elem_id="files")
                 table = piece(elem_id="table")
 
+        for component in (preset, plain_too, seed, count, stride, error, carving, merging):
+            _refuse_quietly(component)
         outcome = [viewers, headline, table, files]
         running = {"outputs": [status, go, stop, *outcome], "concurrency_limit": studio.queue.capacity + 2, **quiet}
         canvas.select(acted, None, [canvas, said], trigger_mode="multiple", **quiet)
@@ -227,6 +235,19 @@ def appearance() -> dict[str, Any]:
     return {"theme": theme, "css": asset("page.css"), "head": f"<script>{scripts()}</script>"}
 
 
+def _refuse_quietly(component: Any) -> None:
+    """Lets one component answer values that the page never sends, and that Gradio would write a traceback about."""
+    read = component.preprocess
+
+    def preprocess(payload: Any) -> Any:
+        try:
+            return read(payload)
+        except Exception:
+            raise gr.Error("This value is not possible.", print_exception=False) from None
+
+    component.preprocess = preprocess
+
+
 def _marker(session: Session, fresh: bool) -> Any:
     """Updates the marking part after an action; `fresh` says that the picture is another one."""
     # Also where nothing has changed, as after a click that was refused, the page must hear that it was answered.
@@ -249,7 +270,7 @@ def _thumbnails() -> dict[str, str]:
     found = {}
     for name in EXAMPLES:
         try:
-            with Image.open(example_directory(name) / "image.png") as image:
+            with open_image_file(example_directory(name) / "image.png") as image:
                 found[name] = data_url(image.convert("RGB"), 96)
         except (OSError, UserError):
             continue  # an installation without them still takes pictures

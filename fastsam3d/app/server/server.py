@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from fastsam3d.app.page.fragments import RESULTS
+from fastsam3d.app.server.guard import LOOPBACK, Guard
+from fastsam3d.app.server.upload_store import TooManyUploads
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.errors import UserError
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 UPLOADS = "uploads"
 MEDIA_TYPES = {
     ".glb": "model/gltf-binary",
@@ -19,13 +19,6 @@ MEDIA_TYPES = {
     ".json": "application/json",
     ".zip": "application/zip",
 }
-POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
-)
-"""Content security policy: the page can load nothing from another address. Gradio itself needs inline scripts."""
-_CLOSED = re.compile(r"/(file[=/]|proxy=|upload$|upload_progress|stream/|component_server|monitoring)", re.IGNORECASE)
-"""Routes of Gradio that the page does not need: they read files, take files, or fetch other addresses."""
 
 
 def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
@@ -61,6 +54,8 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
             return PlainTextResponse("There is no file name.", 400)
         try:
             token = await studio.intake.receive(unquote(name), request.stream())
+        except TooManyUploads as error:
+            return PlainTextResponse(str(error), 429)
         except UserError as error:
             return PlainTextResponse(str(error), 413)
         return JSONResponse({"token": token})
@@ -68,10 +63,11 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
     app.add_route(f"/{RESULTS}/{{path:path}}", result, methods=["GET"])
     app.add_route(f"/{UPLOADS}", upload, methods=["POST"])
     app.add_route("/healthz", lambda request: JSONResponse({"status": "ok"}), methods=["GET"])
-    app.add_middleware(Guard, limit=studio.limits.file_bytes + 2**16)
+    page = build_page(studio)
+    events = {number: len(function.inputs) for number, function in page.fns.items()}
+    app.add_middleware(Guard, limit=studio.limits.file_bytes + 2**16, events=events)
     if host in LOOPBACK:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", "::1"])
-    page = build_page(studio)
     gradio.mount_gradio_app(
         app,
         page,
@@ -109,48 +105,6 @@ def result_file(folder: Path, path: str) -> Path | None:
     except OSError:
         return None
     return found
-
-
-class Guard:
-    """Refuses requests that the demo has no use for: Gradio's file routes, other addresses, large requests."""
-
-    def __init__(self, app: Any, limit: int) -> None:
-        self._app, self._limit = app, limit
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        length = dict(scope["headers"]).get(b"content-length")
-        if _CLOSED.search(scope["path"]):
-            await _refuse(send, 403, "Not served here.")
-        elif length is None and scope["method"] == "POST":
-            await _refuse(send, 411, "The length is missing.")
-        elif length is not None and (not length.isdigit() or int(length) > self._limit):
-            limit = f"{self._limit / 2**20:.0f} MiB"
-            await _refuse(send, 413, f"The file is too large: up to {limit} are taken. Make it smaller.")
-        else:
-
-            async def guarded(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    message = message | {"headers": [*message.get("headers", []), *_HEADERS]}
-                await send(message)
-
-            await self._app(scope, receive, guarded)
-
-
-_HEADERS = (
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-)
-
-
-async def _refuse(send: Any, status: int, text: str) -> None:
-    body = text.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def require_gradio() -> Any:

@@ -6,6 +6,7 @@ rather than launched believes it (Gradio 6.31, `processing_utils._check_allowed`
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import shutil
@@ -19,6 +20,12 @@ from fastsam3d.errors import UserError
 CAPACITY = 40
 """Files that are kept while nobody has asked for them; the oldest go first."""
 NAME_LENGTH = 80
+IN_FLIGHT, TIME_LIMIT = 8, 120.0
+"""Uploads that may arrive at the same time, and seconds that one may take."""
+
+
+class TooManyUploads(UserError):
+    """As many files as allowed are arriving already."""
 
 
 class Intake:
@@ -27,10 +34,22 @@ class Intake:
     Args:
         folder: where they lie meanwhile.
         limit: bytes of one file.
+        capacity: files that are kept while nobody has asked for them.
+        in_flight: files that may arrive at the same time.
+        time_limit: seconds that one may take.
     """
 
-    def __init__(self, folder: Path, limit: int, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit: int,
+        capacity: int = CAPACITY,
+        in_flight: int = IN_FLIGHT,
+        time_limit: float = TIME_LIMIT,
+    ) -> None:
         self._folder, self._limit, self._capacity = folder, limit, capacity
+        self._in_flight, self._time_limit = in_flight, time_limit
+        self._arriving = 0
         self._files: dict[str, Path] = {}
         self._lock = threading.Lock()
 
@@ -38,8 +57,22 @@ class Intake:
         """Stores a file; returns the token that `take` wants.
 
         Raises:
-            UserError: it is too large. Nothing of it is kept.
+            TooManyUploads: others are arriving.
+            UserError: it is too large, or too slow. Nothing of it is kept.
         """
+        with self._lock:
+            if self._arriving >= self._in_flight:
+                raise TooManyUploads("Too many files are being uploaded. Try again in a minute.")
+            self._arriving += 1
+        try:
+            return await asyncio.wait_for(self._receive(name, chunks), self._time_limit)
+        except asyncio.TimeoutError:
+            raise UserError(f"The upload took more than {self._time_limit:.0f} s. Make the file smaller.") from None
+        finally:
+            with self._lock:
+                self._arriving -= 1
+
+    async def _receive(self, name: str, chunks: AsyncIterator[bytes]) -> str:
         token = secrets.token_urlsafe(16)
         path = self._folder / token / safe_name(name)
         path.parent.mkdir(parents=True, mode=0o700)

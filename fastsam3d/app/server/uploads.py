@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from fastsam3d.basics.picture_files import NeedsHeif, open_image_file
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import Mask, read_mask
 from fastsam3d.jobs.pictures import Picture, read_picture
@@ -61,7 +61,7 @@ def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
     if alpha is not None:
         alpha = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BILINEAR))
     note = f"The picture was made smaller, from {columns} x {rows} to {size[0]} x {size[1]} pixels."
-    return Picture(path, pixels, alpha), note
+    return dataclasses.replace(picture, pixels=pixels, alpha=alpha), note
 
 
 def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np.ndarray:
@@ -96,12 +96,11 @@ def _checked_size(path: Path, limits: Limits, what: str) -> tuple[int, int]:
             f"{path.name} has {size / 2**20:.0f} MiB; up to {limits.file_bytes / 2**20:.0f} are taken. Make it smaller."
         )
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures; those are refused below, before they are decoded.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        with open_image_file(path) as image:
+            width, height = image.size
+    except NeedsHeif:
+        raise UserError(f"{path.name} is a HEIC file, which is not read here: use a PNG, JPEG or WebP file.") from None
+    except Exception:  # decoders raise many kinds on a damaged file
         raise UserError(f"{path.name} is no {what} that can be read: use a PNG, JPEG or WebP file.") from None
     if width * height > limits.pixels:
         raise UserError(

@@ -7,12 +7,12 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastsam3d.basics.temporary import own_folder
 from fastsam3d.cli.flags import asks_for_help, parse
 from fastsam3d.errors import UserError
 
@@ -79,7 +79,7 @@ def options_from(words: Sequence[str]) -> Options:
             raise UserError(f"{word!r} is not key=value. See --help.")
         if key in RANGES:
             low, high = RANGES[key]
-            if not value.isdigit() or not low <= int(value) <= high:
+            if not value.isdecimal() or not low <= int(value) <= high:
                 raise UserError(f"{key}={value} is not possible: a whole number from {low} to {high} is needed.")
             values[key] = int(value)
         elif key == "warm_up":
@@ -110,7 +110,7 @@ def main(words: list[str]) -> int:
     request = request_of(parse(options.rest, "python gradio_demo.py"))
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(options.host, options.port)))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastsam3d-demo-")))
+        folder = stack.enter_context(own_folder())
         _keep_gradio_in(folder / "uploads")
         serve(options, request, folder, listener)
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.options import describe_options, option, optional_text, parse_options
+from fastsam3d.basics.paths import user_path
 from fastsam3d.cli.console import say
 from fastsam3d.cli.flags import asks_for_help
 from fastsam3d.errors import UserError
@@ -76,7 +77,7 @@ def main(words: list[str]) -> int:
         return 0
     options = parse_options(Options, words, COMMAND)
     source = SOURCES[options.model]
-    output = Path(options.output or f"checkpoints/{options.model}").expanduser()
+    output = user_path(options.output or f"checkpoints/{options.model}")
     fetch(source, output, options.revision)
     say(f"{source.repository} is in {output}. Use it with\n  {source.use.format(output=output)}\n")
     return 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
+from fastsam3d.basics.paths import user_path
+from fastsam3d.cli.console import ShownWarnings
 from fastsam3d.cli.flags import Parser, whole
 from fastsam3d.errors import UserError
 
@@ -34,12 +35,13 @@ def main(words: list[str]) -> int:
     from fastsam3d.meshes.reading import read_model, read_up
     from fastsam3d.meshes.turntable import levelled, write_turntable
 
-    path = Path(given.file).expanduser()
-    meshes = [mesh for _, mesh in read_model(path) if not mesh.is_empty]
+    path = user_path(given.file)
+    with ShownWarnings():
+        meshes = [mesh for _, mesh in read_model(path) if not mesh.is_empty]
     if not meshes:
         raise UserError(f"{path} holds points only, which have no sides: look at it with python -m fastsam3d view.")
     meshes = levelled(meshes, read_up(path))  # a scene's file is in the frame of its photo's camera
-    folder = Path(given.output_dir).expanduser() if given.output_dir else path.parent
+    folder = user_path(given.output_dir) if given.output_dir else path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

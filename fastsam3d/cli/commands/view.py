@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from fastsam3d.basics.paths import user_path
+from fastsam3d.cli.console import ShownWarnings
 from fastsam3d.cli.flags import Parser, whole
 from fastsam3d.errors import UserError
 
@@ -36,11 +38,12 @@ def main(words: list[str]) -> int:
     given = parser.parse_args(words)
     if not 0 <= given.port <= 65535:
         raise UserError(f"--port {given.port} is not possible: give 1 to 65535.")
-    text = page_of(Path(given.file).expanduser())
+    with ShownWarnings():
+        text = page_of(user_path(given.file))
     if given.html:
         from fastsam3d.basics.files import write_atomically
 
-        path = write_atomically(Path(given.html).expanduser(), text.encode("utf-8"))
+        path = write_atomically(user_path(given.html), text.encode("utf-8", "replace"))
         sys.stdout.write(f"written: {path}\n")
         return 0
     serve(text, given.port, not given.no_open)
@@ -85,7 +88,7 @@ def serve(text: str, port: int = 0, open_browser: bool = True) -> None:
 
 def make_server(text: str, port: int = 0) -> ThreadingHTTPServer:
     """A server of one page on the loopback address. Whatever else is asked for is not there."""
-    body = text.encode("utf-8")
+    body = text.encode("utf-8", "replace")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

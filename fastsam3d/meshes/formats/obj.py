@@ -9,7 +9,6 @@ import numpy as np
 from fastsam3d.meshes.formats.registry import Y_UP, MeshFormat, register_format
 from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
-from fastsam3d.meshes.trimesh_reading import read_with_trimesh
 
 
 def encode_obj(mesh: Mesh, name: str = "object") -> bytes:
@@ -26,7 +25,7 @@ def encode_obj(mesh: Mesh, name: str = "object") -> bytes:
         lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in (mesh.normals @ Z_UP_TO_Y_UP).tolist()]
         lines += [f"usemtl {name}"]
         lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in (mesh.faces + 1).tolist()]
-        return ("\n".join(lines) + "\n").encode("utf-8")
+        return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
     colors = np.clip(mesh.vertex_colors, 0.0, 1.0)
     lines = ["# fastsam3d: y up, vertex colours in sRGB", f"o {name}"]
     lines += [
@@ -34,7 +33,7 @@ def encode_obj(mesh: Mesh, name: str = "object") -> bytes:
         for x, y, z, r, g, b in np.hstack([vertices, colors]).tolist()
     ]
     lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
-    return ("\n".join(lines) + "\n").encode("utf-8")
+    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 
 def encode_material(mesh: Mesh, name: str) -> dict[str, bytes]:
@@ -47,12 +46,14 @@ def encode_material(mesh: Mesh, name: str) -> dict[str, bytes]:
     from fastsam3d.meshes.texture import texture_png
 
     lines = [f"newmtl {name}", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1", f"map_Kd {name}.png"]
-    return {".png": texture_png(mesh), ".mtl": ("\n".join(lines) + "\n").encode("utf-8")}
+    return {".png": texture_png(mesh), ".mtl": ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")}
 
 
 def read_obj(path: Path) -> list[tuple[str, Mesh]]:
     """Reads an OBJ file with its material and texture; it is taken to be y up and turned to z up."""
-    return read_with_trimesh(path, Z_UP_TO_Y_UP.T)
+    from fastsam3d.meshes.parsing.obj import read_obj_file
+
+    return read_obj_file(path)
 
 
 register_format(

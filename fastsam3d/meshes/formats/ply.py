@@ -10,7 +10,6 @@ import numpy as np
 from fastsam3d.meshes.formats.registry import Z_UP, MeshFormat, register_format
 from fastsam3d.meshes.geometry import interpolate, sample_surface, vertex_normals
 from fastsam3d.meshes.mesh import Mesh
-from fastsam3d.meshes.trimesh_reading import read_with_trimesh
 
 if TYPE_CHECKING:
     from fastsam3d.meshes.gaussians import Gaussian
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 SURFACE_POINTS = 50_000
 POINT_SEED = 0
 """Seed of the surface points, so that one mesh always gives one file."""
-_TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "uchar": "u1", "uint8": "u1", "int": "<i4"}
 
 
 def encode_gaussians(gaussian: Gaussian) -> bytes:
@@ -70,25 +68,9 @@ def _header(comments: str, count: int, fields: list[str]) -> bytes:
 
 def read_ply(path: Path) -> list[tuple[str, Mesh]]:
     """Reads faces, points, or the centres of Gaussians from a PLY file, which is taken to be z up."""
-    splats = _read_gaussians(path.read_bytes())
-    return read_with_trimesh(path) if splats is None else [(path.stem, splats)]
+    from fastsam3d.meshes.parsing.ply import read_ply_file
 
-
-def _read_gaussians(data: bytes) -> Mesh | None:
-    """Reads centres and colours of a 3DGS PLY file; returns None for any other PLY file."""
-    end = data.find(b"end_header\n")
-    header = data[: max(end, 0)].decode("ascii", "replace").split("\n")
-    if "property float f_dc_0" not in header or "format binary_little_endian 1.0" not in header:
-        return None
-    from fastsam3d.meshes.gaussians import SPHERICAL_HARMONIC_0
-
-    count = next(int(line.split()[2]) for line in header if line.startswith("element vertex"))
-    fields = [line.split()[1:] for line in header if line.startswith("property")]
-    layout = np.dtype([(name, _TYPES[kind]) for kind, name in fields])
-    record = np.frombuffer(data, layout, count, end + len(b"end_header\n"))
-    vertices = np.stack([record[axis] for axis in "xyz"], axis=1).astype(np.float32)
-    colors: np.ndarray = 0.5 + SPHERICAL_HARMONIC_0 * np.stack([record[f"f_dc_{k}"] for k in range(3)], axis=1)
-    return Mesh(vertices, np.zeros((0, 3), dtype=np.int64), np.clip(colors, 0, 1).astype(np.float32))
+    return read_ply_file(path)
 
 
 register_format(

@@ -7,6 +7,7 @@ is never touched, and weights that keep their type stay on disk until they are u
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastsam3d.basics.paths import require_file, user_path
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.packed_weights import read_safetensors
 from fastsam3d.sam3d.checkpoints.restricted_pickle import TENSORS_ONLY
@@ -27,6 +29,8 @@ SUFFIXES = (".safetensors", ".ckpt", ".pt")
 SUBFOLDERS = ("checkpoints", "hf", "checkpoints/hf")
 """Places below a given folder where the official instructions put the files."""
 PIPELINE_FILE = "pipeline.yaml"
+LARGEST_PICKLE = 1 << 26
+"""Bytes of an archive's description of its tensors; that of the official generators has one or two million."""
 LISTED_KEYS = 6
 """Keys of each kind that an error about unfitting weights names."""
 
@@ -73,7 +77,7 @@ def locate(directory: str | Path) -> Path:
     Raises:
         UserError: it does not exist, or holds neither.
     """
-    folder = Path(directory).expanduser()
+    folder = user_path(directory)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(
@@ -103,13 +107,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file cannot be read as such.
     """
+    require_file(path, f"the checkpoint {path}")
     try:
         if path.suffix == ".safetensors":
             return read_safetensors(path)
         _check_archive(path)
         state = torch.load(path, map_location="cpu", pickle_module=TENSORS_ONLY, weights_only=False, mmap=True)
     except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0]
+        text = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"{path} cannot be read as a checkpoint ({text}). Download or copy it again.") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
@@ -126,6 +131,15 @@ def _check_archive(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
             raise ValueError("not an archive of PyTorch 1.6 or newer")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    # PyTorch stores, and never packs: a packed entry can be a thousand times as large as the file.
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("an archive with packed entries, which PyTorch does not write")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("an archive whose entries are larger than the file")
+    if any(entry.file_size > LARGEST_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
+        raise ValueError("an archive with too many objects beside its tensors")
     if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
         raise ValueError("a TorchScript archive, which holds code")
 

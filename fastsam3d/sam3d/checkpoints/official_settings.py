@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
 
+from fastsam3d.basics.plain_yaml import LARGEST_TEXT, check_size, short
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.folder import PIPELINE_FILE, CheckpointFolder, locate
 from fastsam3d.sam3d.models.config import ModelConfig
@@ -31,7 +33,6 @@ SAMPLER_KEYS = {
 }
 """Key of `pipeline.yaml` after its stage's prefix (`ss_`, `slat_`), and the field of the sampler that it sets."""
 POSE_DECODER = "ScaleShiftInvariant"
-LARGEST_FILE = 1 << 20
 CKPT_PATH = "_ckpt_path"
 
 
@@ -73,7 +74,7 @@ def with_official_settings(config: ModelConfig, values: Mapping[str, Any], where
         changes["downsample_ss_dist"] = int(distance)
     pose = values.get("pose_decoder_name")
     if pose is not None and pose != POSE_DECODER:
-        raise UserError(f"{where} asks for the pose decoder {pose!r}; only {POSE_DECODER} is known here.")
+        raise UserError(f"{where} asks for the pose decoder {short(pose)}; only {POSE_DECODER} is known here.")
     _compare_crop(config, values, where)
     changed = dataclasses.replace(config, **changes)
     for name, new in changes.items():
@@ -84,10 +85,14 @@ def with_official_settings(config: ModelConfig, values: Mapping[str, Any], where
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        if path.stat().st_size > LARGEST_TEXT:
             raise UserError(f"{path} is too large for a settings file. Download it again.")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        check_size(text)
+        values = yaml.safe_load(text)
+    except UserError:
+        raise
+    except Exception as error:  # the reader raises exceptions of many kinds on a damaged file
         text = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read ({text}). Download it again.") from error
     if not isinstance(values, dict):
@@ -98,8 +103,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _inside(folder: Path, key: str, value: Any) -> str:
     text = str(value)
     parts = {*PurePosixPath(text).parts, *PureWindowsPath(text).parts}
-    if not isinstance(value, str) or ".." in parts or Path(text).is_absolute() or PureWindowsPath(text).drive:
-        raise UserError(f"{folder / PIPELINE_FILE}: {key} is {value!r}, which is no file inside the folder.")
+    outside = ".." in parts or Path(text).is_absolute() or PureWindowsPath(text).drive
+    no_name = not PurePosixPath(text).name or "\0" in text or any(len(os.fsencode(part)) > 255 for part in parts)
+    if not isinstance(value, str) or outside or no_name:
+        raise UserError(f"{folder / PIPELINE_FILE}: {key} is {short(value)}, which is no file inside the folder.")
     return text
 
 
@@ -107,7 +114,7 @@ def _sampler_value(key: str, field: str, value: Any, where: Path) -> Any:
     if field == "inference_steps":
         steps = _number(key, value, 1, 1000, where)
         if steps != int(steps):
-            raise UserError(f"{where}: {key} is {value!r}; a whole number is needed.")
+            raise UserError(f"{where}: {key} is {short(value)}; a whole number is needed.")
         return int(steps)
     if field == "interval":
         return _vector(key, value, 2, where)
@@ -116,7 +123,7 @@ def _sampler_value(key: str, field: str, value: Any, where: Path) -> Any:
 
 def _number(key: str, value: Any, low: float, high: float, where: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UserError(f"{where}: {key} is {value!r}; a number from {low} to {high} is needed.")
+        raise UserError(f"{where}: {key} is {short(value)}; a number from {low} to {high} is needed.")
     return float(value)
 
 
@@ -125,7 +132,7 @@ def _vector(key: str, value: Any, length: int, where: Path) -> tuple[float, ...]
     if len(numbers) != length or any(
         isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in numbers
     ):
-        raise UserError(f"{where}: {key} is {value!r}; a list of {length} numbers is needed.")
+        raise UserError(f"{where}: {key} is {short(value)}; a list of {length} numbers is needed.")
     return tuple(float(v) for v in numbers)
 
 

@@ -7,6 +7,7 @@ stay fp16 under their own name. The integers are symmetric, so that zero stays z
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,17 +114,29 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[s
     state = {}
     packed = {name: text for name, text in metadata.items() if name != "format"}
     for name, text in packed.items():
-        bits, group, *shape = (int(v) for v in text.split(","))
         try:
+            bits, group, *shape = (int(v) for v in text.split(","))
+            _check_packed(tensors[f"{name}.packed"], tensors[f"{name}.scale"], bits, group, shape)
             integers = from_bytes(tensors[f"{name}.packed"], bits, group)
             state[name] = dequantize(integers, tensors[f"{name}.scale"], tuple(shape))
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{name} is damaged: {error}") from error
     hidden = {f"{name}.{part}" for name in packed for part in ("packed", "scale")}
     for name, value in tensors.items():
         if name not in hidden:
             state[name] = value.float() if value.is_floating_point() else value
     return state
+
+
+def _check_packed(packed: Tensor, scale: Tensor, bits: int, group: int, shape: list[int]) -> None:
+    """Raises ValueError where the metadata do not fit the bytes. Nothing is computed from metadata that do not."""
+    if bits not in (6, 8) or not 4 <= group <= 4096 or group % 4:
+        raise ValueError(f"{bits} bits in groups of {group} are not possible")
+    if not 1 <= len(shape) <= 8 or min(shape) < 1:
+        raise ValueError(f"the shape {shape[:8]} is not possible")
+    groups = shape[0] * -(-math.prod(shape[1:]) // group)
+    if packed.dtype != torch.uint8 or packed.numel() * 8 != groups * group * bits or scale.numel() != groups:
+        raise ValueError(f"{packed.numel()} bytes and {scale.numel()} scales do not make the shape {shape}")
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:

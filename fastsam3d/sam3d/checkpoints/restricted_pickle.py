@@ -7,8 +7,10 @@ beside the weights, and its unsafe mode calls whatever the file names. Here a na
   be called and nothing else (pickle's BUILD could otherwise set attributes of PyTorch's own functions);
 - for every other name, `Inert`: it can be made, filled and looked at, and does nothing.
 
-So nothing is imported, and no function runs but those of `ALLOWED`. What a hostile file can still do is to be
-unreadable, or to hold wrong numbers.
+So nothing is imported, and no function runs but those of `ALLOWED`. Time and memory stay in proportion to the file.
+The unpickler is the one that Python has in Python: its table of seen objects grows with their number, and not with a
+number in the file. Keys must be flat: tuples in tuples, each holding the last one twice, take a few bytes in the file
+and centuries to be hashed. What a hostile file can still do is to be unreadable, or to hold wrong numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import pickle
 import types
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -67,18 +69,34 @@ class _Shell:
         pass
 
 
+def check_key(key: Any) -> None:
+    """Raises UnpicklingError for a key that is a nested tuple: hashing it can take for ever."""
+    if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+        raise pickle.UnpicklingError("a key of nested tuples")
+
+
+def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
+    pairs = [(key, value) for key, value in (items.items() if isinstance(items, dict) else items)]
+    for key, _ in pairs:
+        check_key(key)
+    return OrderedDict(pairs)
+
+
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _ordered,
     ("torch", "Size"): torch.Size,
 }
 """Functions that a file may call, by module and name. `torch.load` itself answers names of storage types."""
 
 
-class TensorsOnlyUnpickler(pickle.Unpickler):
+class TensorsOnlyUnpickler(pickle._Unpickler):
     """The unpickler described above. `torch.load` adds how storages are found."""
+
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns the replacement of a global of the file: an allowed function, a dtype of torch, or else `Inert`."""
@@ -87,6 +105,42 @@ class TensorsOnlyUnpickler(pickle.Unpickler):
         if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
             return vars(torch)[name]
         return Inert
+
+    def load_setitem(self) -> None:
+        """Sets one entry of a dictionary, once its key is known to be flat."""
+        check_key(self.stack[-2])
+        pickle._Unpickler.load_setitem(self)  # type: ignore[attr-defined]
+
+    def load_setitems(self) -> None:
+        """Sets entries of a dictionary, once their keys are known to be flat. They lie on the stack since the mark."""
+        for key in self.stack[::2]:
+            check_key(key)
+        pickle._Unpickler.load_setitems(self)  # type: ignore[attr-defined]
+
+    def load_dict(self) -> None:
+        """Makes a dictionary of what lies on the stack since the mark."""
+        for key in self.stack[::2]:
+            check_key(key)
+        pickle._Unpickler.load_dict(self)  # type: ignore[attr-defined]
+
+    def load_binpersid(self) -> None:
+        """Finds a storage. Its description is flat, so that a message about it stays short."""
+        described = self.stack[-1]
+        nested = (tuple, list, dict, set, frozenset)
+        if not isinstance(described, tuple) or any(isinstance(part, nested) for part in described):
+            raise pickle.UnpicklingError("a storage that is described by nested values")
+        pickle._Unpickler.load_binpersid(self)  # type: ignore[attr-defined]
+
+    def refuse(self) -> None:
+        """Stands for what checkpoints have no use for, and for bytes that are allocated before they are read."""
+        raise pickle.UnpicklingError("an operation that checkpoints have no use for")
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.BINPERSID[0]] = load_binpersid
+    for _code in (pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.PERSID):
+        dispatch[_code[0]] = refuse
 
 
 def _load(file: Any, **kwargs: Any) -> Any:

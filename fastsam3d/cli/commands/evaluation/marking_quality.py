@@ -30,7 +30,7 @@ def main(words: list[str]) -> int:
     options: dict[str, Any] = {"scenes": 16, "first": 0}
     for word in words:
         key, _, value = word.partition("=")
-        if key not in options or not value.isdigit():
+        if key not in options or not value.isdecimal():
             raise UserError(f"{word!r} is no setting with a whole number. {suggestion(key, options)}")
         options[key] = int(value)
     from fastsam3d.app.marking.quality import measure, table

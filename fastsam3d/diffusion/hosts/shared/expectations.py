@@ -48,7 +48,7 @@ def resolve(root: Any, path: str) -> Any:
 
 
 def _step(value: Any, part: str) -> Any:
-    if part.isdigit():
+    if part.isdecimal():
         try:
             return value[int(part)]
         except (LookupError, TypeError):
