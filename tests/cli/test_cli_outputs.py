@@ -106,7 +106,7 @@ def test_progress_goes_on_by_itself(monkeypatch):
 def test_quiet_shows_no_progress(monkeypatch):
     monkeypatch.setattr("fastsam3d.cli.console.TICK", 0.0)
     monkeypatch.setattr("fastsam3d.cli.console.DELAY", 0.0)
-    monkeypatch.setattr("fastsam3d.cli.console.Progress", lambda stream: pytest.fail("nothing may show it"))
+    monkeypatch.setattr("fastsam3d.cli.console.ProgressBar", lambda stream: pytest.fail("nothing may show it"))
     stream = Terminal()
     console = Console(quiet=True, stream=stream)
     with console.progress():
@@ -123,7 +123,7 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    (left,) = tmp_path.iterdir()
+    (left,) = tmp_path.glob(".partial-*")
     prefix, gone = left.name.rsplit("-", 1)
     running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     kept = [f"{prefix}-{running.pid}", f"{prefix}-{gone}.txt", f".partial-elsewhere-{gone}", ".partial", ".scene"]

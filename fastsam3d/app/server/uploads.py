@@ -61,7 +61,7 @@ def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
     if alpha is not None:
         alpha = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BILINEAR))
     note = f"The picture was made smaller, from {columns} x {rows} to {size[0]} x {size[1]} pixels."
-    return Picture(path, pixels, alpha), note
+    return dataclasses.replace(picture, pixels=pixels, alpha=alpha), note
 
 
 def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np.ndarray:
@@ -78,7 +78,9 @@ def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np
     rows, columns = picture.size
     if (height, width) == (rows, columns):
         return _without_path(path, lambda: read_mask(path, picture)).pixels
-    if abs(width * rows - height * columns) > max(width * columns, height * rows) * 0.01:
+    if not _same_shape(height, width, picture) and _same_shape(width, height, picture):
+        height, width = width, height  # turned as the picture was, or by a tag of its own
+    if not _same_shape(height, width, picture):
         raise UserError(
             f"{path.name} is {width} x {height} pixels, the picture {columns} x {rows}: the mask has another shape. "
             "Make it from the same picture."
@@ -87,6 +89,13 @@ def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np
     mask: Mask = _without_path(path, lambda: read_mask(path, blank))
     resized = Image.fromarray(mask.pixels).resize((columns, rows), Image.Resampling.NEAREST)
     return np.asarray(resized)
+
+
+def _same_shape(height: int, width: int, picture: Picture) -> bool:
+    """Whether a size is the picture's up to the rounding of its own scaling: one of its pixels."""
+    rows, columns = picture.size
+    factor = max(height / rows, width / columns)
+    return abs(height - factor * rows) <= max(1, factor) and abs(width - factor * columns) <= max(1, factor)
 
 
 def _checked_size(path: Path, limits: Limits, what: str) -> tuple[int, int]:
