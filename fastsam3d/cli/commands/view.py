@@ -36,7 +36,12 @@ def main(words: list[str]) -> int:
     given = parser.parse_args(words)
     if not 0 <= given.port <= 65535:
         raise UserError(f"--port {given.port} is not possible: give 1 to 65535.")
-    text = page_of(Path(given.file).expanduser())
+    source = Path(given.file).expanduser()
+    if given.html and source.exists():
+        target = Path(given.html).expanduser()
+        if target.exists() and target.samefile(source):
+            raise UserError(f"--html {target} is the file that is shown and would be overwritten: give another name.")
+    text = page_of(source)
     if given.html:
         from fastsam3d.basics.files import write_atomically
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW, as_array, as_image, as_mask
+from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW, as_array, as_image, as_mask, far_specks
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.pipeline.resizing import nearest_indices, resize_image, resize_nearest, square_box
 from fastsam3d.sam3d.pipeline.unknown_points import flat_guess, known_points, missing_depth
@@ -159,7 +159,11 @@ def prepare_condition(
         raise ValueError(f"scale_over must be 'all' or 'mask', not {scale_over!r}")
     picture = image if isinstance(image, SharedPicture) else share_picture(image, pointmap, image_size=image_size)
     height, width = picture.pixels.shape[:2]
-    inside = torch.tensor(as_mask(mask, height, width))
+    kept, specks, _ = far_specks(as_mask(mask, height, width))
+    if specks:
+        sizes = ", ".join(map(str, specks[:4]))
+        logger.warning("the mask has specks far from the object, of %s pixels: left out", sizes)
+    inside = torch.tensor(kept)
     box, full = crop_box(inside), square_box(height, width)
     if picture.points is None:
         of_object = fronto_parallel_points(inside)

@@ -80,6 +80,18 @@ def test_an_object_without_depth_is_placed_flat_and_it_is_said(caplog):
     assert missing_depth(points, inside) is None
 
 
+def test_a_speck_far_away_changes_nothing_but_is_told_of(caplog):
+    image = np.full((60, 80, 3), 90, dtype=np.uint8)
+    mask = np.zeros((60, 80), dtype=bool)
+    mask[20:40, 20:50] = True
+    clean = prepare_condition(image, mask, image_size=28)
+    mask[59, 79] = True
+    with caplog.at_level(logging.WARNING):
+        speckled = prepare_condition(image, mask, image_size=28)
+    assert caplog.messages == ["the mask has specks far from the object, of 1 pixels: left out"]
+    assert all(torch.equal(clean[name].nan_to_num(-7), speckled[name].nan_to_num(-7)) for name in clean)
+
+
 def test_a_map_without_any_point_is_none_and_it_is_said(caplog):
     image = np.full((12, 16, 3), 90, dtype=np.uint8)
     with caplog.at_level(logging.WARNING):
