@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +85,15 @@ class SceneProgress:
         return plain_hash({"conditions": self.conditions, "mask": self.masks[name]})
 
     def begin(self) -> bool:
-        """Forgets what an earlier scene left; whether there was anything."""
-        found = self.folder.is_dir()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Forgets what an earlier scene left; whether there was anything. Files of others in the folder stay."""
+        if self.folder.is_symlink() or not self.folder.is_dir():
+            return False
+        own = [self.folder / CONDITIONS, *self.folder.glob(f"*{SUFFIX}"), *self.folder.glob(".*.tmp")]
+        found = any(path.is_file() for path in own)
+        with suppress(OSError):
+            for path in own:
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
         return found
 
     def keep(self, name: str, result: Reconstruction) -> None:
@@ -108,6 +114,11 @@ class SceneProgress:
                 self.begin()  # nothing to go on with: no folder either
             raise
         self.kept += 1
+
+
+def kept_objects(output: Path) -> int:
+    """How many finished objects of an interrupted scene an output folder holds."""
+    return len(list((output / FOLDER).glob(f"*{SUFFIX}")))
 
 
 def mask_hashes(names: Sequence[str], masks: Sequence[Mask]) -> dict[str, str]:

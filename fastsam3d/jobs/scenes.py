@@ -20,7 +20,7 @@ from fastsam3d.jobs.request import Request
 from fastsam3d.jobs.running import Accelerated, Clock, finish, prepared, usable_formats
 from fastsam3d.jobs.scene_completion import completed, completion
 from fastsam3d.jobs.scene_files import camera_of, write_scene
-from fastsam3d.jobs.scene_progress import FOLDER, SceneProgress, mask_hashes
+from fastsam3d.jobs.scene_progress import FOLDER, SceneProgress, kept_objects, mask_hashes
 from fastsam3d.jobs.writing.identity import conditions_of, file_hashes
 from fastsam3d.jobs.writing.inputs import ReadFiles, refuse_masks_folder
 from fastsam3d.jobs.writing.names import SCENE_FILES, files_of, object_names
@@ -101,7 +101,14 @@ def run_scene(request: Request, pipeline: Accelerated | None = None, listener: L
         if request.resume and (there := completed(folder.path, facts)) is not None:
             told.note(f"the scene in {folder.path} is complete, nothing to do")
             return SceneResult(*there, failed=(), complete=True)
-        return _run(request, pipeline, inputs, folder, facts, told)
+        try:
+            return _run(request, pipeline, inputs, folder, facts, told)
+        except KeyboardInterrupt:
+            kept = kept_objects(folder.path)
+            if folder.published or not kept:
+                raise
+            told.warn(f"interrupted; {kept} of {len(inputs.masks)} objects are kept: --resume goes on from there")
+            raise SceneInterrupted from None
 
 
 def planned_files(request: Request, names: Sequence[str]) -> set[str]:
@@ -120,33 +127,26 @@ def _run(
 ) -> SceneResult:
     clock = Clock()
     picture, masks = inputs.picture, inputs.masks
-    progress: SceneProgress | None = None
     with prepared(request, pipeline, told, clock) as (request, running):
-        try:
-            with clock.measure("run"):
-                progress, batch = _progress_of(request, running.pipeline, inputs)
-                scene, facts = _reconstruct(request, running.pipeline, inputs, folder, told, progress, batch)
-            if not scene.reconstructions:
-                reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scene.failures.items())[:3])
-                raise UserError(f"none of the {len(masks)} objects could be reconstructed ({reasons}).")
-            scene = _with_unusable(scene, masks, inputs.names)
-            with clock.measure("write"):
-                camera = camera_of(picture, inputs.pointmap)
-                objects = write_scene(folder, scene, picture, masks, request, camera, told)
-            files = {"image": picture.path, "masks": [mask.path for mask in masks], "pointmap": inputs.pointmap_source}
-            fresh = len(scene.reconstructions) - len(facts["resumed"])
-            facts["seconds_per_object"] = clock.seconds["run"] / fresh if fresh else None
-            facts["objects"], facts["failed"] = len(masks), len(scene.failures)
-            failed = tuple(item["name"] for item in objects if "error" in item)
-            if not failed:
-                facts["complete"] = {"made_of": made_of, "files": file_hashes(folder.staged())}
-            more = {"scene": facts | {"camera": camera}}
-            report, paths = finish(request, folder, running, files, objects, clock, told, more)
-        except KeyboardInterrupt:
-            if folder.published or progress is None or not progress.kept:
-                raise
-            told.warn(f"interrupted; {progress.kept} of {len(masks)} objects are kept: --resume goes on from there")
-            raise SceneInterrupted from None
+        with clock.measure("run"):
+            progress, batch = _progress_of(request, running.pipeline, inputs)
+            scene, facts = _reconstruct(request, running.pipeline, inputs, folder, told, progress, batch)
+        if not scene.reconstructions:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scene.failures.items())[:3])
+            raise UserError(f"none of the {len(masks)} objects could be reconstructed ({reasons}).")
+        scene = _with_unusable(scene, masks, inputs.names)
+        with clock.measure("write"):
+            camera = camera_of(picture, inputs.pointmap)
+            objects = write_scene(folder, scene, picture, masks, request, camera, told)
+        files = {"image": picture.path, "masks": [mask.path for mask in masks], "pointmap": inputs.pointmap_source}
+        fresh = len(scene.reconstructions) - len(facts["resumed"])
+        facts["seconds_per_object"] = clock.seconds["run"] / fresh if fresh else None
+        facts["objects"], facts["failed"] = len(masks), len(scene.failures)
+        failed = tuple(item["name"] for item in objects if "error" in item)
+        if not failed:
+            facts["complete"] = {"made_of": made_of, "files": file_hashes(folder.staged())}
+        more = {"scene": facts | {"camera": camera}}
+        report, paths = finish(request, folder, running, files, objects, clock, told, more)
     if not failed:
         progress.begin()  # nothing is left to be resumed
     return SceneResult(report, paths, failed)

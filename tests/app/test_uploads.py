@@ -71,10 +71,10 @@ def test_masks_fit_the_picture_as_uploaded_or_as_made_smaller(tmp_path: Path) ->
     picture, _ = read_upload(save(tmp_path / "p.png", Image.new("RGB", (256, 200))), LIMITS)
     full = Image.new("L", (256, 200))
     full.paste(255, (128, 0, 256, 200))
-    mask = read_uploaded_mask(save(tmp_path / "m.png", full), picture, LIMITS)
+    mask = read_uploaded_mask(save(tmp_path / "m.png", full), picture, LIMITS).pixels
     assert mask.shape == (100, 128) and mask.dtype == bool
     assert mask[:, 64:].all() and not mask[:, :64].any()
-    same = read_uploaded_mask(save(tmp_path / "n.png", full.resize((128, 100))), picture, LIMITS)
+    same = read_uploaded_mask(save(tmp_path / "n.png", full.resize((128, 100))), picture, LIMITS).pixels
     assert same.shape == (100, 128)
 
 
@@ -87,7 +87,8 @@ def test_a_mask_of_the_raw_pixels_of_a_turned_photo_is_turned(tmp_path: Path) ->
     raw = Image.new("L", (200, 100))
     raw.paste(255, (0, 0, 100, 100))  # the left half, which is shown above
     mask = read_uploaded_mask(save(tmp_path / "m.png", raw), picture, LIMITS)
-    assert mask[:64].all() and not mask[64:].any()
+    assert mask.pixels[:64].all() and not mask.pixels[64:].any()
+    assert mask.notes == ("the mask m.png is turned as the picture is by its orientation tag (6).",)
 
 
 def test_unusable_masks_are_refused(tmp_path: Path) -> None:

@@ -207,3 +207,24 @@ def test_masks_among_the_kept_objects_are_refused(ask, vase, masks, tmp_path):
     with pytest.raises(UserError, match="which the run clears"):
         run_scene(ask("o", image_path=str(vase), masks=str(hidden)))
     assert len(list(hidden.iterdir())) == 2
+
+
+def test_an_interruption_while_loading_tells_what_an_earlier_run_kept(ask, vase, masks, monkeypatch, tmp_path):
+    begin(ask, vase, masks)
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastsam3d.sam3d.checkpoints.loading.load_pipeline", interrupted)
+    told = Interrupting()
+    with pytest.raises(SceneInterrupted):
+        run_scene(ask("o", image_path=str(vase), masks=str(masks), batch=1, resume=True), listener=told)
+    assert told.warnings == ["interrupted; 1 of 2 objects are kept: --resume goes on from there"]
+
+
+def test_files_of_others_in_the_hidden_folder_stay(ask, vase, masks, tmp_path):
+    hidden = tmp_path / "o" / FOLDER
+    hidden.mkdir(parents=True)
+    (hidden / "notes.txt").write_text("mine")
+    run_scene(ask("o", image_path=str(vase), masks=str(masks), batch=1))
+    assert [path.name for path in hidden.iterdir()] == ["notes.txt"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastsam3d.errors import UserError
 
-LOCK = ".lock"
+LOCK = ".fastsam3d-lock"
 
 
 class FolderLock:
