@@ -35,9 +35,11 @@ class ReadFiles:
         for name in sorted(names):
             identity = _identity(folder / name)
             if identity is not None and identity in self._known:
+                known = self._known[identity]
+                other = "" if known == folder / name else f" as {known}"
                 raise UserError(
-                    f"{folder / name} was read in this run ({self._known[identity]}) and would be overwritten by a "
-                    "result. Nothing is written. Choose another --output_dir, or another name."
+                    f"{folder / name} was read in this run{other} and would be overwritten by a result. Nothing is "
+                    "written. Choose another --output_dir, or another name."
                 )
 
     def refuse_inside(self, folder: Path) -> None:
