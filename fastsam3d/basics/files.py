@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +17,24 @@ from fastsam3d.errors import UserError
 def write_atomically(path: str | Path, data: bytes) -> Path:
     """Writes a file so that nobody ever sees a part of it; folders are made as needed.
 
-    The bytes go to a temporary name in the same folder, which then takes the place of the file.
+    The bytes go to a temporary name in the same folder, and to the disk, and then take the place of the file.
 
     Raises:
         UserError: the folder or file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of one length whatever the file is called: a long name has no room for more.
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(f".{short}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data)
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
+            flush_to_disk(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -33,6 +42,16 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
             f"{path} cannot be written: {error.strerror or error}. Choose another output folder."
         ) from error
     return path
+
+
+def flush_to_disk(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk, where the system can do that."""
+    with contextlib.suppress(OSError):  # Windows opens no folders
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,106 @@ ASSUMED_FIELD_OF_VIEW = 60.0
 """Horizontal field of view, in degrees, of the camera that is assumed where there is no point map."""
 
 
+SEEDS = 2**32
+"""Seeds are below this: the generator of random numbers takes 32 bits, so larger ones would repeat others."""
+SPECK_SHARE, DOUBTFUL_SHARE = 1e-3, 1e-2
+"""Share of a mask's pixels up to which a part that lies apart is a speck, and up to which it is told of."""
+SPECK_PIXELS = 4
+"""A part of so few pixels is a speck as well, where the mask has a hundred."""
+SPECK_DISTANCE = 0.05
+"""Of the rest's extent: what lies nearer belongs to the object."""
+
+
+def as_seed(seed: Any) -> int:
+    """Checks a seed; whole numbers of any kind are taken, those of NumPy and PyTorch too.
+
+    Raises:
+        UserError: no whole number from 0 to 2**32 - 1.
+    """
+    try:
+        value = -1 if isinstance(seed, (bool, np.bool_)) else operator.index(seed)
+    except TypeError:
+        value = -1
+    if not 0 <= value < SEEDS:
+        raise UserError(f"seed is {seed}: a whole number from 0 to {SEEDS - 1} is needed.")
+    return value
+
+
+def as_array(value: Any) -> np.ndarray:
+    """An array of what callers hand in; tensors may be on a device, need gradients, or be of a type NumPy lacks."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        try:
+            return np.asarray(value.numpy())
+        except TypeError:  # bfloat16 and the like
+            return np.asarray(value.float().numpy())
+    return np.asarray(value)
+
+
+def inside_of(values: np.ndarray) -> np.ndarray:
+    """The object in a mask of numbers, as bool of the same shape.
+
+    Above half of the largest; where there are negative numbers, which are the scores of a network or -1 for the
+    background, above zero. NaN is background.
+    """
+    if values.dtype == np.bool_:
+        return values
+    known = np.where(np.isnan(values), 0, values) if values.dtype.kind == "f" else values
+    finite = known[np.isfinite(known)] if values.dtype.kind == "f" else known
+    if finite.size == 0 or known.min() < 0:
+        return known > 0
+    return known > finite.max() / 2 if finite.max() > 0 else known > 0
+
+
+def far_specks(inside: np.ndarray) -> tuple[np.ndarray, list[int], list[int]]:
+    """Splits off what is far from the rest of a mask and so small that it cannot be the object.
+
+    Only what makes the bounding box larger counts: elsewhere a speck does no harm.
+
+    Args:
+        inside: bool `[H, W]`.
+
+    Returns:
+        (the mask without specks, the sizes of the specks in pixels, the sizes of larger parts that lie apart and stay).
+    """
+    kept, specks, doubtful = inside, [], []
+    for _ in range(16):  # specks may lie apart along rows, along columns, and behind one another
+        found = False
+        for axis in (0, 1):
+            for part, size, share in _outer_parts(kept, axis):
+                if share <= SPECK_SHARE or (size <= SPECK_PIXELS and kept.sum() >= 100):
+                    kept = kept.copy() if kept is inside else kept
+                    kept[part] = False
+                    specks.append(size)
+                    found = True
+                elif share <= DOUBTFUL_SHARE and size not in doubtful:
+                    doubtful.append(size)
+        if not found:
+            break
+    return kept, specks, doubtful
+
+
+def _outer_parts(inside: np.ndarray, axis: int) -> list[tuple[Any, int, float]]:
+    """First and last of the parts that empty rows (axis 0) or columns (1) separate: (where, pixels, share)."""
+    counts = inside.sum(axis=1 - axis)
+    lines = np.flatnonzero(counts)
+    if len(lines) == 0:
+        return []
+    breaks = np.flatnonzero(np.diff(lines) > 1)
+    parts = []
+    for last, first in [(breaks[0], breaks[0] + 1)] if len(breaks) else []:
+        parts.append((slice(0, lines[last] + 1), lines[first] - lines[last], lines[-1] - lines[first]))
+    for last, first in [(breaks[-1], breaks[-1] + 1)] if len(breaks) else []:
+        parts.append((slice(lines[first], None), lines[first] - lines[last], lines[last] - lines[0]))
+    found = []
+    for lines_of_part, gap, extent in parts:
+        if gap > max(2, SPECK_DISTANCE * extent):
+            size = int(counts[lines_of_part].sum())
+            where = lines_of_part if axis == 0 else (slice(None), lines_of_part)
+            found.append((where, size, size / max(1, int(counts.sum()))))
+    return found
+
+
 def as_image(image: Any) -> np.ndarray:
     """Checks an image and returns it as uint8 `[H, W, 3]`.
 
@@ -24,7 +125,7 @@ def as_image(image: Any) -> np.ndarray:
     Raises:
         UserError: not an 8-bit image with 1, 3 or 4 channels.
     """
-    array = _pillow_pixels(image) if hasattr(image, "getbands") else np.asarray(image)
+    array = _pillow_pixels(image) if hasattr(image, "getbands") else as_array(image)
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype != np.uint8 or 0 in array.shape:
@@ -47,13 +148,13 @@ def _pillow_pixels(image: Any) -> np.ndarray:
 def as_mask(mask: Any, height: int, width: int) -> np.ndarray:
     """Checks a mask and returns it as bool `[H, W]`.
 
-    Booleans are taken as they are. Of numbers, those above half of the mask's largest value belong to the
-    object, so that 0/1, 0/255 and soft masks all mean what they show.
+    Booleans are taken as they are, numbers as `inside_of` says, so that 0/1, 0/255, soft masks and scores all mean what
+    they show.
 
     Raises:
         UserError: not two-dimensional, not the size of the image, or empty.
     """
-    array = np.asarray(mask)
+    array = as_array(mask)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2:
@@ -61,11 +162,9 @@ def as_mask(mask: Any, height: int, width: int) -> np.ndarray:
     if array.shape != (height, width):
         raise UserError(
             f"The mask is {array.shape[1]} x {array.shape[0]} pixels, the image {width} x {height}; "
-            "resize the mask to the image (nearest neighbour)."
+            "make the mask from the same picture."
         )
-    if array.dtype != np.bool_:
-        array = np.nan_to_num(array.astype(np.float64))
-        array = array > array.max() / 2 if array.max() > 0 else np.zeros(array.shape, dtype=bool)
+    array = inside_of(array)
     if not array.any():
         raise UserError("The mask is empty: no pixel belongs to the object. Choose another mask.")
     return array

@@ -200,8 +200,8 @@ def _command(name: str, words: list[str]) -> int:
     verb = VERBS[name]
     try:
         return verb.main(words)
-    except KeyboardInterrupt:
-        print(verb.interrupted, file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or verb.interrupted, file=sys.stderr)  # a job knows best what it has kept
         return INTERRUPTED
 
 

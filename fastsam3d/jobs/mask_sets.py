@@ -11,13 +11,30 @@ from PIL import Image
 
 from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
-from fastsam3d.jobs.masks import Mask, all_masks, mask_files, mask_of, read_mask
-from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, load_numbers, open_image
+from fastsam3d.jobs.masks import (
+    Mask,
+    all_masks,
+    is_number,
+    mask_files,
+    mask_of,
+    read_mask,
+    refuse_doubles,
+    values_of,
+    without_specks,
+)
+from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, load_numbers, open_image, orientation_of
 from fastsam3d.jobs.pointmaps import POINTMAP
+from fastsam3d.jobs.reading.orientation import refuse_size, upright
 
 LABELS = "labels"
 """Stem of a label image beside the picture."""
 MOST_LABELS = 512
+IGNORED = {"uint8": 255, "uint16": 65535}
+"""The largest number stands for "not said" in label images whose labels are small."""
+LARGEST_BESIDE_IGNORED = 64
+"""Data sets with such a number have classes below this; 255 beside larger ones is an object."""
+EDGE_SHARE = 0.5
+"""Share of labels without any pixel inside from which a label image was smoothed."""
 
 
 def scene_masks(picture: Picture, choice: str | None) -> list[Mask]:
@@ -42,12 +59,16 @@ def scene_masks(picture: Picture, choice: str | None) -> list[Mask]:
         values = load_numbers(path, f"the masks {path}")
         if values.ndim == 3:
             return _stacked(values, path, picture)
+    elif path.suffix.lower() in SUFFIXES and path.is_file():
+        image = open_image(path, "label image")
+        if getattr(image, "n_frames", 1) > 1:
+            return _pages(image, path, picture)
     return read_labels(path, picture)
 
 
 def object_name(mask: Mask) -> str:
     """Name of a mask's object, and of its files: `object_0` of `0.png` and of label 0, else the file's stem."""
-    return f"object_{mask.label}" if mask.label.isdecimal() else mask.label
+    return f"object_{mask.label}" if is_number(mask.label) else mask.label
 
 
 def read_labels(path: Path, picture: Picture) -> list[Mask]:
@@ -59,14 +80,19 @@ def read_labels(path: Path, picture: Picture) -> list[Mask]:
     Raises:
         UserError: missing or unreadable, of another size than the picture, without labels, or no label image.
     """
-    values = _label_array(path) if path.suffix.lower() == ARRAY else _label_values(open_image(path, "label image"))
-    if values.shape != picture.size:
-        (height, width), (rows, columns) = picture.size, values.shape
-        raise UserError(
-            f"the label image {path} is {columns} x {rows} pixels, the picture {width} x {height}: "
-            "resize it to the picture (nearest neighbour, never smoothed)."
-        )
+    what = f"the label image {path}"
+    if path.suffix.lower() == ARRAY:
+        stored, ignored, orientation = _label_array(path), IGNORED["uint8"], 1
+    else:
+        image = open_image(path, "label image")
+        stored, orientation = _label_values(image), orientation_of(image)
+        ignored = IGNORED["uint16" if image.mode.startswith("I") else "uint8"]
+    values, notes = upright(stored, orientation, picture, what)
+    refuse_size(values.shape, picture, what)
     labels = [int(value) for value in np.unique(values) if value != 0]
+    if len(labels) > 1 and labels[-1] == ignored and labels[-2] < LARGEST_BESIDE_IGNORED:
+        notes.append(f"{what}: {ignored} is taken for pixels of no object; give an object of that value another one.")
+        labels.pop()
     if not labels:
         raise UserError(f"the label image {path} is all background (0): give every object a value of its own.")
     if len(labels) > MOST_LABELS:
@@ -74,8 +100,46 @@ def read_labels(path: Path, picture: Picture) -> list[Mask]:
             f"{path} has {len(labels)} different values and looks like a photograph, not like a label image: "
             "give every object one value, without smoothing, saved as PNG."
         )
+    _refuse_smoothed(values, labels, path)
     numbers = range(1, len(labels) + 1) if max(labels) > 65535 else labels
-    return [Mask(str(n), path, values == label) for n, label in zip(numbers, labels, strict=True)]
+    masks = []
+    for number, label in zip(numbers, labels, strict=True):
+        inside, told = without_specks(values == label, f"label {number} of {path}")
+        masks.append(Mask(str(number), path, inside, notes=(*notes, *told)))
+        notes = []
+    return masks
+
+
+def _refuse_smoothed(values: np.ndarray, labels: Sequence[int], path: Path) -> None:
+    """Refuses a label image with values between labels, as smoothing and JPEG leave them along the edges.
+
+    Raises:
+        UserError: most labels have no pixel whose four neighbours have the same value.
+    """
+    inner = values[1:-1, 1:-1]
+    alike = (inner == values[:-2, 1:-1]) & (inner == values[2:, 1:-1])
+    alike &= (inner == values[1:-1, :-2]) & (inner == values[1:-1, 2:])
+    solid = {int(value) for value in np.unique(inner[alike])} & set(labels)
+    edges = len(labels) - len(solid)
+    if edges >= 3 and edges >= EDGE_SHARE * len(labels):
+        raise UserError(
+            f"{path} was smoothed: {edges} of its {len(labels)} values lie along edges only. Make it again without "
+            "smoothing (nearest neighbour), saved as PNG; or give one mask a file."
+        )
+
+
+def _pages(image: Image.Image, path: Path, picture: Picture) -> list[Mask]:
+    """Every page of a file as a mask, numbered from 0."""
+    from PIL import ImageSequence
+
+    if getattr(image, "n_frames", 1) > MOST_LABELS:
+        raise UserError(f"{path} has {getattr(image, 'n_frames', 1)} pages: at most {MOST_LABELS} masks are possible.")
+    pages = [page.copy() for page in ImageSequence.Iterator(image)]
+
+    def read(label: str, page: Image.Image) -> Mask:
+        return mask_of(label, path, values_of(page, path), picture, orientation_of(page))
+
+    return _usable([(str(n), path, partial(read, str(n), page)) for n, page in enumerate(pages)])
 
 
 def _label_array(path: Path) -> np.ndarray:
@@ -119,6 +183,7 @@ def _beside(picture: Picture) -> list[Mask]:
     if labels is None:
         if not numbered:
             return all_masks(picture)  # says what is missing
+        refuse_doubles(picture)
         return _usable(
             [(str(n), path, partial(read_mask, path, picture, str(n))) for n, path in sorted(numbered.items())]
         )
@@ -132,17 +197,17 @@ def _beside(picture: Picture) -> list[Mask]:
 
 
 def _in_folder(folder: Path, picture: Picture) -> list[Mask]:
-    own = picture.path.resolve()
+    beside = folder.samefile(picture.path.parent)
     files = [
         path
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in (*SUFFIXES, ARRAY)
-        and path.resolve() != own
+        and not _is_picture(path, picture, beside)
         and path.name != POINTMAP
         and not path.name.startswith(".")
     ]
-    if own.parent == folder.resolve():
-        files = [path for path in files if path.stem.isdecimal()]
+    if beside:
+        files = [path for path in files if is_number(path.stem)]
     if not files:
         raise UserError(f"there are no masks in {folder}: put one file per object there, RGBA, greyscale or .npy.")
     stems = [path.stem for path in files]
@@ -151,8 +216,17 @@ def _in_folder(folder: Path, picture: Picture) -> list[Mask]:
         raise UserError(f"{folder} has two masks called {twice}: rename one, objects are named after their masks.")
     if len(files) == 1 and files[0].stem == LABELS:
         return read_labels(files[0], picture)
-    order = sorted(files, key=lambda path: (0, int(path.stem), "") if path.stem.isdecimal() else (1, 0, path.stem))
+    order = sorted(
+        files, key=lambda path: (0, int(path.stem), path.stem) if is_number(path.stem) else (1, 0, path.stem)
+    )
     return _usable([(path.stem, path, partial(read_mask, path, picture)) for path in order])
+
+
+def _is_picture(path: Path, picture: Picture, beside: bool) -> bool:
+    """Whether a file among masks is the picture, or a link to it. A cut-out, which is its own mask, may be both."""
+    if beside and path.name == picture.path.name:
+        return True
+    return picture.alpha is None and path.exists() and path.samefile(picture.path)
 
 
 def _label_file(folder: Path, picture: Picture) -> Path | None:

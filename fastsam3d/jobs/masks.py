@@ -7,21 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fastsam3d.basics.paths import user_path
+from fastsam3d.basics.pixels import far_specks, inside_of
 from fastsam3d.errors import UserError
-from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, alpha_of, load_numbers, open_image
+from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, alpha_of, load_numbers, open_image, orientation_of
+from fastsam3d.jobs.reading.orientation import refuse_size, upright
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask file's number or stem, and its pixels as bool `[H, W]`; of one that cannot be used, why, and no pixels."""
+    """A mask file's number or stem, and its pixels as bool `[H, W]`; of one that cannot be used, why, and no pixels.
+
+    `notes` say how it was read, where that may not be what was meant.
+    """
 
     label: str
     path: Path
     pixels: np.ndarray
     problem: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> Mask:
@@ -34,26 +40,43 @@ def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> M
     if path.suffix.lower() == ARRAY:
         return mask_of(path.stem if label is None else label, path, _mask_array(path), picture)
     image = open_image(path, "mask")
-    if image.size != picture.pixels.shape[1::-1] and ImageOps.exif_transpose(image).size == image.size[::-1]:
-        image = ImageOps.exif_transpose(image)
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise UserError(
+            f"the mask {path} has {pages} pages: give a file with one, or all pages as the objects of a scene with "
+            f"infer_scene --masks {path}."
+        )
+    name = path.stem if label is None else label
+    return mask_of(name, path, values_of(image, path), picture, orientation_of(image))
+
+
+def values_of(image: Image.Image, path: Path) -> np.ndarray:
+    """Numbers `[H, W]` of a mask picture: its alpha channel where that says anything, else its brightness.
+
+    Args:
+        path: for messages.
+
+    Raises:
+        UserError: a colour picture without transparency.
+    """
     alpha = alpha_of(image)
-    if alpha is None:
-        alpha = _brightness(image, path)
-    return mask_of(path.stem if label is None else label, path, alpha, picture)
+    return _brightness(image, path) if alpha is None else alpha
 
 
-def doubts(mask: Mask) -> str | None:
-    """Describes what is odd about a usable mask, for a warning; None where nothing is."""
+def doubts(mask: Mask) -> list[str]:
+    """Describes what is odd about a mask that can be used, for warnings before any work."""
     inside = mask.pixels
+    told = list(mask.notes)
     if inside.all():
-        return f"the mask {mask.path} covers the whole picture, so what is behind the object counts as the object."
+        told.append(f"the mask {mask.path} covers the whole picture, so the background counts as the object.")
+        return told
     rim = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
     if rim.mean() > 0.9 and inside.mean() > 0.5:
-        return (
+        told.append(
             f"the mask {mask.path} holds the rim of the picture and leaves something out inside: is it inverted? "
             "White, or opaque, is the object."
         )
-    return None
+    return told
 
 
 def choose_mask(picture: Picture, index: int) -> Mask:
@@ -64,6 +87,7 @@ def choose_mask(picture: Picture, index: int) -> Mask:
     """
     files = mask_files(picture.path.parent, picture.path)
     if index in files:
+        refuse_doubles(picture, index)
         return read_mask(files[index], picture, str(index))
     if files:
         known = ", ".join(str(number) for number in sorted(files))
@@ -94,35 +118,86 @@ def all_masks(picture: Picture) -> list[Mask]:
 def mask_files(folder: Path, picture: Path) -> dict[int, Path]:
     """Numbered image files of a folder but for the picture itself, by number."""
     found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if re.fullmatch(r"\d{1,9}", path.stem) and path.suffix.lower() in SUFFIXES and path.name != picture.name:
-            found.setdefault(int(path.stem), path)
+    for path in _numbered(folder, picture):
+        found.setdefault(int(path.stem), path)
     return found
 
 
-def mask_of(label: str, path: Path, values: np.ndarray, picture: Picture) -> Mask:
-    """Makes a mask of bool or numbers `[H, W]`: above half of the largest, or above zero for scores with a sign.
+def refuse_doubles(picture: Picture, only: int | None = None) -> None:
+    """Refuses two masks of one number beside a picture, as 0.png and 0.jpg, or 0.png and 00.png.
+
+    Args:
+        only: the number to look at; default all.
+
+    Raises:
+        UserError: there are two.
+    """
+    seen: dict[int, Path] = {}
+    for path in _numbered(picture.path.parent, picture.path):
+        number = int(path.stem)
+        if number in seen and only in (None, number):
+            raise UserError(
+                f"{path.parent} has two masks of number {number}: {seen[number].name} and {path.name}. Rename or "
+                "remove one."
+            )
+        seen[number] = path
+
+
+def is_number(text: str) -> bool:
+    """Whether a file's stem is a number, of the digits 0 to 9 only."""
+    return re.fullmatch(r"[0-9]+", text) is not None
+
+
+def _numbered(folder: Path, picture: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if is_number(path.stem)
+        and len(path.stem) <= 9
+        and path.suffix.lower() in SUFFIXES
+        and path.name != picture.name
+    ]
+
+
+def mask_of(label: str, path: Path, values: np.ndarray, picture: Picture, orientation: int = 1) -> Mask:
+    """Makes a mask of bool or numbers `[H, W]`, see `fastsam3d.basics.pixels.inside_of`.
+
+    Specks far from the object are left out; `Mask.notes` say so.
 
     Args:
         path: the file that they are from, for messages.
+        orientation: the tag of that file, see `upright`.
 
     Raises:
         UserError: of another size than the picture, empty, a speck, or the labels of several objects.
     """
-    if values.shape != picture.size:
-        (height, width), (rows, columns) = picture.size, values.shape
-        raise UserError(
-            f"the mask {path} is {columns} x {rows} pixels, the picture {width} x {height}: "
-            "resize the mask to the picture (nearest neighbour)."
-        )
+    values, notes = upright(values, orientation, picture, f"the mask {path}")
+    refuse_size(values.shape, picture, f"the mask {path}")
     _refuse_labels(values, path)
-    low, top = float(values.min()), float(values.max())
-    # Negative numbers are the scores of a network, or -1 for the background: the object is above zero.
-    inside = values > (0 if low < 0 else top / 2)
+    inside = inside_of(values)
     if not inside.any():
         raise UserError(f"the mask {path} is empty: no pixel belongs to the object. Choose another mask.")
+    inside, told = without_specks(inside, f"the mask {path}")
     _refuse_specks(inside, path)
-    return Mask(label, path, inside)
+    return Mask(label, path, inside, notes=(*notes, *told))
+
+
+def without_specks(inside: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:
+    """(the mask without specks far from the object, sentences about them and about larger parts that stay).
+
+    Args:
+        what: it is called in sentences.
+    """
+    inside, specks, doubtful = far_specks(inside)
+    told = []
+    if specks:
+        told.append(
+            f"{what} has {len(specks)} speck{'s' * (len(specks) > 1)} far from the object "
+            f"({', '.join(map(str, specks[:4]))}{', ...' * (len(specks) > 4)} pixels): left out."
+        )
+    if doubtful:
+        told.append(f"{what} has a part of {doubtful[0]} pixels far from the rest: if it is a mistake, remove it.")
+    return inside, told
 
 
 def _mask_array(path: Path) -> np.ndarray:
@@ -141,9 +216,7 @@ def _brightness(image: Image.Image, path: Path) -> np.ndarray:
         return np.asarray(image.convert("L"))
     pixels = np.asarray(image.convert("RGB"))
     # Channel by channel: a reduction over an axis of three takes seconds for a large photo.
-    high, low = (
-        pick(pick(pixels[..., 0], pixels[..., 1]), pixels[..., 2]) for pick in (np.maximum, np.minimum)
-    )
+    high, low = (pick(pick(pixels[..., 0], pixels[..., 1]), pixels[..., 2]) for pick in (np.maximum, np.minimum))
     # JPEG leaves traces of colour in grey pictures.
     if (high - low).mean() <= 8:
         return high

@@ -11,10 +11,11 @@ from fastsam3d.jobs.masks import Mask, choose_mask, doubts, read_mask
 from fastsam3d.jobs.object_files import preparation_of, write_object
 from fastsam3d.jobs.output_folder import OutputFolder
 from fastsam3d.jobs.pictures import Picture, example_directory, read_picture
-from fastsam3d.jobs.pointmaps import pointmap_of
-from fastsam3d.jobs.report import STAGE_NAMES, describe
+from fastsam3d.jobs.pointmaps import pointmap_of, unknown_depths
+from fastsam3d.jobs.report import REPORT, STAGE_NAMES, describe
 from fastsam3d.jobs.request import Request
 from fastsam3d.jobs.running import Accelerated, Clock, finish, prepared, usable_formats
+from fastsam3d.jobs.writing.names import files_of, usable_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +52,12 @@ class ObjectInputs:
     pointmap: np.ndarray | None
     pointmap_source: str | None
 
+    @property
+    def read(self) -> list[Path]:
+        """Files that were read."""
+        files = [self.picture.path, self.mask.path]
+        return [*files, Path(self.pointmap_source)] if self.pointmap_source else files
+
 
 def run_object(request: Request, pipeline: Accelerated | None = None, listener: Listener = SILENT) -> ObjectResult:
     """Reconstructs one masked object, and writes its files and the report.
@@ -66,11 +73,22 @@ def run_object(request: Request, pipeline: Accelerated | None = None, listener: 
     told = ReportedWarnings(listener)
     inputs = read_object(request, told)
     picture, mask = inputs.picture, inputs.mask
-    name = request.name or f"{picture.name}_{mask.label}"
+    wanted = request.name or f"{picture.name}_{mask.label}"
+    name = usable_name(wanted)
+    if name != wanted:
+        told.warn(f"the object is called {name}: its own name is too long, or has signs that cannot be shown")
+    files = {REPORT} | files_of(
+        name,
+        request.export,
+        preview=request.preview,
+        turntable=request.turntable,
+        texture=request.texture is not None,
+        placed=False,
+    )
     clock = Clock()
     with (
         told.logging(),
-        OutputFolder(request.output_dir) as folder,
+        OutputFolder(request.output_dir, inputs.read, files, told) as folder,
         prepared(request, pipeline, told, clock) as (request, running),
     ):
         with clock.measure("run"):
@@ -86,9 +104,9 @@ def run_object(request: Request, pipeline: Accelerated | None = None, listener: 
         with clock.measure("write"):
             told.step("writing")
             written = write_object(folder, name, result, picture, mask, request)
-        files = {"image": picture.path, "mask": mask.path, "pointmap": inputs.pointmap_source}
+        sources = {"image": picture.path, "mask": mask.path, "pointmap": inputs.pointmap_source}
         described = {"name": name} | describe(result) | written.described()
-        report, paths = finish(request, folder, running, files, [described], clock, told)
+        report, paths = finish(request, folder, running, sources, [described], clock, told)
     return ObjectResult(name, report, paths)
 
 
@@ -104,8 +122,10 @@ def read_object(request: Request, listener: Listener) -> ObjectInputs:
     for text in picture.doubts:
         listener.warn(text)
     mask = read_mask(request.mask_path, picture) if request.mask_path else choose_mask(picture, request.mask_index)
-    if (doubt := doubts(mask)) is not None:
+    for doubt in doubts(mask):
         listener.warn(doubt)
     preparation_of(request)
     pointmap, source = pointmap_of(request, picture, listener)
+    for text in unknown_depths(pointmap, [mask]):
+        listener.warn(text)
     return ObjectInputs(picture, mask, pointmap, source)

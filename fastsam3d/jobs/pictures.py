@@ -18,28 +18,33 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MORE_SUFFIXES = (".avif", ".heic", ".heif")
 """Of pictures, not of masks."""
 ARRAY = ".npy"
+ORIENTATION = 0x0112
+"""EXIF's number of the orientation tag."""
 PICTURE = "image"
 """Stem of the picture of a folder."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its path and pixels, uint8 `[H, W, 3]`.
+    """A picture with its path and pixels, uint8 `[H, W, 3]`, upright.
 
     Attributes:
         alpha: its own, where it says anything.
+        orientation: the tag that it was turned by, as EXIF numbers it: 1 where it lies in the file as it is shown.
         doubts: what is odd about it, one sentence each, for warnings.
     """
 
     path: Path
     pixels: np.ndarray
     alpha: np.ndarray | None
+    orientation: int = 1
     doubts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the results: the file's stem; of a file called image.png, its folder's name."""
-        folder = self.path.resolve().parent.name
+        # Of the folder that it is in, also where it is a link to a store of files with other names.
+        folder = self.path.parent.resolve().name
         return folder if self.path.stem.lower() == PICTURE and folder else self.path.stem
 
     @property
@@ -72,10 +77,12 @@ def read_picture(path: str | Path) -> Picture:
         path = _in_folder(path)
     image = open_image(path, "picture")
     # Cameras store the sensor's orientation and a note how to turn it; masks are drawn on what viewers show.
+    orientation = orientation_of(image)
     image = ImageOps.exif_transpose(image)
     alpha = alpha_of(image)
     pixels, doubts = rgb_pixels(image)
-    return Picture(path, pixels, alpha, tuple(f"the picture {path} {text}" for text in doubts))
+    told = tuple(f"the picture {path} {text}" for text in doubts)
+    return Picture(path, pixels, alpha, orientation, told)
 
 
 def picture_in(folder: str | Path) -> Picture:
@@ -169,12 +176,28 @@ def open_image(path: Path, what: str) -> Image.Image:
         raise UserError(f"the {what} {path} cannot be read ({_first_line(error)}). Save it again as PNG.") from None
 
 
+def orientation_of(image: Image.Image) -> int:
+    """The orientation tag of a picture, 1 to 8 as EXIF numbers them; 1 without a valid one."""
+    value = image.getexif().get(ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
+
+
+def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels `[H, W, ...]` as a viewer shows them that follows an orientation tag."""
+    if orientation in (5, 7):
+        values = values.swapaxes(0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 7: (0, 1)}.get(orientation, ())
+    quarters = {6: -1, 8: 1}.get(orientation, 0)
+    return np.ascontiguousarray(np.rot90(np.flip(values, flips) if flips else values, quarters))
+
+
 def alpha_of(image: Image.Image) -> np.ndarray | None:
-    """The alpha channel, unless there is none or all of it is opaque."""
+    """The alpha channel, unless there is none or it is the same everywhere (and not empty)."""
     if not (image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info):
         return None
     alpha = np.asarray(image.convert("RGBA"))[..., 3]
-    return None if (alpha == 255).all() else alpha
+    # The same everywhere, it says nothing; empty, it says that nothing is there.
+    return None if alpha.min() == alpha.max() > 0 else alpha
 
 
 def _first_line(error: BaseException) -> str:

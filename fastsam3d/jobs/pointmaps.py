@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.listener import Listener
+from fastsam3d.jobs.masks import Mask
 from fastsam3d.jobs.pictures import Picture, load_numbers
 from fastsam3d.jobs.request import Request
 
@@ -25,9 +27,9 @@ def pointmap_of(request: Request, picture: Picture, listener: Listener) -> tuple
     Raises:
         UserError: an unusable file, or a depth model that cannot be loaded.
     """
-    pointmap, path, unused = read_pointmap(request.pointmap, picture)
-    if unused:
-        listener.warn(unused)
+    pointmap, path, said = read_pointmap(request.pointmap, picture)
+    if said:
+        listener.warn(said)
     if pointmap is not None:
         _warn_of_frame(pointmap, str(path), listener)
         return pointmap, str(path)
@@ -57,7 +59,8 @@ def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Pat
     """A point map by the setting `pointmap`: `auto`, `none` or a file.
 
     Returns:
-        (fp32 `[H, W, 3]` or None, its file or None, why one beside the picture is not used or None).
+        (fp32 `[H, W, 3]`, NaN where unknown, or None; its file or None; what is to be said of it or None: how many of
+        its points are unknown without being NaN, or why one beside the picture is not used).
 
     Raises:
         UserError: a file that was asked for is missing, unreadable or does not fit the picture.
@@ -67,21 +70,61 @@ def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Pat
     path = picture.path.parent / POINTMAP if choice == "auto" else user_path(choice)
     if choice == "auto" and not path.is_file():
         return None, None, None
+    import torch
+
     from fastsam3d.sam3d.pipeline.preprocessing import as_pointmap
+    from fastsam3d.sam3d.pipeline.unknown_points import known_points
 
     try:
         points = _load_points(path)
         try:
-            known = as_pointmap(points, *picture.size)
+            as_pointmap(points, *picture.size)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        if not bool(known.isfinite().any()):
-            raise UserError(f"{path} holds no finite point. Compute it again, or give --pointmap none.")
+        known = known_points(torch.from_numpy(points)).numpy()
+        if not np.isfinite(known).any():
+            some = "no point in front of the camera" if np.isfinite(points).any() else "no finite point"
+            raise UserError(f"{path} holds {some}{_frame_hint(points)}. Compute it again, or give --pointmap none.")
     except UserError as error:
         if choice != "auto":
             raise
         return None, None, f"the point map beside the picture is not used: {error}"
-    return points, path, None
+    return known, path, _unknown(points, known, path)
+
+
+def unknown_depths(pointmap: np.ndarray | None, masks: Sequence[Mask]) -> list[str]:
+    """What is to be said of objects on which a point map knows no depth, before any work."""
+    if pointmap is None or not masks:
+        return []
+    import torch
+
+    from fastsam3d.sam3d.pipeline.preprocessing import as_pointmap
+    from fastsam3d.sam3d.pipeline.unknown_points import missing_depth
+
+    points = as_pointmap(pointmap, *masks[0].pixels.shape)
+    return [text for mask in masks if (text := missing_depth(points, torch.from_numpy(mask.pixels))) is not None]
+
+
+def _unknown(points: np.ndarray, known: np.ndarray, path: Path) -> str | None:
+    there = np.isfinite(known).all(axis=2)
+    kinds = {
+        "zero": (points == 0).all(axis=2),
+        "behind the camera": np.isfinite(points).all(axis=2) & (points[..., 2] <= 0),
+        "infinite": np.isinf(points).any(axis=2),
+        "too far away": np.isfinite(points).all(axis=2) & (points[..., 2] > 0) & ~there,
+    }
+    kinds["behind the camera"] &= ~kinds["zero"]
+    parts = [f"{share:.1%} {kind}" for kind, where in kinds.items() if (share := float(where.mean())) > 0]
+    return f"points of {path} are taken as unknown: {', '.join(parts)}." if parts else None
+
+
+def _frame_hint(points: np.ndarray) -> str:
+    from fastsam3d.sam3d.depth import camera_frame
+
+    frame = camera_frame(points)
+    if frame is None or frame[2] == (1, 1, 1):
+        return ""
+    return f": it looks like {frame[0]}'s camera frame ({frame[1]}), so multiply it by {list(frame[2])}"
 
 
 def _load_points(path: Path) -> np.ndarray:

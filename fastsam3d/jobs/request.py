@@ -6,10 +6,12 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.basics.config_files import config_directory, model_names
+from fastsam3d.basics.pixels import SEEDS
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.pipeline.formats import FORMATS
@@ -24,7 +26,6 @@ imported."""
 DEPTHS = ("none", "moge")
 SAMPLERS = ("ss_sampler", "slat_sampler")
 """Parts of a model that can be changed: all others are the sizes of its weights."""
-MAXIMUM_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def request_from(
         depth_model=_text(values, "depth_model"),
         output_dir=_output_dir(values),
         name=_name(values),
-        seed=_whole(values, "seed", MAXIMUM_SEED),
+        seed=_whole(values, "seed", SEEDS - 1),
         device=_text(values, "device") or "auto",
         precision=_choice(values, "precision", PRECISIONS),
         memory=_choice(values, "memory", MEMORY),
@@ -246,9 +247,9 @@ def _whole(values: Mapping[str, Any], key: str, high: int, low: int = 0) -> int:
     value = values[key]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
         raise UserError(f"{key} is {value}: a whole number from {low} to {high} is needed.")
-    return value
+    return int(value)
 
 
 def _optional_whole(values: Mapping[str, Any], key: str, low: int, high: int) -> int | None:

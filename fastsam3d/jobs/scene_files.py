@@ -53,8 +53,8 @@ def write_scene(
         try:
             written[item.name] = _write_placed(folder, item, picture, mask, request)
         except UserError as error:
-            listener.warn(f"{item.name}: {error}")
-            objects.append(entry | {"error": str(error)})
+            listener.warn(f"{item.name}: {folder.shown(str(error))}")
+            objects.append(entry | {"error": folder.shown(str(error))})
         else:
             entry |= describe(item.reconstruction) | {"mask_iou": agreement[item.name]}
             objects.append(entry | written[item.name].described())
@@ -78,9 +78,7 @@ def write_scene(
     return objects
 
 
-def _write_placed(
-    folder: OutputFolder, item: SceneObject, picture: Picture, mask: Mask, request: Request
-) -> Written:
+def _write_placed(folder: OutputFolder, item: SceneObject, picture: Picture, mask: Mask, request: Request) -> Written:
     """The files of an object, and its GLB in the frame of the scene."""
     from fastsam3d.sam3d.scene.composition import export_placed
 

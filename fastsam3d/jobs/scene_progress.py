@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fastsam3d.basics.paths import user_path
-from fastsam3d.basics.version import __version__
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import Mask
 from fastsam3d.jobs.output_folder import json_text
+from fastsam3d.jobs.writing.identity import content_hash, plain_hash
 
 if TYPE_CHECKING:
-    from fastsam3d.jobs.request import Request
     from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
 FOLDER = ".scene"
 CONDITIONS, SUFFIX = "conditions.json", ".safetensors"
-WHAT = {"image": "the picture", "pointmap": "the point map", "version": "the version of fastsam3d"}
+WHAT = {
+    "image": "the picture",
+    "pointmap": "the point map",
+    "version": "the version of fastsam3d",
+    "weights": "a file of the weights",
+}
 
 
 class SceneProgress:
     """Finished objects of a scene in a hidden folder of its output folder.
+
+    Each carries a hash of everything that made it; one whose hash is another is not taken.
 
     Args:
         output: the output folder, which need not exist.
@@ -39,40 +42,59 @@ class SceneProgress:
         self.folder = user_path(output) / FOLDER
         self.conditions, self.masks = dict(conditions), dict(masks)
         self.kept = 0
+        self.outdated: list[str] = []
 
     def load(self) -> dict[str, Reconstruction]:
-        """Objects that are finished, by name; none where nothing was left.
+        """Objects that are finished, by name; none where nothing was left. `outdated` has those that do not count.
 
         Raises:
-            UserError: what is there was made with other settings, another picture or other masks, or is damaged.
+            UserError: what is there was made with other settings, weights or another picture.
         """
-        from fastsam3d.sam3d.scene.storage import load_reconstruction
+        from fastsam3d.sam3d.scene.storage import load_reconstruction, made_of
 
-        path = self.folder / CONDITIONS
-        if not path.is_file():
-            return {}
-        way_out = "Give what was given before, or leave --resume out to begin anew."
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            known, masks = before["conditions"], before["masks"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"--resume: {path} is damaged. Leave --resume out to begin anew.") from None
+        before = self._conditions_before()
         now = json.loads(json_text(self.conditions))
-        for key in sorted({*known, *now}):
-            if known.get(key) != now.get(key):
-                raise UserError(f"--resume: {_difference(key, known.get(key), now.get(key))}. {way_out}")
-        changed = [name for name, value in self.masks.items() if masks.get(name, value) != value]
-        if changed:
-            raise UserError(f"--resume: the mask of {changed[0]} is not the one of before. {way_out}")
-        files = {name: self.folder / f"{name}{SUFFIX}" for name in self.masks}
-        found = {name: load_reconstruction(file) for name, file in files.items() if file.is_file()}
+        for key in sorted({*before, *now}) if before else ():
+            if before.get(key) != now.get(key):
+                raise UserError(
+                    f"--resume: {_difference(key, before.get(key), now.get(key))}. Give what was given before, or "
+                    "leave --resume out to begin anew."
+                )
+        found = {}
+        for name in self.masks:
+            file = self.folder / f"{name}{SUFFIX}"
+            if not file.is_file():
+                continue
+            try:
+                if made_of(file) != self._made_of(name):
+                    raise UserError("made of something else")
+                found[name] = load_reconstruction(file)
+            except UserError:
+                self.outdated.append(name)
         self.kept = len(found)
         return found
 
+    def _conditions_before(self) -> dict[str, Any]:
+        """Those of the interrupted run, to say what differs; none where they cannot be read."""
+        try:
+            before = json.loads((self.folder / CONDITIONS).read_text(encoding="utf-8"))["conditions"]
+            return before if isinstance(before, dict) else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _made_of(self, name: str) -> str:
+        return plain_hash({"conditions": self.conditions, "mask": self.masks[name]})
+
     def begin(self) -> bool:
-        """Removes what an earlier scene left; returns whether there was anything."""
-        found = self.folder.is_dir()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes what an earlier scene left; returns whether there was anything. Files of others stay."""
+        if self.folder.is_symlink() or not self.folder.is_dir():
+            return False
+        own = [self.folder / CONDITIONS, *self.folder.glob(f"*{SUFFIX}"), *self.folder.glob(".*.tmp")]
+        found = any(path.is_file() for path in own)
+        with suppress(OSError):
+            for path in own:
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
         return found
 
     def keep(self, name: str, result: Reconstruction) -> None:
@@ -87,7 +109,7 @@ class SceneProgress:
         state = {"conditions": self.conditions, "masks": self.masks}
         try:
             write_atomically(self.folder / CONDITIONS, json_text(state).encode("utf-8"))
-            save_reconstruction(result, self.folder / f"{name}{SUFFIX}")
+            save_reconstruction(result, self.folder / f"{name}{SUFFIX}", self._made_of(name))
         except UserError:
             if not self.kept:
                 self.begin()  # nothing to go on with: no folder either
@@ -95,34 +117,14 @@ class SceneProgress:
         self.kept += 1
 
 
-def conditions_of(request: Request, picture: np.ndarray, pointmap: np.ndarray | None, batch: int) -> dict[str, Any]:
-    """Collects everything that the results of a scene depend on, except its masks and the export of files."""
-    return {
-        "version": __version__,
-        "image": content_hash(picture),
-        "pointmap": None if pointmap is None else content_hash(pointmap),
-        "model": request.model,
-        "checkpoint_dir": request.checkpoint_dir,
-        "random_weights": request.random_weights,
-        "samplers": request.samplers,
-        "acceleration": request.acceleration.to_dict(),
-        "seed": request.seed,
-        "precision": request.precision,
-        "formats": list(request.formats),
-        "device": request.device_name(),
-        "batch": batch,
-    }
+def kept_objects(output: Path) -> int:
+    """How many finished objects of an interrupted scene an output folder holds."""
+    return len(list((output / FOLDER).glob(f"*{SUFFIX}")))
 
 
 def mask_hashes(names: Sequence[str], masks: Sequence[Mask]) -> dict[str, str]:
     """Hashes of the masks' pixels by object name."""
     return {name: content_hash(mask.pixels) for name, mask in zip(names, masks, strict=True)}
-
-
-def content_hash(array: np.ndarray) -> str:
-    """Hash of an array's shape, type and values."""
-    array = np.ascontiguousarray(array)
-    return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest()
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

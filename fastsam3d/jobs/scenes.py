@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.listener import SILENT, Listener, ReportedWarnings
 from fastsam3d.jobs.mask_sets import object_name, scene_masks
@@ -14,12 +15,16 @@ from fastsam3d.jobs.masks import Mask, doubts
 from fastsam3d.jobs.object_files import preparation_of
 from fastsam3d.jobs.output_folder import OutputFolder
 from fastsam3d.jobs.pictures import Picture, example_directory, picture_in, read_picture
-from fastsam3d.jobs.pointmaps import pointmap_of
+from fastsam3d.jobs.pointmaps import pointmap_of, unknown_depths
 from fastsam3d.jobs.report import STAGE_NAMES
 from fastsam3d.jobs.request import Request
 from fastsam3d.jobs.running import Accelerated, Clock, finish, prepared, usable_formats
+from fastsam3d.jobs.scene_completion import completed, completion
 from fastsam3d.jobs.scene_files import camera_of, write_scene
-from fastsam3d.jobs.scene_progress import SceneProgress, conditions_of, mask_hashes
+from fastsam3d.jobs.scene_progress import FOLDER, SceneProgress, kept_objects, mask_hashes
+from fastsam3d.jobs.writing.identity import conditions_of, file_hashes
+from fastsam3d.jobs.writing.inputs import ReadFiles, refuse_masks_folder
+from fastsam3d.jobs.writing.names import SCENE_FILES, files_of, object_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,11 +42,13 @@ class SceneResult:
         report: as `report.json` has it, as plain values.
         paths: of all files.
         failed: names of the objects that could not be reconstructed or written, in the order of the masks.
+        complete: all of it was there already, and nothing was done.
     """
 
     report: dict[str, Any]
     paths: list[Path]
     failed: tuple[str, ...]
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,22 @@ class SceneInputs:
 
     Attributes:
         masks: all of them; `Mask.problem` says of single ones why they cannot be used.
+        names: of their objects, all different.
         pointmap: fp32 `[H, W, 3]`, or None.
         pointmap_source: a path, or the name of the depth model.
     """
 
     picture: Picture
     masks: list[Mask]
+    names: list[str]
     pointmap: np.ndarray | None
     pointmap_source: str | None
+
+    @property
+    def read(self) -> list[Path]:
+        """Files that were read."""
+        files = [self.picture.path, *(mask.path for mask in self.masks)]
+        return [*files, Path(self.pointmap_source)] if self.pointmap_source else files
 
 
 class SceneInterrupted(KeyboardInterrupt):
@@ -80,19 +95,47 @@ def run_scene(request: Request, pipeline: Accelerated | None = None, listener: L
     """
     told = ReportedWarnings(listener)
     inputs = read_scene(request, told)
-    picture, masks = inputs.picture, inputs.masks
+    files = planned_files(request, inputs.names)
+    ReadFiles(inputs.read).refuse_inside(user_path(request.output_dir) / FOLDER)
+    with told.logging(), OutputFolder(request.output_dir, inputs.read, files, told) as folder:
+        facts = completion(request, inputs.picture, inputs.pointmap, dict(zip(inputs.names, inputs.masks, strict=True)))
+        if request.resume and (there := completed(folder.path, facts)) is not None:
+            told.note(f"the scene in {folder.path} is complete, nothing to do")
+            return SceneResult(*there, failed=(), complete=True)
+        try:
+            return _run(request, pipeline, inputs, folder, facts, told)
+        except KeyboardInterrupt:
+            kept = kept_objects(folder.path)
+            if folder.published or not kept:
+                raise
+            told.warn(f"interrupted; {kept} of {len(inputs.masks)} objects are kept: --resume goes on from there")
+            raise SceneInterrupted from None
+
+
+def planned_files(request: Request, names: Sequence[str]) -> set[str]:
+    """Names of all files that the scene of a request may write."""
+    wanted = {"preview": request.preview, "turntable": request.turntable, "texture": request.texture is not None}
+    return set(SCENE_FILES).union(*(files_of(name, request.export, **wanted) for name in names))
+
+
+def _run(
+    request: Request,
+    pipeline: Accelerated | None,
+    inputs: SceneInputs,
+    folder: OutputFolder,
+    made_of: str,
+    told: ReportedWarnings,
+) -> SceneResult:
     clock = Clock()
-    with (
-        told.logging(),
-        OutputFolder(request.output_dir) as folder,
-        prepared(request, pipeline, told, clock) as (request, running),
-    ):
+    picture, masks = inputs.picture, inputs.masks
+    with prepared(request, pipeline, told, clock) as (request, running):
         with clock.measure("run"):
-            scene, facts, progress = _reconstruct(request, running.pipeline, inputs, folder, told)
+            progress, batch = _progress_of(request, running.pipeline, inputs)
+            scene, facts = _reconstruct(request, running.pipeline, inputs, folder, told, progress, batch)
         if not scene.reconstructions:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scene.failures.items())[:3])
             raise UserError(f"none of the {len(masks)} objects could be reconstructed ({reasons}).")
-        scene = _with_unusable(scene, masks)
+        scene = _with_unusable(scene, masks, inputs.names)
         with clock.measure("write"):
             camera = camera_of(picture, inputs.pointmap)
             objects = write_scene(folder, scene, picture, masks, request, camera, told)
@@ -100,9 +143,11 @@ def run_scene(request: Request, pipeline: Accelerated | None = None, listener: L
         fresh = len(scene.reconstructions) - len(facts["resumed"])
         facts["seconds_per_object"] = clock.seconds["run"] / fresh if fresh else None
         facts["objects"], facts["failed"] = len(masks), len(scene.failures)
+        failed = tuple(item["name"] for item in objects if "error" in item)
+        if not failed:
+            facts["complete"] = {"made_of": made_of, "files": file_hashes(folder.staged())}
         more = {"scene": facts | {"camera": camera}}
         report, paths = finish(request, folder, running, files, objects, clock, told, more)
-    failed = tuple(item["name"] for item in objects if "error" in item)
     if not failed:
         progress.begin()  # nothing is left to be resumed
     return SceneResult(report, paths, failed)
@@ -120,16 +165,21 @@ def read_scene(request: Request, listener: Listener) -> SceneInputs:
     picture = _picture(request)
     for text in picture.doubts:
         listener.warn(text)
+    refuse_masks_folder(request.output_dir, request.masks)
     masks = scene_masks(picture, request.masks)
-    for mask in masks:
-        doubt = None if mask.problem else doubts(mask)
+    names, renamed = object_names([object_name(mask) for mask in masks])
+    for text in renamed:
+        listener.warn(text)
+    for name, mask in zip(names, masks, strict=True):
         if mask.problem is not None:
-            listener.warn(f"{object_name(mask)} is left out: {mask.problem}")
-        elif doubt is not None:
+            listener.warn(f"{name} is left out: {mask.problem}")
+        for doubt in [] if mask.problem else doubts(mask):
             listener.warn(doubt)
     preparation_of(request)
     pointmap, source = pointmap_of(request, picture, listener)
-    return SceneInputs(picture, masks, pointmap, source)
+    for text in unknown_depths(pointmap, [mask for mask in masks if mask.problem is None]):
+        listener.warn(text)
+    return SceneInputs(picture, masks, names, pointmap, source)
 
 
 def _picture(request: Request) -> Picture:
@@ -140,25 +190,37 @@ def _picture(request: Request) -> Picture:
     return picture_in(request.image_dir or example_directory(EXAMPLE))
 
 
-def _reconstruct(
-    request: Request, pipeline: Any, inputs: SceneInputs, folder: OutputFolder, listener: Listener
-) -> tuple[Scene, dict[str, Any], SceneProgress]:
-    """Reconstructs the usable masks; returns the scene, facts for the report, and the kept progress.
+def _progress_of(request: Request, pipeline: Any, inputs: SceneInputs) -> tuple[SceneProgress, int]:
+    """(what is kept of the scene, the size of its batches)."""
+    from fastsam3d.sam3d.scene.reconstruct import suitable_batch
 
-    Raises:
-        SceneInterrupted: interrupted with something kept.
-    """
-    from fastsam3d.sam3d.scene.reconstruct import reconstruct_scene, suitable_batch
-
-    masks = [mask for mask in inputs.masks if mask.problem is None]
-    names = [object_name(mask) for mask in masks]
     batch = suitable_batch(pipeline) if request.batch is None else request.batch
     conditions = conditions_of(request, inputs.picture.pixels, inputs.pointmap, batch)
-    progress = SceneProgress(request.output_dir, conditions, mask_hashes(names, masks))
+    usable = [(name, mask) for name, mask in zip(inputs.names, inputs.masks, strict=True) if mask.problem is None]
+    return SceneProgress(request.output_dir, conditions, mask_hashes(*zip(*usable, strict=True))), batch
+
+
+def _reconstruct(
+    request: Request,
+    pipeline: Any,
+    inputs: SceneInputs,
+    folder: OutputFolder,
+    listener: Listener,
+    progress: SceneProgress,
+    batch: int,
+) -> tuple[Scene, dict[str, Any]]:
+    """(the scene of the masks that can be used, facts for the report)."""
+    from fastsam3d.sam3d.scene.reconstruct import reconstruct_scene
+
+    masks = [mask for mask in inputs.masks if mask.problem is None]
+    names = list(progress.masks)
     finished = progress.load() if request.resume else {}
     if not request.resume and progress.begin():
         listener.note("objects of an interrupted run were there; without --resume they are computed again")
+    for name in progress.outdated:
+        listener.warn(f"{name} of the interrupted run was made of another mask, or is damaged: it is computed again")
     if finished:
+        folder.keep()
         listener.note(f"{len(finished)} of {len(masks)} objects are taken from the interrupted run")
 
     def step(label: str, stage: str, done: int, total: int) -> None:
@@ -171,34 +233,27 @@ def _reconstruct(
             progress.keep(item.name, item.reconstruction)
             folder.keep()
 
-    try:
-        scene = reconstruct_scene(
-            pipeline,
-            inputs.picture.pixels,
-            [mask.pixels for mask in masks],
-            names=names,
-            seed=request.seed,
-            pointmap=inputs.pointmap,
-            formats=usable_formats(request, pipeline),
-            batch=batch,
-            finished=finished,
-            on_object=keep,
-            progress=step,
-        )
-    except KeyboardInterrupt:
-        if not progress.kept:
-            raise
-        listener.warn(f"interrupted; {progress.kept} of {len(masks)} objects are kept: --resume goes on from there")
-        raise SceneInterrupted from None
-    return scene, {"objects": 0, "failed": 0, "batch": batch, "resumed": sorted(finished)}, progress
+    scene = reconstruct_scene(
+        pipeline,
+        inputs.picture.pixels,
+        [mask.pixels for mask in masks],
+        names=names,
+        seed=request.seed,
+        pointmap=inputs.pointmap,
+        formats=usable_formats(request, pipeline),
+        batch=batch,
+        finished=finished,
+        on_object=keep,
+        progress=step,
+    )
+    return scene, {"objects": 0, "failed": 0, "batch": batch, "resumed": sorted(finished)}
 
 
-def _with_unusable(scene: Scene, masks: Sequence[Mask]) -> Scene:
+def _with_unusable(scene: Scene, masks: Sequence[Mask], names: Sequence[str]) -> Scene:
     """The scene with an entry for every mask, in their order; those of unusable masks say why."""
     from fastsam3d.sam3d.scene.composition import Scene, SceneObject
 
     found = {item.name: item for item in scene.objects}
-    names = [object_name(mask) for mask in masks]
     return Scene(
         tuple(
             found[name] if mask.problem is None else SceneObject(name, error=mask.problem)

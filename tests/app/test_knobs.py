@@ -50,6 +50,6 @@ def test_values_that_the_page_would_never_send_are_refused(settings: tuple) -> N
 
 def test_seeds_follow_each_other_within_the_limit() -> None:
     assert seeds_from(3, 2, 4) == (3, 4)
-    for first, count in ((-1, 1), (0, 0), (0, 5), (None, 1), (float("inf"), 1), ("x", 1), (2**63, 1)):
+    for first, count in ((-1, 1), (0, 0), (0, 5), (None, 1), (float("inf"), 1), ("x", 1), (2**63, 1), (2**32 - 1, 2)):
         with pytest.raises(UserError):
             seeds_from(first, count, 4)

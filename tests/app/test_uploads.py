@@ -71,17 +71,32 @@ def test_masks_fit_the_picture_as_uploaded_or_as_made_smaller(tmp_path: Path) ->
     picture, _ = read_upload(save(tmp_path / "p.png", Image.new("RGB", (256, 200))), LIMITS)
     full = Image.new("L", (256, 200))
     full.paste(255, (128, 0, 256, 200))
-    mask = read_uploaded_mask(save(tmp_path / "m.png", full), picture, LIMITS)
+    mask = read_uploaded_mask(save(tmp_path / "m.png", full), picture, LIMITS).pixels
     assert mask.shape == (100, 128) and mask.dtype == bool
     assert mask[:, 64:].all() and not mask[:, :64].any()
-    same = read_uploaded_mask(save(tmp_path / "n.png", full.resize((128, 100))), picture, LIMITS)
+    same = read_uploaded_mask(save(tmp_path / "n.png", full.resize((128, 100))), picture, LIMITS).pixels
     assert same.shape == (100, 128)
+
+
+def test_a_mask_of_the_raw_pixels_of_a_turned_photo_is_turned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (200, 100)).save(tmp_path / "p.jpg", exif=exif)
+    picture, _ = read_upload(tmp_path / "p.jpg", LIMITS)
+    assert picture.size == (128, 64)
+    raw = Image.new("L", (200, 100))
+    raw.paste(255, (0, 0, 100, 100))  # the left half, which is shown above
+    mask = read_uploaded_mask(save(tmp_path / "m.png", raw), picture, LIMITS)
+    assert mask.pixels[:64].all() and not mask.pixels[64:].any()
+    assert mask.notes == ("the mask m.png is turned as the picture is by its orientation tag (6).",)
 
 
 def test_unusable_masks_are_refused(tmp_path: Path) -> None:
     picture, _ = read_upload(save(tmp_path / "p.png", Image.new("RGB", (100, 60))), LIMITS)
     cases = {
-        "shape.png": (Image.new("L", (60, 100), 255), "another shape"),
+        "shape.png": (Image.new("L", (60, 100), 255), "lies on its side"),
+        # A photo of nearly the same proportions: stretching it would put the mask beside the object.
+        "other.png": (Image.new("L", (300, 176), 255), "another shape"),
         "empty.png": (Image.new("L", (100, 60)), "is empty"),
         "colour.png": (Image.new("RGB", (100, 60), "red"), "without transparency"),
     }

@@ -46,7 +46,7 @@ CASES = {
     "empty file": ("--image_path {f}/empty.png", ["empty.png is not an image"]),
     "truncated image": ("--image_path {f}/cut.png", ["cut.png cannot be read"]),
     "missing mask": ("--mask_path {f}/none.png", ["mask", "none.png does not exist"]),
-    "mask of another size": ("--mask_path {f}/small.png", ["small.png is 10 x 10", "64 x 48", "resize"]),
+    "mask of another size": ("--mask_path {f}/small.png", ["small.png is 10 x 10", "64 x 48", "from the same picture"]),
     "black mask": ("--mask_path {f}/black.png", ["black.png is empty"]),
     "transparent mask": ("--mask_path {f}/clear.png", ["clear.png is empty"]),
     "mask of one pixel": ("--mask_path {f}/dot.png", ["1 x 1 pixels"]),

@@ -161,6 +161,17 @@ def test_view_names_what_cannot_be_shown(tmp_path, capsys):
     assert "there is no file" in capsys.readouterr().err
 
 
+def test_view_does_not_write_its_page_over_the_file(vase, capsys):
+    name = next(path for path in vase.iterdir() if path.suffix == ".glb").name
+    before = (vase / name).read_bytes()
+    (vase / "link.html").symlink_to(vase / name)
+    for page in (name, "link.html"):
+        assert main(["view", str(vase / name), "--html", str(vase / page)]) == 2
+        assert "would be overwritten" in capsys.readouterr().err
+    assert (vase / name).read_bytes() == before
+    (vase / "link.html").unlink()
+
+
 def test_the_server_gives_its_page_to_this_machine_only():
     server = make_server("<p>here</p>")
     thread = threading.Thread(target=server.serve_forever)

@@ -123,7 +123,7 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    (left,) = tmp_path.iterdir()
+    (left,) = tmp_path.glob(".partial-*")
     prefix, gone = left.name.rsplit("-", 1)
     running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     kept = [f"{prefix}-{running.pid}", f"{prefix}-{gone}.txt", f".partial-elsewhere-{gone}", ".partial", ".scene"]

@@ -245,7 +245,8 @@ def test_resume_refuses_another_scene(run, folder, tmp_path):
     other[4:20, 4:20] = 255
     Image.fromarray(other).save(folder / "0.png")
     code, _, stderr = run(*words, "--resume")
-    assert code == 2 and "the mask of object_0 is not the one of before" in stderr
+    assert code == 1 and "object_0 of the interrupted run was made of another mask" in stderr
+    assert "1 of 2 objects are taken" in stderr
     picture = np.asarray(Image.open(folder / "image.png")).copy()
     picture[0, 0] = 9
     Image.fromarray(picture).save(folder / "image.png")

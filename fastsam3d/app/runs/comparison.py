@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastsam3d.basics.pixels import SEEDS
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.running import attached
@@ -206,10 +207,10 @@ def seeds_from(first: Any, count: Any, limit: int) -> tuple[int, ...]:
         start, number = int(first), int(count)
     except (TypeError, ValueError, OverflowError):
         raise UserError("The seed must be a whole number.") from None
-    if not 0 <= start < 2**62:
-        raise UserError("The seed must be a whole number from 0 on.")
     if not 1 <= number <= limit:
         raise UserError(f"From 1 to {limit} seeds can be tried at a time.")
+    if not 0 <= start <= SEEDS - number:
+        raise UserError(f"The seed must be a whole number from 0 to {SEEDS - number}.")
     return tuple(range(start, start + number))
 
 

@@ -64,8 +64,8 @@ def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
     return dataclasses.replace(picture, pixels=pixels, alpha=alpha), note
 
 
-def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np.ndarray:
-    """Reads an uploaded mask at the picture's size, bool `[H, W]`.
+def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> Mask:
+    """Reads an uploaded mask at the picture's size. It and its notes name the file, not its place.
 
     A mask of another size but the same shape as the picture is resized (nearest), because pictures beyond the
     limit were made smaller.
@@ -77,8 +77,10 @@ def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np
     width, height = _checked_size(path, limits, "mask")
     rows, columns = picture.size
     if (height, width) == (rows, columns):
-        return _without_path(path, lambda: read_mask(path, picture)).pixels
-    if abs(width * rows - height * columns) > max(width * columns, height * rows) * 0.01:
+        return _named(_without_path(path, lambda: read_mask(path, picture)), path)
+    if not _same_shape(height, width, picture) and _same_shape(width, height, picture):
+        height, width = width, height  # turned as the picture was, or by a tag of its own
+    if not _same_shape(height, width, picture):
         raise UserError(
             f"{path.name} is {width} x {height} pixels, the picture {columns} x {rows}: the mask has another shape. "
             "Make it from the same picture."
@@ -86,7 +88,19 @@ def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> np
     blank = dataclasses.replace(picture, pixels=np.zeros((height, width, 3), dtype=np.uint8), alpha=None)
     mask: Mask = _without_path(path, lambda: read_mask(path, blank))
     resized = Image.fromarray(mask.pixels).resize((columns, rows), Image.Resampling.NEAREST)
-    return np.asarray(resized)
+    return _named(dataclasses.replace(mask, pixels=np.asarray(resized)), path)
+
+
+def _named(mask: Mask, path: Path) -> Mask:
+    notes = tuple(text.replace(str(path), path.name) for text in mask.notes)
+    return dataclasses.replace(mask, path=Path(path.name), notes=notes)
+
+
+def _same_shape(height: int, width: int, picture: Picture) -> bool:
+    """Whether a size is the picture's up to the rounding of its own scaling: one of its pixels."""
+    rows, columns = picture.size
+    factor = max(height / rows, width / columns)
+    return abs(height - factor * rows) <= max(1, factor) and abs(width - factor * columns) <= max(1, factor)
 
 
 def _checked_size(path: Path, limits: Limits, what: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from fastsam3d.app.server.upload_store import Intake
 from fastsam3d.app.server.uploads import read_upload, read_uploaded_mask
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.errors import UserError
-from fastsam3d.jobs.masks import all_masks
+from fastsam3d.jobs.masks import all_masks, doubts
 from fastsam3d.jobs.pictures import Picture, example_directory, picture_in
 from fastsam3d.jobs.pointmaps import read_pointmap
 
@@ -81,8 +81,8 @@ class Session:
                 note = " ".join(filter(None, [note, "Its transparent background was taken as the mask."]))
         return note
 
-    def add_mask(self, path: str | Path) -> None:
-        """Adds an object from an uploaded mask.
+    def add_mask(self, path: str | Path) -> str | None:
+        """Adds an object from an uploaded mask; returns a note where something is doubtful about it.
 
         Raises:
             UserError: no picture is open, or the mask cannot be used.
@@ -90,7 +90,9 @@ class Session:
         with self._lock:
             marking = self._marking()
             assert self.picture is not None
-            marking.add_mask(read_uploaded_mask(path, self.picture, self.studio.limits))
+            mask = read_uploaded_mask(path, self.picture, self.studio.limits)
+            marking.add_mask(mask.pixels)
+        return " ".join(doubts(mask)) or None
 
     def act(self, action: Mapping[str, Any]) -> str | None:
         """Carries out an action of the page; returns a note for the visitor.
@@ -109,7 +111,7 @@ class Session:
             try:
                 if kind == "picture":
                     return self.open_upload(path)
-                self.add_mask(path)
+                return self.add_mask(path)
             finally:
                 Intake.discard(path)
         elif kind == "example_masks":

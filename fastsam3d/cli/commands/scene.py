@@ -27,5 +27,7 @@ def main(words: list[str]) -> int:
             result = run_scene(request, listener=console)
     except SceneInterrupted:
         return INTERRUPTED
+    if result.complete and not arguments.as_json:
+        return 0  # a note said so
     say(text_of(arguments, result.report, result.paths))
     return 1 if result.failed else 0

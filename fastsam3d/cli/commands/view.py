@@ -38,8 +38,13 @@ def main(words: list[str]) -> int:
     given = parser.parse_args(words)
     if not 0 <= given.port <= 65535:
         raise UserError(f"--port {given.port} is not possible: give 1 to 65535.")
+    source = user_path(given.file)
+    if given.html and source.exists():
+        target = user_path(given.html)
+        if target.exists() and target.samefile(source):
+            raise UserError(f"--html {target} is the file that is shown and would be overwritten: give another name.")
     with ShownWarnings():
-        text = page_of(user_path(given.file))
+        text = page_of(source)
     if given.html:
         from fastsam3d.basics.files import write_atomically
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fastsam3d.basics.pixels import as_seed
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.rotations import quaternion_to_matrix
@@ -110,6 +111,7 @@ class Pipeline:
             UserError: unusable input, or a format that this model has no decoder for.
         """
         check_formats(formats, self.models, self.config.name)
+        seed = as_seed(seed)
         with self.residency.running(), recording(StageClock(self.device, progress)) as clock:
             with stage("preprocess"):
                 inputs = self.preprocess(image, mask, pointmap)
@@ -168,7 +170,7 @@ class Pipeline:
                 inputs = [self.preprocess(image, mask) for mask in masks]
             with self.residency.using(EMBEDDERS["sparse_structure"]):  # once for all objects
                 condition = torch.cat([self.embed_condition("sparse_structure", own) for own in inputs])
-            generators = [torch.Generator().manual_seed(seed) for _ in masks]
+            generators = [torch.Generator().manual_seed(as_seed(seed)) for _ in masks]
             latents = self._sample_structure_latents(condition, generators)
             with stage("ss_decode"):
                 structures = self.decode_sparse_structures(latents, generators)

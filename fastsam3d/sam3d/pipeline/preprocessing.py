@@ -5,6 +5,7 @@ SAM 3D Objects architecture, section 2. Everything is plain tensor code; nothing
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW, as_image, as_mask
+from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW, as_array, as_image, as_mask, far_specks
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.pipeline.resizing import nearest_indices, resize_image, resize_nearest, square_box
+from fastsam3d.sam3d.pipeline.unknown_points import flat_guess, known_points, missing_depth
+
+logger = logging.getLogger(__name__)
 
 ConditionInputs = dict[str, Tensor]
 """Inputs of the condition embedders by keyword, and the moments that normalised the point map.
@@ -32,19 +36,16 @@ MINIMUM_EXTENT = 2
 ASPECT_TOLERANCE = 0.02
 
 
-
-
-
-
 def as_pointmap(pointmap: Any, height: int, width: int) -> Tensor:
     """Checks a point map and returns it as fp32 `[H, W, 3]` at the image's size.
 
-    A map of another size but the same aspect ratio is resized to the image (nearest).
+    A map of another size but the same aspect ratio is resized to the image (nearest). See `known_points` for what is
+    unknown in it.
 
     Raises:
         UserError: not `(height, width, 3)`, or another aspect ratio than the image.
     """
-    points = torch.from_numpy(np.require(pointmap, dtype=np.float32, requirements=["C", "W"]))
+    points = torch.from_numpy(np.require(as_array(pointmap), dtype=np.float32, requirements=["C", "W"]))
     if points.ndim != 3 or points.shape[2] != 3 or 0 in points.shape:
         raise UserError(f"The point map has shape {tuple(points.shape)}; expected (height, width, 3).")
     rows, columns = points.shape[:2]
@@ -53,6 +54,7 @@ def as_pointmap(pointmap: Any, height: int, width: int) -> Tensor:
             f"The point map is {columns} x {rows}, the image {width} x {height}: different aspect ratios. "
             "Compute the point map from the same image."
         )
+    points = known_points(points)
     if (rows, columns) == (height, width):
         return points
     return points[nearest_indices(rows, height)][:, nearest_indices(columns, width)]
@@ -157,13 +159,20 @@ def prepare_condition(
         raise ValueError(f"scale_over must be 'all' or 'mask', not {scale_over!r}")
     picture = image if isinstance(image, SharedPicture) else share_picture(image, pointmap, image_size=image_size)
     height, width = picture.pixels.shape[:2]
-    inside = torch.tensor(as_mask(mask, height, width))
+    kept, specks, _ = far_specks(as_mask(mask, height, width))
+    if specks:
+        sizes = ", ".join(map(str, specks[:4]))
+        logger.warning("the mask has specks far from the object, of %s pixels: left out", sizes)
+    inside = torch.tensor(kept)
     box, full = crop_box(inside), square_box(height, width)
     if picture.points is None:
         of_object = fronto_parallel_points(inside)
         of_scene = fronto_parallel_points(torch.ones_like(inside)) if scale_over == "all" else None
     else:
         of_object = picture.points[inside]
+        if (text := missing_depth(picture.points, inside)) is not None:
+            logger.warning("%s", text)
+            of_object = flat_guess(picture.points, inside, box)
         of_scene = picture.points.flatten(0, 1) if scale_over == "all" else None
     scale, shift = object_moments(of_object, of_scene)
     alpha, full_alpha = (_resized_mask(inside, b, image_size) for b in (box, full))
@@ -216,6 +225,9 @@ def share_picture(
     height, width = pixels.shape[:2]
     box = square_box(height, width)
     points = None if pointmap is None else as_pointmap(pointmap, height, width)
+    if points is not None and not bool(torch.isfinite(points).any()):
+        logger.warning("the point map knows no point, so the picture is taken as one without a point map")
+        points = None
     return SharedPicture(
         pixels,
         points,

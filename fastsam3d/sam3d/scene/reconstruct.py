@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastsam3d.basics.pixels import as_mask
+from fastsam3d.basics.pixels import as_array, as_mask, as_seed
 from fastsam3d.errors import OneAtATime, UserError
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 from fastsam3d.sam3d.pipeline.preprocessing import SharedPicture, crop_box
@@ -86,6 +86,7 @@ def reconstruct_scene(
         raise UserError(f"{len(masks)} masks need as many different names, not {labels}.")
     if batch is not None and batch < 1:
         raise UserError(f"A batch of {batch} objects is not possible: give at least 1.")
+    seed = as_seed(seed)
     size = suitable_batch(pipeline) if batch is None else batch
     picture = pipeline.share_picture(image, pointmap)
     done = {name: SceneObject(name, result) for name, result in (finished or {}).items() if name in labels}
@@ -217,7 +218,7 @@ def _guarded(name: str, run: Callable[[], Reconstruction]) -> SceneObject:
 
 
 def _content(mask: Any) -> str:
-    array = np.ascontiguousarray(np.asarray(mask))
+    array = np.ascontiguousarray(as_array(mask))
     return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest()
 
 

@@ -26,8 +26,11 @@ _STRUCTURE = ("logits", "coords", "interior_coords")
 _GAUSSIAN = ("xyz", "features_dc", "scaling", "rotation", "opacity")
 
 
-def save_reconstruction(result: Reconstruction, path: str | Path) -> Path:
+def save_reconstruction(result: Reconstruction, path: str | Path, made_of: str | None = None) -> Path:
     """Writes a reconstruction so that `load_reconstruction` gives it back bit by bit.
+
+    Args:
+        made_of: hash of everything that made it, see `made_of`.
 
     Raises:
         UserError: the path cannot be written.
@@ -47,10 +50,22 @@ def save_reconstruction(result: Reconstruction, path: str | Path) -> Path:
         "seed": result.seed,
         "stage_seconds": result.stage_seconds,
         "downsample_factor": result.structure.downsample_factor,
+        "made_of": made_of,
         "mininum_kernel_size": getattr(result.gaussian, "mininum_kernel_size", None),
     }
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     return write_atomically(path, save(plain, {"fastsam3d": json.dumps(values)}))
+
+
+def made_of(path: str | Path) -> str | None:
+    """The hash that `save_reconstruction` was given; None of a file that has none, or cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            return json.loads((file.metadata() or {})["fastsam3d"])["made_of"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
 
 
 def load_reconstruction(path: str | Path) -> Reconstruction:
@@ -87,5 +102,3 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): it is damaged or of another version. Remove it.") from None
-
-
