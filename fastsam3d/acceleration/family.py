@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_FAMILY = "diffusion"
 """Family whose presets are meant where no model says another."""
-BUILT_IN = {"diffusion": "fastsam3d.diffusion.family"}
+BUILT_IN = {"diffusion": "fastsam3d.diffusion.family", "mllm": "fastsam3d.mllm.family"}
 """Module of each family of this package; it registers the family when it is imported."""
 PLUGINS = "fastsam3d.plugins"
 """Group of entry points: modules of other packages that register families, hosts, techniques or exact savings."""

@@ -1,0 +1,259 @@
+"""Attaches pruning to one language model: what visual tokens there are, when a prompt is read, which layers see what.
+
+Four methods of this one instance are wrapped: `generate` and `forward` of the language model take the keyword `visual`,
+the decoder's `forward` tells a prompt from a step of generation, and each layer's `forward` gets a shorter input.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from fastsam3d.acceleration.patching import Patches
+from fastsam3d.acceleration.presets import AccelerationConfig
+from fastsam3d.mllm import refusals
+from fastsam3d.mllm.accounting import add_prefill
+from fastsam3d.mllm.decoding import Decoding, Shortened
+from fastsam3d.mllm.host import Host
+from fastsam3d.mllm.maps import CACHES, aggregated_map
+from fastsam3d.mllm.plan import plan_of
+from fastsam3d.mllm.prefill import Prefill
+from fastsam3d.mllm.report import Clock, Report
+from fastsam3d.mllm.spans import Layout, Placeholder, VisualSpan, layout_of, live_tokens, spans_of_samples
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller said about the visual tokens of the next prompts.
+
+    Attributes:
+        visual: spans, see `spans.spans_of_samples`, or a `Placeholder`.
+        objects: one entry a sample, for scorers that read something about the objects; None without.
+        samples: of the batch before copies for beams are made; None where that is not known.
+    """
+
+    visual: VisualSpan | Sequence[Any] | Placeholder | None
+    objects: Sequence[Any] | None = None
+    samples: int | None = None
+
+
+class Attachment:
+    """Everything that is attached to one language model, and what it has counted.
+
+    Args:
+        host: knows where the model's parts are.
+        config: settings of every technique.
+        patches: records every change.
+    """
+
+    def __init__(self, host: Host, config: AccelerationConfig, patches: Patches) -> None:
+        self._host, self._config, self._patches = host, config, patches
+        self._layers = len(host.layers)
+        self._plan = plan_of(config, self._layers)
+        self._report = Report(config.name, config.enabled)
+        self._given: Given | None = None
+        self._step: Prefill | Decoding | None = None
+        self._shortened: WeakKeyDictionary[Any, Shortened] = WeakKeyDictionary()
+        self.lock = threading.RLock()
+        """Held while the model runs: what is attached has one state, whichever thread it is called from."""
+        self.offers: dict[str, Callable[..., Any]] = {"visual": self.visual}
+        """Methods of the handle beside those that every family has."""
+
+    def attach(self) -> None:
+        """Attaches everything. After an exception part of it is there; the patches take it off."""
+        self._patches.replace(self._host.language_model, "generate", self._generate)
+        self._patches.replace(self._host.language_model, "forward", self._forward)
+        self._patches.replace(self._host.decoder, "forward", self._run_decoder)
+        if self._plan is not None:
+            for index, layer in enumerate(self._host.layers):
+                if index >= self._plan.cuts[0] - 1:
+                    self._patches.replace(layer, "forward", partial(self._run_layer, index))
+
+    @contextmanager
+    def visual(self, visual: Any, objects: Sequence[Any] | None = None) -> Iterator[None]:
+        """Says where the visual tokens are in all prompts that are read within the `with` block.
+
+        Args:
+            visual: one `VisualSpan` for all samples of a batch; a list with one entry a sample, each a span, a list of
+                spans or an empty list; or a `Placeholder`.
+            objects: one entry a sample, for scorers that read something about the objects.
+
+        Calls may also say it themselves: `model.generate(..., visual=spans, objects=objects)`.
+        """
+        with self.lock, self._saying(Given(visual, objects)):
+            yield
+
+    def report(self) -> Report:
+        """A copy of the counts since the start or the last reset."""
+        return copy.deepcopy(self._report)
+
+    def reset_report(self) -> None:
+        """Sets all counts and seconds to zero."""
+        self._report = Report(self._config.name, self._config.enabled)
+
+    def add_report(self, other: Report) -> None:
+        """Adds the counts of another attachment with the same settings."""
+        self._report.add(other)
+
+    def release(self) -> None:
+        """Forgets what is remembered of caches; called after the patches are restored."""
+        self._shortened.clear()
+
+    @contextmanager
+    def _saying(self, given: Given | None) -> Iterator[None]:
+        before, self._given = self._given, given
+        try:
+            yield
+        finally:
+            self._given = before
+
+    def _said(self, visual: Any, objects: Any, samples: int | None) -> Given | None:
+        """What holds for a call: its own keywords, or else what the surrounding block says."""
+        if visual is not None:
+            return Given(visual, objects, samples)
+        return self._given and Given(self._given.visual, self._given.objects, self._given.samples or samples)
+
+    def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def generate(*args: Any, visual: Any = None, objects: Any = None, **kwargs: Any) -> Any:
+            given = _by_name(original, args, kwargs)
+            sources = (given.get(name) for name in ("inputs_embeds", "inputs", "input_ids"))
+            prompt = next((source for source in sources if source is not None), None)
+            with self.lock, self._saying(self._said(visual, objects, None if prompt is None else len(prompt))):
+                if self._given is not None and self._plan is not None:
+                    refusals.refuse_generation(given, getattr(self._host.language_model, "generation_config", None))
+                return original(*args, **kwargs)
+
+        return generate
+
+    def _forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def forward(*args: Any, visual: Any = None, objects: Any = None, **kwargs: Any) -> Any:
+            with self.lock, self._saying(self._said(visual, objects, None)):
+                if self._given is not None and self._plan is not None and not self._plan.mask:
+                    if _by_name(original, args, kwargs).get("labels") is not None:
+                        refusals.refuse_labels()
+                return original(*args, **kwargs)
+
+        return forward
+
+    def _run_decoder(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            given = _by_name(original, args, kwargs)
+            cache = next((given[name] for name in CACHES if given.get(name) is not None), None)
+            tokens = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
+            with self.lock:
+                if cache is not None and int(cache.get_seq_length()) > 0:
+                    return self._continue(original, given, cache, tokens)
+                return self._read(original, given, cache, tokens)
+
+        return forward
+
+    def _read(self, original: Callable[..., Any], given: dict[str, Any], cache: Any, tokens: Tensor) -> Any:
+        """Reads a batch of prompts."""
+        said, clock = self._given, Clock(tokens.device)
+        mask, (rows, columns) = given.get("attention_mask"), tokens.shape[:2]
+        layout, copies = None, 1
+        if said is not None and said.visual is not None:
+            live = live_tokens(mask, rows, columns, tokens.device)
+            copies = rows // (said.samples or rows)
+            layout = self._layout(said, given.get("input_ids"), live, copies)
+        else:
+            live = _live_or_all(mask, rows, columns, tokens)
+        run = None
+        with clock:
+            if layout is not None and self._plan is not None:
+                refusals.refuse_cache(cache)
+                run = self._prefill(original, given, layout, copies, said)
+            try:
+                self._step = run
+                output = original(**given)
+            finally:
+                self._step = None
+        if run is not None and run.kept and run.cache is not None:
+            self._shortened[run.cache] = Shortened(run.kept, columns)
+        filled = next((getattr(output, name, None) for name in CACHES if getattr(output, name, None) is not None), None)
+        add_prefill(self._report, self._host.sizes, live, copies, layout, run, filled)
+        self._report.prefill_seconds += clock.seconds
+        return output
+
+    def _prefill(
+        self, original: Callable[..., Any], given: dict[str, Any], layout: Layout, copies: int, said: Given | None
+    ) -> Prefill:
+        assert self._plan is not None
+        samples = len(layout.live) // copies
+        first, one_each = self._report.samples, layout.take(slice(None, None, copies))
+        rows, full_map, clock = self._plan.scorer.full_run, None, Clock(layout.live.device)
+        with clock:
+            if rows is not None:
+                full_map = aggregated_map(self._host, one_each, rows, original, given, copies)
+        ordinals, objects = range(first, first + samples), said and said.objects
+        run = Prefill(self._host, self._plan, layout, copies, ordinals, objects, full_map)
+        run.clock.seconds += clock.seconds
+        return run
+
+    def _continue(self, original: Callable[..., Any], given: dict[str, Any], cache: Any, tokens: Tensor) -> Any:
+        """Runs a step of generation on a filled cache."""
+        shortened, (rows, columns) = self._shortened.get(cache), tokens.shape[:2]
+        if shortened is None:
+            if self._plan is not None:
+                refusals.refuse_foreign_cache(cache, self._layers)
+                if columns > 1 and self._given is not None:
+                    refusals.refuse_continuation(rows, columns)
+        elif columns > 1:
+            refusals.refuse_continuation(rows, columns)
+        else:
+            if given.get("position_ids") is None:
+                # The decoder would count from the length of layer 0, which may be a shortened one.
+                position = shortened.length + shortened.generated(cache)
+                given["position_ids"] = tokens.new_full((1, 1), position, dtype=int)
+        clock = Clock(tokens.device)
+        try:
+            with clock:
+                if shortened is not None:
+                    self._step = Decoding(shortened, cache, rows, self._host.additive_masks)
+                return original(**given)
+        finally:
+            self._step = None
+            self._report.decode_steps += 1
+            self._report.decode_seconds += clock.seconds
+
+    def _layout(self, said: Given, input_ids: Tensor | None, live: Tensor, copies: int) -> Layout:
+        samples = live[::copies]
+        if isinstance(said.visual, Placeholder):
+            spans = said.visual.spans(refusals.ids_for_placeholder(input_ids)[::copies], samples)
+        else:
+            spans = spans_of_samples(said.visual, len(samples))
+        return layout_of(spans, samples).repeat(copies)
+
+    def _run_layer(self, index: int, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self._step is not None:
+                cache = next((kwargs[name] for name in CACHES if kwargs.get(name) is not None), None)
+                hidden_states, kwargs = self._step.enter(index, hidden_states, kwargs, cache)
+            return original(hidden_states, *args, **kwargs)
+
+        return forward
+
+
+def _by_name(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a call by their names."""
+    return dict(zip(inspect.signature(method).parameters, args, strict=False)) | kwargs if args else dict(kwargs)
+
+
+def _live_or_all(mask: Any, rows: int, columns: int, tokens: Tensor) -> Tensor:
+    """Tokens that are no padding, for the counts alone: padding on either side is right here."""
+    if isinstance(mask, Tensor) and mask.dim() == 2:
+        return mask.bool().to(tokens.device)
+    return live_tokens(None, rows, columns, tokens.device)

@@ -1,0 +1,74 @@
+"""What a scorer is and what it sees. A scorer ranks the groups of visual tokens; a budget says how many of them stay.
+
+Shapes: B samples, S columns of the batch as it is at the cut, N groups, D width of the model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from fastsam3d.mllm.attention_rows import RowSet
+from fastsam3d.mllm.budgets import LOGITS
+from fastsam3d.mllm.spans import Layout
+
+
+@dataclass
+class ScoringBatch:
+    """What a scorer may read of a prompt, at the layer where tokens are about to leave.
+
+    Attributes:
+        layout: of the samples. Copies of a sample, as beam search makes them, are left out: a sample is scored once.
+        hidden: (B, S, D) input of that layer; the embeddings where it is layer 0.
+        ordinals: number of each sample since the start or the last reset of the report.
+        objects: what the caller gave for each sample beside the spans, for instance features or scores of its objects;
+            None where nothing was given.
+        layer: of the cut.
+        read_attention: `row set -> ` attention of the layer before, averaged over heads and over those rows: (B, S).
+        read_keys: `() -> ` keys of the layer before, (B, heads, S, d).
+        full_map: (B, N) attention map of a run without any cut, where the scorer asked for one.
+    """
+
+    layout: Layout
+    hidden: Tensor
+    ordinals: range
+    objects: Sequence[Any] | None
+    layer: int
+    read_attention: Callable[[RowSet], Tensor]
+    read_keys: Callable[[], Tensor]
+    full_map: Tensor | None = None
+
+    def attention(self, rows: RowSet) -> Tensor:
+        """Attention that the groups get from some rows in the layer before, (B, N): summed over a group's tokens."""
+        return self.layout.summed(self.read_attention(rows))
+
+
+class Scorer(ABC):
+    """Ranks groups of visual tokens. It is made from its settings and keeps nothing between calls."""
+
+    needs_layer: ClassVar[bool] = False
+    """Whether it reads what a layer before the cut computed, so that the cut cannot be at layer 0."""
+    scale: ClassVar[str] = LOGITS
+    """Of its scores; `budgets.MASS` where they are shares, as attention is."""
+
+    @property
+    def full_run(self) -> RowSet | None:
+        """Rows of the map that it wants of a run without any cut; None where it wants no such run."""
+        return None
+
+    def cuts(self, first: int, layers: int) -> tuple[int, ...]:
+        """Layers from which tokens are missing, ascending.
+
+        Args:
+            first: the layer of the settings.
+            layers: of the model.
+        """
+        return (first,)
+
+    @abstractmethod
+    def score(self, batch: ScoringBatch) -> Tensor:
+        """Scores of the groups, (B, N): the highest stay."""
