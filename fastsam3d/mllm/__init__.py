@@ -4,8 +4,8 @@
         model.generate(**inputs, visual=fastsam3d.mllm.VisualSpan(start, groups, group_size))
         print(acceleration.report())
 
-What an extension needs is here: `Technique`, `TechniqueConfig`, `setting`, `Scorer`, `ScoringBatch` and `register` for a
-scorer, `Host` and `register_host` for a kind of model. Names are imported when they are first used.
+What an extension needs is here: `Technique`, `TechniqueConfig`, `setting`, `Scorer`, `ScoringBatch` and `register` for
+a scorer, `Host` and `register_host` for a kind of model. Names are imported when they are first used.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from functools import partial, wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches
@@ -28,7 +29,15 @@ from fastsam3d.mllm.maps import CACHES, aggregated_map
 from fastsam3d.mllm.plan import plan_of
 from fastsam3d.mllm.prefill import Prefill
 from fastsam3d.mllm.report import Clock, Report
-from fastsam3d.mllm.spans import Layout, Placeholder, VisualSpan, layout_of, live_tokens, spans_of_samples
+from fastsam3d.mllm.spans import (
+    Layout,
+    Placeholder,
+    VisualSpan,
+    layout_of,
+    live_for_counts,
+    live_tokens,
+    spans_of_samples,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Given:
         samples: of the batch before copies for beams are made; None where that is not known.
     """
 
-    visual: VisualSpan | Sequence[Any] | Placeholder | None
+    visual: VisualSpan | Sequence[Any] | Placeholder | None = None
     objects: Sequence[Any] | None = None
     samples: int | None = None
 
@@ -60,7 +69,7 @@ class Attachment:
         self._layers = len(host.layers)
         self._plan = plan_of(config, self._layers)
         self._report = Report(config.name, config.enabled)
-        self._given: Given | None = None
+        self._block = self._given = Given()
         self._step: Prefill | Decoding | None = None
         self._shortened: WeakKeyDictionary[Any, Shortened] = WeakKeyDictionary()
         self.lock = threading.RLock()
@@ -89,8 +98,12 @@ class Attachment:
 
         Calls may also say it themselves: `model.generate(..., visual=spans, objects=objects)`.
         """
-        with self.lock, self._saying(Given(visual, objects)):
+        # Without the lock: a call within the block may run in another thread, which a streamer reads from.
+        before, self._block = self._block, Given(visual, objects)
+        try:
             yield
+        finally:
+            self._block = before
 
     def report(self) -> Report:
         """A copy of the counts since the start or the last reset."""
@@ -109,27 +122,27 @@ class Attachment:
         self._shortened.clear()
 
     @contextmanager
-    def _saying(self, given: Given | None) -> Iterator[None]:
-        before, self._given = self._given, given
+    def _saying(self, visual: Any, objects: Any, samples: int | None = None) -> Iterator[None]:
+        """What holds within a call: its own keywords, or else what an outer call or the surrounding block says."""
+        before = self._given
+        outer = self._block if before.visual is None else before
+        self._given = Given(
+            outer.visual if visual is None else visual,
+            outer.objects if objects is None else objects,
+            samples or before.samples,
+        )
         try:
             yield
         finally:
             self._given = before
 
-    def _said(self, visual: Any, objects: Any, samples: int | None) -> Given | None:
-        """What holds for a call: its own keywords, or else what the surrounding block says."""
-        if visual is not None:
-            return Given(visual, objects, samples)
-        return self._given and Given(self._given.visual, self._given.objects, self._given.samples or samples)
-
     def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def generate(*args: Any, visual: Any = None, objects: Any = None, **kwargs: Any) -> Any:
             given = _by_name(original, args, kwargs)
-            sources = (given.get(name) for name in ("inputs_embeds", "inputs", "input_ids"))
-            prompt = next((source for source in sources if source is not None), None)
-            with self.lock, self._saying(self._said(visual, objects, None if prompt is None else len(prompt))):
-                if self._given is not None and self._plan is not None:
+            prompt = _first(("inputs_embeds", "inputs", "input_ids"), given.get)
+            with self.lock, self._saying(visual, objects, None if prompt is None else len(prompt)):
+                if self._given.visual is not None and self._plan is not None:
                     refusals.refuse_generation(given, getattr(self._host.language_model, "generation_config", None))
                 return original(*args, **kwargs)
 
@@ -138,10 +151,10 @@ class Attachment:
     def _forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def forward(*args: Any, visual: Any = None, objects: Any = None, **kwargs: Any) -> Any:
-            with self.lock, self._saying(self._said(visual, objects, None)):
-                if self._given is not None and self._plan is not None and not self._plan.mask:
-                    if _by_name(original, args, kwargs).get("labels") is not None:
-                        refusals.refuse_labels()
+            with self.lock, self._saying(visual, objects):
+                drops = self._given.visual is not None and self._plan is not None and not self._plan.mask
+                if drops and _by_name(original, args, kwargs).get("labels") is not None:
+                    refusals.refuse_labels()
                 return original(*args, **kwargs)
 
         return forward
@@ -150,9 +163,9 @@ class Attachment:
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:
             given = _by_name(original, args, kwargs)
-            cache = next((given[name] for name in CACHES if given.get(name) is not None), None)
+            cache = _first(CACHES, given.get)
             tokens = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
-            with self.lock:
+            with self.lock, self._saying(None, None):
                 if cache is not None and int(cache.get_seq_length()) > 0:
                     return self._continue(original, given, cache, tokens)
                 return self._read(original, given, cache, tokens)
@@ -163,17 +176,16 @@ class Attachment:
         """Reads a batch of prompts."""
         said, clock = self._given, Clock(tokens.device)
         mask, (rows, columns) = given.get("attention_mask"), tokens.shape[:2]
-        layout, copies = None, 1
-        if said is not None and said.visual is not None:
-            live = live_tokens(mask, rows, columns, tokens.device)
-            copies = rows // (said.samples or rows)
+        copies = max(rows // (said.samples or rows), 1)
+        prunes = said.visual is not None and self._plan is not None
+        live = (live_tokens if prunes else live_for_counts)(mask, rows, columns, tokens.device)
+        layout, run = None, None
+        if said.visual is not None:
             layout = self._layout(said, given.get("input_ids"), live, copies)
-        else:
-            live = _live_or_all(mask, rows, columns, tokens)
-        run = None
         with clock:
-            if layout is not None and self._plan is not None:
+            if prunes and layout is not None:
                 refusals.refuse_cache(cache)
+                refusals.refuse_checkpointing(self._host.decoder)
                 run = self._prefill(original, given, layout, copies, said)
             try:
                 self._step = run
@@ -182,13 +194,13 @@ class Attachment:
                 self._step = None
         if run is not None and run.kept and run.cache is not None:
             self._shortened[run.cache] = Shortened(run.kept, columns)
-        filled = next((getattr(output, name, None) for name in CACHES if getattr(output, name, None) is not None), None)
+        filled = _first(CACHES, lambda name: getattr(output, name, None))
         add_prefill(self._report, self._host.sizes, live, copies, layout, run, filled)
         self._report.prefill_seconds += clock.seconds
         return output
 
     def _prefill(
-        self, original: Callable[..., Any], given: dict[str, Any], layout: Layout, copies: int, said: Given | None
+        self, original: Callable[..., Any], given: dict[str, Any], layout: Layout, copies: int, said: Given
     ) -> Prefill:
         assert self._plan is not None
         samples = len(layout.live) // copies
@@ -197,7 +209,7 @@ class Attachment:
         with clock:
             if rows is not None:
                 full_map = aggregated_map(self._host, one_each, rows, original, given, copies)
-        ordinals, objects = range(first, first + samples), said and said.objects
+        ordinals, objects = range(first, first + samples), said.objects
         run = Prefill(self._host, self._plan, layout, copies, ordinals, objects, full_map)
         run.clock.seconds += clock.seconds
         return run
@@ -208,15 +220,14 @@ class Attachment:
         if shortened is None:
             if self._plan is not None:
                 refusals.refuse_foreign_cache(cache, self._layers)
-                if columns > 1 and self._given is not None:
+                if columns > 1 and self._given.visual is not None:
                     refusals.refuse_continuation(rows, columns)
         elif columns > 1:
             refusals.refuse_continuation(rows, columns)
-        else:
-            if given.get("position_ids") is None:
-                # The decoder would count from the length of layer 0, which may be a shortened one.
-                position = shortened.length + shortened.generated(cache)
-                given["position_ids"] = tokens.new_full((1, 1), position, dtype=int)
+        elif given.get("position_ids") is None:
+            # The decoder would count from the length of layer 0, which may be a shortened one.
+            position = shortened.length + shortened.generated(cache)
+            given["position_ids"] = torch.tensor([[position]], device=tokens.device)
         clock = Clock(tokens.device)
         try:
             with clock:
@@ -240,20 +251,18 @@ class Attachment:
         @wraps(original)
         def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
             if self._step is not None:
-                cache = next((kwargs[name] for name in CACHES if kwargs.get(name) is not None), None)
+                cache = _first(CACHES, kwargs.get)
                 hidden_states, kwargs = self._step.enter(index, hidden_states, kwargs, cache)
             return original(hidden_states, *args, **kwargs)
 
         return forward
 
 
+def _first(names: Sequence[str], value_of: Callable[[str], Any]) -> Any:
+    """The first value that is not None; None where all are."""
+    return next((value for value in map(value_of, names) if value is not None), None)
+
+
 def _by_name(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments of a call by their names."""
     return dict(zip(inspect.signature(method).parameters, args, strict=False)) | kwargs if args else dict(kwargs)
-
-
-def _live_or_all(mask: Any, rows: int, columns: int, tokens: Tensor) -> Tensor:
-    """Tokens that are no padding, for the counts alone: padding on either side is right here."""
-    if isinstance(mask, Tensor) and mask.dim() == 2:
-        return mask.bool().to(tokens.device)
-    return live_tokens(None, rows, columns, tokens.device)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LOGITS, MASS = "logits", "mass"
-"""Scales of scores: of which a softmax gives the mass, or which are shares of it up to a factor."""
+LOGITS, MASS, ORDER = "logits", "mass", "order"
+"""Scales of scores: of which a softmax gives the mass, or which are shares of it up to a factor, or an order alone."""
 _ROUNDING = 1e-6
 """Sums of single-precision shares such as .1 + .2 may fall short of what they mean by this much."""
 
@@ -59,7 +59,8 @@ class Budget:
         """
         masked = scores.float().masked_fill(~present, float("-inf"))
         order = masked.argsort(dim=1, descending=True, stable=True)
-        rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+        places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        rank = torch.empty_like(order).scatter_(1, order, places)
         return (rank < self.counts(scores, present, scale)[:, None]) & present
 
 

@@ -66,7 +66,7 @@ class Decoding:
         return hidden, given | {"attention_mask": self._masks[cut.layer]}
 
     def _mask(self, cut: Kept, hidden: Tensor) -> Tensor | None:
-        if bool(cut.valid.all()):
+        if cut.full:
             return None  # one query sees everything: no mask means that in both implementations
         new = cut.valid.new_ones(len(cut.valid), self._generated + hidden.shape[1])
         seen = torch.cat([cut.valid, new], dim=1)[:, None, None]

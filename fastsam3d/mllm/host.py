@@ -43,7 +43,7 @@ class Host(ABC):
     @property
     @abstractmethod
     def decoder(self) -> Any:
-        """The module that runs the layers. Its `forward` takes `inputs_embeds`, `attention_mask` and a cache by name."""
+        """The module that runs the layers. Its `forward` takes `inputs_embeds`, `attention_mask`, a cache by name."""
 
     @property
     @abstractmethod

@@ -29,10 +29,12 @@ class Kept:
     Attributes:
         layer: of the cut.
         valid: (B, R) bool: places of the shortened prompt that hold a token which may be seen.
+        full: whether all of them do.
     """
 
     layer: int
     valid: Tensor
+    full: bool
 
 
 class Prefill:
@@ -98,7 +100,7 @@ class Prefill:
                 hidden[one_each],
                 self._ordinals,
                 self._objects,
-                index,
+                self._wanted(layout),
                 lambda rows: self._attention(layout, rows, one_each),
                 lambda: self._keys(one_each),
                 self._full_map,
@@ -107,6 +109,11 @@ class Prefill:
             keep = self._plan.budget.chosen(scores, layout.present, self._plan.scorer.scale)
         self.groups_kept.append((index, keep))
         return keep
+
+    def _wanted(self, layout: Layout) -> int:
+        budget, present = self._plan.budget, layout.present
+        counts = present.sum(1) if budget.rule == "mass" else budget.counts(present.float(), present)
+        return int(counts.max())
 
     def _drop(self, index: int, keep: Tensor, hidden: Tensor, given: dict[str, Any]) -> Tensor:
         """Takes out the tokens of all other groups; fills in what the layers from here on get."""
@@ -118,9 +125,10 @@ class Prefill:
             return hidden
         stays = layout.live & ~leaves
         columns, valid = (None, stays) if self._plan.mask else kept_columns(stays)
-        self.kept.append(Kept(index, valid))
+        cut = Kept(index, valid, bool(valid.all()))
+        self.kept.append(cut)
         given_mask, additive = given.get("attention_mask"), self._host.additive_masks
-        if given_mask is None and bool(valid.all()) and not additive:
+        if given_mask is None and cut.full and not additive:
             mask = None  # causal, by the flag of the fused attention
         else:
             pairs = allowed_pairs(given_mask, columns, valid)

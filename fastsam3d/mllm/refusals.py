@@ -33,11 +33,17 @@ def refuse_generation(given: Mapping[str, Any], default: Any) -> None:
             "layers are shorter: leave it out"
         )
     if value("prefill_chunk_size") is not None:
-        raise UserError("the prompt is read in chunks, and visual tokens are ranked at once: leave prefill_chunk_size out")
+        raise UserError(
+            "the prompt is read in chunks, and visual tokens are ranked at once: leave prefill_chunk_size out"
+        )
     if any(value(n) is not None for n in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")):
         raise UserError(
             "assisted decoding takes tokens back out of the cache, and pruned layers are shorter: generate without an "
             "assistant"
+        )
+    if value("guidance_scale") not in (None, 1, 1.0):
+        raise UserError(
+            "guidance_scale runs a second prompt without visual tokens beside the first: generate without guidance"
         )
     if value("use_cache") is False:
         raise UserError(
@@ -85,9 +91,22 @@ def refuse_foreign_cache(cache: Any, layers: int) -> None:
         lengths = {int(cache.get_seq_length(index)) for index in range(layers)}
         if len(lengths) > 1:
             raise UserError(
-                f"the cache has layers of {min(lengths)} to {max(lengths)} tokens, filled under an acceleration that is "
-                "gone or copied since: read the prompt again"
+                f"the cache has layers of {min(lengths)} to {max(lengths)} tokens, filled under an acceleration that "
+                "is gone or copied since: read the prompt again"
             )
+
+
+def refuse_checkpointing(decoder: Any) -> None:
+    """Checks that layers are run once.
+
+    Raises:
+        UserError: the decoder trains and runs its layers again in the backward pass.
+    """
+    if decoder.training and getattr(decoder, "gradient_checkpointing", False):
+        raise UserError(
+            "gradient checkpointing runs layers a second time, after other tokens may have left: call "
+            "model.gradient_checkpointing_disable() or model.eval()"
+        )
 
 
 def refuse_labels() -> None:

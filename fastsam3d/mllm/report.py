@@ -33,7 +33,7 @@ class Clock:
 
 @dataclass
 class Report:
-    """What one `Acceleration` of a language model has done so far. Beams of a sample count where memory and operations do.
+    """What one `Acceleration` of a language model has done so far. Beams count in memory and operations only.
 
     Attributes:
         preset: its name.
@@ -104,8 +104,8 @@ class Report:
             f"visual tokens left out: {100 * self.pruned_share:.1f} %, averaged over the layers; "
             f"{self.groups_kept} of {self.groups} groups stay to the end",
             f"tokens by layer: {' '.join(map(str, self.tokens_by_layer))}",
-            f"cache after the prompts: {self.cache_bytes_held / 2**20:.2f} MiB held, {self.cache_bytes_counted / 2**20:.2f} "
-            f"counted, {self.cache_bytes_full / 2**20:.2f} without pruning",
+            f"cache after the prompts: {self.cache_bytes_held / 2**20:.2f} MiB held, "
+            f"{self.cache_bytes_counted / 2**20:.2f} counted, {self.cache_bytes_full / 2**20:.2f} without pruning",
             f"operations of the prompts: {self.flops / 1e9:.2f} GFLOP, {saved:.2f} times fewer than without pruning",
             f"seconds: {self.prefill_seconds:.3f} reading prompts, {self.scoring_seconds:.3f} of them scoring; "
             f"{self.decode_seconds:.3f} in {self.decode_steps} steps of generation",

@@ -48,7 +48,9 @@ class VisualSpan:
         if self.mask is not None:
             object.__setattr__(self, "mask", tuple(bool(there) for there in self.mask))
             if len(self.mask) != self.groups:
-                raise UserError(f"a span of {self.groups} groups has a mask of {len(self.mask)}: give one value a group")
+                raise UserError(
+                    f"a span of {self.groups} groups has a mask of {len(self.mask)}: give one value for each group"
+                )
 
     @property
     def end(self) -> int:
@@ -172,6 +174,13 @@ def live_tokens(attention_mask: Tensor | None, rows: int, columns: int, device: 
     if not bool(live[:, -1].all()):
         raise UserError("the batch is padded on the right, where new tokens are added: pad it on the left")
     return live
+
+
+def live_for_counts(attention_mask: Any, rows: int, columns: int, device: Any) -> Tensor:
+    """Which tokens are no padding, where nothing leaves: padding on either side is right."""
+    if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
+        return attention_mask.bool().to(device)
+    return live_tokens(None, rows, columns, device)
 
 
 def layout_of(spans: Sequence[Sequence[VisualSpan]], live: Tensor) -> Layout:

@@ -27,7 +27,7 @@ class ScoringBatch:
         ordinals: number of each sample since the start or the last reset of the report.
         objects: what the caller gave for each sample beside the spans, for instance features or scores of its objects;
             None where nothing was given.
-        layer: of the cut.
+        wanted: the most groups that can stay in a sample; a scorer that picks one after the other may stop there.
         read_attention: `row set -> ` attention of the layer before, averaged over heads and over those rows: (B, S).
         read_keys: `() -> ` keys of the layer before, (B, heads, S, d).
         full_map: (B, N) attention map of a run without any cut, where the scorer asked for one.
@@ -37,7 +37,7 @@ class ScoringBatch:
     hidden: Tensor
     ordinals: range
     objects: Sequence[Any] | None
-    layer: int
+    wanted: int
     read_attention: Callable[[RowSet], Tensor]
     read_keys: Callable[[], Tensor]
     full_map: Tensor | None = None
@@ -53,7 +53,7 @@ class Scorer(ABC):
     needs_layer: ClassVar[bool] = False
     """Whether it reads what a layer before the cut computed, so that the cut cannot be at layer 0."""
     scale: ClassVar[str] = LOGITS
-    """Of its scores; `budgets.MASS` where they are shares, as attention is."""
+    """Of its scores: `budgets.MASS` for shares, as attention is; `budgets.ORDER` where only their order counts."""
 
     @property
     def full_run(self) -> RowSet | None:

@@ -26,12 +26,6 @@ _LAYER_PARTS = ("self_attn", "input_layernorm", "mlp")
 _ATTENTION_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling")
 
 
-def cache_of(given: Mapping[str, Any]) -> Any:
-    """The cache among the keyword arguments of a decoder or a layer; None without one."""
-    cache = given.get("cache")
-    return given.get("past_key_values") if cache is None else cache
-
-
 class LlamaHost(Host):
     """A causal language model of transformers, alone or within PEFT's wrappers."""
 
@@ -83,7 +77,8 @@ class LlamaHost(Host):
             return [f"{type(self.decoder).__name__} has no layers"]
         lines = [f"layer 0 has no {part}" for part in _LAYER_PARTS if not hasattr(layers[0], part)]
         attention = getattr(layers[0], "self_attn", None)
-        return lines + [f"the attention of layer 0 has no {part}" for part in _ATTENTION_PARTS if not hasattr(attention, part)]
+        lacking = [part for part in _ATTENTION_PARTS if not hasattr(attention, part)]
+        return lines + [f"the attention of layer 0 has no {part}" for part in lacking]
 
     @property
     def sizes(self) -> Sizes:

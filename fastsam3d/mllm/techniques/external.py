@@ -22,7 +22,7 @@ class ExternalConfig(TechniqueConfig):
 
     enabled: bool = setting(False, "Switches the technique.")
     scale: str = setting(
-        LOGITS, "What the scores are: logits, or shares of a mass. It matters to the budget mass.", choices=(LOGITS, MASS)
+        LOGITS, "What the scores are, which matters to the budget mass: logits, or shares.", choices=(LOGITS, MASS)
     )
 
 
@@ -45,7 +45,7 @@ class ExternalScorer(Scorer):
             expected = int(batch.layout.groups[row])
             if len(given) != expected:
                 raise UserError(
-                    f"sample {row} has {len(given)} external scores and {expected} groups in its spans: give one a group"
+                    f"sample {row} has {len(given)} external scores and {expected} groups in its spans: give as many"
                 )
             scores[row, : len(given)] = given
         return scores

@@ -18,7 +18,7 @@ class PruningConfig(TechniqueConfig):
 
     enabled: bool = setting(False, "Switches the technique.")
     depth: float = setting(
-        0.0, "Share of the layers that see all visual tokens. Raising: slower; closer to the plain model.", low=0, high=1
+        0.0, "Share of the layers that see all visual tokens. Raising: slower; more accurate.", low=0, high=1
     )
     layer: int = setting(
         -1, "The first layer that lacks tokens, counted from 0, instead of `depth`; -1: `depth` says it.", low=-1
