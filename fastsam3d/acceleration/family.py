@@ -50,7 +50,10 @@ class Host(Protocol):
 
 
 class Attached(Protocol):
-    """Everything that is attached to one model, until the patches are restored."""
+    """Everything that is attached to one model, until the patches are restored.
+
+    It may have `offers`: methods by name that the handle has beside those of every family.
+    """
 
     @property
     def lock(self) -> AbstractContextManager[Any]:

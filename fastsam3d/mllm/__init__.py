@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastsam3d.mllm.attention_rows import RowSet
     from fastsam3d.mllm.host import Host
     from fastsam3d.mllm.hosts import register_host
+    from fastsam3d.mllm.maps import extract_maps
     from fastsam3d.mllm.registry import register
     from fastsam3d.mllm.spans import Placeholder, VisualSpan
     from fastsam3d.mllm.vocabulary import Scorer, ScoringBatch
@@ -32,6 +33,7 @@ __all__ = [
     "Technique",
     "TechniqueConfig",
     "VisualSpan",
+    "extract_maps",
     "register",
     "register_host",
     "setting",
@@ -46,6 +48,7 @@ _MODULES = {
     "Technique": "fastsam3d.acceleration.registry",
     "TechniqueConfig": "fastsam3d.acceleration.settings",
     "VisualSpan": "fastsam3d.mllm.spans",
+    "extract_maps": "fastsam3d.mllm.maps",
     "register": "fastsam3d.mllm.registry",
     "register_host": "fastsam3d.mllm.hosts",
     "setting": "fastsam3d.acceleration.settings",

@@ -25,7 +25,7 @@ from fastsam3d.mllm import refusals
 from fastsam3d.mllm.accounting import add_prefill
 from fastsam3d.mllm.decoding import Decoding, Shortened
 from fastsam3d.mllm.host import Host
-from fastsam3d.mllm.maps import CACHES, aggregated_map
+from fastsam3d.mllm.maps import CACHES, aggregated_maps
 from fastsam3d.mllm.plan import plan_of
 from fastsam3d.mllm.prefill import Prefill
 from fastsam3d.mllm.report import Clock, Report
@@ -96,7 +96,9 @@ class Attachment:
                 spans or an empty list; or a `Placeholder`.
             objects: one entry a sample, for scorers that read something about the objects.
 
-        Calls may also say it themselves: `model.generate(..., visual=spans, objects=objects)`.
+        Calls may also say it themselves: `model.generate(..., visual=spans, objects=objects)`. The logits of a prompt
+        are those of the tokens that stay; the last of them is that of the last token. Hidden states of single layers,
+        where a call asks for them, have the lengths of their layers.
         """
         # Without the lock: a call within the block may run in another thread, which a streamer reads from.
         before, self._block = self._block, Given(visual, objects)
@@ -180,10 +182,12 @@ class Attachment:
         prunes = said.visual is not None and self._plan is not None
         live = (live_tokens if prunes else live_for_counts)(mask, rows, columns, tokens.device)
         layout, run = None, None
+        if cache is not None:
+            self._shortened.pop(cache, None)  # an emptied cache may be filled again
         if said.visual is not None:
             layout = self._layout(said, given.get("input_ids"), live, copies)
         with clock:
-            if prunes and layout is not None:
+            if prunes and layout is not None and layout.present.shape[1]:
                 refusals.refuse_cache(cache)
                 refusals.refuse_checkpointing(self._host.decoder)
                 run = self._prefill(original, given, layout, copies, said)
@@ -208,7 +212,7 @@ class Attachment:
         rows, full_map, clock = self._plan.scorer.full_run, None, Clock(layout.live.device)
         with clock:
             if rows is not None:
-                full_map = aggregated_map(self._host, one_each, rows, original, given, copies)
+                full_map = aggregated_maps(self._host, one_each, [rows], original, given, copies)[0]
         ordinals, objects = range(first, first + samples), said.objects
         run = Prefill(self._host, self._plan, layout, copies, ordinals, objects, full_map)
         run.clock.seconds += clock.seconds

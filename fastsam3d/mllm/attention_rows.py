@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,32 +13,39 @@ from fastsam3d.mllm.spans import Layout
 
 @dataclass(frozen=True)
 class RowSet:
-    """Which rows of a prompt count: text after the last visual token, or the last token alone.
+    """Which rows of a prompt count: text after the last visual token, or the end of the prompt.
+
+    Numbers may be given for each sample: one for all, or a sequence.
 
     Attributes:
-        which: "last", or "text": all rows after the visual tokens.
+        which: "text": all rows after the visual tokens; "last": the last `count` rows.
         skip_first, skip_last: of "text": rows at its beginning and at its end that do not count, for instance the tail
             of the instruction and the words that call for an answer.
+        count: of "last": rows, for instance those of an answer.
     """
 
     which: str = "text"
-    skip_first: int = 0
-    skip_last: int = 0
+    skip_first: int | Sequence[int] = 0
+    skip_last: int | Sequence[int] = 0
+    count: int | Sequence[int] = 1
 
     def weights(self, layout: Layout) -> Tensor:
         """Weight of each row, (B, S) float32, summing to 1 for a sample.
 
         Where no row of the text is left, the last row counts.
         """
-        live = layout.live
-        columns = torch.arange(live.shape[1], device=live.device)
-        last = (columns == live.shape[1] - 1).expand_as(live)
+        live, length = layout.live, layout.live.shape[1]
+        columns = torch.arange(length, device=live.device)
+
+        def column(number: int | Sequence[int]) -> Tensor:
+            return torch.as_tensor(number, device=live.device).view(-1, 1)
+
         if self.which == "last":
-            chosen = last
+            chosen = live & (columns >= length - column(self.count))
         else:
-            first = layout.last_visual[:, None] + 1 + self.skip_first
-            chosen = live & (columns >= first) & (columns < live.shape[1] - self.skip_last)
-            chosen = torch.where(chosen.any(1, keepdim=True), chosen, last)
+            first = layout.last_visual[:, None] + 1 + column(self.skip_first)
+            chosen = live & (columns >= first) & (columns < length - column(self.skip_last))
+        chosen = torch.where(chosen.any(1, keepdim=True), chosen, columns == length - 1)
         return chosen / chosen.sum(1, keepdim=True)
 
 

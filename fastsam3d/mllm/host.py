@@ -88,12 +88,12 @@ class Host(ABC):
 
     @abstractmethod
     def attention(self, index: int, hidden: Tensor, given: Mapping[str, Any], live: Tensor, weights: Tensor) -> Tensor:
-        """Attention weights of a layer, averaged over the heads and over some rows, (B, S) float32.
+        """Attention weights of a layer, averaged over the heads and over sets of rows, (K, B, S) float32.
 
         Args:
             index, hidden, given: as for `keys`.
             live: (B, S) bool: no padding.
-            weights: (B, S) of the rows.
+            weights: (K, B, S) of the rows, for each of K sets.
         """
 
     def offers(self, stage: str) -> frozenset[str]:

@@ -150,7 +150,8 @@ class Prefill:
 
     def _attention(self, layout: Layout, rows: RowSet, samples: slice) -> Tensor:
         index, hidden, given = self._input_before(samples)
-        return self._host.attention(index, hidden, given, layout.live, rows.weights(layout))
+        weights = rows.weights(layout)[None]
+        return self._host.attention(index, hidden, given, layout.live, weights)[0].to(layout.live.device)
 
     def _keys(self, samples: slice) -> Tensor:
         return self._host.keys(*self._input_before(samples))

@@ -87,7 +87,8 @@ def refuse_foreign_cache(cache: Any, layers: int) -> None:
     Raises:
         UserError: its layers have unequal lengths, so that it was filled under another acceleration.
     """
-    if cache is not None and hasattr(cache, "layers"):
+    kinds = {type(layer).__name__ for layer in getattr(cache, "layers", ())}
+    if kinds and kinds.issubset(GROWING_LAYERS):
         lengths = {int(cache.get_seq_length(index)) for index in range(layers)}
         if len(lengths) > 1:
             raise UserError(

@@ -34,10 +34,12 @@ def test_presets_name_themselves():
     assert {"off", "fastv_35", "fastv_65", "fastv_90", "random_90", "oracle_90"} <= set(names)
     for name in names:
         assert load_preset(name, family="mllm").name == name
-        assert preset_info(name, "mllm").description
+        assert preset_info(name, "mllm").description.endswith(".")
 
 
-@pytest.mark.parametrize(("name", "share"), [("fastv_35", 0.35), ("fastv_65", 0.65), ("fastv_90", 0.89)])
+@pytest.mark.parametrize(
+    ("name", "share"), [("fastv_35", 0.35), ("fastv_65", 0.65), ("fastv_90", 0.89), ("pyramid", 0.53)]
+)
 def test_published_presets_leave_out_what_their_name_says(name, share):
     deep, inputs = tiny_model(layers=32), prompts((320,))
     deep.config.max_position_embeddings = 512
@@ -191,6 +193,35 @@ def test_models_that_cannot_be_pruned_are_refused():
     compiled.compile()
     with pytest.raises(UserError, match="compiled"):
         fastsam3d.accelerate(compiled, "off")
+
+
+def test_training_with_checkpoints_is_refused(model):
+    model.train()
+    model.gradient_checkpointing_enable()
+    with fastsam3d.accelerate(model, HALF), pytest.raises(UserError, match="second time"):
+        model(**prompts(), visual=SPANS)
+
+
+def test_prompts_without_visual_tokens_are_read_in_full(model):
+    inputs = prompts()
+    plain = model.generate(**inputs, max_new_tokens=3)
+    with fastsam3d.accelerate(model, HALF) as acceleration:
+        assert torch.equal(model.generate(**inputs, max_new_tokens=3, visual=[[], [], []]), plain)
+        mixed = model.generate(**inputs, max_new_tokens=3, visual=[SPANS[0], [], SPANS[2]])
+        assert torch.equal(mixed[1], plain[1])
+    assert acceleration.report().samples_without_span == 0
+
+
+def test_lora_through_peft(model):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    settings = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    wrapped, results = peft.get_peft_model(model, settings).eval(), []
+    for mask in (False, True):
+        with fastsam3d.accelerate(wrapped, HALF, pruning={"mask": mask}):
+            results.append(wrapped.generate(**prompts(), visual=SPANS, num_beams=2, max_new_tokens=6))
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], wrapped.generate(**prompts(), num_beams=2, max_new_tokens=6))
+    assert not any("forward" in vars(module) for module in wrapped.modules())
 
 
 def test_external_scores_are_checked(model):

@@ -78,8 +78,10 @@ def test_logits_equal_a_reference_written_out_by_hand(layer):
         assert not torch.allclose(logits, model(input_ids=ids).logits[0, kept], atol=0.1)
 
 
-def test_half_precision():
-    model = tiny_model().bfloat16()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype, attention):
+    model = tiny_model(attention=attention).to(dtype)
     runs = [generated(model, prompts(), "fastv_90", {"layer": 2, "mask": mask}) for mask in (False, True)]
     assert torch.allclose(runs[0][1][0], runs[1][1][0], atol=0.2)  # rounding of sums in another order
     assert runs[0][2].cache_bytes_full == 110 * 4 * 2 * 2 * 8 * 2

@@ -7,7 +7,7 @@ import torch
 from tiny_language_models import FAMILIES, SPANS, prompts, tiny_model
 
 import fastsam3d
-from fastsam3d.mllm import RowSet, Scorer, Technique
+from fastsam3d.mllm import RowSet, Scorer, Technique, extract_maps
 from fastsam3d.mllm.capabilities import SCORER, STAGES
 from fastsam3d.mllm.registry import REGISTRY
 from fastsam3d.mllm.techniques.dart import least_similar_first
@@ -81,6 +81,17 @@ def test_attention_scores_equal_the_attention_of_the_model(family, technique):
         groups = 8 // len(starts)
         expected = torch.cat([columns[start : start + 3 * groups].view(groups, 3).sum(1) for start in starts])
         assert torch.allclose(scores[row], expected, atol=1e-5)
+
+
+def test_maps_of_several_row_sets_are_extracted_in_one_run():
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    model, inputs = tiny_model(), prompts()
+    before = [dict(vars(module)) for module in model.modules()]
+    maps = extract_maps(model, SPANS, [RowSet("last"), RowSet(skip_last=[3, 2, 1])], **inputs)
+    assert [dict(vars(module)) for module in model.modules()] == before
+    assert maps.shape == (2, 3, 8)
+    alone = extract_maps(model, [SPANS[1]], [RowSet(skip_last=2)], input_ids=inputs["input_ids"][1:2, 7:])
+    assert torch.allclose(maps[1, 1], alone[0, 0], atol=1e-5)
 
 
 def test_random_scores_depend_on_seed_and_number_and_not_on_the_batch():

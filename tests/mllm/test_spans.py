@@ -83,5 +83,6 @@ def test_rows_of_text_are_those_after_the_visual_tokens():
     layout = layout_of([(VisualSpan(1, 2),), (VisualSpan(0, 1),)], LIVE)
     assert RowSet("last").weights(layout).tolist() == [[0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 1]]
     assert RowSet("text", 1, 1).weights(layout)[1].tolist() == pytest.approx([0, 0, 0.25, 0.25, 0.25, 0.25, 0])
+    assert RowSet("last", count=(1, 2)).weights(layout)[1].tolist() == [0, 0, 0, 0, 0, 0.5, 0.5]
     # Nothing is left of the first prompt's text: its last row counts.
     assert RowSet("text", 1, 1).weights(layout)[0].tolist() == [0, 0, 0, 0, 0, 0, 1]

@@ -109,7 +109,7 @@ class LlamaHost(Host):
         return self._projected("k", index, hidden, given, 0)
 
     def attention(self, index: int, hidden: Tensor, given: Mapping[str, Any], live: Tensor, weights: Tensor) -> Tensor:
-        first = int((weights > 0).any(0).int().argmax())
+        first = int((weights > 0).flatten(0, 1).any(0).int().argmax())
         queries = self._projected("q", index, hidden, given, first)
         keys = self._projected("k", index, hidden, given, 0)
         mask, length = given.get("attention_mask"), hidden.shape[1]
@@ -120,7 +120,7 @@ class LlamaHost(Host):
             allowed = as_bool(mask)[:, 0, first:].expand(len(hidden), -1, -1)
         allowed = allowed | ~allowed.any(-1, keepdim=True)
         rows = attention_of_rows(queries, keys, allowed, self.layers[index].self_attn.scaling)
-        return (weights[:, first:, None] * rows).sum(1)
+        return torch.einsum("kbr,brs->kbs", weights[..., first:].to(rows.device), rows)
 
     def _projected(self, kind: str, index: int, hidden: Tensor, given: Mapping[str, Any], first: int) -> Tensor:
         """Rotated queries ("q") or keys ("k") of a layer, from a row on: (B, heads, S - first, d)."""
