@@ -87,11 +87,18 @@ class Host(ABC):
         """
 
     @abstractmethod
-    def attention(self, index: int, hidden: Tensor, given: Mapping[str, Any], live: Tensor, weights: Tensor) -> Tensor:
+    def cached_keys(self, index: int, cache: Any) -> Tensor | None:
+        """The same from a cache that the layer has filled with one prompt; None where it holds none as they are."""
+
+    @abstractmethod
+    def attention(
+        self, index: int, hidden: Tensor, given: Mapping[str, Any], keys: Tensor, live: Tensor, weights: Tensor
+    ) -> Tensor:
         """Attention weights of a layer, averaged over the heads and over sets of rows, (K, B, S) float32.
 
         Args:
             index, hidden, given: as for `keys`.
+            keys: of the layer.
             live: (B, S) bool: no padding.
             weights: (K, B, S) of the rows, for each of K sets.
         """

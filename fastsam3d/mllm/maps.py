@@ -74,7 +74,8 @@ def aggregated_maps(
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(original)
             def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-                attention = host.attention(index, hidden, kwargs, layout.live, weights).to(total.device)
+                keys = host.keys(index, hidden, kwargs)
+                attention = host.attention(index, hidden, kwargs, keys, layout.live, weights).to(total.device)
                 total.add_(torch.stack([layout.summed(of_set) for of_set in attention]))
                 return original(hidden, *args, **kwargs)
 

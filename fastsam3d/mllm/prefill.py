@@ -151,10 +151,14 @@ class Prefill:
     def _attention(self, layout: Layout, rows: RowSet, samples: slice) -> Tensor:
         index, hidden, given = self._input_before(samples)
         weights = rows.weights(layout)[None]
-        return self._host.attention(index, hidden, given, layout.live, weights)[0].to(layout.live.device)
+        attention = self._host.attention(index, hidden, given, self._keys(samples), layout.live, weights)
+        return attention[0].to(layout.live.device)
 
     def _keys(self, samples: slice) -> Tensor:
-        return self._host.keys(*self._input_before(samples))
+        index, hidden, given = self._input_before(samples)
+        cached = self._host.cached_keys(index, self.cache)
+        same = cached is not None and len(cached) == len(hidden) * self._copies and cached.shape[2] == hidden.shape[1]
+        return cached[samples] if cached is not None and same else self._host.keys(index, hidden, given)
 
     def _input_before(self, samples: slice) -> tuple[int, Tensor, dict[str, Any]]:
         """Index, input and keyword arguments of the layer before the cut, for some samples."""

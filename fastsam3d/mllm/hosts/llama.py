@@ -108,18 +108,23 @@ class LlamaHost(Host):
     def keys(self, index: int, hidden: Tensor, given: Mapping[str, Any]) -> Tensor:
         return self._projected("k", index, hidden, given, 0)
 
-    def attention(self, index: int, hidden: Tensor, given: Mapping[str, Any], live: Tensor, weights: Tensor) -> Tensor:
+    def cached_keys(self, index: int, cache: Any) -> Tensor | None:
+        layers = getattr(cache, "layers", ())
+        keys = getattr(layers[index], "keys", None) if index < len(layers) else None
+        return keys if isinstance(keys, Tensor) and keys.dim() == 4 else None
+
+    def attention(
+        self, index: int, hidden: Tensor, given: Mapping[str, Any], keys: Tensor, live: Tensor, weights: Tensor
+    ) -> Tensor:
         first = int((weights > 0).flatten(0, 1).any(0).int().argmax())
         queries = self._projected("q", index, hidden, given, first)
-        keys = self._projected("k", index, hidden, given, 0)
-        mask, length = given.get("attention_mask"), hidden.shape[1]
+        mask, columns = given.get("attention_mask"), torch.arange(hidden.shape[1], device=queries.device)
         if mask is None:
-            causal = torch.ones(length, length, dtype=torch.bool, device=hidden.device).tril()
-            allowed = causal[first:] & live[:, None]
+            allowed = (columns <= columns[first:, None]) & live[:, None].to(queries.device)
         else:
-            allowed = as_bool(mask)[:, 0, first:].expand(len(hidden), -1, -1)
+            allowed = as_bool(mask[:, 0, first:].to(queries.device)).expand(len(hidden), -1, -1)
         allowed = allowed | ~allowed.any(-1, keepdim=True)
-        rows = attention_of_rows(queries, keys, allowed, self.layers[index].self_attn.scaling)
+        rows = attention_of_rows(queries, keys.to(queries.device), allowed, self.layers[index].self_attn.scaling)
         return torch.einsum("kbr,brs->kbs", weights[..., first:].to(rows.device), rows)
 
     def _projected(self, kind: str, index: int, hidden: Tensor, given: Mapping[str, Any], first: int) -> Tensor:
