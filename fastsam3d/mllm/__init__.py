@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from fastsam3d.mllm.maps import extract_maps
     from fastsam3d.mllm.registry import register
     from fastsam3d.mllm.spans import Placeholder, VisualSpan
-    from fastsam3d.mllm.vocabulary import Scorer, ScoringBatch
+    from fastsam3d.mllm.vocabulary import Prompts, Scorer, ScoringBatch
 
 __all__ = [
     "Host",
     "Placeholder",
+    "Prompts",
     "RowSet",
     "Scorer",
     "ScoringBatch",
@@ -42,6 +43,7 @@ __all__ = [
 _MODULES = {
     "Host": "fastsam3d.mllm.host",
     "Placeholder": "fastsam3d.mllm.spans",
+    "Prompts": "fastsam3d.mllm.vocabulary",
     "RowSet": "fastsam3d.mllm.attention_rows",
     "Scorer": "fastsam3d.mllm.vocabulary",
     "ScoringBatch": "fastsam3d.mllm.vocabulary",

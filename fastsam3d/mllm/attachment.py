@@ -38,6 +38,7 @@ from fastsam3d.mllm.spans import (
     live_tokens,
     spans_of_samples,
 )
+from fastsam3d.mllm.vocabulary import Prompts
 
 
 @dataclass(frozen=True)
@@ -213,8 +214,9 @@ class Attachment:
         with clock:
             if rows is not None:
                 full_map = aggregated_maps(self._host, one_each, [rows], original, given, copies)[0]
-        ordinals, objects = range(first, first + samples), said.objects
-        run = Prefill(self._host, self._plan, layout, copies, ordinals, objects, full_map)
+        ids, embeds = (_one_each(given.get(name), copies) for name in ("input_ids", "inputs_embeds"))
+        prompts = Prompts(one_each, ids, embeds, said.objects, range(first, first + samples))
+        run = Prefill(self._host, self._plan, layout, copies, prompts, full_map)
         run.clock.seconds += clock.seconds
         return run
 
@@ -260,6 +262,11 @@ class Attachment:
             return original(hidden_states, *args, **kwargs)
 
         return forward
+
+
+def _one_each(values: Tensor | None, copies: int) -> Tensor | None:
+    """One row of each sample."""
+    return None if values is None else values[::copies]
 
 
 def _first(names: Sequence[str], value_of: Callable[[str], Any]) -> Any:

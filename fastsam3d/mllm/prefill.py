@@ -6,7 +6,7 @@ gets those of the tokens that are still there. Kept tokens keep their original p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from fastsam3d.mllm.plan import Plan
 from fastsam3d.mllm.report import Clock
 from fastsam3d.mllm.spans import NO_GROUP, Layout
 from fastsam3d.mllm.token_dropping import allowed_pairs, as_additive, kept_columns, take
-from fastsam3d.mllm.vocabulary import ScoringBatch
+from fastsam3d.mllm.vocabulary import Prompts, ScoringBatch
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prefill:
         host, plan: of the model.
         layout: of the whole batch, copies of samples for beam search included.
         copies: of each sample, one after the other.
-        ordinals, objects: of the samples, for the scorer.
+        prompts: of the samples, for the scorer.
         full_map: (samples, N), where the scorer asked for one.
     """
 
@@ -54,12 +54,11 @@ class Prefill:
         plan: Plan,
         layout: Layout,
         copies: int,
-        ordinals: range,
-        objects: Sequence[Any] | None,
+        prompts: Prompts,
         full_map: Tensor | None,
     ) -> None:
         self._host, self._plan, self._copies = host, plan, copies
-        self._ordinals, self._objects, self._full_map = ordinals, objects, full_map
+        self._prompts, self._full_map = prompts, full_map
         self.layout = layout
         self.kept: list[Kept] = []
         """Cuts at which something left."""
@@ -98,8 +97,8 @@ class Prefill:
             batch = ScoringBatch(
                 layout,
                 hidden[one_each],
-                self._ordinals,
-                self._objects,
+                self._prompts,
+                self._host.target,
                 self._wanted(layout),
                 lambda rows: self._attention(layout, rows, one_each),
                 lambda: self._keys(one_each),
@@ -148,9 +147,9 @@ class Prefill:
             self._given["cache_position"] = given["cache_position"][-columns.shape[1] :]
         return take(hidden, columns)
 
-    def _attention(self, layout: Layout, rows: RowSet, samples: slice) -> Tensor:
+    def _attention(self, layout: Layout, rows: RowSet | Tensor, samples: slice) -> Tensor:
         index, hidden, given = self._input_before(samples)
-        weights = rows.weights(layout)[None]
+        weights = (rows.weights(layout) if isinstance(rows, RowSet) else rows)[None]
         attention = self._host.attention(index, hidden, given, self._keys(samples), layout.live, weights)
         return attention[0].to(layout.live.device)
 

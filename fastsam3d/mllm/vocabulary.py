@@ -17,6 +17,26 @@ from fastsam3d.mllm.budgets import LOGITS
 from fastsam3d.mllm.spans import Layout
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of the samples as the decoder got them, whatever has left since.
+
+    Attributes:
+        layout: of all tokens.
+        input_ids: (B, S), or None where embeddings were given.
+        inputs_embeds: (B, S, D), or None where ids were given.
+        objects: what the caller gave for each sample beside the spans, for instance features or scores of its objects;
+            None where nothing was given.
+        ordinals: number of each sample since the start or the last reset of the report.
+    """
+
+    layout: Layout
+    input_ids: Tensor | None
+    inputs_embeds: Tensor | None
+    objects: Sequence[Any] | None
+    ordinals: range
+
+
 @dataclass
 class ScoringBatch:
     """What a scorer may read of a prompt, at the layer where tokens are about to leave.
@@ -24,25 +44,25 @@ class ScoringBatch:
     Attributes:
         layout: of the samples. Copies of a sample, as beam search makes them, are left out: a sample is scored once.
         hidden: (B, S, D) input of that layer; the embeddings where it is layer 0.
-        ordinals: number of each sample since the start or the last reset of the report.
-        objects: what the caller gave for each sample beside the spans, for instance features or scores of its objects;
-            None where nothing was given.
+        prompts: as they were at the beginning, and what the caller said about them.
+        model: that the user accelerated, for scorers whose network is a part of it.
         wanted: the most groups that can stay in a sample; a scorer that picks one after the other may stop there.
-        read_attention: `row set -> ` attention of the layer before, averaged over heads and over those rows: (B, S).
+        read_attention: `(row set, or weights of rows (B, S)) -> ` attention of the layer before, averaged over heads
+            and over those rows: (B, S).
         read_keys: `() -> ` keys of the layer before, (B, heads, S, d).
         full_map: (B, N) attention map of a run without any cut, where the scorer asked for one.
     """
 
     layout: Layout
     hidden: Tensor
-    ordinals: range
-    objects: Sequence[Any] | None
+    prompts: Prompts
+    model: Any
     wanted: int
-    read_attention: Callable[[RowSet], Tensor]
+    read_attention: Callable[[RowSet | Tensor], Tensor]
     read_keys: Callable[[], Tensor]
     full_map: Tensor | None = None
 
-    def attention(self, rows: RowSet) -> Tensor:
+    def attention(self, rows: RowSet | Tensor) -> Tensor:
         """Attention that the groups get from some rows in the layer before, (B, N): summed over a group's tokens."""
         return self.layout.summed(self.read_attention(rows))
 

@@ -48,7 +48,7 @@ def test_generation_is_token_identical(attention, decoding):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("technique", ["fastv", "text_rows", "oracle", "divprune", "dart", "pyramid"])
+@pytest.mark.parametrize("technique", ["fastv", "text_rows", "oracle", "divprune", "dart", "pyramid", "raters"])
 def test_every_scorer_in_every_family(family, technique):
     model, settings = tiny_model(family), {technique: True}
     pruning = {"enabled": True, "layer": 1, "budget": "share", "share": 0.5}

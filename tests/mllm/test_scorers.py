@@ -13,6 +13,7 @@ from fastsam3d.mllm.registry import REGISTRY
 from fastsam3d.mllm.techniques.dart import least_similar_first
 from fastsam3d.mllm.techniques.divprune import most_different_first
 from fastsam3d.mllm.techniques.random_groups import RandomConfig
+from fastsam3d.mllm.techniques.raters import rater_weights
 
 
 def test_the_most_different_are_chosen_first():
@@ -31,6 +32,14 @@ def test_pivots_stay_and_then_what_resembles_them_least():
     norms, present = torch.tensor([[9.0, 1.0, 1.0, 1.0, 99.0]]), torch.tensor([[1, 1, 1, 1, 0]]).bool()
     scores = least_similar_first(norms, features, present, 1)
     assert scores[0, :4].tolist() == [2.0, -1.0, 0.0, 1.0]
+
+
+def test_raters_are_the_words_that_resemble_the_visual_tokens():
+    # One visual token (2, 0), three words: their products with it are 6, 0 and 6, of which the softmax makes raters.
+    hidden = torch.tensor([[[2.0, 0.0], [3.0, 0.0], [0.0, 1.0], [3.0, 0.0]]])
+    text = torch.tensor([[False, True, True, True]])
+    assert rater_weights(hidden, text, ~text).tolist() == [[0, 0.5, 0, 0.5]]
+    assert rater_weights(hidden, text, torch.zeros(1, 4).bool()).tolist()[0] == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
 
 
 def spied(model, settings, technique, inputs):
@@ -113,7 +122,7 @@ def test_a_scorer_of_ones_own_is_one_registration():
             pass
 
         def score(self, batch):
-            seen.append(batch.layout.present.shape)
+            seen.append((batch.layout.present.shape, batch.prompts.input_ids.shape, batch.model is model))
             return torch.arange(8.0).expand(batch.layout.present.shape)
 
     seen = []
@@ -125,5 +134,5 @@ def test_a_scorer_of_ones_own_is_one_registration():
             model.generate(**inputs, visual=SPANS, num_beams=3, max_new_tokens=2)
     finally:
         REGISTRY.replace(before)
-    assert seen == [(3, 8)]  # beams are scored once a sample
+    assert seen == [((3, 8), (3, 40), True)]  # beams are scored once a sample
     assert RowSet().which == "text"

@@ -33,14 +33,14 @@ class ExternalScorer(Scorer):
         self.scale = config.scale  # type: ignore[misc]
 
     def score(self, batch: ScoringBatch) -> Tensor:
-        present = batch.layout.present
-        if batch.objects is None or len(batch.objects) != len(present):
+        present, objects = batch.layout.present, batch.prompts.objects
+        if objects is None or len(objects) != len(present):
             raise UserError(
                 f"external scores are missing for a batch of {len(present)}: give a list of scores for each sample, "
                 "acceleration.visual(spans, objects=scores)"
             )
         scores = torch.zeros(present.shape)
-        for row, of_row in enumerate(batch.objects):
+        for row, of_row in enumerate(objects):
             given = torch.as_tensor(of_row, dtype=torch.float32).flatten().cpu()
             expected = int(batch.layout.groups[row])
             if len(given) != expected:

@@ -34,7 +34,7 @@ class RandomScorer(Scorer):
         generator = torch.Generator()
         rows = [
             torch.rand(groups, generator=generator.manual_seed(self._seed + 1_000_003 * number))
-            for number in batch.ordinals
+            for number in batch.prompts.ordinals
         ]
         return torch.stack(rows)
 
