@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -20,8 +21,8 @@ HALF = {"pruning": {"enabled": True, "layer": 1, "share": 0.5}, "fastv": True}
 
 
 def state(model):
-    """Instance attributes of every module, in their order."""
-    return [{n: v if isinstance(v, dict) else id(v) for n, v in vars(m).items()} for m in model.modules()]
+    """Instance attributes of every module, in their order; hooks and submodules one by one."""
+    return [{n: dict(v) if isinstance(v, dict) else id(v) for n, v in vars(m).items()} for m in model.modules()]
 
 
 @pytest.fixture
@@ -101,6 +102,16 @@ def test_spans_come_by_keyword_by_block_or_by_placeholder(model):
     assert (by_keyword.shape[1], whole.shape[1]) == (28, 40)
     assert acceleration.report().samples_without_span == 1
     assert "without visual spans" in str(acceleration.report())
+
+
+def test_a_call_in_another_thread_sees_the_block(model):
+    inputs = prompts()
+    with fastsam3d.accelerate(model, HALF) as acceleration:
+        expected = model.generate(**inputs, visual=SPANS, max_new_tokens=3)
+        with acceleration.visual(SPANS), ThreadPoolExecutor(2) as pool:
+            runs = [pool.submit(model.generate, **inputs, max_new_tokens=3) for _ in range(3)]
+            assert all(torch.equal(run.result(timeout=60), expected) for run in runs)
+        assert model(**inputs).logits.shape[1] == 40
 
 
 def test_the_report_counts(model):
