@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_FAMILY = "diffusion"
 """Family whose presets are meant where no model says another."""
-BUILT_IN = {"diffusion": "fastsam3d.diffusion.family"}
+BUILT_IN = {"diffusion": "fastsam3d.diffusion.family", "mllm": "fastsam3d.mllm.family"}
 """Module of each family of this package; it registers the family when it is imported."""
 PLUGINS = "fastsam3d.plugins"
 """Group of entry points: modules of other packages that register families, hosts, techniques or exact savings."""
@@ -49,7 +49,10 @@ class Host(Protocol):
 
 
 class Attached(Protocol):
-    """All savings that are attached to one model, until the patches are restored."""
+    """All savings that are attached to one model, until the patches are restored.
+
+    It may have `offers`: methods by name that the handle has beside those of every family.
+    """
 
     @property
     def lock(self) -> AbstractContextManager[Any]:

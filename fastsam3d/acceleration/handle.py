@@ -81,6 +81,13 @@ class Acceleration:
     ) -> None:
         self.remove()
 
+    def __getattr__(self, name: str) -> Any:
+        """What the family offers beside these methods, for instance `visual` of language models."""
+        offers = getattr(vars(self).get("_attached"), "offers", {})
+        if name not in offers:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return offers[name]
+
     def _again(self, copy: Any) -> Acceleration:
         """Accelerates a copy of the model with the same settings."""
         return Acceleration(family_named(self.config.family), type(self._host)(copy), self.config)

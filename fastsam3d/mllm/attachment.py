@@ -1,0 +1,279 @@
+"""Attaches pruning to one language model: what visual tokens there are, when a prompt is read, which layers see what.
+
+Four methods of this one instance are wrapped: `generate` and `forward` of the language model take the keyword `visual`,
+the decoder's `forward` tells a prompt from a step of generation, and each layer's `forward` gets a shorter input.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from fastsam3d.acceleration.patching import Patches
+from fastsam3d.acceleration.presets import AccelerationConfig
+from fastsam3d.mllm.dropping import refusals
+from fastsam3d.mllm.counting.accounting import add_prefill
+from fastsam3d.mllm.dropping.decoding import Decoding, Shortened
+from fastsam3d.mllm.host import Host
+from fastsam3d.mllm.maps import CACHES, aggregated_maps
+from fastsam3d.mllm.dropping.plan import plan_of
+from fastsam3d.mllm.dropping.prefill import Prefill
+from fastsam3d.mllm.report import Clock, Report
+from fastsam3d.mllm.spans import (
+    Layout,
+    Placeholder,
+    VisualSpan,
+    layout_of,
+    live_for_counts,
+    live_tokens,
+    spans_of_samples,
+)
+from fastsam3d.mllm.vocabulary import Prompts
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller said about the visual tokens of the next prompts.
+
+    Attributes:
+        visual: spans, see `spans.spans_of_samples`, or a `Placeholder`.
+        objects: one entry a sample, for scorers that read something about the objects; None without.
+        samples: of the batch before copies for beams are made; None where that is not known.
+    """
+
+    visual: VisualSpan | Sequence[Any] | Placeholder | None = None
+    objects: Sequence[Any] | None = None
+    samples: int | None = None
+
+
+class Attachment:
+    """Everything that is attached to one language model, and what it has counted.
+
+    Args:
+        host: knows where the model's parts are.
+        config: settings of every technique.
+        patches: records every change.
+    """
+
+    def __init__(self, host: Host, config: AccelerationConfig, patches: Patches) -> None:
+        self._host, self._config, self._patches = host, config, patches
+        self._layers = len(host.layers)
+        self._plan = plan_of(config, self._layers)
+        self._report = Report(config.name, config.enabled)
+        self._block = self._given = Given()
+        self._step: Prefill | Decoding | None = None
+        self._shortened: WeakKeyDictionary[Any, Shortened] = WeakKeyDictionary()
+        self.lock = threading.RLock()
+        """Held while the model runs: what is attached has one state, whichever thread it is called from."""
+        self.offers: dict[str, Callable[..., Any]] = {"visual": self.visual}
+        """Methods of the handle beside those that every family has."""
+
+    def attach(self) -> None:
+        """Attaches everything. After an exception part of it is there; the patches take it off."""
+        self._patches.replace(self._host.language_model, "generate", self._generate)
+        self._patches.replace(self._host.language_model, "forward", self._forward)
+        self._patches.replace(self._host.decoder, "forward", self._run_decoder)
+        if self._plan is not None:
+            for index, layer in enumerate(self._host.layers):
+                if index >= self._plan.cuts[0] - 1:
+                    self._patches.replace(layer, "forward", partial(self._run_layer, index))
+
+    @contextmanager
+    def visual(self, visual: Any, objects: Sequence[Any] | None = None) -> Iterator[None]:
+        """Says where the visual tokens are in all prompts that are read within the `with` block.
+
+        Args:
+            visual: one `VisualSpan` for all samples of a batch; a list with one entry a sample, each a span, a list of
+                spans or an empty list; or a `Placeholder`.
+            objects: one entry a sample, for scorers that read something about the objects.
+
+        Calls may also say it themselves: `model.generate(..., visual=spans, objects=objects)`. The logits of a prompt
+        are those of the tokens that stay; the last of them is that of the last token. Hidden states of single layers,
+        where a call asks for them, have the lengths of their layers.
+        """
+        # Without the lock: a call within the block may run in another thread, which a streamer reads from.
+        before, self._block = self._block, Given(visual, objects)
+        try:
+            yield
+        finally:
+            self._block = before
+
+    def report(self) -> Report:
+        """A copy of the counts since the start or the last reset."""
+        return copy.deepcopy(self._report)
+
+    def reset_report(self) -> None:
+        """Sets all counts and seconds to zero."""
+        self._report = Report(self._config.name, self._config.enabled)
+
+    def add_report(self, other: Report) -> None:
+        """Adds the counts of another attachment with the same settings."""
+        self._report.add(other)
+
+    def release(self) -> None:
+        """Forgets what is remembered of caches; called after the patches are restored."""
+        self._shortened.clear()
+
+    @contextmanager
+    def _saying(self, visual: Any, objects: Any, samples: int | None = None) -> Iterator[None]:
+        """What holds within a call: its own keywords, or else what an outer call or the surrounding block says."""
+        before = self._given
+        outer = self._block if before.visual is None else before
+        self._given = Given(
+            outer.visual if visual is None else visual,
+            outer.objects if objects is None else objects,
+            samples or before.samples,
+        )
+        try:
+            yield
+        finally:
+            self._given = before
+
+    def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def generate(*args: Any, visual: Any = None, objects: Any = None, **kwargs: Any) -> Any:
+            given = _by_name(original, args, kwargs)
+            prompt = _first(("inputs_embeds", "inputs", "input_ids"), given.get)
+            with self.lock, self._saying(visual, objects, None if prompt is None else len(prompt)):
+                if self._given.visual is not None and self._plan is not None:
+                    refusals.refuse_generation(given, getattr(self._host.language_model, "generation_config", None))
+                return original(*args, **kwargs)
+
+        return generate
+
+    def _forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def forward(*args: Any, visual: Any = None, objects: Any = None, **kwargs: Any) -> Any:
+            with self.lock, self._saying(visual, objects):
+                drops = self._given.visual is not None and self._plan is not None and not self._plan.mask
+                if drops and _by_name(original, args, kwargs).get("labels") is not None:
+                    refusals.refuse_labels()
+                return original(*args, **kwargs)
+
+        return forward
+
+    def _run_decoder(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            given = _by_name(original, args, kwargs)
+            cache = _first(CACHES, given.get)
+            tokens = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
+            with self.lock, self._saying(None, None):
+                if cache is not None and int(cache.get_seq_length()) > 0:
+                    return self._continue(original, given, cache, tokens)
+                return self._read(original, given, cache, tokens)
+
+        return forward
+
+    def _read(self, original: Callable[..., Any], given: dict[str, Any], cache: Any, tokens: Tensor) -> Any:
+        """Reads a batch of prompts."""
+        said, clock = self._given, Clock(tokens.device)
+        mask, (rows, columns) = given.get("attention_mask"), tokens.shape[:2]
+        copies = max(rows // (said.samples or rows), 1)
+        prunes = said.visual is not None and self._plan is not None
+        live = (live_tokens if prunes else live_for_counts)(mask, rows, columns, tokens.device)
+        layout, run = None, None
+        if cache is not None:
+            self._shortened.pop(cache, None)  # an emptied cache may be filled again
+        if said.visual is not None:
+            layout = self._layout(said, given.get("input_ids"), live, copies)
+        with clock:
+            if prunes and layout is not None and layout.present.shape[1]:
+                refusals.refuse_cache(cache)
+                refusals.refuse_checkpointing(self._host.decoder)
+                run = self._prefill(original, given, layout, copies, said)
+            try:
+                self._step = run
+                output = original(**given)
+            finally:
+                self._step = None
+        if run is not None and run.kept and run.cache is not None:
+            self._shortened[run.cache] = Shortened(run.kept, columns)
+        filled = _first(CACHES, lambda name: getattr(output, name, None))
+        add_prefill(self._report, self._host.sizes, live, copies, layout, run, filled)
+        self._report.prefill_seconds += clock.seconds
+        return output
+
+    def _prefill(
+        self, original: Callable[..., Any], given: dict[str, Any], layout: Layout, copies: int, said: Given
+    ) -> Prefill:
+        assert self._plan is not None
+        samples = len(layout.live) // copies
+        first, one_each = self._report.samples, layout.take(slice(None, None, copies))
+        rows, full_map, clock = self._plan.scorer.full_run, None, Clock(layout.live.device)
+        with clock:
+            if rows is not None:
+                full_map = aggregated_maps(self._host, one_each, [rows], original, given, copies)[0]
+        ids, embeds = (_one_each(given.get(name), copies) for name in ("input_ids", "inputs_embeds"))
+        prompts = Prompts(one_each, ids, embeds, said.objects, range(first, first + samples))
+        run = Prefill(self._host, self._plan, layout, copies, prompts, full_map)
+        run.clock.seconds += clock.seconds
+        return run
+
+    def _continue(self, original: Callable[..., Any], given: dict[str, Any], cache: Any, tokens: Tensor) -> Any:
+        """Runs a step of generation on a filled cache."""
+        shortened, (rows, columns) = self._shortened.get(cache), tokens.shape[:2]
+        if shortened is None:
+            if self._plan is not None:
+                refusals.refuse_foreign_cache(cache, self._layers)
+                if columns > 1 and self._given.visual is not None:
+                    refusals.refuse_continuation(rows, columns)
+        elif columns > 1:
+            refusals.refuse_continuation(rows, columns)
+        elif given.get("position_ids") is None:
+            # The decoder would count from the length of layer 0, which may be a shortened one.
+            position = shortened.length + shortened.generated(cache)
+            given["position_ids"] = torch.tensor([[position]], device=tokens.device)
+        clock = Clock(tokens.device)
+        try:
+            with clock:
+                if shortened is not None:
+                    self._step = Decoding(shortened, cache, rows, self._host.additive_masks)
+                return original(**given)
+        finally:
+            self._step = None
+            self._report.decode_steps += 1
+            self._report.decode_seconds += clock.seconds
+
+    def _layout(self, said: Given, input_ids: Tensor | None, live: Tensor, copies: int) -> Layout:
+        samples = live[::copies]
+        if isinstance(said.visual, Placeholder):
+            spans = said.visual.spans(refusals.ids_for_placeholder(input_ids)[::copies], samples)
+        else:
+            spans = spans_of_samples(said.visual, len(samples))
+        return layout_of(spans, samples).repeat(copies)
+
+    def _run_layer(self, index: int, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self._step is not None:
+                cache = _first(CACHES, kwargs.get)
+                hidden_states, kwargs = self._step.enter(index, hidden_states, kwargs, cache)
+            return original(hidden_states, *args, **kwargs)
+
+        return forward
+
+
+def _one_each(values: Tensor | None, copies: int) -> Tensor | None:
+    """One row of each sample."""
+    return None if values is None else values[::copies]
+
+
+def _first(names: Sequence[str], value_of: Callable[[str], Any]) -> Any:
+    """The first value that is not None; None where all are."""
+    return next((value for value in map(value_of, names) if value is not None), None)
+
+
+def _by_name(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a call by their names."""
+    return dict(zip(inspect.signature(method).parameters, args, strict=False)) | kwargs if args else dict(kwargs)

@@ -1,0 +1,133 @@
+"""What cannot work when tokens have left, refused in a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastsam3d.errors import UserError
+
+GROWING_LAYERS = ("DynamicLayer",)
+"""Classes of cache layers whose lengths are independent of one another."""
+
+
+def refuse_generation(given: Mapping[str, Any], default: Any) -> None:
+    """Checks the arguments of `generate`.
+
+    Args:
+        given: by name; `generation_config` among them counts.
+        default: the model's own generation config.
+
+    Raises:
+        UserError: a way of generating that needs layers of equal length.
+    """
+    config = given.get("generation_config") or default
+
+    def value(name: str) -> Any:
+        return given.get(name) if given.get(name) is not None else getattr(config, name, None)
+
+    kind = value("cache_implementation")
+    if kind not in (None, "dynamic"):
+        raise UserError(
+            f"cache_implementation is {kind!r}, a cache of one length for all layers or of packed numbers, and pruned "
+            "layers are shorter: leave it out"
+        )
+    if value("prefill_chunk_size") is not None:
+        raise UserError(
+            "the prompt is read in chunks, and visual tokens are ranked at once: leave prefill_chunk_size out"
+        )
+    if any(value(n) is not None for n in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")):
+        raise UserError(
+            "assisted decoding takes tokens back out of the cache, and pruned layers are shorter: generate without an "
+            "assistant"
+        )
+    if value("guidance_scale") not in (None, 1, 1.0):
+        raise UserError(
+            "guidance_scale runs a second prompt without visual tokens beside the first: generate without guidance"
+        )
+    if value("use_cache") is False:
+        raise UserError(
+            "without a cache the whole prompt is read, and ranked anew, for each token: leave use_cache=False out"
+        )
+
+
+def refuse_cache(cache: Any) -> None:
+    """Checks a cache that a prompt is read into.
+
+    Raises:
+        UserError: its layers cannot have lengths of their own.
+    """
+    if cache is None:
+        return
+    strange = [type(layer).__name__ for layer in getattr(cache, "layers", ())]
+    strange = [name for name in strange if name not in GROWING_LAYERS]
+    if strange or not hasattr(cache, "layers"):
+        raise UserError(
+            f"a {type(cache).__name__} with layers of the kind {(strange or ['unknown'])[0]} has one length for all "
+            "layers, and pruned layers are shorter: use transformers' DynamicCache"
+        )
+
+
+def refuse_continuation(rows: int, length: int) -> None:
+    """Says that a prompt cannot be read on into a filled cache.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(
+        f"{length} tokens for each of {rows} rows come into a cache that holds a prompt (a second turn, a prefix kept "
+        "from before, a prompt in chunks, or assisted decoding), and visual tokens leave while a whole prompt is read: "
+        "give the whole prompt with an empty cache"
+    )
+
+
+def refuse_foreign_cache(cache: Any, layers: int) -> None:
+    """Checks a filled cache that nothing is remembered about.
+
+    Raises:
+        UserError: its layers have unequal lengths, so that it was filled under another acceleration.
+    """
+    kinds = {type(layer).__name__ for layer in getattr(cache, "layers", ())}
+    if kinds and kinds.issubset(GROWING_LAYERS):
+        lengths = {int(cache.get_seq_length(index)) for index in range(layers)}
+        if len(lengths) > 1:
+            raise UserError(
+                f"the cache has layers of {min(lengths)} to {max(lengths)} tokens, filled under an acceleration that "
+                "is gone or copied since: read the prompt again"
+            )
+
+
+def refuse_checkpointing(decoder: Any) -> None:
+    """Checks that layers are run once.
+
+    Raises:
+        UserError: the decoder trains and runs its layers again in the backward pass.
+    """
+    if decoder.training and getattr(decoder, "gradient_checkpointing", False):
+        raise UserError(
+            "gradient checkpointing runs layers a second time, after other tokens may have left: call "
+            "model.gradient_checkpointing_disable() or model.eval()"
+        )
+
+
+def refuse_labels() -> None:
+    """Says that no loss can be computed.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(
+        "labels have a value for every token of the prompt, and the logits of pruned tokens are missing: set "
+        "pruning.mask=true, which keeps all of them, or leave labels out"
+    )
+
+
+def ids_for_placeholder(input_ids: Any) -> Any:
+    """The ids in which placeholders are looked for.
+
+    Raises:
+        UserError: the prompt was given as embeddings.
+    """
+    if input_ids is None:
+        raise UserError("a placeholder is looked for in input_ids, and the prompt came as embeddings: give VisualSpan")
+    return input_ids

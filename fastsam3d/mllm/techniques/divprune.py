@@ -1,0 +1,67 @@
+"""DivPrune (CVPR 2025): the groups that stay are as different from one another as possible, whatever the question is.
+
+Greedy: first the group whose nearest neighbour is farthest, then always the one that is farthest from all chosen ones,
+by the cosine distance of their mean hidden states. At layer 0 these are the embeddings, as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastsam3d.acceleration.registry import Technique
+from fastsam3d.acceleration.settings import TechniqueConfig, setting
+from fastsam3d.mllm.budgets import ORDER
+from fastsam3d.mllm.capabilities import SCORER, STAGES
+from fastsam3d.mllm.registry import register
+from fastsam3d.mllm.vocabulary import Scorer, ScoringBatch
+
+
+@dataclass(frozen=True)
+class DivPruneConfig(TechniqueConfig):
+    """Settings of DivPrune."""
+
+    enabled: bool = setting(False, "Switches the technique.")
+
+
+class DivPruneScorer(Scorer):
+    """Scores fall in the order in which groups are chosen."""
+
+    scale = ORDER
+
+    def __init__(self, config: DivPruneConfig) -> None:
+        self._config = config
+
+    def score(self, batch: ScoringBatch) -> Tensor:
+        features = functional.normalize(batch.layout.averaged(batch.hidden.float()), dim=-1)
+        return most_different_first(1.0 - features @ features.transpose(1, 2), batch.layout.present, batch.wanted)
+
+
+def most_different_first(distances: Tensor, present: Tensor, count: int) -> Tensor:
+    """Chooses groups one after the other, each as far as possible from those before.
+
+    Args:
+        distances: (B, N, N), symmetric.
+        present: (B, N) bool; other groups are chosen last.
+        count: how many are chosen at least.
+
+    Returns:
+        (B, N): 0 for the first, -1 for the second and so on; -N for groups that were not chosen.
+    """
+    batch, groups = present.shape
+    scores = torch.full((batch, groups), -float(groups), device=distances.device)
+    itself = torch.eye(groups, dtype=torch.bool, device=distances.device)
+    absent = ~present[:, None] | ~present[:, :, None]
+    nearest = distances.masked_fill(itself | absent, float("inf")).amin(-1)
+    for place in range(min(count, groups)):
+        chosen = nearest.masked_fill(~present | (scores > -groups), float("-inf")).argmax(1, keepdim=True)
+        scores.scatter_(1, chosen, -float(place))
+        to_chosen = distances.gather(1, chosen[..., None].expand(-1, -1, groups))[:, 0]
+        nearest = to_chosen if place == 0 else torch.minimum(nearest, to_chosen)
+    return scores
+
+
+register(Technique("divprune", DivPruneConfig, SCORER, STAGES, DivPruneScorer))

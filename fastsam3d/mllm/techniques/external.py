@@ -1,0 +1,54 @@
+"""Scores that the caller gives with each prompt, for instance maps that were computed before and stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastsam3d.acceleration.registry import Technique
+from fastsam3d.acceleration.settings import TechniqueConfig, setting
+from fastsam3d.errors import UserError
+from fastsam3d.mllm.budgets import LOGITS, MASS
+from fastsam3d.mllm.capabilities import SCORER, STAGES
+from fastsam3d.mllm.registry import register
+from fastsam3d.mllm.vocabulary import Scorer, ScoringBatch
+
+
+@dataclass(frozen=True)
+class ExternalConfig(TechniqueConfig):
+    """Settings of scores from outside."""
+
+    enabled: bool = setting(False, "Switches the technique.")
+    scale: str = setting(
+        LOGITS, "What the scores are, which matters to the budget mass: logits, or shares.", choices=(LOGITS, MASS)
+    )
+
+
+class ExternalScorer(Scorer):
+    """Reads `objects`: a list of numbers for each sample, one for each of its groups."""
+
+    def __init__(self, config: ExternalConfig) -> None:
+        self.scale = config.scale  # type: ignore[misc]
+
+    def score(self, batch: ScoringBatch) -> Tensor:
+        present, objects = batch.layout.present, batch.prompts.objects
+        if objects is None or len(objects) != len(present):
+            raise UserError(
+                f"external scores are missing for a batch of {len(present)}: give a list of scores for each sample, "
+                "acceleration.visual(spans, objects=scores)"
+            )
+        scores = torch.zeros(present.shape)
+        for row, of_row in enumerate(objects):
+            given = torch.as_tensor(of_row, dtype=torch.float32).flatten().cpu()
+            expected = int(batch.layout.groups[row])
+            if len(given) != expected:
+                raise UserError(
+                    f"sample {row} has {len(given)} external scores and {expected} groups in its spans: give as many"
+                )
+            scores[row, : len(given)] = given
+        return scores
+
+
+register(Technique("external", ExternalConfig, SCORER, STAGES, ExternalScorer))
