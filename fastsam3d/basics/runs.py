@@ -33,17 +33,23 @@ class Runs:
         self._begin()
 
     def _begin(self) -> None:
-        self._process = os.getpid()
         self._state, self._turn = threading.Condition(), threading.RLock()
         # By thread: for each of its nested runs, whether it took the turn.
         self._inside: dict[int, list[bool]] = {}
         self._changing: int | None = None
+        self._process = os.getpid()
+
+    def _look_for_fork(self, thread: int) -> None:
+        """Begins anew in a forked process: the other threads of the parent are not there."""
+        if self._process != os.getpid():
+            with _LOCK:
+                if self._process != os.getpid() and thread not in self._inside:
+                    self._begin()
 
     def __enter__(self) -> Runs:
         _refuse_forked()
         own = threading.get_ident()
-        if self._process != os.getpid() and own not in self._inside:
-            self._begin()  # the threads of the parent are not here
+        self._look_for_fork(own)
         with self._state:
             if own not in self._inside and self._changing != own:
                 self._state.wait_for(lambda: self._changing is None)
@@ -58,16 +64,17 @@ class Runs:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._leave(threading.get_ident()):
+        own = threading.get_ident()
+        if self._inside[own][-1]:
             self._turn.release()
+        self._leave(own)
 
-    def _leave(self, thread: int) -> bool:
+    def _leave(self, thread: int) -> None:
         with self._state:
-            took_turn = self._inside[thread].pop()
+            self._inside[thread].pop()
             if not self._inside[thread]:
                 del self._inside[thread]
                 self._state.notify_all()
-        return took_turn
 
     @contextmanager
     def changing(self, what: str) -> Iterator[None]:
@@ -80,8 +87,7 @@ class Runs:
             UserError: this thread is in the middle of a run, for instance in its progress callback.
         """
         own = threading.get_ident()
-        if self._process != os.getpid() and own not in self._inside:
-            self._begin()
+        self._look_for_fork(own)
         with self._state:
             if own in self._inside:
                 raise UserError(
@@ -115,6 +121,7 @@ class Runs:
         return Runs, ()
 
 
+_ATTRIBUTE = "_fastsam3d_runs"
 _KNOWN: dict[int, Runs] = {}
 _LOCK = threading.Lock()
 
@@ -124,12 +131,16 @@ def runs_of(model: Any) -> Runs:
 
     Only a pipeline that has the attribute, as the native one, counts its plain runs too. Of others nobody sees them.
     """
-    own = getattr(model, "__dict__", {}).get("runs")
+    attributes = getattr(model, "__dict__", {})
+    own = attributes.get("runs", attributes.get(_ATTRIBUTE))
     if isinstance(own, Runs):
         return own
     with _LOCK:
         if id(model) not in _KNOWN:
-            weakref.finalize(model, _KNOWN.pop, id(model), None).atexit = False
+            try:
+                weakref.finalize(model, _KNOWN.pop, id(model), None).atexit = False
+            except TypeError:  # nobody can tell when it goes: it keeps them itself
+                return attributes.setdefault(_ATTRIBUTE, Runs())
             _KNOWN[id(model)] = Runs()
         return _KNOWN[id(model)]
 

@@ -97,8 +97,11 @@ def test_copies_have_runs_of_their_own() -> None:
 
 
 def test_runs_of_a_model_are_kept_as_long_as_it_lives() -> None:
-    model, own = SimpleNamespace(), Runs()
-    assert runs_of(model) is runs_of(model) is not runs_of(SimpleNamespace())
+    class Model: ...
+
+    model, own, without = Model(), Runs(), SimpleNamespace()
+    assert runs_of(model) is runs_of(model) is not runs_of(Model())
+    assert runs_of(without) is runs_of(without) is not runs_of(SimpleNamespace())  # it has no weak references
     assert runs_of(SimpleNamespace(runs=own)) is own
     key = id(model)
     assert key in module._KNOWN
