@@ -23,13 +23,13 @@ from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import AccelerationConfig
 from fastsam3d.acceleration.settings import AccelerationWarning
 from fastsam3d.basics.runs import runs_of
-from fastsam3d.mllm.dropping import refusals
 from fastsam3d.mllm.counting.accounting import add_prefill
+from fastsam3d.mllm.dropping import refusals
 from fastsam3d.mllm.dropping.decoding import Decoding, Shortened
-from fastsam3d.mllm.host import Host
-from fastsam3d.mllm.maps import CACHES, aggregated_maps
 from fastsam3d.mllm.dropping.plan import plan_of
 from fastsam3d.mllm.dropping.prefill import Prefill
+from fastsam3d.mllm.host import Host
+from fastsam3d.mllm.maps import CACHES, aggregated_maps
 from fastsam3d.mllm.report import Clock, Report
 from fastsam3d.mllm.spans import (
     Layout,

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from fastsam3d.mllm.attention_rows import RowSet
-from fastsam3d.mllm.host import Host
 from fastsam3d.mllm.dropping.plan import Plan
+from fastsam3d.mllm.dropping.token_dropping import allowed_pairs, as_additive, kept_columns, take
+from fastsam3d.mllm.host import Host
 from fastsam3d.mllm.report import Clock
 from fastsam3d.mllm.spans import NO_GROUP, Layout
-from fastsam3d.mllm.dropping.token_dropping import allowed_pairs, as_additive, kept_columns, take
 from fastsam3d.mllm.vocabulary import Prompts, ScoringBatch
 
 

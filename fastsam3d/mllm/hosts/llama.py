@@ -16,8 +16,8 @@ from torch import Tensor
 from fastsam3d.errors import UserError
 from fastsam3d.mllm.attention_rows import attention_of_rows, rotated
 from fastsam3d.mllm.counting.costs import Sizes
-from fastsam3d.mllm.host import Host
 from fastsam3d.mllm.dropping.token_dropping import as_bool
+from fastsam3d.mllm.host import Host
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 """Values of `config.model_type`. Vicuna and SmolLM2 are of the type llama."""

@@ -84,9 +84,8 @@ class Sam3dObjectsHost(TwoStageHost):
         return owner_of(self.pipeline.models[self.networks[stage]], "generate", "_generate_dynamics")
 
     def guidance(self, stage: str) -> Any:
-        """The guided network of a stage, within such wrappers; a compiled one as it is, because it is called so."""
-        outer = self.generator(stage).reverse_fn
-        return outer if is_compiled(outer) else owner_of(outer, "inner_forward")
+        """The guided network of a stage."""
+        return self.generator(stage).reverse_fn
 
     def network(self, stage: str) -> Any:
         return self.generator(stage).reverse_fn.backbone
