@@ -1,6 +1,6 @@
 """Keeps account of the runs of a pipeline, so that nothing is attached or taken off in the middle of one.
 
-It also refuses runs that would wait forever: those in a process that was forked after its parent had run.
+It also refuses runs that would wait forever: those in a process that was forked after its parent had computed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Runs:
                     self._begin()
 
     def __enter__(self) -> Runs:
-        _refuse_forked()
+        begin_computing()
         own = threading.get_ident()
         self._look_for_fork(own)
         with self._state:
@@ -157,30 +157,35 @@ def counted(method: Method) -> Method:
 
 
 class _Process:
-    has_run = False
-    """A run has begun in this process, which started threads of OpenMP."""
+    has_computed = False
+    """A pipeline was loaded or run in this process, which started threads of OpenMP."""
     is_orphan = False
     """It was forked after that: it counts on threads that it does not have."""
 
 
-def _refuse_forked() -> None:
-    _Process.has_run = True
+def begin_computing() -> None:
+    """Notes that this process is about to load or run a pipeline.
+
+    Raises:
+        UserError: it was forked from one that had done so, and would wait forever.
+    """
+    _Process.has_computed = True
     if not _Process.is_orphan:
         return
     import torch
 
     if torch.get_num_threads() > 1:
         raise UserError(
-            "this process was forked from one that had run a pipeline already, and its first operation on several "
-            "threads would wait forever for threads that exist in the parent only. Start workers with "
-            'multiprocessing.get_context("spawn"), fork before the first run, or call torch.set_num_threads(1) in the '
-            "worker."
+            "this process was forked from one that had loaded or run a pipeline already, and its first operation on "
+            "several threads would wait forever for threads that exist in the parent only. Start workers with "
+            'multiprocessing.get_context("spawn"), fork before a pipeline is loaded, or call torch.set_num_threads(1) '
+            "in the worker."
         )
 
 
 def _forked() -> None:
-    _Process.is_orphan = _Process.is_orphan or _Process.has_run
-    _Process.has_run = False
+    _Process.is_orphan = _Process.is_orphan or _Process.has_computed
+    _Process.has_computed = False
 
 
 if hasattr(os, "register_at_fork"):

@@ -117,11 +117,13 @@ import torch
 from small_pipeline import picture, small_pipeline
 import fastsam3d
 torch.set_num_threads(2)
-pipeline, threads, before, preset = small_pipeline(), int(sys.argv[2]), sys.argv[3] == "before", sys.argv[4]
+pipeline, threads, when, preset = small_pipeline(), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 if preset:
     fastsam3d.accelerate(pipeline, preset)
-if not before:
+if when == "after a run":
     pipeline.run(*picture())
+if when == "after loading":
+    pipeline = fastsam3d.load_pipeline("mini")
 child = os.fork()
 if child == 0:
     try:
@@ -138,9 +140,15 @@ os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize(
     ("threads", "when", "preset", "expected"),
-    [(2, "after", "", 3), (2, "after", "balanced", 3), (1, "after", "", 0), (2, "before", "", 0)],
+    [
+        (2, "after a run", "", 3),
+        (2, "after a run", "balanced", 3),
+        (2, "after loading", "", 3),
+        (1, "after a run", "", 0),
+        (2, "before both", "", 0),
+    ],
 )
-def test_a_fork_after_a_run_is_told_what_to_do(threads: int, when: str, preset: str, expected: int) -> None:
+def test_a_fork_after_computing_is_told_what_to_do(threads: int, when: str, preset: str, expected: int) -> None:
     command = [sys.executable, "-c", FORKED, str(HELPERS), str(threads), when, preset]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == expected, done.stderr

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastsam3d.basics.config_files import config_directory, model_names
+from fastsam3d.basics.runs import begin_computing
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.folder import PIPELINE_FILE, CheckpointFolder, load_strictly, parts_of, read_state
 from fastsam3d.sam3d.checkpoints.official_settings import read_folder, with_official_settings
@@ -56,9 +57,10 @@ def load_pipeline(
             for their stage if they have to (`sam3d.memory.budget`). `none`: no limit, all weights on the device.
 
     Raises:
-        UserError: unknown model, absent device, missing or unfitting weights, a model that does not fit the memory, or
-            a default type of PyTorch that is not float32.
+        UserError: unknown model, absent device, missing or unfitting weights, a model that does not fit the memory, a
+            default type of PyTorch that is not float32, or a process that was forked after a pipeline was loaded.
     """
+    begin_computing()
     require_float32()
     config = load_model_config(_config_path(model))
     target = check_device(device)
