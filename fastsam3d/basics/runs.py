@@ -158,13 +158,13 @@ def counted(method: Method) -> Method:
 
 class _Process:
     has_computed = False
-    """A pipeline was loaded or run in this process, which started threads of OpenMP."""
+    """A pipeline was built or run in this process, which started threads of OpenMP."""
     is_orphan = False
     """It was forked after that: it counts on threads that it does not have."""
 
 
 def begin_computing() -> None:
-    """Notes that this process is about to load or run a pipeline.
+    """Notes that this process is about to build or run a pipeline.
 
     Raises:
         UserError: it was forked from one that had done so, and would wait forever.
@@ -176,9 +176,9 @@ def begin_computing() -> None:
 
     if torch.get_num_threads() > 1:
         raise UserError(
-            "this process was forked from one that had loaded or run a pipeline already, and its first operation on "
+            "this process was forked from one that had built or run a pipeline already, and its first operation on "
             "several threads would wait forever for threads that exist in the parent only. Start workers with "
-            'multiprocessing.get_context("spawn"), fork before a pipeline is loaded, or call torch.set_num_threads(1) '
+            'multiprocessing.get_context("spawn"), fork before a pipeline is built, or call torch.set_num_threads(1) '
             "in the worker."
         )
 

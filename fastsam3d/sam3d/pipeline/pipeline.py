@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsam3d.basics.pixels import as_seed
-from fastsam3d.basics.runs import Runs, counted
+from fastsam3d.basics.runs import Runs, begin_computing, counted
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.rotations import quaternion_to_matrix
@@ -72,6 +72,7 @@ class Pipeline:
         residency: Residency | None = None,
         memory: MemoryLimit | None = None,
     ) -> None:
+        begin_computing()  # whoever built the networks has computed
         self.models = models
         self.condition_embedders = dict(condition_embedders)
         self.config = config
