@@ -56,7 +56,9 @@ class Attached(Protocol):
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """The lock that a thread holds while the model runs."""
+        """The lock that a thread holds while the model runs: `fastsam3d.basics.runs.runs_of(model)`.
+
+        Any other lock works too, and then an acceleration cannot be refused in the middle of a run of its thread."""
 
     def report(self) -> Any:
         """A copy of the counts since the start or the last reset."""

@@ -16,6 +16,7 @@ from fastsam3d.acceleration.family import Family, family_named, find_host
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.acceleration.settings import AccelerationWarning
+from fastsam3d.basics.runs import runs_of
 from fastsam3d.errors import UserError
 
 _MARK = "_fastsam3d_acceleration"
@@ -27,14 +28,17 @@ class Acceleration:
     def __init__(self, family: Family, host: Any, config: AccelerationConfig) -> None:
         self.config = config
         self._host = host
-        self._patches = Patches()
-        # A copy of the model must not believe that it is accelerated by this handle.
-        self._patches.set(self.pipeline, _MARK, _Mark(self))
-        try:
-            self._attached = family.attach(host, config, self._patches, self._again)
-        except BaseException:
-            self._patches.restore()
-            raise
+        self._patches = Patches(alone=True)
+        self._runs = runs_of(self.pipeline)
+        with self._runs.changing("accelerate"):
+            # A copy of the model must not believe that it is accelerated by this handle.
+            self._patches.set(self.pipeline, _MARK, _Mark(self))
+            try:
+                self._attached = family.attach(host, config, self._patches, self._again)
+            except BaseException:
+                self._patches.restore()
+                raise
+            self._runs.one_at_a_time = True
 
     @property
     def pipeline(self) -> Any:
@@ -66,10 +70,16 @@ class Acceleration:
         """Takes everything off: the model's objects are as they were. The report stays. Idempotent.
 
         Waits for a run in another thread, whose result would otherwise be neither the one nor the other.
+
+        Raises:
+            UserError: this thread is in the middle of a run, for instance in its progress callback.
         """
-        with self._attached.lock:
+        if not self.active:
+            return
+        with self._runs.changing("remove"), self._attached.lock:
             self._patches.restore()
             self._attached.release()
+            self._runs.one_at_a_time = False
 
     def __enter__(self) -> Acceleration:
         if not self.active:
@@ -107,15 +117,34 @@ class _Mark:
 
 
 def acceleration_of(host: Any) -> Acceleration | None:
-    """The handle of a host's model; None where the model is not accelerated."""
+    """The handle of a host's model; None where the model is not accelerated.
+
+    Raises:
+        UserError: the model is a shallow copy of one that is.
+    """
     mark = vars(host.target).get(_MARK)
-    return None if mark is None else mark.acceleration
+    handle: Acceleration | None = None if mark is None else mark.acceleration
+    if handle is not None and handle.pipeline is not host.target:
+        raise UserError(
+            f"this {type(host.target).__name__} is a shallow copy of one that is accelerated, and shares its networks: "
+            "take copy.deepcopy, or copy it before it is accelerated."
+        )
+    return handle
 
 
 def accelerate(
     pipeline: Any, preset: str | Path | dict[str, Any] | AccelerationConfig = "balanced", **overrides: Any
 ) -> Acceleration:
     """Accelerates a pipeline or model in place, without touching its class or any other instance.
+
+    Runs of other threads are waited for, and new ones wait meanwhile; in the middle of a run of this thread it is
+    refused. Of the native pipeline all runs are seen. Of other pipelines and models those are seen that begin while
+    they are accelerated: let no plain run of theirs be in progress when you call this.
+
+    Weights may be loaded, moved or assigned anew meanwhile; what was made of them is made again. Writes through
+    `parameter.data` to the same memory (`parameter.data.mul_(2)`) are the one change that PyTorch does not count: call
+    `accelerate` again after them. A shallow copy of an accelerated pipeline shares its networks and cannot be used
+    beside it; take `copy.deepcopy`.
 
     Three knobs matter:
 
@@ -135,7 +164,9 @@ def accelerate(
         The handle. A pipeline that is accelerated already gets the new acceleration in place of the old.
 
     Raises:
-        UserError: an unknown pipeline, preset or key, or a value out of range.
+        UserError: an unknown pipeline, preset or key, or a value out of range; a run of this thread is in progress; the
+            pipeline shares its networks with one that is accelerated, or they are wrapped so that nothing can be
+            attached.
 
     Example:
         >>> import fastsam3d                                                        # doctest: +SKIP
@@ -148,8 +179,9 @@ def accelerate(
     host = find_host(pipeline)
     family = family_named(host.family)
     config = family.fit(host, load_preset(preset, overrides, family.name))
-    if (previous := acceleration_of(host)) is not None:
-        previous.remove()
-    for text in [*config.warnings(), *family.notices(host, config)]:
-        warnings.warn(text, AccelerationWarning, stacklevel=2)
-    return Acceleration(family, host, config)
+    with runs_of(host.target).changing("accelerate"):
+        if (previous := acceleration_of(host)) is not None:
+            previous.remove()
+        for text in [*config.warnings(), *family.notices(host, config)]:
+            warnings.warn(text, AccelerationWarning, stacklevel=2)
+        return Acceleration(family, host, config)

@@ -8,6 +8,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fastsam3d.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 _ABSENT = object()
@@ -24,7 +26,7 @@ class _Replacement:
     def __init__(self, function: Callable[..., Any], owner: Any, name: str, before: Any) -> None:
         self._function, self._owner, self._name, self._before = function, owner, name, before
         self.__doc__ = getattr(function, "__doc__", None)
-        self.__wrapped__ = function
+        self.__wrapped__, self.__self__ = function, owner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
@@ -54,9 +56,13 @@ class Patches:
     An attribute that the instance did not have itself is deleted again on `restore`, so that the class shows
     through as before; one that it had gets its old value. Nothing is ever set on a class, hence two objects of one
     class never influence each other.
+
+    Args:
+        alone: refuses to replace a method that other patches have replaced, whose objects two models share.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool = False) -> None:
+        self._alone = alone
         self._stack: list[tuple[Any, str, Any, Any]] = []
 
     def __len__(self) -> int:
@@ -82,9 +88,18 @@ class Patches:
     def replace(
         self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
     ) -> None:
-        """Replaces method `name` of `owner` by `make(current method)` until `restore`."""
-        function = make(getattr(owner, name))
-        self.set(owner, name, _Replacement(function, owner, name, vars(owner).get(name, _ABSENT)))
+        """Replaces method `name` of `owner` by `make(current method)` until `restore`.
+
+        Raises:
+            UserError: with `alone`, the method is replaced by other patches already.
+        """
+        before = vars(owner).get(name, _ABSENT)
+        if self._alone and isinstance(before, _Replacement) and all(own is not before for *_, own in self._stack):
+            raise UserError(
+                f"this {type(owner).__name__} is part of another pipeline or model that is accelerated: remove that "
+                "acceleration first, or give each its own networks by copy.deepcopy."
+            )
+        self.set(owner, name, _Replacement(make(getattr(owner, name)), owner, name, before))
 
     def restore(self) -> None:
         """Takes everything back, last change first. Does nothing the second time."""

@@ -46,6 +46,7 @@ PACKAGES = (
     Package("huggingface_hub", "huggingface-hub", "no `download`; fetch the weights by other means", "sam3d"),
     Package("moge", "moge", "no depth=moge; layouts rest on a flat guess unless a pointmap.npy is given"),
     Package("triton", "triton", "transformer blocks run without fused kernels: slower on CUDA", "kernels"),
+    Package("transformers", "transformers", "language models cannot be accelerated", "mllm"),
     Package("scipy", "scipy", "no `bench`, no textures, no simplified meshes", "bench"),
     Package("matplotlib", "matplotlib", "`bench` writes tables but no plots", "bench"),
     Package("gradio", "gradio", "no `demo`", "demo"),

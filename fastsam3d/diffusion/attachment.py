@@ -7,7 +7,6 @@ Wrappers nest: the one that is attached last is the outermost. Registered saving
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from torch import Tensor
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import AccelerationConfig
 from fastsam3d.basics.peak_memory import PeakMemory
+from fastsam3d.basics.runs import runs_of
 from fastsam3d.diffusion.capabilities import STRUCTURED_LATENT
 from fastsam3d.diffusion.exact.saving import GROUP, ExactSaving, Nesting, PipelineTarget, StageTarget, savings
 from fastsam3d.diffusion.host import Host
@@ -27,6 +27,8 @@ from fastsam3d.diffusion.report import Report, StageReport
 from fastsam3d.diffusion.sites import EvaluationState
 from fastsam3d.diffusion.stage_runner import StageRunner
 from fastsam3d.diffusion.vocabulary import VoxelSet
+from fastsam3d.diffusion.watch import Watch
+from fastsam3d.errors import UserError
 
 
 class Attachment:
@@ -53,7 +55,10 @@ class Attachment:
         self._target = PipelineTarget(host, patches, self._operations)
         self.runners: dict[str, StageRunner] = {}
         """By name of stage."""
-        self.lock = threading.RLock()
+        self._watch = Watch(config.name, host, self._policies, self.runners)
+        self._inside: list[str] = []  # run methods in progress; one thread at a time gets that far
+        self._is_attached = True
+        self.lock = runs_of(host.target)
         """Held while the pipeline runs: what is attached has one state, whichever thread it is called from."""
 
     def attach(self) -> None:
@@ -69,17 +74,18 @@ class Attachment:
         host.attach_structure(patches, counted)
         host.attach_recorder(patches, _Recorder(self._report, self._operations))
         for name in self._methods(host.run_methods):
-            patches.replace(host.pipeline, name, self._ending)
+            patches.replace(host.pipeline, name, partial(self._ending, name))
         for name in self._methods((*host.run_methods, *host.part_methods)):
             patches.replace(host.pipeline, name, self._measured)
-            patches.replace(host.pipeline, name, partial(_alone, self.lock))
+            patches.replace(host.pipeline, name, partial(self._alone, name))
         if hasattr(host.pipeline, "twins"):
             patches.replace(host.pipeline, "twins", self._accelerated_twins)
 
     def report(self) -> Report:
         """A copy of the counts since the start or the last reset."""
         report = copy.deepcopy(self._report)
-        report.notes += tuple(note() for note in self._target.notes)
+        report.techniques = tuple(t for t in report.techniques if t not in self._watch.without_effect())
+        report.notes += (*(note() for note in self._target.notes), *self._watch.notes())
         report.details = {name: details() for name, details in self._target.details.items()}
         return report
 
@@ -99,6 +105,7 @@ class Attachment:
 
     def release(self) -> None:
         """Frees kept memory; called after the patches are restored."""
+        self._is_attached = False
         for release in self._target.at_removal:
             release()
 
@@ -138,20 +145,54 @@ class Attachment:
     def _methods(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if hasattr(self._host.pipeline, name)]
 
-    def _ending(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Wraps a method that makes a whole object: kept values are released after it."""
+    def _ending(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a method that makes a whole object: kept values are released after it, and what did nothing is told."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
-                return original(*args, **kwargs)
+                result = original(*args, **kwargs)
             except BaseException:
                 self._operations.broke_off()
                 raise
             finally:
+                for runner in self.runners.values():
+                    if runner.state.running:  # a host that does not end a run after an exception
+                        runner.finish()
                 for end in self._target.at_end:
                     end()
+            self._watch.finished(name, args, kwargs)
+            return result
 
         return call
+
+    def _alone(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a method so that one thread at a time runs it, and no run is begun inside another."""
+        makes_object = name in self._host.run_methods
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.lock:
+                if self._is_attached and makes_object:
+                    return self._object(name, original, args, kwargs)
+                if self._is_attached:
+                    return original(*args, **kwargs)
+            # It was taken off while this thread waited: run what the pipeline has now, plain or accelerated anew.
+            current = getattr(self._host.pipeline, name)
+            return (original if getattr(current, "__wrapped__", None) is call else current)(*args, **kwargs)
+
+        return call
+
+    def _object(self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name in self._inside:
+            raise UserError(
+                f"{name} was called in the middle of {name} of the same accelerated pipeline, as in a callback, "
+                "and what is attached keeps values of one object at a time: call it after the other has ended, or on a "
+                "copy.deepcopy."
+            )
+        self._inside.append(name)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self._inside.pop()
 
     def _measured(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps a method to report its peak memory. Where one such method calls another, the outer one counts."""
@@ -210,13 +251,3 @@ def _index_of(host: Host, coords: Tensor) -> Any:
     """Builds index tables of the voxels, or takes those that the run keeps; the voxels alone without a maker."""
     makers = host.index_makers()
     return makers[0].make_index(coords) if makers else coords
-
-
-def _alone(lock: threading.RLock, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps a method so that only one thread at a time runs it."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with lock:
-            return original(*args, **kwargs)
-
-    return call

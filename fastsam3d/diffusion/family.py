@@ -38,9 +38,13 @@ class DiffusionFamily(Family):
     def fit(self, host: Host, config: AccelerationConfig) -> AccelerationConfig:
         from fastsam3d.acceleration.presets import load_preset
         from fastsam3d.diffusion.exact.saving import GROUP, savings
+        from fastsam3d.diffusion.policies import blocks_needed
 
         host.check()
         refuse_what_a_host_lacks(self.registry, self.rules, host, config.settings)
+        # Said before an acceleration that is there is taken off.
+        for stage, kind in host.stages.items():
+            blocks_needed(host, config, stage, kind)
         full = host.no_room_for()
         off = {f"{GROUP}.{saving.name}": False for saving in savings() if saving.keeps and saving.keeps in full}
         return load_preset(config, off, self.name) if off else config

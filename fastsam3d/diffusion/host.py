@@ -150,6 +150,10 @@ class Host(ABC):
         """Lists the differences from the pipeline that the host knows, one line each; empty where there are none."""
         return []
 
+    def skips(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[str]:
+        """Stages that a call of a run method leaves out, so that nobody misses them; see `diffusion.watch`."""
+        return []
+
     def refusals(self) -> dict[tuple[str, str], str]:
         """Capabilities that this very pipeline cannot offer, by (kind of stage, capability), and why."""
         return {}

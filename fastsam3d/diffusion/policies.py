@@ -96,20 +96,19 @@ class Policies:
         Raises:
             UserError: the host offers what they need and lists no blocks.
         """
-        needs, state = self._config.needs(stage_kind), runner.state
+        blocks, state = blocks_needed(host, self._config, stage, stage_kind), runner.state
         keepers: list[Keeper] = []
-        if "tokens" in needs:
-            blocks = PartialBlocks(_listed(host, host.latent_blocks(stage), stage, "tokens"), state)
-            blocks.attach(patches)
-            keepers.append(blocks)
-        if stage_kind == SPARSE_STRUCTURE and (wanted := sorted(needs & {"layout_only", "subset"})):
-            sites = _listed(host, host.stream_blocks(stage), stage, wanted[0])
-            streams = PartialStreams(sites, state, keep="layout_only" in needs)
+        if "tokens" in blocks:
+            tokens = PartialBlocks(blocks["tokens"], state)
+            tokens.attach(patches)
+            keepers.append(tokens)
+        if "streams" in blocks:
+            streams = PartialStreams(blocks["streams"], state, keep="layout_only" in self._config.needs(stage_kind))
             streams.attach(patches)
             keepers.append(streams)
-        if "block_stack" in needs:
+        if "block_stack" in blocks:
             stack = BlockStack(
-                _listed(host, host.block_stack(stage), stage, "block_stack"),
+                blocks["block_stack"],
                 state,
                 lambda: runner.block_policy,
                 lambda: runner.step_index,
@@ -118,6 +117,23 @@ class Policies:
             stack.attach(patches)
             keepers.append(stack)
         return keepers
+
+
+def blocks_needed(host: Host, config: AccelerationConfig, stage: str, stage_kind: str) -> dict[str, list[Any]]:
+    """Sites of the transformer blocks in which the techniques of a stage work: "tokens", "streams", "block_stack".
+
+    Raises:
+        UserError: the host offers what they need and lists no blocks.
+    """
+    needs = config.needs(stage_kind)
+    found: dict[str, list[Any]] = {}
+    if "tokens" in needs:
+        found["tokens"] = _listed(host, host.latent_blocks(stage), stage, "tokens")
+    if stage_kind == SPARSE_STRUCTURE and (wanted := sorted(needs & {"layout_only", "subset"})):
+        found["streams"] = _listed(host, host.stream_blocks(stage), stage, wanted[0])
+    if "block_stack" in needs:
+        found["block_stack"] = _listed(host, host.block_stack(stage), stage, "block_stack")
+    return found
 
 
 def _listed(host: Host, blocks: list[Any], stage: str, need: str) -> list[Any]:

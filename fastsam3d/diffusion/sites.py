@@ -179,7 +179,8 @@ class PictureEncoderSite:
         network: network of the report that it is part of; "" where operations are not counted.
         flops: of one picture.
         pictures: how many different pictures one object asks for.
-        weights_may_change: whether the pipeline may load or move its weights while it is accelerated.
+        weights_may_change: whether its weights may be loaded or changed while the pipeline is accelerated.
+        weights_move: the pipeline moves them itself, as memory modes do.
     """
 
     module: Any
@@ -187,4 +188,5 @@ class PictureEncoderSite:
     network: str = ""
     flops: float = 0.0
     pictures: int = 2
-    weights_may_change: bool = False
+    weights_may_change: bool = True
+    weights_move: bool = False

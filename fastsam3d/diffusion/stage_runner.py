@@ -27,7 +27,7 @@ from fastsam3d.diffusion.vocabulary import (
     Velocity,
     VelocityPolicy,
 )
-from fastsam3d.errors import OneAtATime
+from fastsam3d.errors import OneAtATime, UserError
 
 
 class Keeper(Protocol):
@@ -78,6 +78,9 @@ class StageRunner:
         self.passes = RunPasses()  # of this run
         self.block_policy: BlockPolicy | None = None
         self.step_index = 0
+        self.has_evaluated = False  # or forecast a step, in any run
+        self.steps_ignored = False  # in the latest run
+        self._asked: int | None = None
         self._trajectory: Trajectory | None = None
         self._velocity: VelocityPolicy | None = None
         self._evaluation: EvaluationPolicy | None = None
@@ -85,7 +88,16 @@ class StageRunner:
         self.objects = 1
 
     def steps(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
-        """Step count of the run that is about to start; the pipeline's own unless fewer are asked for."""
+        """Step count of the run that is about to start; the pipeline's own unless fewer are asked for.
+
+        Raises:
+            UserError: a run of this stage is in progress.
+        """
+        self._refuse_nested()
+        self._asked = self._steps_of(configured, times, edges)
+        return self._asked
+
+    def _steps_of(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
         self._own = None
         if self._steps is None or (self._steps >= configured and not self.shortcut):
             return configured
@@ -94,11 +106,19 @@ class StageRunner:
         return self._steps if self.shortcut else min(configured, avoid_edge(self._steps, times, edges))
 
     def start(self, trajectory: Trajectory) -> None:
-        """Begins a run: fresh state for every policy."""
+        """Begins a run: fresh state for every policy.
+
+        Raises:
+            UserError: a run of this stage is in progress, into which this one would be nested.
+        """
+        self._refuse_nested()
+        asked = self._asked
         self.finish()
         if trajectory.occupancy is not None:
             trajectory = replace(trajectory, occupancy=partial(self._decoded, trajectory.occupancy))
         self._trajectory = trajectory
+        if self._steps is not None:
+            self.steps_ignored = trajectory.count > (self._steps if asked is None else asked)
         self._velocity = self._make_velocity(trajectory)
         self._evaluation = self._make_evaluation(trajectory)
         self.block_policy = self._make_block_policy(trajectory)
@@ -120,6 +140,14 @@ class StageRunner:
         for keeper in self.keepers:
             keeper.finish()
         self._trajectory = self._velocity = self._evaluation = self.block_policy = None
+        self._asked = None
+
+    def _refuse_nested(self) -> None:
+        if self.state.running:
+            raise UserError(
+                "a run was begun in the middle of a run of the same pipeline, as in a progress callback, and what is "
+                "attached keeps values of one run at a time: begin it after the other, or on a copy.deepcopy."
+            )
 
     def _decoded(self, occupancy: Callable[..., Tensor], latents: Velocity) -> Tensor:
         self.passes.decodings += 1
@@ -136,6 +164,7 @@ class StageRunner:
         trajectory = self._trajectory
         assert trajectory is not None
         # By nearest time and not by counting calls: a pipeline that asks twice for one step stays in step.
+        self.has_evaluated = True
         index = min(range(trajectory.count), key=lambda j: abs(trajectory.times[j] - time))
         self.step_index = index
         step = Step(index, trajectory.times, trajectory.guided)

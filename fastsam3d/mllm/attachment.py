@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import AccelerationConfig
+from fastsam3d.acceleration.settings import AccelerationWarning
+from fastsam3d.basics.runs import runs_of
 from fastsam3d.mllm.counting.accounting import add_prefill
 from fastsam3d.mllm.dropping import refusals
 from fastsam3d.mllm.dropping.decoding import Decoding, Shortened
@@ -73,7 +75,8 @@ class Attachment:
         self._block = self._given = Given()
         self._step: Prefill | Decoding | None = None
         self._shortened: WeakKeyDictionary[Any, Shortened] = WeakKeyDictionary()
-        self.lock = threading.RLock()
+        self._has_read = self._has_warned = False
+        self.lock = runs_of(host.target)
         """Held while the model runs: what is attached has one state, whichever thread it is called from."""
         self.offers: dict[str, Callable[..., Any]] = {"visual": self.visual}
         """Methods of the handle beside those that every family has."""
@@ -147,9 +150,22 @@ class Attachment:
             with self.lock, self._saying(visual, objects, None if prompt is None else len(prompt)):
                 if self._given.visual is not None and self._plan is not None:
                     refusals.refuse_generation(given, getattr(self._host.language_model, "generation_config", None))
-                return original(*args, **kwargs)
+                result = original(*args, **kwargs)
+                self._warn_if_unread()
+                return result
 
         return generate
+
+    def _warn_if_unread(self) -> None:
+        """Warns once about a generation whose prompt did not pass what is attached."""
+        if not self._has_read and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{self._config.name}: no prompt was seen in a generation, and nothing is saved: its decoder is "
+                "wrapped or was exchanged. Accelerate the model with its own decoder, and again after it is exchanged.",
+                AccelerationWarning,
+                stacklevel=4,
+            )
 
     def _forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
@@ -166,7 +182,7 @@ class Attachment:
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:
             given = _by_name(original, args, kwargs)
-            cache = _first(CACHES, given.get)
+            self._has_read, cache = True, _first(CACHES, given.get)
             tokens = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
             with self.lock, self._saying(None, None):
                 if cache is not None and int(cache.get_seq_length()) > 0:

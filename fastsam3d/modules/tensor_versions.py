@@ -1,9 +1,16 @@
-"""Detects in-place writes to a tensor, so that values that were made from it can be dropped."""
+"""Detects changes of a tensor's values, so that what was made from them can be dropped.
+
+PyTorch counts in-place writes; a tensor that was given other memory, as by `parameter.data = values`, is told by its
+address. Writes to the same memory through `.data` (`parameter.data.mul_(2)`) are seen by neither.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 
 def version(tensor: Tensor) -> int:
@@ -17,6 +24,13 @@ def version(tensor: Tensor) -> int:
 def place_and_version(tensor: Tensor) -> tuple[int, int]:
     """Address of its values, and `version`."""
     return tensor.data_ptr(), version(tensor)
+
+
+def count_change(tensors: Iterable[Tensor]) -> None:
+    """Counts a change of each tensor, for code that changes it through `.data`."""
+    for tensor in tensors:
+        if not tensor.is_inference():
+            increment_version(tensor)
 
 
 def written_to(place: Tensor | None, values: Tensor) -> Tensor:

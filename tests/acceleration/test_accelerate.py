@@ -180,17 +180,6 @@ def test_removal_waits_for_a_run_in_another_thread(pipeline, picture):
     assert acceleration.report().objects == 2
 
 
-def test_removal_in_the_middle_of_a_run_of_ones_own(pipeline, picture):
-    before, acceleration = attributes(pipeline), accelerate(pipeline, "fast")
-
-    def remove(stage, done, total):
-        if (stage, done) == ("sparse_structure", 2):
-            acceleration.remove()
-
-    pipeline.run(*picture, seed=1, progress=remove)
-    assert attributes(pipeline) == before
-
-
 def test_what_was_taken_off_does_not_come_back_unnoticed(pipeline):
     acceleration = accelerate(pipeline, "balanced")
     with acceleration:

@@ -150,10 +150,11 @@ def test_refusals_are_a_line(hub, tmp_path, capsys, error, expected, when) -> No
         assert part in last, last
 
 
-def test_defects_are_not_hidden(hub, tmp_path) -> None:
+def test_defects_are_not_hidden(hub, tmp_path, capsys) -> None:
     hub.error = KeyError("a bug")
-    with pytest.raises(KeyError):
-        main(["download", f"output={tmp_path}"])
+    assert main(["download", f"output={tmp_path}", "--traceback"]) == 1
+    stderr = capsys.readouterr().err
+    assert "KeyError" in stderr and "a bug" in stderr and "Traceback" in stderr
 
 
 def test_space_is_checked_first(hub, tmp_path, monkeypatch, capsys) -> None:

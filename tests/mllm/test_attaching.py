@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_language_models import SPANS, cached, prompts, tiny_model
 
 import fastsam3d
 from fastsam3d.acceleration.presets import load_preset, preset_info
+from fastsam3d.acceleration.settings import AccelerationWarning
 from fastsam3d.errors import UserError
 from fastsam3d.mllm import Placeholder, VisualSpan
 
@@ -247,3 +249,30 @@ def test_external_scores_are_checked(model):
 def test_the_handle_of_another_family_offers_no_visual(model):
     with fastsam3d.accelerate(model, "off") as acceleration:
         assert not hasattr(acceleration, "vizual")
+
+
+def test_changes_in_the_middle_of_a_generation_are_refused(model):
+    refused = []
+
+    def change(ids, scores):
+        for call in (acceleration.remove, lambda: fastsam3d.accelerate(model, "off")):
+            with pytest.raises(UserError, match="in the middle of a run"):
+                call()
+            refused.append(call)
+        return scores
+
+    with fastsam3d.accelerate(model, HALF) as acceleration:
+        expected = model.generate(**prompts(), visual=SPANS, max_new_tokens=2)
+        found = model.generate(**prompts(), visual=SPANS, max_new_tokens=2, logits_processor=[change])
+    assert torch.equal(found, expected)
+    assert len(refused) == 4
+
+
+def test_a_decoder_that_is_exchanged_afterwards_warns_once(model):
+    fastsam3d.accelerate(model, "off")
+    model.model = copy.deepcopy(model.model)
+    with pytest.warns(AccelerationWarning, match="no prompt was seen in a generation"):
+        model.generate(**prompts(), max_new_tokens=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AccelerationWarning)
+        model.generate(**prompts(), max_new_tokens=2)

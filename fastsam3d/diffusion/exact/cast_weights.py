@@ -20,7 +20,7 @@ from fastsam3d.modules.tensor_versions import place_and_version
 class CastWeights:
     """One linear layer's `forward` with its weights cast once, as long as they do not change.
 
-    A change is seen where `exact.tensor_versions` sees it: loading and moving are, writing through `.data` is not.
+    A change is seen where `modules.tensor_versions` sees it: loading and moving are, writing through `.data` is not.
 
     Memory: half as much again as the layer's fp32 weights, until the acceleration is taken off. The layer's own
     parameters are not touched.

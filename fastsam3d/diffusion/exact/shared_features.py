@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from fastsam3d.acceleration.patching import instead_of
 from fastsam3d.diffusion.exact.saving import ExactSaving, Nesting, PipelineTarget, register_saving
 from fastsam3d.diffusion.sites import Forward
-from fastsam3d.modules.tensor_versions import version
+from fastsam3d.modules.tensor_versions import place_and_version, version
 
 EQUAL_WEIGHTS = "image encoders of both stages have equal weights: a picture is encoded once for both"
 OTHER_WEIGHTS = "image encoders of the two stages have different weights: each encodes for itself"
@@ -31,7 +32,7 @@ class SharedFeatures:
 
     def __init__(self, kept: int = 2) -> None:
         self._limit = kept
-        self._weights: dict[int, tuple[int, ...]] = {}
+        self._weights: dict[int, tuple[Any, ...]] = {}
         self._changed = False
         self._kept: list[tuple[Tensor, int, Any, Any]] = []  # picture, its version, key, features
 
@@ -40,12 +41,20 @@ class SharedFeatures:
         return self.wrapped(original)
 
     def wrapped(
-        self, original: Forward, network: nn.Module | None = None, reused: Callable[[], None] = lambda: None
+        self,
+        original: Forward,
+        network: nn.Module | None = None,
+        reused: Callable[[], None] = lambda: None,
+        moved: bool = False,
     ) -> Forward:
-        """Does the same for an encoder whose `network` may get other weights; calls `reused` where nothing ran."""
+        """Does the same for an encoder whose `network` may get other weights; calls `reused` where nothing ran.
+
+        Args:
+            moved: the pipeline moves the weights itself, so that their address tells nothing.
+        """
 
         def encode(picture: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if network is not None and self._has_other_weights(network):
+            if network is not None and self._has_other_weights(network, moved):
                 return original(picture, *args, **kwargs)
             key = (_precision(picture), args, tuple(sorted(kwargs.items())))
             for place, (known, known_version, known_key, features) in enumerate(self._kept):
@@ -60,10 +69,11 @@ class SharedFeatures:
 
         return encode
 
-    def _has_other_weights(self, network: nn.Module) -> bool:
+    def _has_other_weights(self, network: nn.Module, moved: bool) -> bool:
         """Tells whether an encoder has got other weights; then kept values are old, and encoders may not agree."""
-        # Loading counts a parameter's version up; moving it to another device, as memory modes do, does not.
-        now = tuple(version(p) for p in network.parameters())
+        # Loading counts a parameter's version up; `parameter.data = values` gives it another address.
+        tensors = itertools.chain(network.parameters(), network.buffers())
+        now = tuple(version(t) if moved else place_and_version(t) for t in tensors)
         if self._weights.setdefault(id(network), now) != now:
             self._changed = True
             self._kept.clear()
@@ -75,7 +85,8 @@ class SharedDepth:
 
     def __init__(self, model: Callable[[Tensor], Any]) -> None:
         self._model = model
-        self._encode = SharedFeatures(kept=1).wrap(model)
+        network = model if isinstance(model, nn.Module) else None
+        self._encode = SharedFeatures(kept=1).wrapped(model, network)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_model":  # asked for while a copy is made, before there is one
@@ -139,7 +150,7 @@ def _attach(target: PipelineTarget) -> None:
         for site in members:
             reused = partial(target.operations.reused, site.network, site.flops) if site.network else _nothing
             watched = site.module if site.weights_may_change else None
-            wrapped = partial(shared.wrapped, network=watched, reused=reused)
+            wrapped = partial(shared.wrapped, network=watched, reused=reused, moved=site.weights_move)
             target.patches.replace(site.module, site.method, wrapped)
     for owner, attribute in target.host.depth_models():
         target.patches.set(owner, attribute, SharedDepth(getattr(owner, attribute)))

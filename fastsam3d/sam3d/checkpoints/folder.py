@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fastsam3d.basics.paths import require_file, user_path
 from fastsam3d.errors import UserError
+from fastsam3d.modules.tensor_versions import count_change
 from fastsam3d.sam3d.checkpoints.packed_weights import read_safetensors
 from fastsam3d.sam3d.checkpoints.restricted_pickle import TENSORS_ONLY
 
@@ -212,3 +213,4 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str | P
     own: dict[str, Any] = module.state_dict(keep_vars=True)
     for name, tensor in own.items():
         tensor.data = state[name].to(device=tensor.device, dtype=tensor.dtype)
+    count_change(own.values())

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastsam3d.basics.config_files import config_directory, model_names
+from fastsam3d.basics.runs import begin_computing
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.folder import PIPELINE_FILE, CheckpointFolder, load_strictly, parts_of, read_state
 from fastsam3d.sam3d.checkpoints.official_settings import read_folder, with_official_settings
@@ -21,6 +22,7 @@ from fastsam3d.sam3d.models.build import EMBEDDERS, build_networks
 from fastsam3d.sam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.sam3d.models.initialisation import SkipInitialisation
 from fastsam3d.sam3d.models.precision import store_half
+from fastsam3d.sam3d.pipeline.finite import require_float32
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,11 @@ def load_pipeline(
             for their stage if they have to (`sam3d.memory.budget`). `none`: no limit, all weights on the device.
 
     Raises:
-        UserError: unknown model, absent device, missing or unfitting weights, or a model that does not fit the memory.
+        UserError: unknown model, absent device, missing or unfitting weights, a model that does not fit the memory, a
+            default type of PyTorch that is not float32, or a process that was forked after a pipeline was loaded.
     """
+    begin_computing()
+    require_float32()
     config = load_model_config(_config_path(model))
     target = check_device(device)
     precision = "float32" if autocast is None or not half_weights else str(autocast).removeprefix("torch.")

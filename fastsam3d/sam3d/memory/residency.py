@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fastsam3d.modules.tensor_versions import count_change
+
 RUN_ORDER = (
     "ss_condition_embedder",
     "ss_generator",
@@ -55,6 +57,17 @@ class _Part:
     tensors: list[Tensor]
     offsets: list[int]
     host: Tensor
+
+    def take_over(self) -> None:
+        """Copies in what somebody has assigned to a tensor (`parameter.data = values`) while it was on the host."""
+        size = self.host.element_size()
+        for tensor, offset in zip(self.tensors, self.offsets, strict=True):
+            place = self.host.data_ptr() + offset * size
+            if tensor.numel() and tensor.data_ptr() != place:
+                own = self.host[offset : offset + tensor.numel()]
+                own.copy_(tensor.detach().flatten())
+                tensor.data = own.view(tensor.shape)
+                count_change([tensor])
 
     def point_to(self, packed: Tensor) -> None:
         for tensor, offset in zip(self.tensors, self.offsets, strict=True):
@@ -135,6 +148,8 @@ class StagedWeights:
     def _fetch(self, name: str) -> None:
         if name in self._loaded:
             return
+        for part in self._parts[name]:
+            part.take_over()
         # Memory is taken on the stream that computes, which also gives it back; only the copy runs beside it.
         packed = [torch.empty_like(part.host, device=self.device, pin_memory=False) for part in self._parts[name]]
         event = None

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fastsam3d.errors import UserError
 from fastsam3d.modules.voxels import downsample_sparse_structure, drop_fragments, split_interior
 from fastsam3d.sam3d.models.config import ModelConfig
+from fastsam3d.sam3d.pipeline.finite import require_finite
 from fastsam3d.sam3d.pipeline.reconstruction import SparseStructure
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,7 @@ def occupied_voxels(logits: Tensor) -> Tensor:
     Raises:
         UserError: logits are not finite.
     """
-    if not torch.isfinite(logits).all():
-        raise UserError(
-            "The sparse structure is not finite: the weights are damaged or overflow in half precision. "
-            "Load the weights again, or run in float32."
-        )
+    require_finite("ss_decoder", logits)
     occupied = logits[:, 0] > 0
     if not occupied.any():
         count = max(1, int(logits.numel() * FALLBACK_FRACTION))

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from fastsam3d.basics.pixels import as_seed
+from fastsam3d.basics.runs import Runs, begin_computing, counted
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 from fastsam3d.sam3d.memory.budget import MemoryLimit
 from fastsam3d.sam3d.memory.residency import Residency, Resident
 from fastsam3d.sam3d.models.config import ModelConfig
+from fastsam3d.sam3d.pipeline.finite import require_finite, require_float32
 from fastsam3d.sam3d.pipeline.formats import check_formats
 from fastsam3d.sam3d.pipeline.noise import latent_noise, structure_noise
 from fastsam3d.sam3d.pipeline.occupancy import structure_of
@@ -70,6 +72,7 @@ class Pipeline:
         residency: Residency | None = None,
         memory: MemoryLimit | None = None,
     ) -> None:
+        begin_computing()  # whoever built the networks has computed
         self.models = models
         self.condition_embedders = dict(condition_embedders)
         self.config = config
@@ -77,8 +80,25 @@ class Pipeline:
         self.autocast = autocast
         self.residency: Residency = residency or Resident()
         self.memory = memory
+        self.runs = Runs()
+
+    def __copy__(self) -> Pipeline:
+        """A pipeline over the very same networks, so that what is attached to them later acts in both.
+
+        Raises:
+            UserError: something is attached already, and the copy would have part of it.
+        """
+        if any(callable(getattr(type(self), name, None)) for name in vars(self)):
+            raise UserError(
+                "this pipeline is accelerated, or methods of it were replaced, which a shallow copy would "
+                "have in part: take copy.deepcopy, or remove the acceleration first."
+            )
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
 
     @torch.no_grad()
+    @counted
     def run(
         self,
         image: Any,
@@ -108,8 +128,9 @@ class Pipeline:
                 beside the shape, is the same but for traces.
 
         Raises:
-            UserError: unusable input, or a format that this model has no decoder for.
+            UserError: unusable input, a format that this model has no decoder for, or a network that gives NaN.
         """
+        require_float32()
         check_formats(formats, self.models, self.config.name)
         seed = as_seed(seed)
         with self.residency.running(), recording(StageClock(self.device, progress)) as clock:
@@ -151,6 +172,7 @@ class Pipeline:
         return share_picture(image, pointmap, image_size=self.config.image_size, device=self.device)
 
     @torch.no_grad()
+    @counted
     def sample_structures(
         self, image: Any, masks: Sequence[Any], *, seed: int = 0, progress: Progress | None = None
     ) -> list[SampledStructure]:
@@ -165,6 +187,7 @@ class Pipeline:
         Raises:
             UserError: an unusable mask, or a result that is not finite. Then nothing is returned for any of them.
         """
+        require_float32()
         with self.residency.running(), recording(StageClock(self.device, progress)) as clock:
             with stage("preprocess"):
                 inputs = [self.preprocess(image, mask) for mask in masks]
@@ -199,11 +222,18 @@ class Pipeline:
     def embed_condition(
         self, name: Literal["sparse_structure", "structured_latent"], inputs: ConditionInputs
     ) -> Tensor:
-        """Condition tokens `[1, L, C]` of a stage."""
+        """Condition tokens `[1, L, C]` of a stage.
+
+        Raises:
+            UserError: they are not finite.
+        """
         with stage(TIMED_EMBEDDING[name]), self.residency.using(EMBEDDERS[name]), self._mixed_precision():
-            return self.condition_embedders[EMBEDDERS[name]](**inputs)
+            tokens: Tensor = self.condition_embedders[EMBEDDERS[name]](**inputs)
+            require_finite(EMBEDDERS[name], tokens)
+            return tokens
 
     @torch.no_grad()
+    @counted
     def sample_sparse_structure(
         self, condition: Tensor, generator: torch.Generator, *, layout: bool = True
     ) -> SparseStructure:
@@ -230,7 +260,9 @@ class Pipeline:
             drawn = structure_noise(sampler.reverse_fn.backbone.latent_shapes(1), generators)
             scale = self.config.ss_sampler.noise_scale
             noise = {name: scale * v.to(self.device) for name, v in drawn.items() if layout or name == "shape"}
-            return sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
+            latents: dict[str, Tensor] = sampler.sample(noise, condition, progress=step_reporter("sparse_structure"))
+            require_finite("ss_generator", *latents.values())
+            return latents
 
     @torch.no_grad()
     def decode_sparse_structure(
@@ -267,6 +299,7 @@ class Pipeline:
         return decode_pose(latents, inputs["pointmap_scale"], inputs["pointmap_shift"], self.config.pose)
 
     @torch.no_grad()
+    @counted
     def sample_slat(self, condition: Tensor, structure: SparseStructure, generator: torch.Generator) -> Tensor:
         """Second stage: latents at the voxels, de-normalised, `[N, 8]` fp32.
 
@@ -287,6 +320,7 @@ class Pipeline:
             progress = step_reporter("structured_latent")
             noise = self.config.slat_sampler.noise_scale * noise[None].to(self.device)
             feats = sampler.sample(noise, condition, coords, progress=progress)[0].float()
+            require_finite("slat_generator", feats)
             mean = torch.tensor(self.config.slat_mean, device=feats.device)
             std = torch.tensor(self.config.slat_std, device=feats.device)
             return feats * std + mean
@@ -319,6 +353,7 @@ class Pipeline:
         return feats
 
     @torch.no_grad()
+    @counted
     def decode_slat(
         self, feats: Tensor, structure: SparseStructure, formats: Sequence[str] = ("mesh",)
     ) -> dict[str, Any]:
@@ -333,7 +368,10 @@ class Pipeline:
             decoded["mesh"] = self.decode_mesh(feats, structure, last="gaussian" not in formats)
         if "gaussian" in formats:
             with stage("gaussian_decode"), self.residency.using("slat_decoder_gs", last=True):
-                decoded["gaussian"] = self.models["slat_decoder_gs"](feats, structure.coords)[0]
+                gaussian = self.models["slat_decoder_gs"](feats, structure.coords)[0]
+                parts = gaussian.xyz, gaussian.features_dc, gaussian.scaling, gaussian.rotation, gaussian.opacity
+                require_finite("slat_decoder_gs", *parts)
+                decoded["gaussian"] = gaussian
         return decoded
 
     @torch.no_grad()
@@ -352,13 +390,10 @@ class Pipeline:
         interior = structure.interior_coords if len(structure.interior_coords) else None
         with stage("mesh_decode"), self.residency.using("slat_decoder_mesh", last=last):
             output = decoder(feats, structure.coords)
+            require_finite("slat_decoder_mesh", output.feats)
         with stage("surface"):
             surface = decoder.extract(output, interior)
-            if not torch.isfinite(surface.vertices).all():
-                raise UserError(
-                    "The surface is not finite: the weights are damaged or overflow in half precision. "
-                    "Load the weights again, or run in float32."
-                )
+            require_finite("slat_decoder_mesh", surface.vertices)
             return Mesh(
                 vertices=surface.vertices.float().cpu().numpy(),
                 faces=surface.faces.cpu().numpy(),

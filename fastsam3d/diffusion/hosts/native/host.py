@@ -15,14 +15,17 @@ from fastsam3d.diffusion.host import Host, Recorder, Runner
 from fastsam3d.diffusion.hosts.native.between_stages import NativeBetweenStages
 from fastsam3d.diffusion.hosts.native.sampler import evaluator
 from fastsam3d.diffusion.hosts.native.sites import (
+    OUTSIDE_SAMPLING,
     feed_forwards,
     picture_encoders,
+    refuse_wrapped,
     repeated_convolutions,
     stream_block_site,
     time_sites,
 )
 from fastsam3d.diffusion.hosts.shared.attention_sites import block_site, cross_attention_sites
 from fastsam3d.diffusion.hosts.shared.two_stage import fp32_layers
+from fastsam3d.diffusion.hosts.shared.wrappers import is_compiled, owner_of
 from fastsam3d.diffusion.sites import (
     BlockSite,
     CrossAttentionSite,
@@ -59,8 +62,8 @@ class NativeHost(Host):
     part_methods = ("sample_structures", "sample_sparse_structure", "sample_slat", "decode_slat")
 
     def __init__(self, pipeline: Any) -> None:
-        super().__init__(pipeline)
-        self._between = NativeBetweenStages(pipeline)
+        super().__init__(owner_of(pipeline, "sample_slat"))
+        self._between = NativeBetweenStages(self.pipeline)
 
     @classmethod
     def recognises(cls, pipeline: Any) -> bool:
@@ -80,8 +83,25 @@ class NativeHost(Host):
         return torch.device(self.pipeline.device)
 
     def generator(self, stage: str) -> Any:
-        """The sampler of a stage."""
-        return self.pipeline.models[self.generators[stage]]
+        """The sampler of a stage, within wrappers that hand on its attributes."""
+        return owner_of(self.pipeline.models[self.generators[stage]], "sample", "velocity")
+
+    def check(self) -> None:
+        for stage in self.stages:
+            refuse_wrapped(stage, self.generator(stage))
+
+    def closed_sites(self) -> dict[tuple[str, str], str]:
+        networks = {**dict(self.pipeline.models.items()), **self.pipeline.condition_embedders}
+        closed = {}
+        for site, names in OUTSIDE_SAMPLING.items():
+            compiled = [name for name in names if name in networks and is_compiled(networks[name])]
+            if compiled:
+                closed[site, ""] = f"nothing is attached inside what is compiled ({', '.join(compiled)})"
+        return closed
+
+    def skips(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[str]:
+        # Sampled before, in a batch, perhaps by a pipeline beside this one.
+        return self.stages_of(SPARSE_STRUCTURE) if kwargs.get("sampled") is not None else []
 
     def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
         generator = self.generator(stage)
@@ -208,8 +228,8 @@ class NativeHost(Host):
         return [self.generator(stage).reverse_fn.backbone for stage in self.stages_of(STRUCTURED_LATENT)]
 
     def voxel_decoders(self) -> list[Any]:
-        decoders = [module for name, module in self.pipeline.models.items() if name.startswith("slat_decoder")]
-        return [decoder for decoder in decoders if callable(getattr(decoder, "make_index", None))]
+        decoders = [d for name, d in self.pipeline.models.items() if name.startswith("slat_decoder")]
+        return [d for d in decoders if callable(getattr(d, "make_index", None)) and not is_compiled(d)]
 
     def time_sites(self, stage: str) -> list[TimeSite]:
         return time_sites(self.generator(stage), self.stages[stage])
@@ -219,7 +239,7 @@ class NativeHost(Host):
 
     def dense_convolutions(self) -> list[Any]:
         decoder = self.pipeline.models["ss_decoder"]
-        return [module for module in decoder.modules() if isinstance(module, nn.Conv3d)]
+        return [] if is_compiled(decoder) else [m for m in decoder.modules() if isinstance(m, nn.Conv3d)]
 
     def feed_forwards(self) -> list[Any]:
         backbones = [self.generator(stage).reverse_fn.backbone for stage in self.stages]
@@ -253,11 +273,14 @@ class NativeHost(Host):
         from fastsam3d.sam3d.models.flops import ModelFlops
 
         costs = ModelFlops(self.pipeline.config)
+        moved = not isinstance(getattr(self.pipeline, "residency", Resident()), Resident)
+        embedders = {n: e for n, e in self.pipeline.condition_embedders.items() if not is_compiled(e)}
         return [
             PictureEncoderSite(
-                encoder, "forward", _EMBEDDING[kind], costs.encoder(kind, sees), weights_may_change=True
+                encoder, "forward", _EMBEDDING[kind], costs.encoder(kind, sees), weights_move=moved
             )
-            for encoder, kind, sees in picture_encoders(self.pipeline.condition_embedders)
+            for encoder, kind, sees in picture_encoders(embedders)
+            if not is_compiled(encoder)
         ]
 
     def cast_layers(self) -> list[Any]:

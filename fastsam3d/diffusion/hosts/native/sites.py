@@ -7,11 +7,44 @@ from typing import Any
 
 from torch import Tensor
 
+from fastsam3d.diffusion.hosts.shared.wrappers import is_compiled, owner_of
 from fastsam3d.diffusion.sites import StreamBlockSite, TimeSite
 from fastsam3d.diffusion.vocabulary import SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT
+from fastsam3d.errors import UserError
 
 TIME_SCALE = 1000.0
 """The networks see time multiplied by this."""
+OUTSIDE_SAMPLING = {
+    "dense_convolutions": ("ss_decoder",),
+    "voxel_decoders": ("slat_decoder_mesh", "slat_decoder_gs"),
+    "picture_encoders": ("ss_condition_embedder", "slat_condition_embedder"),
+}
+"""Sites in networks that are not sampled, and the networks that have them."""
+
+
+def refuse_wrapped(stage: str, generator: Any) -> None:
+    """Refuses a sampled network in a wrapper, compiled or not: what is attached inside would not be called.
+
+    A wrapper around the whole generator is looked through, because `sample` is no part of what it changes.
+
+    Raises:
+        UserError: with the part and the way out.
+    """
+    guidance = generator.reverse_fn
+    backbone = guidance.backbone
+    parts: dict[str, tuple[Any, ...]] = {
+        "reverse_fn": (guidance, "conditional"),
+        "reverse_fn.backbone": (backbone, "latent_shapes", "make_index"),
+    }
+    parts |= {f"reverse_fn.backbone.blocks.{i}": (block,) for i, block in enumerate(getattr(backbone, "blocks", ()))}
+    for name, (part, *methods) in parts.items():
+        known = [method for method in methods if hasattr(part, method)]
+        if is_compiled(part) or any(owner_of(part, method) is not part for method in known):
+            what = "compiled" if is_compiled(part) else f"wrapped in a {type(part).__name__}"
+            raise UserError(
+                f"{name} of the {stage} generator is {what}, and what is attached inside would not be called: put the "
+                "network itself back (of a compiled one `_orig_mod`) while the pipeline is accelerated."
+            )
 
 
 def time_sites(generator: Any, kind: str) -> list[TimeSite]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,8 +17,10 @@ from fastsam3d.acceleration.patching import Patches, temporarily
 from fastsam3d.diffusion.host import Runner
 from fastsam3d.diffusion.hosts.sam3d_objects.parts import SAM3D_OBJECTS_PARTS
 from fastsam3d.diffusion.hosts.sam3d_objects.sampler import RunSteps, Sampler
+from fastsam3d.diffusion.hosts.shared.signatures import class_signature
 from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, TwoStageHost, fp32_layers
 from fastsam3d.diffusion.hosts.shared.voxel_structure import Structure
+from fastsam3d.diffusion.hosts.shared.wrappers import is_compiled, owner_of
 from fastsam3d.diffusion.maths.voxel_lattice import subtract_voxels
 from fastsam3d.diffusion.sites import Forward, PictureEncoderSite
 from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
@@ -78,11 +80,20 @@ class Sam3dObjectsHost(TwoStageHost):
         return all(hasattr(g, "reverse_fn") and hasattr(g, "inference_steps") for g in generators)
 
     def generator(self, stage: str) -> Any:
-        """The sampler of a stage."""
-        return self.pipeline.models[self.networks[stage]]
+        """The sampler of a stage, within wrappers that hand on its attributes."""
+        return owner_of(self.pipeline.models[self.networks[stage]], "generate", "_generate_dynamics")
+
+    def guidance(self, stage: str) -> Any:
+        """The guided network of a stage."""
+        return self.generator(stage).reverse_fn
 
     def network(self, stage: str) -> Any:
         return self.generator(stage).reverse_fn.backbone
+
+    def skips(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[str]:
+        signature = class_signature(self.pipeline, method)
+        given = kwargs if signature is None else signature.bind_partial(*args, **kwargs).arguments
+        return self.stages_of(STRUCTURED_LATENT) if given.get("stage1_only") else []
 
     def check(self) -> None:
         super().check()
@@ -102,10 +113,15 @@ class Sam3dObjectsHost(TwoStageHost):
                     f"guidance of the {stage} stage makes its unconditional pass by {handling!r}; known are "
                     f"{', '.join(ZEROING)}."
                 )
+            if vars(self.guidance(stage)).get("_compiled_call_impl") is not None:
+                raise UserError(
+                    f"the guidance of the {stage} stage is compiled in place, and a forecast step would run all "
+                    "the same: compile its inner_forward, as the pipeline itself does, or nothing."
+                )
 
     def is_sealed(self, stage: str) -> bool:
         # Compiling the pipeline puts a compiled `inner_forward` on the instance, which no longer looks inside.
-        return "inner_forward" in vars(self.generator(stage).reverse_fn) or super().is_sealed(stage)
+        return "inner_forward" in vars(self.guidance(stage)) or super().is_sealed(stage)
 
     def closed_sites(self) -> dict[tuple[str, str], str]:
         closed: dict[tuple[str, str], str] = {}
@@ -142,7 +158,7 @@ class Sam3dObjectsHost(TwoStageHost):
 
     def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
         generator = self.generator(stage)
-        sampler, run = Sampler(generator), RunSteps()
+        guidance, sampler, run = self.guidance(stage), Sampler(generator), RunSteps()
 
         def generated(original: Forward) -> Forward:
             def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
@@ -164,7 +180,7 @@ class Sam3dObjectsHost(TwoStageHost):
             return generate
 
         def guided(original: Forward) -> Forward:
-            draws = "p_unconditional" in inspect.signature(type(generator.reverse_fn).forward).parameters
+            draws = "p_unconditional" in inspect.signature(type(guidance).forward).parameters
 
             def forward(x: Any, t: Tensor, *args: Any, **kwargs: Any) -> Any:
                 index = run.next() if runner.state.running else None
@@ -183,7 +199,7 @@ class Sam3dObjectsHost(TwoStageHost):
             return forward
 
         patches.replace(generator, "generate", generated)
-        patches.replace(generator.reverse_fn, "forward", guided)
+        patches.replace(guidance, "forward", guided)
 
     def _trajectory(self, sampler: Sampler, stage: str, args: tuple[Any, ...]) -> Trajectory:
         times, kind = tuple(sampler.times()), self.stages[stage]
@@ -249,7 +265,9 @@ class Sam3dObjectsHost(TwoStageHost):
 
     def _open_embedders(self, name: str) -> list[Any]:
         """Those that are not compiled."""
-        return [e for e in self._embedders(name) if not {"forward", "inner_forward"} & set(vars(e))]
+        return [
+            e for e in self._embedders(name) if not ({"forward", "inner_forward"} & set(vars(e)) or is_compiled(e))
+        ]
 
 
 def _inner(pipeline: Any) -> Any:

@@ -20,6 +20,7 @@ from fastsam3d.diffusion.hosts.shared.sparse_states import SPARSE
 from fastsam3d.diffusion.hosts.shared.stage_clock import StageClock
 from fastsam3d.diffusion.hosts.shared.voxel_structure import Structure, VoxelsBetweenStages
 from fastsam3d.diffusion.hosts.shared.voxel_tables import VoxelTables
+from fastsam3d.diffusion.hosts.shared.wrappers import is_compiled, owner_of
 from fastsam3d.diffusion.sites import TENSORS, BlockSite, CrossAttentionSite, Forward, HiddenStates
 from fastsam3d.diffusion.vocabulary import STRUCTURED_LATENT, VoxelPolicy
 from fastsam3d.errors import UserError
@@ -56,7 +57,7 @@ class TwoStageHost(Host):
     """Methods of the pipeline that make a whole object."""
 
     def __init__(self, pipeline: Any) -> None:
-        super().__init__(pipeline)
+        super().__init__(owner_of(pipeline, "sample_slat"))
         self._between = VoxelsBetweenStages(self.structure_of, lambda: self._resolution)
         self._tables = VoxelTables()
 
@@ -103,9 +104,7 @@ class TwoStageHost(Host):
     def is_sealed(self, stage: str) -> bool:
         """Whether a stage's network is compiled, so that nothing can be attached inside it."""
         network = self.network(stage)
-        return "_orig_mod" in getattr(network, "_modules", {}) or any(
-            "_orig_mod" in getattr(block, "_modules", {}) for block in getattr(network, "blocks", ())
-        )
+        return any(is_compiled(module) for module in (network, *getattr(network, "blocks", ())))
 
     def refusals(self) -> dict[tuple[str, str], str]:
         compiled = "its {} network is compiled, and blocks are skipped inside of it"

@@ -21,6 +21,7 @@ from fastsam3d.diffusion.host import Runner
 from fastsam3d.diffusion.hosts.shared.signatures import class_signature
 from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, TwoStageHost
 from fastsam3d.diffusion.hosts.shared.voxel_structure import Structure
+from fastsam3d.diffusion.hosts.shared.wrappers import owner_of
 from fastsam3d.diffusion.hosts.trellis.parts import TRELLIS_PARTS
 from fastsam3d.diffusion.hosts.trellis.sampler import as_tensor, evaluator, is_zero, times_of, with_values
 from fastsam3d.diffusion.sites import Forward, PictureEncoderSite
@@ -86,8 +87,13 @@ class TrellisHost(TwoStageHost):
         return self.pipeline.models[self.networks[stage]]
 
     def sampler(self, stage: str) -> Any:
-        """The sampler of a stage."""
-        return getattr(self.pipeline, self.samplers[stage])
+        """The sampler of a stage, within wrappers that hand on its attributes."""
+        return owner_of(getattr(self.pipeline, self.samplers[stage]), "sample", "_inference_model")
+
+    def check(self) -> None:
+        super().check()
+        for stage in self.stages:
+            self.sampler(stage)
 
     # --- sampling
 
