@@ -93,7 +93,7 @@ def test_copies_have_runs_of_their_own() -> None:
     with runs:
         for twin in (copy.deepcopy(runs), pickle.loads(pickle.dumps(runs))):
             with twin.changing("accelerate"):
-                pass
+                assert twin is not runs  # the original, which is in a run, would refuse it
 
 
 def test_runs_of_a_model_are_kept_as_long_as_it_lives() -> None:
