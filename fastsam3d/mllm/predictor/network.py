@@ -88,7 +88,13 @@ class AttentionPredictor(nn.Module):
             for _ in range(config.decoder_layers)
         )
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
-        self.register_buffer("_positions", _sinusoids(_LONGEST_TEXT, width), persistent=False)
+        self.register_buffer("_positions", torch.empty(0), persistent=False)
+        self.fill_constants()
+
+    def fill_constants(self) -> None:
+        """Computes what is no weight and not stored; needed again after the network was built on the device meta."""
+        device = self.text_projection.weight.device
+        self._positions = _sinusoids(_LONGEST_TEXT, self.config.width).to(device)
 
     def forward(self, batch: PredictorBatch) -> Tensor:
         """Logits of the objects, (B, N) float32; `ABSENT_LOGIT` for those that are not there.
@@ -136,6 +142,13 @@ class AttentionPredictor(nn.Module):
                 "the predictor needs the boxes of the objects, and none were given: pass objects=[{'boxes': boxes}, "
                 "...] with one entry a sample, (N, 6) centre and extents in metres"
             )
+
+
+def seeded_predictor(config: PredictorConfig, seed: int) -> AttentionPredictor:
+    """A new predictor whose weights depend on the seed alone; the global random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return AttentionPredictor(config)
 
 
 class TextLayer(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from fastsam3d.errors import UserError
 from fastsam3d.mllm.predictor.batch import PredictorBatch, predictor_batch
 from fastsam3d.mllm.predictor.matching import WordMatching
-from fastsam3d.mllm.predictor.network import ABSENT_LOGIT, AttentionPredictor, PredictorConfig
+from fastsam3d.mllm.predictor.network import ABSENT_LOGIT, AttentionPredictor, PredictorConfig, seeded_predictor
 from fastsam3d.mllm.predictor.spatial import HIDDEN, hiding, pair_features, spatial_bias
 from fastsam3d.mllm.spans import VisualSpan, layout_of
 
@@ -19,9 +19,7 @@ SMALL = PredictorConfig(embedding=16, group_size=3, width=16, heads=2, feed_forw
 
 
 def predictor(config: PredictorConfig = SMALL) -> AttentionPredictor:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return AttentionPredictor(config).eval()
+    return seeded_predictor(config, 0).eval()
 
 
 def random_batch(objects: int = 6, words: int = 5, prompts: int = 2, config: PredictorConfig = SMALL) -> PredictorBatch:
@@ -33,6 +31,13 @@ def random_batch(objects: int = 6, words: int = 5, prompts: int = 2, config: Pre
         torch.ones(prompts, words).bool(),
         torch.rand(prompts, objects, 6, generator=generator),
     )
+
+
+def test_weights_depend_on_the_seed_and_draw_nothing_from_others():
+    state = torch.random.get_rng_state()
+    first, same, other = (seeded_predictor(SMALL, seed)(random_batch()) for seed in (1, 1, 2))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_the_default_network_is_small():
