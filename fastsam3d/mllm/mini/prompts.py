@@ -91,7 +91,8 @@ def build_prompts(
         embeds[index, length - len(row) :] = row
         mask[index, length - len(row) :] = 1
     spans = [VisualSpan(len(HEAD), len(room.identifiers), GROUP) for room in rooms]
-    return RoomPrompts({"inputs_embeds": embeds, "attention_mask": mask}, spans, [{"boxes": room.boxes} for room in rooms])
+    inputs = {"inputs_embeds": embeds, "attention_mask": mask}
+    return RoomPrompts(inputs, spans, [{"boxes": room.boxes} for room in rooms])
 
 
 def answer(

@@ -59,4 +59,4 @@ def listed(names: Sequence[str]) -> str:
 
 def choose(forms: Sequence[str], rng: np.random.Generator, **parts: Any) -> str:
     """One of several forms, with its parts filled in."""
-    return forms[rng.integers(len(forms))].format(**parts)
+    return forms[int(rng.integers(len(forms)))].format(**parts)
