@@ -71,6 +71,8 @@ class Attachment:
         self._host, self._config, self._patches = host, config, patches
         self._layers = len(host.layers)
         self._plan = plan_of(config, self._layers)
+        if self._plan is not None:
+            self._plan.scorer.prepare(host.target)
         self._report = Report(config.name, config.enabled)
         self._block = self._given = Given()
         self._step: Prefill | Decoding | None = None

@@ -68,7 +68,7 @@ class ScoringBatch:
 
 
 class Scorer(ABC):
-    """Ranks groups of visual tokens. It is made from its settings and keeps nothing between calls."""
+    """Ranks groups of visual tokens. It is made from its settings and keeps nothing of one prompt for the next."""
 
     needs_layer: ClassVar[bool] = False
     """Whether it reads what a layer before the cut computed, so that the cut cannot be at layer 0."""
@@ -88,6 +88,16 @@ class Scorer(ABC):
             layers: of the model.
         """
         return (first,)
+
+    def prepare(self, model: Any) -> None:  # noqa: B027 - most scorers need nothing
+        """Called once before the first prompt, for instance to load a network.
+
+        Args:
+            model: that the user accelerates.
+
+        Raises:
+            UserError: the scorer cannot work for this model; nothing is attached then.
+        """
 
     @abstractmethod
     def score(self, batch: ScoringBatch) -> Tensor:
