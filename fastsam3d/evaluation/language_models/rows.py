@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.acceleration.presets import preset_names
+from fastsam3d.basics.config_files import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.methods import OFF, Method
 
-ALL = "all"
+ALL, FAMILY = "all", "mllm"
 SMALLER = 0.05
 """Share of the objects in the rows at about 95 %."""
 NOT_COMPARED = ("released",)
@@ -29,23 +29,23 @@ def rows_of(names: Sequence[str], predictors: str | None) -> list[Method]:
     """
     if ALL in names:
         known = [name for name in preset_names("mllm") if name not in (OFF, *NOT_COMPARED)]
-        rows = [*(Method(name, name) for name in known), *_of_questions()]
+        rows = [*(_method(name, name) for name in known), *_of_questions()]
     else:
-        rows = [Method(name, name) for name in names if name != OFF]
+        rows = [_method(name, name) for name in names if name != OFF]
     rows += _of_predictors(predictors)
     for row in rows:
         row.settings()
-    return [Method(OFF, OFF), *rows]
+    return [_method(OFF, OFF), *rows]
 
 
 def _of_questions() -> list[Method]:
     """Rows that are no presets: fewer objects, and controls beside the predictor at the same depth and share."""
     smaller = {"budget": "share", "share": SMALLER}
     return [
-        Method("gap_fixed_95", "gap_fixed_90", {"pruning": smaller}),
-        Method("oracle_95", "oracle_90", {"pruning": smaller}),
-        Method("oracle_text_90", "oracle_90", {"oracle": {"rows": "text"}}),
-        Method("random_80", "random_90", {"pruning": {"share": 0.2}}),
+        _method("gap_fixed_95", "gap_fixed_90", {"pruning": smaller}),
+        _method("oracle_95", "oracle_90", {"pruning": smaller}),
+        _method("oracle_text_90", "oracle_90", {"oracle": {"rows": "text"}}),
+        _method("random_80", "random_90", {"pruning": {"share": 0.2}}),
     ]
 
 
@@ -58,11 +58,15 @@ def _of_predictors(folder: str | None) -> list[Method]:
     rows = []
     for path in files:
         name, settings = path.stem.removeprefix("predictor_"), {"gap": {"predictor": str(path)}}
-        rows.append(Method(f"gap_fixed_90 ({name})", "gap_fixed_90", settings))
+        rows.append(_method(f"gap_fixed_90 ({name})", "gap_fixed_90", settings))
     return rows
+
+
+def _method(name: str, preset: str, overrides: dict[str, Any] | None = None) -> Method:
+    return Method(name, preset, overrides or {}, family=FAMILY)
 
 
 def adaptive(name: str, alpha: float) -> Method:
     """A row with the adaptive budget at some mass."""
     changes: dict[str, Any] = {"pruning": {"alpha": alpha}}
-    return Method(name, "gap_sap_90", changes)
+    return _method(name, "gap_sap_90", changes)
