@@ -31,7 +31,7 @@ class Setting:
 
 
 def large_room(objects: int, seed: int) -> tuple[ObservedRoom, str]:
-    """Objects for a timing, and a question. Where a room holds too few, they are taken from several: speed needs no sense."""
+    """Objects for a timing, and a question. Where a room holds too few, they are taken from several rooms."""
     parts: list[ObservedRoom] = []
     for number, first in enumerate(range(0, objects, LARGEST_ROOM)):
         parts.append(observe(make_room(seed + number, min(objects - first, LARGEST_ROOM))))

@@ -93,7 +93,7 @@ def train(options: LanguageModelOptions) -> None:
         loss.backward()
         optimizer.step(rate_factor(progress, step))
         by_kind = _by_kind(batch, right)
-        curriculum.follow(by_kind.get("unique", 0.0))
+        curriculum.follow(by_kind)
         loop.record({"loss": language, "alignment": alignment, "attention": attention, "objects": curriculum.largest})
         loop.record(by_kind)
 
