@@ -19,12 +19,12 @@ from fastsam3d.acceleration.settings import TechniqueConfig, setting
 from fastsam3d.errors import UserError
 from fastsam3d.mllm.budgets import LOGITS
 from fastsam3d.mllm.capabilities import SCORER, STAGES
+from fastsam3d.mllm.predictor.batch import predictor_batch
+from fastsam3d.mllm.predictor.files import load_predictor
+from fastsam3d.mllm.predictor.network import MODEL_ATTRIBUTE
 from fastsam3d.mllm.registry import register
 from fastsam3d.mllm.spans import Layout
 from fastsam3d.mllm.vocabulary import Prompts, Scorer, ScoringBatch
-
-ATTRIBUTE = "attention_predictor"
-"""Of a model that carries its predictor: a `fastsam3d.mllm.predictor.network.AttentionPredictor`."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class GapConfig(TechniqueConfig):
 
     enabled: bool = setting(False, "Switches the technique.")
     predictor: str = setting(
-        "", f"File of the predictor; empty: the one that the model carries as its attribute {ATTRIBUTE}."
+        "", f"File of the predictor; empty: the one that the model carries as its attribute {MODEL_ATTRIBUTE}."
     )
 
 
@@ -48,21 +48,17 @@ class GapScorer(Scorer):
 
     def prepare(self, model: Any) -> None:
         if self._path:
-            from fastsam3d.mllm.predictor.files import load_predictor
-
             self._network = load_predictor(self._path)
             return
-        self._network = getattr(model, ATTRIBUTE, None)
+        self._network = getattr(model, MODEL_ATTRIBUTE, None)
         if not isinstance(self._network, torch.nn.Module):
             raise UserError(
                 f"gap needs a predictor that was trained for this {type(model).__name__}: give its file, "
-                "gap={'predictor': 'FILE.safetensors'}, or set the model's attribute attention_predictor. "
+                f"gap={{'predictor': 'FILE.safetensors'}}, or set the model's attribute {MODEL_ATTRIBUTE}. "
                 "fastsam3d.training.predictor trains one"
             )
 
     def score(self, batch: ScoringBatch) -> Tensor:
-        from fastsam3d.mllm.predictor.batch import predictor_batch
-
         prompts, layout = batch.prompts, batch.prompts.layout
         # Faster than without gradients alone: hundreds of small operations are what a small network costs.
         with torch.inference_mode():

@@ -11,6 +11,7 @@ from tiny_language_models import prompts, tiny_model
 import fastsam3d
 from fastsam3d.errors import UserError
 from fastsam3d.mllm import VisualSpan
+from fastsam3d.mllm.predictor.batch import PredictorBatch
 from fastsam3d.mllm.predictor.files import save_predictor
 from fastsam3d.mllm.predictor.network import PredictorConfig, seeded_predictor
 
@@ -50,8 +51,6 @@ def expected_logits(model, boxes):
         visual = torch.stack([torch.stack([vectors[start + k] for k in range(3)]) for start in starts])[None]
         present = torch.tensor([[n != 2 or row != 1 for n in range(len(starts))]])
         text = vectors[starts[-1] + 3 :][None]
-        from fastsam3d.mllm.predictor.batch import PredictorBatch
-
         of_row = None if boxes is None or boxes[row] is None else boxes[row][None]
         batch = PredictorBatch(visual, text, present, torch.ones(1, text.shape[1]).bool(), of_row)
         with torch.no_grad():
