@@ -114,7 +114,6 @@ def scores_of(judged: Judged, unpruned: Judged) -> dict[str, Any]:
 def _sums_of_rooms(judged: Judged, values: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Sum and number of values by room and group, (rooms, groups, 2)."""
     sums = np.zeros((int(judged.rooms.max()) + 1, len(names), 2))
-    columns = np.array([list(names).index(name) for name in groups])
-    np.add.at(sums, (judged.rooms, columns, 0), values)
-    np.add.at(sums, (judged.rooms, columns, 1), 1)
+    for room, group, value in zip(judged.rooms, groups, values, strict=True):
+        sums[room, names.index(group)] += (value, 1.0)
     return sums

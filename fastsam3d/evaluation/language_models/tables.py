@@ -34,8 +34,8 @@ def render(result: Mapping[str, Any]) -> str:
             _timing(result["timing"]),
         ]
     parts += [
-        "The same settings at the size of Vicuna-7B, counted: reading a prompt with 90 tokens of text, the predictor left "
-        "out.",
+        "The same settings at the size of Vicuna-7B, counted: reading a prompt with 90 tokens of text, without the "
+        "predictor.",
         _counted(result["counted"]),
     ]
     return "\n\n".join(parts) + "\n"

@@ -31,10 +31,10 @@ class Setting:
 
 
 def large_room(objects: int, seed: int) -> tuple[ObservedRoom, str]:
-    """Objects for a timing, and a question. More than a room holds are taken from several rooms: speed needs no sense."""
-    parts = []
-    while (missing := objects - sum(len(part.identifiers) for part in parts)) > 0:
-        parts.append(observe(make_room(seed + len(parts), min(missing, LARGEST_ROOM))))
+    """Objects for a timing, and a question. Where a room holds too few, they are taken from several rooms."""
+    parts: list[ObservedRoom] = []
+    for number, first in enumerate(range(0, objects, LARGEST_ROOM)):
+        parts.append(observe(make_room(seed + number, min(objects - first, LARGEST_ROOM))))
     question = make_questions(make_room(seed, min(objects, LARGEST_ROOM)), 1, seed)[0].text
     geometry, appearance = (
         torch.cat([getattr(p.features, name) for p in parts]) for name in ("geometry", "appearance")

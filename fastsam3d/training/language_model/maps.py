@@ -12,10 +12,8 @@ from fastsam3d.mllm.mini.model import GROUP, SceneLanguageModel
 from fastsam3d.mllm.mini.prompts import HEAD
 from fastsam3d.mllm.predictor.batch import PredictorBatch
 from fastsam3d.training.language_model.batches import Batch, make_batch
+from fastsam3d.training.language_model.options import ANSWER, LAST, QUESTION
 from fastsam3d.training.language_model.training import read
-
-LAST, QUESTION, TEXT, ANSWER = ROWS = ("last", "question", "text", "answer")
-"""Rows whose attention is averaged: the last of the prompt; the question's words; all text; those of the answer."""
 
 
 def maps_of_rooms(
@@ -29,7 +27,7 @@ def maps_of_rooms(
 
     Args:
         model: whose attention is to be predicted.
-        rows: one of `ROWS`.
+        rows: one of `options.ROWS`.
         rooms, questions: of a batch, which holds rooms x questions prompts.
         objects: fewest and most of a room.
 
