@@ -25,6 +25,7 @@ from fastsam3d.acceleration.settings import AccelerationWarning
 from fastsam3d.basics.runs import runs_of
 from fastsam3d.mllm.counting.accounting import add_prefill
 from fastsam3d.mllm.dropping import refusals
+from fastsam3d.mllm.dropping.choices import Choice, kept_groups
 from fastsam3d.mllm.dropping.decoding import Decoding, Shortened
 from fastsam3d.mllm.dropping.plan import plan_of
 from fastsam3d.mllm.dropping.prefill import Prefill
@@ -76,9 +77,10 @@ class Attachment:
         self._step: Prefill | Decoding | None = None
         self._shortened: WeakKeyDictionary[Any, Shortened] = WeakKeyDictionary()
         self._has_read = self._has_warned = False
+        self._choices: list[Choice] = []  # of the last prompt
         self.lock = runs_of(host.target)
         """Held while the model runs: what is attached has one state, whichever thread it is called from."""
-        self.offers: dict[str, Callable[..., Any]] = {"visual": self.visual}
+        self.offers: dict[str, Any] = {"visual": self.visual, "kept": lambda: kept_groups(self._choices)}
         """Methods of the handle beside those that every family has."""
 
     def attach(self) -> None:
@@ -213,6 +215,7 @@ class Attachment:
                 output = original(**given)
             finally:
                 self._step = None
+        self._choices = [] if run is None else run.choices
         if run is not None and run.kept and run.cache is not None:
             self._shortened[run.cache] = Shortened(run.kept, columns)
         filled = _first(CACHES, lambda name: getattr(output, name, None))
