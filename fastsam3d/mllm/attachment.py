@@ -201,7 +201,7 @@ class Attachment:
                 output = original(**given)
             finally:
                 self._step = None
-        self._choices = [] if run is None else getattr(run, "choices", [])
+        self._choices = [] if run is None else run.choices
         if run is not None and run.cache is not None:
             if isinstance(run, Remasking):
                 self._remembered[run.cache] = run
