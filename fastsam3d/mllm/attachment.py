@@ -24,6 +24,7 @@ from fastsam3d.basics.runs import runs_of
 from fastsam3d.mllm.calls import Given, by_name, first_given, one_of_each
 from fastsam3d.mllm.counting.accounting import add_prefill
 from fastsam3d.mllm.dropping import refusals
+from fastsam3d.mllm.dropping.choices import Choice, kept_groups
 from fastsam3d.mllm.dropping.decoding import Decoding, Shortened
 from fastsam3d.mllm.dropping.plan import plan_of
 from fastsam3d.mllm.dropping.prefill import Prefill
@@ -62,9 +63,10 @@ class Attachment:
         self._step: Prefill | Decoding | Remasking | None = None
         self._remembered: WeakKeyDictionary[Any, Shortened | Remasking] = WeakKeyDictionary()
         self._has_read = self._has_warned = False
+        self._choices: list[Choice] = []  # of the last prompt
         self.lock = runs_of(host.target)
         """Held while the model runs: what is attached has one state, whichever thread it is called from."""
-        self.offers: dict[str, Callable[..., Any]] = {"visual": self.visual}
+        self.offers: dict[str, Any] = {"visual": self.visual, "kept": lambda: kept_groups(self._choices)}
         """Methods of the handle beside those that every family has."""
 
     def attach(self) -> None:
@@ -199,6 +201,7 @@ class Attachment:
                 output = original(**given)
             finally:
                 self._step = None
+        self._choices = [] if run is None else run.choices
         if run is not None and run.cache is not None:
             if isinstance(run, Remasking):
                 self._remembered[run.cache] = run

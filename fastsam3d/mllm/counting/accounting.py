@@ -48,7 +48,7 @@ def add_prefill(
     else:
         visual = int(layout.visual[::copies].sum())
         report.groups += int(layout.present[::copies].sum())
-        kept = run.groups_kept[-1][1] if run and run.groups_kept else layout.present[::copies]
+        kept = run.choices[-1].kept if run and run.choices else layout.present[::copies]
         report.groups_kept += int(kept.sum())
     report.visual_tokens += visual
     left_out = [whole_tokens - count for count in columns]

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastsam3d.mllm.attention_rows import RowSet
+from fastsam3d.mllm.dropping.choices import Choice
 from fastsam3d.mllm.dropping.plan import Plan
 from fastsam3d.mllm.dropping.prefill import Kept, given_of_samples
 from fastsam3d.mllm.dropping.refusals import refuse_rows
@@ -50,6 +51,8 @@ class Remasking:
         """As of `Prefill`: nothing leaves."""
         self.groups_kept: tuple[tuple[int, Tensor], ...] = ()
         """As of `Prefill`: all groups stay."""
+        self.choices: list[Choice] = []
+        """As of `Prefill`: no group is chosen, but single tokens, and others in each step."""
         self.clock = Clock(layout.live.device)
         """Of choosing, in the prompt and in all steps."""
         self.masked_by_layer: list[int] = []
