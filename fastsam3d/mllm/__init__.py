@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fastsam3d.mllm.host import Host
     from fastsam3d.mllm.hosts import register_host
     from fastsam3d.mllm.maps import extract_maps
+    from fastsam3d.mllm.predictor.alpha import search_alpha
+    from fastsam3d.mllm.predictor.files import load_predictor
+    from fastsam3d.mllm.predictor.released import load_released_predictor
     from fastsam3d.mllm.registry import register
     from fastsam3d.mllm.spans import Placeholder, VisualSpan
     from fastsam3d.mllm.vocabulary import Prompts, Scorer, ScoringBatch
@@ -35,8 +38,11 @@ __all__ = [
     "TechniqueConfig",
     "VisualSpan",
     "extract_maps",
+    "load_predictor",
+    "load_released_predictor",
     "register",
     "register_host",
+    "search_alpha",
     "setting",
 ]
 
@@ -51,8 +57,11 @@ _MODULES = {
     "TechniqueConfig": "fastsam3d.acceleration.settings",
     "VisualSpan": "fastsam3d.mllm.spans",
     "extract_maps": "fastsam3d.mllm.maps",
+    "load_predictor": "fastsam3d.mllm.predictor.files",
+    "load_released_predictor": "fastsam3d.mllm.predictor.released",
     "register": "fastsam3d.mllm.registry",
     "register_host": "fastsam3d.mllm.hosts",
+    "search_alpha": "fastsam3d.mllm.predictor.alpha",
     "setting": "fastsam3d.acceleration.settings",
 }
 
