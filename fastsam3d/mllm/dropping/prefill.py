@@ -104,6 +104,7 @@ class Prefill:
                 lambda rows: self._attention(layout, rows, one_each),
                 lambda: self._keys(one_each),
                 self._full_map,
+                layer=index,
             )
             scores, scale = self._plan.scorer.score(batch).to(layout.present.device), self._plan.scorer.scale
             keep = self._plan.budget.chosen(scores, layout.present, scale)

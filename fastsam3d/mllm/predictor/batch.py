@@ -50,6 +50,10 @@ class PredictorBatch:
         """The batch without boxes."""
         return replace(self, boxes=None)
 
+    def with_boxes(self, boxes: Tensor) -> PredictorBatch:
+        """The batch with boxes, (B, N, 6)."""
+        return replace(self, boxes=boxes)
+
     def _mapped(self, change: Any) -> PredictorBatch:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: change(part) for name, part in parts.items() if part is not None})

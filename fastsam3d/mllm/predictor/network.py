@@ -22,6 +22,8 @@ from fastsam3d.mllm.predictor.matching import WordMatching, of_length
 from fastsam3d.mllm.predictor.spatial import PAIR_FEATURES, hiding, pair_features, spatial_bias
 
 REQUIRED, OPTIONAL, UNUSED = "required", "optional", "unused"
+MODEL_ATTRIBUTE = "attention_predictor"
+"""Name under which a language model may carry the predictor that was trained for it."""
 ABSENT_LOGIT = -1e4
 """Logit of an object that is not there: its share of a softmax is 0, and sums stay finite."""
 _LONGEST_TEXT = 512

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -43,9 +45,11 @@ class Curriculum(nn.Module):
         """Weight of the attention aid, from 1 to 0."""
         return max(0.0, 1.0 - float(self.grown) / FADING)
 
-    def follow(self, right: float) -> None:
-        """Takes in the share of right answers to the simplest questions of a step."""
-        self.right.lerp_(torch.tensor(right), 0.05)
+    def follow(self, by_kind: Mapping[str, float]) -> None:
+        """Takes in the shares of right answers of a step; the simplest kinds count."""
+        simple = [by_kind[kind] for kind in SIMPLE if kind in by_kind]
+        if simple:
+            self.right.lerp_(torch.tensor(sum(simple) / len(simple)), 0.05)
         if float(self.largest) >= LARGEST:
             self.grown += 1
         elif float(self.right) > KEEPS_UP:

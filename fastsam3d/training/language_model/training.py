@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.mini.model import ModelConfig, SceneLanguageModel
+from fastsam3d.mllm.mini.prompts import HEAD
 from fastsam3d.training.language_model.aids import alignment_loss, attention_loss, initialise
 from fastsam3d.training.language_model.batches import Batch, make_batch
 from fastsam3d.training.language_model.curriculum import Curriculum
@@ -21,7 +22,7 @@ from fastsam3d.training.optimization import Budget, OptimizerGroup
 WATCHED_LAYER = 3
 """The layer that the attention aid acts on, counted from 0: the last of the lower half."""
 ALIGNMENT, ATTENTION = 0.4, 0.5  # weights of the aids
-BEFORE_OBJECTS = 2  # tokens of a prompt before those of the objects
+BEFORE_OBJECTS = len(HEAD)
 
 
 def rate_factor(progress: float, step: int) -> float:
@@ -38,7 +39,7 @@ def read(
     dtype: torch.dtype = torch.float32,
 ) -> Packed:
     """Reads rooms and their questions, see `read_packed`."""
-    head = torch.tensor([tokens.BEGIN, tokens.SCENE]).expand(len(batch.rooms), -1)
+    head = torch.tensor(HEAD).expand(len(batch.rooms), -1)
     objects = model.object_tokens(batch.identifiers, batch.geometry, batch.appearance)
     prefix = torch.cat([model.embed(head), objects], dim=1)
     there = batch.words != tokens.PADDING
@@ -92,7 +93,7 @@ def train(options: LanguageModelOptions) -> None:
         loss.backward()
         optimizer.step(rate_factor(progress, step))
         by_kind = _by_kind(batch, right)
-        curriculum.follow(by_kind.get("unique", 0.0))
+        curriculum.follow(by_kind)
         loop.record({"loss": language, "alignment": alignment, "attention": attention, "objects": curriculum.largest})
         loop.record(by_kind)
 
