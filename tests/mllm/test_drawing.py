@@ -85,6 +85,6 @@ def test_numbers_move_away_from_smaller_objects():
     x, y = on_top[0].centre
     half = half_as_wide("table", 19 * 0.72) / 2  # of the name, which is wider than the number
     assert x + half <= 80 or x - half >= 140
-    assert 0 < x - half and x + half < 200 and 0 < y < 100 and not on_top[0].crowded
+    assert 0 < x - half < x + half < 200 and 0 < y < 100 and not on_top[0].crowded
     covered = place_labels(np.stack([small, small]), [0, 1], ["1", "2"], ["rug", "rug"], half_as_wide)
     assert covered[0].crowded and not covered[1].crowded
