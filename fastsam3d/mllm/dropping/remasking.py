@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastsam3d.mllm.attention_rows import RowSet
+from fastsam3d.mllm.dropping.choices import Choice
 from fastsam3d.mllm.dropping.plan import Plan
 from fastsam3d.mllm.dropping.prefill import Kept, given_of_samples
 from fastsam3d.mllm.dropping.refusals import refuse_rows
@@ -48,7 +49,7 @@ class Remasking:
         self._cache: ReferenceType[Any] | None = None
         self.kept: tuple[Kept, ...] = ()
         """As of `Prefill`: nothing leaves."""
-        self.groups_kept: tuple[tuple[int, Tensor], ...] = ()
+        self.choices: tuple[Choice, ...] = ()
         """As of `Prefill`: all groups stay."""
         self.clock = Clock(layout.live.device)
         """Of choosing, in the prompt and in all steps."""
