@@ -49,7 +49,7 @@ class Remasking:
         self._cache: ReferenceType[Any] | None = None
         self.kept: tuple[Kept, ...] = ()
         """As of `Prefill`: nothing leaves."""
-        self.groups_kept: tuple[tuple[int, Tensor], ...] = ()
+        self.choices: tuple[Choice, ...] = ()
         """As of `Prefill`: all groups stay."""
         self.choices: list[Choice] = []
         """As of `Prefill`: no group is chosen, but single tokens, and others in each step."""
