@@ -82,7 +82,15 @@ def _longest_common(first: Words, second: Words) -> int:
 def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """CIDEr-D (Vedantam et al., CVPR 2015, section 4): mean over the captions, 0..10.
 
-    Published tables show it times 100. Rare n-grams count more; how rare is counted over the references given here, so
+    Published tables show it times 100.
+    """
+    return sum(cider_of_each(captions, references)) / len(captions)
+
+
+def cider_of_each(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:
+    """CIDEr-D of every caption, 0..10.
+
+    Rare n-grams count more; how rare is counted over the references given here, so
     that the score of a single caption is 0. Lengths in the Gaussian are numbers of word pairs, as in the public code.
     """
     rarity: Counter[tuple[str, ...]] = Counter()
@@ -93,7 +101,7 @@ def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
     def weighted(words: Words, n: int) -> dict[tuple[str, ...], float]:
         return {gram: count * (documents - math.log(max(1, rarity[gram]))) for gram, count in n_grams(words, n).items()}
 
-    total = 0.0
+    values = []
     for caption, targets in zip(captions, references, strict=True):
         own = [weighted(caption, n) for n in range(1, LARGEST_N + 1)]
         similarity = 0.0
@@ -102,8 +110,8 @@ def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
             penalty = math.exp(-(difference**2) / (2 * _SIGMA**2))
             other = [weighted(target, n) for n in range(1, LARGEST_N + 1)]
             similarity += penalty * sum(map(_clipped_cosine, own, other)) / LARGEST_N
-        total += 10 * similarity / len(targets)
-    return total / len(captions)
+        values.append(10 * similarity / len(targets))
+    return values
 
 
 def _clipped_cosine(caption: dict[tuple[str, ...], float], reference: dict[tuple[str, ...], float]) -> float:

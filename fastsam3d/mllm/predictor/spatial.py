@@ -1,0 +1,70 @@
+"""Where objects are to one another: five features of each pair, and attention that a pair's features open or close.
+
+Fast3D (ACM MM 2025), whose spatial attention is that of ViL3DRel (Chen et al., NeurIPS 2022).
+Shapes: B prompts, N objects, H heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PAIR_FEATURES = 5
+_TINY = 1e-10
+_LOWEST = 1e-6
+"""A pair is never closed further than to this share."""
+HIDDEN = -1e9
+"""Added to the attention logits of what shall not be seen. Finite: where nothing is seen there is no NaN."""
+
+
+def pair_features(centres: Tensor) -> Tensor:
+    """Distances and directions between all objects, after a constant 1 for the bias.
+
+    With delta = centre i - centre j: d = |delta|, d2 = |(dx, dy)|. The features are d / (largest d of the scene), dz/d,
+    d2/d, dy/d2, dx/d2.
+
+    Args:
+        centres: (B, N, 3) metres. All of them count for the largest distance; one at the mean of the others never
+            changes it.
+
+    Returns:
+        (B, N, 6, N), in the order [row i, feature, column j].
+    """
+    columns = centres.transpose(1, 2)
+    dx, dy, dz = (columns[..., None] - columns[:, :, None]).unbind(1)
+    squared = dx * dx + dy * dy
+    inverse = (torch.addcmul(squared, dz, dz) + _TINY).rsqrt()
+    nearest = inverse.amin((1, 2), keepdim=True)  # the inverse of the largest distance
+    flat = squared + _TINY
+    flat_inverse = flat.rsqrt()
+    parts = (
+        torch.ones_like(dx),
+        nearest / inverse,
+        dz * inverse,
+        flat.sqrt() * inverse,
+        dy * flat_inverse,
+        dx * flat_inverse,
+    )
+    return torch.stack(parts, dim=2)
+
+
+def spatial_bias(conditions: Tensor, pairs: Tensor, hidden: Tensor) -> Tensor:
+    """What is added to attention logits: log of max(sigmoid(bias + w . features), 1e-6).
+
+    Args:
+        conditions: (B, N, H, 6): bias and five weights of each object's row, for each head.
+        pairs: (B, N, 6, N) of `pair_features`.
+        hidden: (B, 1, 1, N): 0, or `HIDDEN` for objects that are not there.
+
+    Returns:
+        (B, H, N, N).
+    """
+    # On a CPU these three are twice as fast as logsigmoid, and where nothing is recorded they need one tensor.
+    shares = torch.sigmoid(conditions @ pairs)
+    logarithms = shares.clamp(min=_LOWEST).log() if shares.requires_grad else shares.clamp_(min=_LOWEST).log_()
+    return logarithms.transpose(1, 2) + hidden
+
+
+def hiding(present: Tensor) -> Tensor:
+    """What is added to attention logits so that only what is present is seen. (B, N) bool -> (B, 1, 1, N)."""
+    return torch.zeros(present.shape, device=present.device).masked_fill(~present, HIDDEN)[:, None, None]

@@ -1,0 +1,81 @@
+"""What makes so small a model learn to look objects up, within minutes.
+
+Without any of it, a model of this size copies some identifier and never the right one. The three aids:
+
+- weights at the start by which a token attends to tokens that resemble it, and copies what it finds;
+- a loss that brings a projected feature near the words of its class and colour;
+- a loss on the attention of the last word of a question, which shall go to the objects that are asked for. It fades
+  out: the second part of a training run is the language loss alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastsam3d.mllm.mini import tokens
+from fastsam3d.mllm.mini.model import GROUP, SceneLanguageModel, unit
+from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOURS
+from fastsam3d.training.language_model.batches import Batch
+from fastsam3d.training.language_model.packing import Packed
+
+SHARPNESS = 8.0  # of the cosines in the alignment
+QUERY_GAIN, COPY_GAIN = 0.09, 0.5
+
+
+@torch.no_grad()
+def initialise(model: SceneLanguageModel, generator: torch.Generator) -> None:
+    """Sets the weights that a run starts from."""
+    decoder = model.language_model.model
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(decoder.embed_tokens.weight, std=0.1, generator=generator)
+    model.token_size.fill_(0.1)
+    depth = (2 * len(decoder.layers)) ** -0.5
+    for layer in decoder.layers:
+        attention = layer.self_attn
+        nn.init.normal_(attention.q_proj.weight, std=QUERY_GAIN, generator=generator)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        nn.init.orthogonal_(attention.v_proj.weight, gain=COPY_GAIN, generator=generator)
+        attention.o_proj.weight.copy_(attention.v_proj.weight.T)
+        layer.mlp.down_proj.weight.mul_(depth)
+
+
+def alignment_loss(model: SceneLanguageModel, batch: Batch) -> Tensor:
+    """How far projected features are from the words for what they show: by shape the class, in pictures both."""
+    classes = torch.tensor([tokens.number_of(c.name) for c in CLASSES])
+    colours = torch.tensor([tokens.number_of(name) for name in COLOURS])
+    kind = torch.stack([torch.from_numpy(room.classes) for room in batch.rooms]).flatten()
+    colour = torch.stack([torch.from_numpy(room.colours) for room in batch.rooms]).flatten()
+    shape = model.geometry_projector(batch.geometry).flatten(0, -2)
+    pictures = model.appearance_projector(batch.appearance).flatten(0, -2)
+    return (
+        _cosine_loss(shape, model.embed(classes), kind)
+        + _cosine_loss(pictures, model.embed(colours), colour)
+        + 0.5 * _cosine_loss(pictures, model.embed(classes), kind)
+    )
+
+
+def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
+    cosines = unit(values) @ unit(words).T / values.shape[-1]
+    return functional.cross_entropy(SHARPNESS * cosines.float(), right)
+
+
+def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
+    """How little of the watched attention goes to the objects that are asked for: mean of `-log(mass)`.
+
+    Args:
+        packed: with one row a question watched.
+        batch: that was read.
+        before: tokens before those of the objects.
+    """
+    assert packed.looked_at is not None
+    objects = batch.targets.shape[-1]
+    mass = packed.looked_at[:, :, 0, before : before + GROUP * objects].float().unflatten(-1, (objects, GROUP)).sum(-1)
+    there = batch.targets.any(-1)
+    on_targets = (mass * batch.targets).sum(-1)[there]
+    return -(on_targets + 1e-4).log().mean()
