@@ -66,7 +66,9 @@ def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
 
 
 def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
-    """How little of the watched attention goes to the objects that are asked for: mean of `-log(mass)`.
+    """How far the watched attention is from an even share for each object that is asked for: cross-entropy.
+
+    An even share, and not the sum alone: that could go to one of two objects whose places have to be compared.
 
     Args:
         packed: with one row a question watched.
@@ -77,5 +79,5 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     objects = batch.targets.shape[-1]
     mass = packed.looked_at[:, :, 0, before : before + GROUP * objects].float().unflatten(-1, (objects, GROUP)).sum(-1)
     there = batch.targets.any(-1)
-    on_targets = (mass * batch.targets).sum(-1)[there]
-    return -(on_targets + 1e-4).log().mean()
+    shares = batch.targets / batch.targets.sum(-1, keepdim=True).clamp(min=1)
+    return -(shares * (mass * batch.targets.sum(-1, keepdim=True) + 1e-4).log()).sum(-1)[there].mean()
