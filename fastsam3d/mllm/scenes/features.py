@@ -21,7 +21,7 @@ WAVES = (1.5, 3.0, 6.0)  # a place also comes as sine and cosine of these multip
 GEOMETRY, APPEARANCE = CLASS_CODE + 2 + 1 + 4 * len(WAVES), 2 * PICTURE_CODE
 """Values of the two features."""
 HALF_SPAN = 5.0  # metres that are 1 in the feature
-PLACE_SCALE, WAVE_SCALE, SIZE_SCALE, CLASS_IN_PICTURES = 2.0, 2.0, 2.0, 0.7
+PLACE_SCALE, WAVE_SCALE, SIZE_SCALE, CLASS_IN_PICTURES = 2.0, 2.0, 3.0, 0.7
 CLASS_NOISE, PLACE_NOISE, PICTURE_NOISE = 0.5, 0.02, 0.5
 _CODES_SEED = 20251027
 
