@@ -123,7 +123,7 @@ def test_sets_tell_whose_questions_the_maps_are_of(tmp_path):
         first_number(loaded.sets, question_set("c", []))
     with pytest.raises(UserError, match="no maps of c; the maps are of sets without a name"):
         first_number((), question_set("c", []))
-    with pytest.raises(UserError, match="maps with the sets .* do not belong together"):
+    with pytest.raises(UserError, match=r"maps with the sets .* do not belong together"):
         loaded.merge(StoredMaps("mass", "last", "m", {}, (one,)))
     good = {name: torch.tensor([1]) for name in ("indices", "lengths", "values")}
     entry = {"version": 1, "kind": "mass", "rows": "last", "model": "m"}
