@@ -8,7 +8,10 @@ from typing import Any
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
 
-KINDS = {"chat_scene": ("fastsam3d.mllm.chat_scene.loading", "load_chat_scene")}
+KINDS = {
+    "chat_scene": ("fastsam3d.mllm.chat_scene.loading", "load_chat_scene"),
+    "small": ("fastsam3d.mllm.mini.loading", "load_small_model"),
+}
 """Module and function that load each kind."""
 
 
@@ -16,9 +19,9 @@ def load_mllm(kind: str, **options: Any) -> Any:
     """Loads a language model that reads 3D scenes, ready to answer and to be accelerated.
 
     Args:
-        kind: `chat_scene`.
+        kind: `chat_scene`, or `small` for the model that ships with the package.
         options: of its kind. Chat-Scene: `vicuna=` the folder of Vicuna, `checkpoint=` the file of Chat-Scene, and the
-            others of `fastsam3d.mllm.chat_scene.load_chat_scene`.
+            others of `fastsam3d.mllm.chat_scene.load_chat_scene`. Small: those of `mini.loading.load_small_model`.
 
     Raises:
         UserError: there is no such kind, or its files are missing, damaged or do not belong together.
