@@ -71,15 +71,19 @@ class QuestionData:
         """
         return places_with_scenes(self.annotations[benchmark], self.features, self.objects, skip_missing_scenes)
 
-    def questions(self, skip_missing_scenes: bool = False) -> list[Question]:
+    def questions(self, skip_missing_scenes: bool = False, most: int | None = None) -> list[Question]:
         """The questions of all benchmarks about scenes that are known.
+
+        Args:
+            skip_missing_scenes: leave out the others, with a warning.
+            most: questions of each benchmark; None: all.
 
         Raises:
             UserError: as for `places`.
         """
         found, first = [], 0
         for name, of_one in self.annotations.items():
-            found += [Question(first + n, name, of_one[n]) for n in self.places(name, skip_missing_scenes)]
+            found += [Question(first + n, name, of_one[n]) for n in self.places(name, skip_missing_scenes)[:most]]
             first += len(of_one)
         return found
 
@@ -96,8 +100,7 @@ def read_question_data(
     folder: str | Path,
     benchmarks: Sequence[str] = (ALL,),
     split: str = "val",
-    features_3d: str | Path | None = None,
-    features_2d: str | Path | None = None,
+    features: FeatureFiles | Sequence[str | Path] = (),
     attributes: str | Path | None = None,
 ) -> QuestionData:
     """Reads questions and scenes.
@@ -106,8 +109,8 @@ def read_question_data(
         folder: of annotations, in the layout of Chat-Scene.
         benchmarks: names, or `ALL`.
         split: `train` or `val`.
-        features_3d, features_2d, attributes: files that lie elsewhere or have other names; None: the published names,
-            in the annotation folder.
+        features: of `read_features`; or both files, 3D first; or none: those of the published names in the folder.
+        attributes: file of segmented objects; None: that of the published name in the folder.
 
     Raises:
         UserError: an unknown benchmark, or a file is missing or cannot be read.
@@ -126,5 +129,8 @@ def read_question_data(
         raise UserError(f"{place} has no {missing[0]}: put it there, or name those benchmarks that it has.")
     objects = read_attributes(attributes or place / SEGMENTED_FILE.format(split=split))
     annotations = {name: read_annotations(path, name) for name, path in files.items()}
-    features = read_features(features_3d or place / FEATURES_3D, features_2d or place / FEATURES_2D)
+    if not isinstance(features, FeatureFiles):
+        if len(features) not in (0, 2):
+            raise UserError(f"features names {len(features)} files: give two, 3D first, as features=FILE,FILE.")
+        features = read_features(*(features or (place / FEATURES_3D, place / FEATURES_2D)))
     return QuestionData(split, annotations, features, objects)

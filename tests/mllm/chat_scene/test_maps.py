@@ -26,7 +26,7 @@ PROMPTS, ANSWERS = ["What color is the chair <OBJ001>?", "Why?"], ["a chair.", "
 
 @pytest.fixture(scope="module")
 def data(files):
-    return read_question_data(files.annotations, ("all",), "val", files.features_3d, files.features_2d)
+    return read_question_data(files.annotations, ("all",), "val", (files.features_3d, files.features_2d))
 
 
 def attention(files, model, scene, prompt, answer):
@@ -93,6 +93,7 @@ def test_questions_of_all_benchmarks_have_one_number_each(data):
     questions = data.questions()
     assert [question.number for question in questions] == list(range(12))
     assert [question.benchmark for question in questions[2:4]] == ["scanrefer", "multi3drefer"]
+    assert [question.number for question in data.questions(most=1)] == [0, 3, 6, 8, 10]
     assert questions[3].annotation == data.annotations["multi3drefer"][0]
     assert [one.questions for one in data.sets.values()] == [3, 3, 2, 2, 2]
     assert [one.name for one in data.sets.values()] == [f"{name}_val" for name in BENCHMARKS]
@@ -121,6 +122,8 @@ def test_missing_files_are_named(tmp_path, files):
         read_question_data(files.annotations, ())
     with pytest.raises(UserError, match="does not exist"):
         read_question_data(tmp_path / "nothing")
+    with pytest.raises(UserError, match="features names 1 files: give two, 3D first"):
+        read_question_data(files.annotations, features=(files.features_3d,))
     with pytest.raises(UserError, match=r"scannet_mask3d_uni3d_feats.pt does not exist"):
         read_question_data(files.annotations)
 
