@@ -15,10 +15,10 @@ ABOUT = """\
 Any other key=value changes the preset. layer, depth, budget, keep, share, alpha and mask are settings of the pruning;
 keep, share and alpha choose their budget. Others are written with their group, such as gap.predictor=FILE.
 
-  {command} FILES preset=off                                         plain inference
-  {command} FILES preset=fastv_90 layer=2 keep=5                     FastV, rank 15 of Fast3D: 5 objects
-  {command} FILES preset=gap_90 maps=predicted.safetensors           objects ranked by stored maps
-  {command} FILES preset=gap_sap_90 alpha=0.21 maps=predicted.safetensors   the adaptive budget
+  {command} FILES                                            plain inference
+  {command} FILES preset=fastv_90 layer=2 keep=5             FastV, 5 objects
+  {command} FILES preset=gap_90 maps=MAPS                    stored maps rank the objects
+  {command} FILES preset=gap_sap_90 alpha=0.21 maps=MAPS     and say how many stay
 
 FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. Interrupt and repeat the command to resume."""
 

@@ -9,8 +9,8 @@ from fastsam3d.training.predictor.chat_scene.options import ExtractionOptions
 
 COMMAND = "python -m fastsam3d mllm extract"
 ABOUT = """\
-  {command} FILES split=train rows=last output=maps.safetensors      to train a predictor on
-  {command} FILES split=val rows=last output=held_out.safetensors    to measure it with, or to prune by the true maps
+  {command} FILES split=train output=maps.safetensors     to train a predictor on
+  {command} FILES split=val output=true.safetensors       to measure it with, or to prune by
 
 FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. Interrupt and repeat the command to resume."""
 

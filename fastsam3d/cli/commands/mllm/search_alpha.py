@@ -56,7 +56,7 @@ def main(words: list[str]) -> int:
     with console.progress():
         found, of_what = _of_file(options, console) if options.maps is not None else _of_rooms(options, console)
     say(
-        f"pruning.alpha={found.alpha:.4f} leaves out {found.percent:.2f} % of the objects on average{of_what}; "
+        f"pruning.alpha={found.alpha:.6f} leaves out {found.percent:.2f} % of the objects on average{of_what}; "
         f"{found.fewest} to {found.most} of them stay.\n"
     )
     return 0

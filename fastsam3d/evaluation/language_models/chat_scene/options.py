@@ -15,13 +15,13 @@ def _one_of(*choices: str) -> str:
     return " or ".join(choices)
 
 
-def _split(text: str) -> str:
+def split_name(text: str) -> str:
     if text not in SPLITS:
         raise ValueError(_one_of(*SPLITS))
     return text
 
 
-def _dtype(text: str) -> str:
+def type_name(text: str) -> str:
     if text not in TYPES:
         raise ValueError(_one_of(*TYPES))
     return text
@@ -39,8 +39,7 @@ class ChatSceneOptions:
     )
     attributes: str | None = flag(optional_text, "boxes of segmented objects; null: in the annotation folder", None)
     device: str = flag(str, "cpu or cuda", "cpu")
-    dtype: str = flag(_dtype, f"of the language model: {', '.join(TYPES)}", "float32")
-    skip_missing_scenes: bool = flag(boolean, "leave out questions about scenes without features", False)
+    dtype: str = flag(type_name, f"of the language model: {', '.join(TYPES)}", "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +49,9 @@ class QuestionOptions(ChatSceneOptions):
     benchmark: tuple[str, ...] = option(
         ("all",), words, "scanrefer, multi3drefer, scan2cap, scanqa, sqa3d, several of them, or all"
     )
-    split: str = option("val", _split, "of the questions: train or val")
+    split: str = option("val", split_name, "of the questions: train or val")
     questions: int | None = option(None, optional(whole(1)), "first questions of each benchmark alone, for a try")
+    skip_missing_scenes: bool = option(False, boolean, "leave out questions about scenes without features")
     batch: int = option(1, whole(1), "questions at a time")
     resume: bool = option(True, boolean, "go on from what is in the output; false begins anew")
 

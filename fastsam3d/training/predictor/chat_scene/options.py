@@ -11,13 +11,13 @@ from fastsam3d.training.language_model.options import LAST, ROWS
 from fastsam3d.training.options import PredictorOptions
 
 
-def _rows(text: str) -> str:
+def rows_name(text: str) -> str:
     if text not in ROWS:
         raise ValueError(" or ".join(ROWS))
     return text
 
 
-def _boxes(text: str) -> str:
+def use_of_boxes(text: str) -> str:
     if text not in ("required", "optional", "unused"):
         raise ValueError("required, optional or unused")
     return text
@@ -27,7 +27,7 @@ def _boxes(text: str) -> str:
 class ExtractionOptions(QuestionOptions):
     """Options of the extraction of attention maps."""
 
-    rows: str = option(LAST, _rows, f"rows of the prompt that count: {', '.join(ROWS)}; Fast3D takes text")
+    rows: str = option(LAST, rows_name, f"rows of the prompt that count: {', '.join(ROWS)}; Fast3D takes text")
     output: str = option("maps.safetensors", str, "file of the maps")
 
 
@@ -47,5 +47,5 @@ class MapsPredictorOptions(PredictorOptions, ChatSceneOptions):
     held_out: str | None = flag(str, "stored maps of the other split, to measure with", None)
     held_out_attributes: str | None = flag(str, "boxes of that split; else in the annotation folder", None)
     batch: int = flag(int, "questions of a step", 64)
-    boxes: str = flag(_boxes, "required, optional or unused", "required")
+    boxes: str = flag(use_of_boxes, "required, optional or unused", "required")
     width: int = flag(int, "of the predictor, a multiple of 4; other sizes follow it", 64)
