@@ -17,6 +17,7 @@ from PIL import Image
 
 from fastsam3d.basics.config_files import config_directory
 from fastsam3d.meshes.writing import export_mesh
+from fastsam3d.mllm.scenes.files import bundled_room
 
 MUTATIONS = 2000
 BATCH = 200
@@ -54,6 +55,7 @@ def seeds(folder: Path) -> dict[str, tuple[str, list[Path]]]:
     data = json.dumps(header).encode()
     (folder / "packed.safetensors").write_bytes(struct.pack("<Q", len(data)) + data + bytes(50))
     shutil.copy(config_directory() / "acceleration" / "balanced.yaml", folder / "preset.yaml")
+    shutil.copy(bundled_room(), folder / "room.json")
     return {
         "models": ("fastsam3d.meshes.reading.read_model", [*models, points, text]),
         "pictures": ("fastsam3d.jobs.pictures.read_picture", pictures),
@@ -62,6 +64,7 @@ def seeds(folder: Path) -> dict[str, tuple[str, list[Path]]]:
             "fastsam3d.sam3d.checkpoints.folder.read_state",
             [folder / "weights.ckpt", folder / "packed.safetensors"],
         ),
+        "rooms": ("fastsam3d.mllm.scenes.files.read_room", [folder / "room.json"]),
         "presets": ("fastsam3d.acceleration.presets.load_preset", [folder / "preset.yaml"]),
     }
 
