@@ -63,7 +63,7 @@ class Attachment:
         self._step: Prefill | Decoding | Remasking | None = None
         self._remembered: WeakKeyDictionary[Any, Shortened | Remasking] = WeakKeyDictionary()
         self._has_read = self._has_warned = False
-        self._choices: list[Choice] = []  # of the last prompt
+        self._choices: Sequence[Choice] = ()  # of the last prompt
         self.lock = runs_of(host.target)
         """Held while the model runs: what is attached has one state, whichever thread it is called from."""
         self.offers: dict[str, Any] = {"visual": self.visual, "kept": lambda: kept_groups(self._choices)}
@@ -201,7 +201,7 @@ class Attachment:
                 output = original(**given)
             finally:
                 self._step = None
-        self._choices = [] if run is None else run.choices
+        self._choices = () if run is None else run.choices
         if run is not None and run.cache is not None:
             if isinstance(run, Remasking):
                 self._remembered[run.cache] = run

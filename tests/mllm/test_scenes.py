@@ -104,12 +104,13 @@ def test_what_is_there_and_what_is_not():
 
 
 def test_sides_as_somebody_sees_them_who_stands_in_the_room():
-    found = answers("side", r"at the (.+) (?:and face|facing) (\w+) .* the (.+)$")
+    found = answers("side", r"at the (.+?)(?: (?:and face|facing) (\w+))? (?:on which side|where) is the (.+)$")
     # From the red chair the blue one is 2 m to the east; the table is 3 m east and 1 m south.
     expected = {"north": "right", "east": "front", "south": "left", "west": "behind"}
     for there in ("blue chair", "white table"):
         assert {facing: found["red chair", facing, there] for facing in expected} == expected
     assert found["blue chair", "north", "red chair"] == "left"
+    assert found["red chair", None, "blue chair"] == "right"  # who says nothing faces north
     assert ("white table", "north", "green chair") not in found  # as far to the right as to the front
 
 

@@ -49,8 +49,8 @@ class Remasking:
         self._cache: ReferenceType[Any] | None = None
         self.kept: tuple[Kept, ...] = ()
         """As of `Prefill`: nothing leaves."""
-        self.choices: list[Choice] = []
-        """As of `Prefill`: no group is chosen, but single tokens, and others in each step."""
+        self.choices: tuple[Choice, ...] = ()
+        """As of `Prefill`: all groups stay."""
         self.clock = Clock(layout.live.device)
         """Of choosing, in the prompt and in all steps."""
         self.masked_by_layer: list[int] = []

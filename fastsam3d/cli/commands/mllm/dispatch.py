@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cli.console import say
-from fastsam3d.cli.main import Verb
+from fastsam3d.cli.main import GOES_ON, Verb
 from fastsam3d.errors import UserError
 
 COMMAND = "python -m fastsam3d mllm"
 
 SUB_VERBS = {
     "ask": Verb("mllm.ask", "asks about a room, without pruning and with it, and draws what was pruned"),
+    "bench": Verb("mllm.bench", "compares presets on held-out rooms: scores, milliseconds, memory"),
+    "train": Verb("mllm.train", "trains the small model or its attention predictor", GOES_ON),
+    "search-alpha": Verb("mllm.search_alpha", "finds the mass that leaves out a wanted percentage of the objects"),
 }
 """Sub-verbs by name. The module is one of `fastsam3d.cli.commands`, as in `fastsam3d.cli.main.VERBS`."""
 
