@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.app.marking.segmentation import Segmenter, segment
+from fastsam3d.app.rooms.model import RoomModel
 from fastsam3d.app.runs.comparison import warm_up
 from fastsam3d.app.runs.queue import Job, JobQueue
 from fastsam3d.app.server.upload_store import Intake
@@ -21,6 +22,7 @@ class Studio:
         folder: everything that is written goes below it.
         about: what reports say of a pipeline, beside what was run.
         warm: whether the first job is preceded by runs that are thrown away, so that times can be compared.
+        rooms: answers questions about rooms; None: with the model that ships.
     """
 
     def __init__(
@@ -32,11 +34,13 @@ class Studio:
         segmenter: Segmenter = segment,
         about: Callable[[Any], Mapping[str, Any]] | None = None,
         warm: bool = True,
+        rooms: RoomModel | None = None,
     ) -> None:
         self.folder, self.queue = folder, queue
         self.limits = limits or Limits()
         self.intake = Intake(folder / "uploads", self.limits.file_bytes)
         self.segmenter = segmenter
+        self.rooms = rooms or RoomModel()
         self._load, self._about, self._warm = load, about, warm
         self._pipeline: Any = None
 
