@@ -34,7 +34,8 @@ without acceleration. Ends with Ctrl-C; what it wrote is removed then.
   sam_checkpoint=FILE      Segment Anything weights for marking; needs the package segment_anything
   sam_model=vit_b          its size: vit_b, vit_l or vit_h
 
-and of `infer`: model=NAME, checkpoint_dir=DIR, device=cuda, precision=bfloat16, model.ss_sampler.inference_steps=12
+and of `infer`: model=NAME, checkpoint_dir=DIR, device=cuda, threads=2, precision=bfloat16,
+model.ss_sampler.inference_steps=12
 """
 DEFAULTS: dict[str, Any] = {
     "port": 7860,
@@ -162,6 +163,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         segmenter,
         about,
         options.warm_up,
+        request.threads,
     )
     app = build_app(studio, options.host)
     studio.prepare()
