@@ -43,9 +43,8 @@ def serve(method: str, model: str, preset: str) -> None:
 
     asked = {"all": torch.get_num_threads(), "1": 1, "auto": None}[threads]
     with tempfile.TemporaryDirectory() as folder:
-        request = request_with(
-            model, preset, device="cpu", threads=asked, output_dir=folder, formats=["mesh"], preview=False, export=["ply"]
-        )
+        files = {"output_dir": folder, "formats": ["mesh"], "preview": False, "export": ["ply"]}
+        request = request_with(model, preset, device="cpu", threads=asked, **files)
         with accelerated(request) as pipeline:
             for _ in range(WARM_UP):
                 run_object(request, pipeline)

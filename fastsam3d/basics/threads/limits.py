@@ -2,7 +2,7 @@
 
 A quota is a share of time, not a number of cores: with a quota of 2 cores on a machine of 64, PyTorch would start 64
 threads, and the system would stop all of them for most of every period. The quota is read from the files of Linux
-control groups, version 1 and version 2 (see cgroups(7) and the kernel's "CFS Bandwidth Control" and "Control Group v2").
+control groups, version 1 and 2 (see cgroups(7), and "CFS Bandwidth Control" and "Control Group v2" of the kernel).
 """
 
 from __future__ import annotations

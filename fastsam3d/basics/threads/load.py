@@ -1,4 +1,4 @@
-"""Measures how many cores other processes keep busy, from the counters that Linux gives in /proc/stat (proc_stat(5))."""
+"""Measures how many cores other processes keep busy, from the counters of Linux in /proc/stat (see proc_stat(5))."""
 
 from __future__ import annotations
 

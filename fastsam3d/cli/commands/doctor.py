@@ -107,7 +107,7 @@ def _processor(found: Mapping[str, Any]) -> str:
     threads = f"{found['threads']} on an idle machine"
     if found["free_cores"] is not None:
         threads += f", {found['threads_now']} now, with {found['free_cores']:.1f} of {found['cores']} cores free"
-    return f"threads: {threads}; {quota}; they wait {found['waiting']}"
+    return f"threads: {threads}; {quota}; waiting: {found['waiting']}"
 
 
 def _packages(title: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
