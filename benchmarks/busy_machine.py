@@ -1,7 +1,8 @@
 """Seconds of one object on an idle machine, and on one where other processes keep the cores busy.
 
-    python benchmarks/busy_machine.py                             idle, with 2 and with 4 busy processes: ten minutes
+    python benchmarks/busy_machine.py                             idle, with 2 and with 4 busy processes: under ten minutes
     python benchmarks/busy_machine.py loads=0,2 seconds=60        a trial
+    python benchmarks/busy_machine.py "methods=one thread,GOMP_SPINCOUNT=0,GOMP_SPINCOUNT=1000,threads=auto"
     python benchmarks/busy_machine.py report=out/busy_machine/busy_machine.json    writes the table into docs/threads.md
 
 Every method is a process of its own, because OpenMP reads its settings once. The processes wait while another one
@@ -27,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from busy_machine_report import Run, markdown, summarise, write_between_markers
-from busy_machine_worker import AUTO, METHODS, ONE, PYTORCH
+from busy_machine_worker import METHODS, is_method
 
 from fastsam3d.basics.files import write_json, write_text
 from fastsam3d.basics.options import (
@@ -61,8 +62,8 @@ def loads(text: str) -> tuple[int, ...]:
 def methods(text: str) -> tuple[str, ...]:
     """Names of methods."""
     found = tuple(words(text))
-    if not found or not set(found) <= METHODS.keys():
-        raise ValueError(f"some of {', '.join(METHODS)}, separated by commas")
+    if not found or not all(map(is_method, found)):
+        raise ValueError(f"some of {', '.join(METHODS)}, or GOMP_SPINCOUNT=N, separated by commas")
     return found
 
 
@@ -71,8 +72,8 @@ class Options:
     """Keys of the command line."""
 
     loads: tuple[int, ...] = option((0, 2, 4), loads, "numbers of busy processes")
-    methods: tuple[str, ...] = option((PYTORCH, ONE, AUTO), methods, f"some of {', '.join(METHODS)}")
-    seconds: int = option(540, whole(1), "time budget, shared evenly by the loads; starting the processes comes on top")
+    methods: tuple[str, ...] = option(METHODS, methods, "methods; also GOMP_SPINCOUNT=N and others of OpenMP's variables alone")
+    seconds: int = option(420, whole(1), "time budget, shared evenly by the loads; starting the processes comes on top")
     longest: int = option(60, whole(1), "seconds after which a run is broken off")
     model: str = option("mini", str, "model")
     preset: str = option("balanced", str, "preset")
@@ -92,15 +93,13 @@ class Worker:
     command: list[str]
     spent: float = 0.0
     process: subprocess.Popen[str] | None = None
-    _lines: str = ""
 
     def start(self) -> None:
-        """Starts the process, if it does not run, without waiting for it."""
-        if self.process is None:
-            inherited = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
-            self.process = subprocess.Popen(
-                self.command, env=inherited, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
+        """Starts the process, without waiting for it."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
+        self.process = subprocess.Popen(
+            self.command, env=inherited, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def answer(self, seconds: float) -> str | None:
         """The next line that it prints; None where it does not come in time.
@@ -164,14 +163,13 @@ class Measurement:
         return self._write(folder)
 
     def _start(self) -> None:
-        new = [worker for worker in self.workers if worker.process is None]
-        for worker in new:
-            worker.start()
         for worker in self.workers:
             worker.spent = 0.0
-        for worker in new:
-            if worker.answer(START_SECONDS) is None:
-                raise UserError(f"{worker.method!r} was not ready in {START_SECONDS} seconds: end other programs.")
+            # One after the other: they would keep each other waiting.
+            if worker.process is None:
+                worker.start()
+                if worker.answer(START_SECONDS) is None:
+                    raise UserError(f"{worker.method!r} was not ready in {START_SECONDS} seconds: end other programs.")
 
     def _rounds(self, busy: int, seconds: float) -> None:
         meter = LoadMeter(usable_cores(), own=lambda: 0.0)

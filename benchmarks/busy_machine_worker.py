@@ -12,36 +12,38 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fastsam3d.basics.threads.openmp import set_openmp_defaults
+from fastsam3d.basics.threads.openmp import POLICY, SPINNING, set_openmp_defaults
 
-PYTORCH, ONE, SPIN, AUTO = "PyTorch's defaults", "one thread", "short spinning alone", "threads=auto"
-METHODS: Mapping[str, tuple[bool, str]] = {
-    PYTORCH: (False, "all"),
-    ONE: (False, "1"),
-    SPIN: (True, "all"),
-    AUTO: (True, "auto"),
-}
-"""Methods: whether our variables of OpenMP are set, and the threads that are asked for."""
+PYTORCH, ONE, AUTO = "PyTorch's defaults", "one thread", "threads=auto"
+METHODS = (PYTORCH, ONE, AUTO)
+"""Methods; beside these, `NAME=VALUE` is PyTorch's number of threads with one variable of OpenMP."""
 WARM_UP = 2
+
+
+def is_method(name: str) -> bool:
+    """Tells whether there is such a method."""
+    variable, sign, value = name.partition("=")
+    return name in METHODS or bool(sign and value and variable in (POLICY, *SPINNING))
 
 
 def serve(method: str, model: str, preset: str) -> None:
     """Answers until the input ends."""
-    ours, threads = METHODS[method]
-    if ours:
+    if method == AUTO:
         set_openmp_defaults(os.environ)
+    elif method not in METHODS:
+        variable, _, value = method.partition("=")
+        os.environ[variable] = value
     import torch
 
     from fastsam3d.jobs.objects import run_object
     from fastsam3d.jobs.request import request_with
     from fastsam3d.jobs.running import accelerated
 
-    asked = {"all": torch.get_num_threads(), "1": 1, "auto": None}[threads]
+    asked = {ONE: 1, AUTO: None}.get(method, torch.get_num_threads())
     with tempfile.TemporaryDirectory() as folder:
         files = {"output_dir": folder, "formats": ["mesh"], "preview": False, "export": ["ply"]}
         request = request_with(model, preset, device="cpu", threads=asked, **files)
