@@ -1,7 +1,7 @@
 """Seconds of one object on an idle machine, and on one where other processes keep the cores busy.
 
-    python benchmarks/busy_machine.py                             idle, with 2 and with 4 busy processes: under ten minutes
-    python benchmarks/busy_machine.py loads=0,2 seconds=60        a trial
+    python benchmarks/busy_machine.py                         idle, with 2 and with 4 busy processes: under ten minutes
+    python benchmarks/busy_machine.py loads=0,2 seconds=60    a trial
     python benchmarks/busy_machine.py "methods=one thread,GOMP_SPINCOUNT=0,GOMP_SPINCOUNT=1000,threads=auto"
     python benchmarks/busy_machine.py report=out/busy_machine/busy_machine.json    writes the table into docs/threads.md
 
@@ -72,7 +72,7 @@ class Options:
     """Keys of the command line."""
 
     loads: tuple[int, ...] = option((0, 2, 4), loads, "numbers of busy processes")
-    methods: tuple[str, ...] = option(METHODS, methods, "methods; also GOMP_SPINCOUNT=N and others of OpenMP's variables alone")
+    methods: tuple[str, ...] = option(METHODS, methods, "methods; also a variable of OpenMP alone, as GOMP_SPINCOUNT=N")
     seconds: int = option(420, whole(1), "time budget, shared evenly by the loads; starting the processes comes on top")
     longest: int = option(60, whole(1), "seconds after which a run is broken off")
     model: str = option("mini", str, "model")
