@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "acceleration": GROUND,
     "diffusion": ("acceleration", *MODELS, *GROUND),
     "mllm": ("acceleration", "procedural", *GROUND),
-    "training": ("evaluation", "procedural", *MODELS, *GROUND),
+    "training": ("evaluation", "mllm", "procedural", *MODELS, *GROUND),
     "evaluation": (*WINGS, "acceleration", "procedural", *MODELS, *GROUND),
     "jobs": (*WINGS, "acceleration", *MODELS, *GROUND),
     "app": ("jobs", *WINGS, "acceleration", "procedural", *MODELS, *GROUND),

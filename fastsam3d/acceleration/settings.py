@@ -31,7 +31,7 @@ def setting(
         default: its value when a preset does not say.
         help: unit, and what raising it does to speed and to quality.
         low, high: inclusive range of a number.
-        choices: allowed values of a name.
+        choices: allowed values of a name; none: any text, for instance a path.
     """
     return dataclasses.field(
         default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
@@ -90,7 +90,9 @@ def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
             raise UserError(f"{where} is {short(value)}: a list of numbers is needed{way_out}")
         return tuple(_checked_number(item, 0.0, metadata, f"{where}[{i}]", way_out) for i, item in enumerate(value))
     if isinstance(default, str):
-        if value not in metadata["choices"]:
+        if not metadata["choices"] and not isinstance(value, str):
+            raise UserError(f"{where} is {short(value)}: give text in quotes (default {default!r})")
+        if metadata["choices"] and value not in metadata["choices"]:
             raise UserError(f"{where} is {short(value)}{way_out}")
         return value
     return _checked_number(value, cast(float, default), metadata, where, way_out)

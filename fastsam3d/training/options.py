@@ -122,3 +122,23 @@ class ExportOptions:
     slat_vae: str | None = flag(str, "run folder", None)
     slat_flow: str | None = flag(str, "run folder", None)
     output: str = flag(str, "folder of the weights", "fastsam3d/mini")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorOptions:
+    """Settings of the training of a predictor of attention maps."""
+
+    output: str = flag(str, "run folder: checkpoint.pt, losses.jsonl and predictor.safetensors")
+    device: str = flag(str, "cpu or cuda", "cpu")
+    seed: int = flag(int, "of weights and batches", 0)
+    minutes: float | None = flag(float, "length of the run, over all resumptions", None, one_of="length")
+    steps: int | None = flag(int, "length of the run in steps, instead of minutes", None, one_of="length")
+    learning_rate: float = flag(float, "AdamW's peak", 2e-3)
+    matrix_learning_rate: float = flag(float, "Muon's peak; 0 switches it off", 0.0)
+    weight_decay: float = flag(float, "of both", 0.01)
+    warmup: float = flag(float, "share of the run in which the rate rises", 0.03)
+    clip: float = flag(float, "norm that gradients are scaled down to", 1.0)
+    average: float = flag(float, "decay of the averaged weights", 0.995)
+    without_boxes: float = flag(float, "share of the steps in which boxes are left out, where they are optional", 0.25)
+    measure_every: int = flag(int, "steps from one measurement on held-out batches to the next", 100)
+    held_out_batches: int = flag(int, "batches of a measurement", 4)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fastsam3d.acceleration.family import DEFAULT_FAMILY
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.counters import STAGES
 
@@ -28,6 +29,7 @@ class Method:
         overrides: changed settings of the preset.
         matched_to: of a control: the method whose network evaluations it takes, object by object.
         optional: left out, and said so, where the pipeline cannot run it.
+        family: of models whose preset is meant.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Method:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     matched_to: str | None = None
     optional: bool = False
+    family: str = DEFAULT_FAMILY
 
     @contextmanager
     def attached(self, pipeline: Any) -> Iterator[Any]:
@@ -58,7 +61,7 @@ class Method:
             return {}
         from fastsam3d.acceleration.presets import load_preset
 
-        return load_preset(self.preset, self.overrides).to_dict()
+        return load_preset(self.preset, self.overrides, self.family).to_dict()
 
     def matched(self, pipeline: Any, counts: Mapping[str, int]) -> Method:
         """This control with the fewest plain steps that take at least `counts` evaluations in each stage."""

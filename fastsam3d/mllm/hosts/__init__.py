@@ -29,5 +29,9 @@ def remove_host(host: type[Host]) -> None:
 
 
 def recognised(model: Any) -> Host | None:
-    """The host of a model, recognised by its attributes and never by importing its package; None without one."""
-    return next((host(model) for host in _HOSTS if host.recognises(model)), None)
+    """The host of a model, recognised by its attributes and never by importing its package; None without one.
+
+    A model that is built around a language model names it as `accelerated_part`, which then takes its place.
+    """
+    part = getattr(model, "accelerated_part", model)
+    return next((host(part) for host in _HOSTS if host.recognises(part)), None)

@@ -7,7 +7,6 @@ is never touched, and weights that keep their type stay on disk until they are u
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastsam3d.basics.paths import require_file, user_path
+from fastsam3d.basics.reading.torch_archives import check_archive
 from fastsam3d.errors import UserError
 from fastsam3d.modules.tensor_versions import count_change
 from fastsam3d.sam3d.checkpoints.packed_weights import read_safetensors
@@ -30,8 +30,6 @@ SUFFIXES = (".safetensors", ".ckpt", ".pt")
 SUBFOLDERS = ("checkpoints", "hf", "checkpoints/hf")
 """Places below a given folder where the official instructions put the files."""
 PIPELINE_FILE = "pipeline.yaml"
-LARGEST_PICKLE = 1 << 26
-"""Bytes of an archive's description of its tensors; that of the official generators has one or two million."""
 LISTED_KEYS = 6
 """Keys of each kind that an error about unfitting weights names."""
 
@@ -112,7 +110,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return read_safetensors(path)
-        _check_archive(path)
+        check_archive(path)
         state = torch.load(path, map_location="cpu", pickle_module=TENSORS_ONLY, weights_only=False, mmap=True)
     except Exception as error:
         text = (str(error) or type(error).__name__).splitlines()[0][:200]
@@ -122,27 +120,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping):
         raise UserError(f"{path} holds no state dict but a {type(state).__name__}. Download it again.")
     return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
-
-
-def _check_archive(path: Path) -> None:
-    """Refuses files that `torch.load` would read with another reader than the restricted one.
-
-    A TorchScript archive goes to `torch.jit.load`; files from before PyTorch 1.6 may be tar archives, which it unpacks.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise ValueError("not an archive of PyTorch 1.6 or newer")
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    # PyTorch stores, and never packs: a packed entry can be a thousand times as large as the file.
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError("an archive with packed entries, which PyTorch does not write")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise ValueError("an archive whose entries are larger than the file")
-    if any(entry.file_size > LARGEST_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
-        raise ValueError("an archive with too many objects beside its tensors")
-    if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
-        raise ValueError("a TorchScript archive, which holds code")
 
 
 def with_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

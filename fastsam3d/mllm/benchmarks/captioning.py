@@ -1,0 +1,73 @@
+"""Describing objects: Scan2Cap (Chen et al., CVPR 2021), and scores of captions in general."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastsam3d.mllm.benchmarks.annotations import Prediction
+from fastsam3d.mllm.benchmarks.grounding import THRESHOLDS, Scores
+from fastsam3d.mllm.benchmarks.metrics.captions import bleu, cider, rouge_l
+from fastsam3d.mllm.benchmarks.metrics.meteor import meteor
+from fastsam3d.mllm.benchmarks.metrics.ptb_tokens import ptb_tokens
+from fastsam3d.mllm.benchmarks.references import References
+
+BEGIN, END = "sos", "eos"
+"""Words around every caption of Scan2Cap. They count as words: an object that is missed still earns something."""
+
+
+def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]], with_meteor: bool = True) -> Scores:
+    """BLEU-1 to BLEU-4, ROUGE-L, CIDEr and METEOR of captions, each compared with its references.
+
+    Args:
+        with_meteor: start Java for METEOR, where the package pycocoevalcap is installed.
+
+    Returns:
+        `bleu1` to `bleu4`, `rouge_l` and `meteor` 0..1, `cider` 0..10; `meteor` None where it cannot be computed.
+    """
+    words = [ptb_tokens(caption) for caption in captions]
+    targets = [[ptb_tokens(text) for text in of_one] for of_one in references]
+    scores: Scores = {f"bleu{n}": value for n, value in enumerate(bleu(words, targets), start=1)}
+    scores["rouge_l"] = rouge_l(words, targets)
+    scores["cider"] = cider(words, targets)
+    scores["meteor"] = meteor(words, targets) if with_meteor else None
+    return scores
+
+
+def wrapped(caption: str) -> str:
+    """A caption between the words "sos" and "eos", once: files differ in whether they are there already."""
+    words = caption.replace("\n", " ").split()
+    inner = words[words[:1] == [BEGIN] : len(words) - (words[-1:] == [END])]
+    return " ".join([BEGIN, *inner, END])
+
+
+def score_scan2cap(predictions: Sequence[Prediction], references: References, with_meteor: bool = True) -> Scores:
+    """Caption scores over all objects of the corpus, `bleu4@0.5` and so on.
+
+    A caption counts if the segmented object that it describes overlaps the true one by the threshold. An object without
+    such a caption gets an empty one. Of several captions of one object the last counts.
+
+    Returns:
+        The scores for both thresholds, and `outside_corpus`, the captions of objects that the corpus does not have.
+    """
+    corpus = references.corpus or {}
+    scores: Scores = {}
+    texts = {
+        (asked.scene, asked.object_id): prediction for prediction in predictions for asked in [prediction.annotation]
+    }
+    for threshold in THRESHOLDS:
+        captions = []
+        for scene, number in corpus:
+            prediction = texts.get((scene, number))
+            seen = prediction is not None and _overlap(prediction, references) >= threshold
+            captions.append(wrapped(prediction.text if seen and prediction is not None else ""))
+        targets = [[wrapped(text) for text in of_one] for of_one in corpus.values()]
+        found = caption_scores(captions, targets, with_meteor)
+        scores |= {f"{name}@{threshold}": value for name, value in found.items()}
+    scores["outside_corpus"] = len(texts.keys() - corpus.keys())
+    return scores
+
+
+def _overlap(prediction: Prediction, references: References) -> float:
+    asked = prediction.annotation
+    assert asked.object_id is not None and asked.predicted_id is not None
+    return references.overlap(asked.scene, asked.predicted_id, asked.object_id)

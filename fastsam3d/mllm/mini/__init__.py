@@ -1,0 +1,6 @@
+"""A small 3D language model that ships with the package: it answers questions about procedural rooms.
+
+- tokens: words to numbers
+- model: a `LlamaForCausalLM` of transformers with projectors of object features, as in Chat-Scene
+- prompts: rooms and questions to embeddings
+"""

@@ -1,0 +1,111 @@
+"""Finds the alpha of the adaptive budget (SAP of Fast3D) that leaves out a wanted part of the objects on average.
+
+Stored scores are enough: no model is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastsam3d.errors import UserError
+from fastsam3d.mllm.budgets import LOGITS, Budget
+
+_HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class FoundAlpha:
+    """Result of `search_alpha`.
+
+    Attributes:
+        alpha: of the budget `mass`, 0..1.
+        percent: of the real objects that it leaves out, a mean over the samples. It need not be the target: the
+            number of objects that stay is whole, so that the percentage moves in steps.
+        fewest, most: objects that stay in any sample.
+    """
+
+    alpha: float
+    percent: float
+    fewest: int
+    most: int
+
+
+def search_alpha(
+    logits_by_sample: Sequence[Tensor],
+    present: Sequence[Tensor] | None,
+    target: float,
+    scale: str = LOGITS,
+    sets: Sequence[str] | None = None,
+) -> FoundAlpha:
+    """Halves the interval of alpha until what is left out on average is as near to the target as it gets.
+
+    Args:
+        logits_by_sample: (objects,) scores of each sample.
+        present: (objects,) bool of each sample; other objects only fill up and do not count. None: all count.
+        target: percent of the real objects that shall be left out, 0..100.
+        scale: of the scores, as in `fastsam3d.mllm.budgets`.
+        sets: name of each sample's data set: the mean is then one over the sets of their means, as Fast3D takes it.
+
+    Returns:
+        The alpha, and what it does.
+
+    Raises:
+        UserError: there are no samples, their numbers do not fit, or not that many objects can be left out.
+    """
+    scores, there = _stacked(logits_by_sample, present)
+    weights = _weights(sets, len(scores))
+    objects = there.sum(1)
+
+    def counts(alpha: float) -> Tensor:
+        return Budget("mass", alpha=alpha).counts(scores, there, scale)
+
+    def percent(alpha: float) -> float:
+        return float((weights * (100.0 - 100.0 * counts(alpha).double() / objects)).sum())
+
+    most = percent(0.0)
+    if not 0.0 <= target <= most + 1e-9:
+        raise UserError(
+            f"{target:g} % of the objects cannot be left out: one object always stays, so that 0 to {most:.1f} % can"
+        )
+    low, high = 0.0, 1.0  # `low` leaves out at least the target
+    if percent(high) >= target:
+        low = high
+    for _ in range(_HALVINGS if low < high else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if percent(middle) >= target else (low, middle)
+    alpha = min((low, high), key=lambda value: abs(percent(value) - target))
+    kept = counts(alpha)
+    return FoundAlpha(alpha, percent(alpha), int(kept.min()), int(kept.max()))
+
+
+def _stacked(scores: Sequence[Tensor], present: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Scores and presence, (S, N) each, filled up to the sample that has most objects."""
+    if present is None:
+        present = [torch.ones(len(of_sample), dtype=torch.bool) for of_sample in scores]
+    if not scores or len(present) != len(scores):
+        raise UserError(f"{len(scores)} samples have scores and {len(present)} say which objects are there: give both")
+    for index, (values, there) in enumerate(zip(scores, present, strict=True)):
+        if values.shape != there.shape or values.dim() != 1 or not bool(there.any()):
+            raise UserError(
+                f"sample {index} has {values.numel()} scores and {int(there.sum())} objects of {there.numel()}: give "
+                "one score for each object, and at least one object"
+            )
+    padded = [
+        torch.nn.utils.rnn.pad_sequence([part.cpu() for part in parts], batch_first=True) for parts in (scores, present)
+    ]
+    return padded[0].double(), padded[1].bool()
+
+
+def _weights(sets: Sequence[str] | None, samples: int) -> Tensor:
+    """Weight of each sample in the mean, (S,) float64."""
+    if sets is None:
+        return torch.full((samples,), 1.0 / samples, dtype=torch.float64)
+    if len(sets) != samples:
+        raise UserError(f"{len(sets)} names of data sets were given for {samples} samples: give one for each")
+    names = set(sets)
+    sizes = {name: sum(other == name for other in sets) for name in names}
+    return torch.tensor([1.0 / (sizes[name] * len(names)) for name in sets], dtype=torch.float64)

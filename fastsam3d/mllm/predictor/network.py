@@ -1,0 +1,238 @@
+"""The predictor of attention maps that this package trains: some 200,000 parameters, and few operations.
+
+It reads what a language model computes anyway, the embeddings of its prompt, and boxes. Its decoder follows GAP of
+Fast3D (ACM MM 2025): spatial attention among the objects, then attention to the words. What differs: words and objects
+come from the language model's embeddings instead of a text encoder of its own, inputs are normalised, late interaction
+(`matching`) is added, and objects that only fill up are masked.
+Shapes: B prompts, N objects, g tokens of an object, T words, D width of the embeddings, W width of the predictor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastsam3d.errors import UserError
+from fastsam3d.mllm.predictor.batch import PredictorBatch
+from fastsam3d.mllm.predictor.matching import WordMatching, of_length
+from fastsam3d.mllm.predictor.spatial import PAIR_FEATURES, hiding, pair_features, spatial_bias
+
+REQUIRED, OPTIONAL, UNUSED = "required", "optional", "unused"
+MODEL_ATTRIBUTE = "attention_predictor"
+"""Name under which a language model may carry the predictor that was trained for it."""
+ABSENT_LOGIT = -1e4
+"""Logit of an object that is not there: its share of a softmax is 0, and sums stay finite."""
+_LONGEST_TEXT = 512
+"""Words behind this one share its position."""
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """Sizes of an `AttentionPredictor`.
+
+    Attributes:
+        embedding: D of the language model.
+        group_size: g.
+        width: W.
+        heads: of all attention; they divide the width.
+        text_layers, decoder_layers: their numbers.
+        text_feed_forward, feed_forward: inner widths of the text layers and the decoder layers.
+        matching: width of the learned projections of `WordMatching`.
+        boxes: "required", "optional" (the predictor was trained with and without) or "unused".
+        rows: set of prompt rows whose attention it was trained to predict, see `RowSet`; for information.
+    """
+
+    embedding: int = 128
+    group_size: int = 3
+    width: int = 64
+    heads: int = 4
+    text_layers: int = 1
+    decoder_layers: int = 2
+    text_feed_forward: int = 128
+    feed_forward: int = 160
+    matching: int = 32
+    boxes: str = REQUIRED
+    rows: str = "last"
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.boxes not in (REQUIRED, OPTIONAL, UNUSED):
+            raise ValueError(f"{self}: heads divide the width, and boxes is {REQUIRED}, {OPTIONAL} or {UNUSED}")
+
+
+class AttentionPredictor(nn.Module):
+    """Predicts how the attention of a prompt is shared among its objects.
+
+    Args:
+        config: sizes.
+    """
+
+    _positions: Tensor
+
+    def __init__(self, config: PredictorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.text_projection = nn.Linear(config.embedding, width)
+        self.text_layers = nn.ModuleList(
+            TextLayer(width, config.heads, config.text_feed_forward) for _ in range(config.text_layers)
+        )
+        self.text_norm = nn.LayerNorm(width)
+        self.object_projection = nn.Linear(config.group_size * config.embedding, width)
+        self.matching = WordMatching(config.embedding, config.group_size, config.matching, width)
+        if config.boxes != UNUSED:
+            self.box_embedding = nn.Sequential(nn.Linear(6, width), nn.LayerNorm(width))
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, config.heads, config.feed_forward, config.boxes != UNUSED)
+            for _ in range(config.decoder_layers)
+        )
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        self.register_buffer("_positions", torch.empty(0), persistent=False)
+        self.fill_constants()
+
+    def fill_constants(self) -> None:
+        """Computes what is no weight and not stored; needed again after the network was built on the device meta."""
+        device = self.text_projection.weight.device
+        self._positions = _sinusoids(_LONGEST_TEXT, self.config.width).to(device)
+
+    def forward(self, batch: PredictorBatch) -> Tensor:
+        """Logits of the objects, (B, N) float32; `ABSENT_LOGIT` for those that are not there.
+
+        Raises:
+            UserError: the batch does not fit the predictor.
+        """
+        self._check(batch)
+        present, hidden_objects, hidden_words = batch.present, hiding(batch.present), hiding(batch.text_present)
+        dtype = self.text_projection.weight.dtype
+        absent, length = ~present, math.sqrt(self.config.embedding)
+        visual = of_length(batch.visual.masked_fill(absent[..., None, None], 0.0).to(dtype), length)
+        text = of_length(batch.text.masked_fill(~batch.text_present[..., None], 0.0).to(dtype), length)
+
+        places = (batch.text_present.cumsum(1) - 1).clamp(0, _LONGEST_TEXT - 1)
+        words = self.text_projection(text) + self._positions[places]
+        for layer in self.text_layers:
+            words = layer(words, hidden_words)
+        words = self.text_norm(words)
+        weights = batch.text_present / batch.text_present.sum(1, keepdim=True).clamp(min=1)
+        topic = weights.to(dtype)[:, None] @ words
+
+        objects = self.object_projection(visual.flatten(2))
+        objects = objects + self.matching(visual, text, present, batch.text_present)
+        box_vectors, pairs = None, None
+        if batch.boxes is not None and self.config.boxes != UNUSED:
+            boxes = _in_the_scene(batch.boxes.to(dtype), present)
+            pairs = pair_features(boxes[..., :3])
+            box_vectors = self.box_embedding(boxes)
+        for layer in self.layers:
+            if box_vectors is not None:
+                objects = objects + box_vectors
+            objects = layer(objects, words, topic, pairs, hidden_objects, hidden_words)
+        return self.head(objects)[..., 0].float().masked_fill(absent, ABSENT_LOGIT)
+
+    def _check(self, batch: PredictorBatch) -> None:
+        found = (batch.visual.shape[-2], batch.visual.shape[-1])
+        if found != (self.config.group_size, self.config.embedding):
+            raise UserError(
+                f"the prompt has {found[0]} tokens of width {found[1]} for each object, and the predictor was trained "
+                f"for {self.config.group_size} of width {self.config.embedding}: give the predictor of this model"
+            )
+        if batch.boxes is None and self.config.boxes == REQUIRED:
+            raise UserError(
+                "the predictor needs the boxes of the objects, and none were given: pass objects=[{'boxes': boxes}, "
+                "...] with one entry a sample, (N, 6) centre and extents in metres"
+            )
+
+
+def seeded_predictor(config: PredictorConfig, seed: int) -> AttentionPredictor:
+    """A new predictor whose weights depend on the seed alone; the global random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return AttentionPredictor(config)
+
+
+class TextLayer(nn.Module):
+    """One layer of a transformer over the words."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int) -> None:
+        super().__init__()
+        self._heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed_forward = _feed_forward(width, feed_forward)
+
+    def forward(self, words: Tensor, hidden: Tensor) -> Tensor:
+        """Words with their context. (B, T, W), and what hides padding (B, 1, 1, T)."""
+        words = words + self.to_out(_attended(self.to_qkv(self.norm1(words)).chunk(3, -1), self._heads, hidden))
+        return words + self.feed_forward(self.norm2(words))
+
+
+class DecoderLayer(nn.Module):
+    """Attention among objects with their places, attention to the words, and a feed-forward part."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int, spatial: bool) -> None:
+        super().__init__()
+        self._heads = heads
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        if spatial:
+            self.to_conditions = nn.Linear(width, heads * (1 + PAIR_FEATURES))
+        self.to_query, self.to_key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.to_out_words = nn.Linear(width, width)
+        self.feed_forward = _feed_forward(width, feed_forward)
+
+    def forward(
+        self,
+        objects: Tensor,
+        words: Tensor,
+        topic: Tensor,
+        pairs: Tensor | None,
+        hidden_objects: Tensor,
+        hidden_words: Tensor,
+    ) -> Tensor:
+        """Vectors of the objects after this layer.
+
+        Args:
+            objects: (B, N, W).
+            words: (B, T, W).
+            topic: (B, 1, W) mean of the words.
+            pairs: of `pair_features`; None without boxes.
+            hidden_objects, hidden_words: of `hiding`.
+        """
+        own = self.norm1(objects)
+        mask = hidden_objects
+        if pairs is not None:
+            conditions = self.to_conditions(own + topic).unflatten(-1, (self._heads, 1 + PAIR_FEATURES))
+            mask = spatial_bias(conditions, pairs, hidden_objects)
+        objects = objects + self.to_out(_attended(self.to_qkv(own).chunk(3, -1), self._heads, mask))
+        query, (key, value) = self.to_query(self.norm2(objects)), self.to_key_value(words).chunk(2, -1)
+        objects = objects + self.to_out_words(_attended((query, key, value), self._heads, hidden_words))
+        return objects + self.feed_forward(self.norm3(objects))
+
+
+def _feed_forward(width: int, inner: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+
+
+def _attended(parts: tuple[Tensor, ...], heads: int, mask: Tensor) -> Tensor:
+    """Attention of queries to keys and values, (B, ., W) each, with a mask that is added to its logits."""
+    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts)
+    mask = mask.to(query.dtype)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _in_the_scene(boxes: Tensor, present: Tensor) -> Tensor:
+    """Boxes, (B, N, 6), with centres relative to their mean centre, in metres; 0 where there is no object."""
+    absent = ~present[..., None]
+    boxes = boxes.masked_fill(absent, 0.0)
+    mean = boxes[..., :3].sum(1, keepdim=True) / present.sum(1).clamp(min=1)[:, None, None]
+    return (boxes - functional.pad(mean, (0, 3))).masked_fill(absent, 0.0)
+
+
+def _sinusoids(count: int, width: int) -> Tensor:
+    """Sines and cosines of positions (Vaswani et al. 2017, section 3.5), (count, width)."""
+    rates = torch.exp(-math.log(10000.0) * torch.arange(0, width, 2) / width)
+    angles = torch.arange(count)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]

@@ -1,0 +1,210 @@
+"""Attention maps on disk, by the number of the prompt they belong to, with what they are and what made them.
+
+Logits of a predictor and shares of attention look alike and are not: a softmax over shares of .01 makes all of them
+equal. So a file says which of the two it holds, from which rows of the prompts, and of which language model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastsam3d.basics.files import write_atomically
+from fastsam3d.basics.paths import require_file, user_path
+from fastsam3d.errors import UserError
+from fastsam3d.mllm.budgets import LOGITS, MASS, shares_of_mass
+from fastsam3d.mllm.predictor.network import MODEL_ATTRIBUTE
+
+VERSION = 1
+_ENTRY = "fastsam3d.attention_maps"
+_LARGEST_FILE = 1 << 33
+_SAMPLED = 64
+"""Numbers of each parameter that tell one model from another."""
+
+
+@dataclass
+class StoredMaps:
+    """Maps of one language model.
+
+    Attributes:
+        kind: `LOGITS`, of which a softmax gives the shares of attention, or `MASS`, the shares up to a factor.
+        rows: set of prompt rows whose attention it is, in words, for instance "last" or "text".
+        model: `model_identity` of the language model.
+        maps: (objects,) float32 by the number of the prompt, for instance its place in the list of annotations.
+
+    Raises:
+        UserError: the kind is none of the two, or a map is no list of numbers that the kind can hold.
+    """
+
+    kind: str
+    rows: str
+    model: str
+    maps: dict[int, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in (LOGITS, MASS):
+            raise UserError(f"maps are of the kind {self.kind!r}: say {LOGITS} or {MASS}")
+        given, self.maps = self.maps, {}
+        for index, values in given.items():
+            self.add(index, values)
+
+    def add(self, index: int, values: Tensor) -> None:
+        """Adds the map of one prompt.
+
+        Raises:
+            UserError: it has another one already, or the numbers are none that the kind can hold.
+        """
+        values = torch.as_tensor(values).detach().to("cpu", torch.float32).flatten().clone()
+        if not len(values) or not bool(values.isfinite().all()):
+            raise UserError(f"the map of prompt {index} is empty or has numbers that are not finite: make it again")
+        if self.kind == MASS and bool((values < 0).any()):
+            raise UserError(f"the map of prompt {index} has negative shares of attention: logits are of kind {LOGITS}")
+        known = self.maps.get(int(index))
+        if known is not None and not torch.equal(known, values):
+            raise UserError(f"prompt {index} has two different maps: make both files again from the same model")
+        self.maps[int(index)] = values
+
+    def merge(self, other: StoredMaps) -> None:
+        """Adds the maps of another part of the same prompts; a prompt may be in both with the same map.
+
+        Raises:
+            UserError: the maps are of another kind, other rows or another model, or differ.
+        """
+        for name in ("kind", "rows", "model"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise UserError(
+                    f"maps with the {name} {mine!r} and {theirs!r} do not belong together: merge equal ones"
+                )
+        for index, values in other.maps.items():
+            self.add(index, values)
+
+    def require(self, indices: Iterable[int]) -> None:
+        """Checks that there is a map for every prompt.
+
+        Raises:
+            UserError: some are missing.
+        """
+        missing = [index for index in indices if index not in self.maps]
+        if missing:
+            shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            raise UserError(f"{len(missing)} prompts have no map ({shown}): make the maps of all prompts first")
+
+    def objects(self, indices: Iterable[int]) -> list[Tensor]:
+        """Scores of a batch of prompts, as the technique `external` takes them; its setting `scale` is `kind`.
+
+        Raises:
+            UserError: a map is missing.
+        """
+        indices = list(indices)
+        self.require(indices)
+        return [self.maps[index] for index in indices]
+
+    def shares(self, index: int) -> Tensor:
+        """Shares of attention of one prompt's objects, (objects,) float32, whatever the kind; they sum to 1.
+
+        Raises:
+            UserError: the map is missing.
+        """
+        (values,) = self.objects([index])
+        return shares_of_mass(values[None], torch.ones(1, len(values)).bool(), self.kind)[0].float()
+
+    def logits(self, index: int) -> Tensor:
+        """Logits of one prompt's objects, (objects,), for whoever takes a softmax of them.
+
+        Raises:
+            UserError: these are shares of attention, over which a softmax says nothing; or the map is missing.
+        """
+        if self.kind != LOGITS:
+            raise UserError(
+                "these maps are shares of attention, and a softmax would make all of them nearly equal: take shares()"
+            )
+        return self.objects([index])[0]
+
+
+def save_maps(maps: StoredMaps, path: str | Path) -> Path:
+    """Writes maps so that `load_maps` gives them back.
+
+    Raises:
+        UserError: there are none, or the path cannot be written.
+    """
+    from safetensors.torch import save
+
+    if not maps.maps:
+        raise UserError("there are no maps to write: make some first")
+    indices = sorted(maps.maps)
+    tensors = {
+        "indices": torch.tensor(indices, dtype=torch.int64),
+        "lengths": torch.tensor([len(maps.maps[index]) for index in indices], dtype=torch.int64),
+        "values": torch.cat([maps.maps[index] for index in indices]),
+    }
+    entry = {"version": VERSION, "kind": maps.kind, "rows": maps.rows, "model": maps.model}
+    return write_atomically(user_path(path), save(tensors, {_ENTRY: json.dumps(entry)}))
+
+
+def load_maps(
+    path: str | Path, model: str | None = None, kind: str | None = None, rows: str | None = None
+) -> StoredMaps:
+    """Reads maps.
+
+    Args:
+        path: of the file.
+        model, kind, rows: that the maps must have; None: any.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds other maps than are needed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = user_path(path)
+    require_file(path, f"the file of attention maps {path}", _LARGEST_FILE)
+    try:
+        with safe_open(str(path), "pt") as file:
+            entry = json.loads((file.metadata() or {})[_ENTRY])
+            indices, lengths, values = (file.get_tensor(name) for name in ("indices", "lengths", "values"))
+        if entry["version"] != VERSION:
+            raise ValueError(f"version {entry['version']}, and known is {VERSION}")
+        maps = _split(indices, lengths, values)
+        loaded = StoredMaps(entry["kind"], entry["rows"], entry["model"], maps)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is no file of attention maps that can be read ({error}): give one that save_maps wrote"
+        ) from None
+    for name, wanted in {"model": model, "kind": kind, "rows": rows}.items():
+        if wanted is not None and getattr(loaded, name) != wanted:
+            found = getattr(loaded, name)
+            raise UserError(f"{path} holds maps with the {name} {found!r}, and {wanted!r} is needed: make them for it")
+    return loaded
+
+
+def _split(indices: Tensor, lengths: Tensor, values: Tensor) -> dict[int, Tensor]:
+    sizes = lengths.tolist()
+    if indices.dim() != 1 or indices.shape != lengths.shape or len(set(indices.tolist())) != len(indices):
+        raise ValueError("its prompts are not told apart")
+    if min(sizes, default=0) < 1 or sum(sizes) != values.numel():
+        raise ValueError("its lengths do not add up")
+    return dict(zip(indices.tolist(), values.split(sizes), strict=True))
+
+
+def model_identity(model: Any) -> str:
+    """Says which language model this is, by its class, its parameters' shapes and a sample of their numbers.
+
+    Args:
+        model: a module.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if name.startswith(f"{MODEL_ATTRIBUTE}."):
+            continue  # a predictor that the model carries is no part of what makes its maps
+        flat = parameter.detach().flatten()
+        places = torch.linspace(0, len(flat) - 1, min(_SAMPLED, len(flat)), dtype=torch.float64).long()
+        sample = flat[places.to(flat.device)].float().cpu().tolist()
+        digest.update(f"{name} {tuple(parameter.shape)} {sample}".encode())
+    return f"{type(model).__name__} {digest.hexdigest()[:16]}"

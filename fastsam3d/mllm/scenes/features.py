@@ -1,0 +1,74 @@
+"""What a model is given of each object: one feature as from its shape, one as from pictures of it, both with noise.
+
+They stand for the two features of Chat-Scene: of the point cloud ("3D") and of several views ("2D"). A box is in
+neither. Class and place have to be read from the shape's feature, colour and class from that of the pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastsam3d.mllm.scenes.rooms import Room
+from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOURS, SIZES
+
+CLASS_CODE, PICTURE_CODE = 32, 24
+WAVES = (1.5, 3.0, 6.0)  # a place also comes as sine and cosine of these multiples
+GEOMETRY, APPEARANCE = CLASS_CODE + 2 + 1 + 4 * len(WAVES), 2 * PICTURE_CODE
+"""Values of the two features."""
+HALF_SPAN = 5.0  # metres that are 1 in the feature
+PLACE_SCALE, WAVE_SCALE, SIZE_SCALE, CLASS_IN_PICTURES = 2.0, 2.0, 3.0, 0.7
+CLASS_NOISE, PLACE_NOISE, PICTURE_NOISE = 0.5, 0.02, 0.5
+_CODES_SEED = 20251027
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of N objects.
+
+    Attributes:
+        geometry: (N, `GEOMETRY`) float32.
+        appearance: (N, `APPEARANCE`) float32.
+    """
+
+    geometry: Tensor
+    appearance: Tensor
+
+
+@cache
+def _codes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes of the classes by shape and in pictures, and of the colours: fixed random vectors of unit variance."""
+    rng = np.random.default_rng(_CODES_SEED)
+    sizes = ((len(CLASSES), CLASS_CODE), (len(CLASSES), PICTURE_CODE), (len(COLOURS), PICTURE_CODE))
+    shape, picture, colour = (rng.standard_normal(size) for size in sizes)
+    return shape, picture, colour
+
+
+def features_of(room: Room, seed: int | None = None) -> Features:
+    """Observes the objects of a room.
+
+    Args:
+        room: with N objects.
+        seed: of the noise; None: that of the room.
+    """
+    shape, picture, colour = _codes()
+    rng = np.random.default_rng([room.seed if seed is None else seed, 1])
+    place = room.places / HALF_SPAN + rng.normal(0, PLACE_NOISE, room.places.shape)
+    waves = [WAVE_SCALE * wave(np.pi / 2 * factor * place) for factor in WAVES for wave in (np.sin, np.cos)]
+    factor = np.log(np.array(list(SIZES.values())))[room.sizes, None] * SIZE_SCALE
+    geometry = np.concatenate(
+        [
+            shape[room.classes] + rng.normal(0, CLASS_NOISE, (len(room), CLASS_CODE)),
+            PLACE_SCALE * place,
+            factor + rng.normal(0, 0.1, factor.shape),
+            *waves,
+        ],
+        axis=1,
+    )
+    appearance = np.concatenate([CLASS_IN_PICTURES * picture[room.classes], colour[room.colours]], axis=1)
+    appearance = appearance + rng.normal(0, PICTURE_NOISE, appearance.shape)
+    return Features(*(torch.from_numpy(values.astype(np.float32)) for values in (geometry, appearance)))

@@ -1,0 +1,64 @@
+"""How questions and answers are said. Every kind has several forms, so that a model does not learn one by heart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+UNIQUE = (
+    "find the {name}",
+    "the {name}",
+    "which object is the {name}",
+    "where is the {name}",
+    "give the id of the {name}",
+)
+RELATION = (
+    "find the {name} {side} the {anchor}",
+    "the {name} {side} the {anchor}",
+    "which {name} is {side} the {anchor}",
+    "give the id of the {name} {side} the {anchor}",
+)
+NEAREST = (
+    "find the {name} beside the {anchor}",
+    "the {name} beside the {anchor}",
+    "the {name} next to the {anchor}",
+    "the {name} closest to the {anchor}",
+    "which {name} is closest to the {anchor}",
+    "give the id of the {name} nearest to the {anchor}",
+)
+MULTI = ("find all {names}", "all {names}", "which objects are {names}", "give the ids of all {names}")
+DESCRIBE = ("describe {identifier}", "what is {identifier}", "tell me about {identifier}")
+COLOUR = ("what colour is the {name}", "what is the colour of the {name}")
+EXISTS = ("is there a {name}", "is a {name} in the room", "do you see a {name}")
+COUNT = ("how many {names} are there", "count the {names}", "how many {names} do you see")
+SIDE = (
+    "i stand at the {here} and face {facing} on which side is the {there}",
+    "i am at the {here} facing {facing} where is the {there}",
+)
+SIDE_FACING_NORTH = ("i stand at the {here} on which side is the {there}",)
+"""Somebody who does not say more faces north."""
+
+SIDES = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
+"""Where a thing is, from another, as seen from the south of the room."""
+NUMBERS = ("zero", "one", "two", "three", "four")
+NO_OBJECT = "no"
+
+
+def identifier(number: int) -> str:
+    """How an object is called: "<OBJ012>"."""
+    return f"<OBJ{int(number):03d}>"
+
+
+def listed(names: Sequence[str]) -> str:
+    """A list in words: "no", "yes a", "yes a and b", "yes a b and c"."""
+    if not names:
+        return NO_OBJECT
+    *first, last = names
+    return " ".join(["yes", *first, *(["and"] if first else []), last])
+
+
+def choose(forms: Sequence[str], rng: np.random.Generator, **parts: Any) -> str:
+    """One of several forms, with its parts filled in."""
+    return forms[int(rng.integers(len(forms)))].format(**parts)

@@ -1,0 +1,106 @@
+"""What makes so small a model learn to look objects up, within minutes.
+
+Without any of it, a model of this size copies some identifier and never the right one. The three aids:
+
+- weights at the start by which a token attends to tokens that resemble it, and copies what it finds;
+- a loss that brings a projected feature near the words for what it shows;
+- a loss on the attention of the last word of a question, which shall go to the objects that are asked for. It fades
+  out: the second part of a training run is the language loss alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastsam3d.mllm.mini import tokens
+from fastsam3d.mllm.mini.model import GROUP, SceneLanguageModel, unit
+from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, SIZE_NAMES
+from fastsam3d.training.language_model.batches import Batch
+from fastsam3d.training.language_model.packing import Packed
+
+SPATIAL = ("relation", "nearest", "side")
+"""Kinds of questions that places matter for."""
+SHARPNESS = 8.0  # of the cosines in the alignment
+QUERY_GAIN, COPY_GAIN = 0.09, 0.5
+
+
+@torch.no_grad()
+def initialise(model: SceneLanguageModel, generator: torch.Generator) -> None:
+    """Sets the weights that a run starts from."""
+    decoder = model.language_model.model
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(decoder.embed_tokens.weight, std=0.1, generator=generator)
+    model.token_size.fill_(0.1)
+    depth = (2 * len(decoder.layers)) ** -0.5
+    for layer in decoder.layers:
+        attention = layer.self_attn
+        nn.init.normal_(attention.q_proj.weight, std=QUERY_GAIN, generator=generator)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        nn.init.orthogonal_(attention.v_proj.weight, gain=COPY_GAIN, generator=generator)
+        attention.o_proj.weight.copy_(attention.v_proj.weight.T)
+        layer.mlp.down_proj.weight.mul_(depth)
+
+
+def alignment_loss(model: SceneLanguageModel, batch: Batch) -> Tensor:
+    """How far projected features are from the words for what they show.
+
+    By shape: the class, and half as much the size and on which sides of the room; in pictures: the colour, and half as
+    much the class.
+    """
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([torch.from_numpy(getattr(room, name)) for room in batch.rooms]).flatten(0, 1)
+
+    shape = model.geometry_projector(batch.geometry).flatten(0, -2)
+    pictures = model.appearance_projector(batch.appearance).flatten(0, -2)
+    kind, colour, places = stacked("classes"), stacked("colours"), stacked("places")
+    classes = [c.name for c in CLASSES]
+    parts = (
+        (1.0, shape, classes, kind),
+        (0.5, shape, SIZE_NAMES, stacked("sizes")),
+        (0.5, shape, ("left", "right"), (places[:, 0] > 0).long()),
+        (0.5, shape, ("front", "back"), (places[:, 1] > 0).long()),
+        (1.0, pictures, COLOUR_NAMES, colour),
+        (0.5, pictures, classes, kind),
+    )
+    losses = [weight * _cosine_loss(values, _words(model, names), right) for weight, values, names, right in parts]
+    return torch.stack(losses).sum()
+
+
+def _words(model: SceneLanguageModel, names: Sequence[str]) -> Tensor:
+    return model.embed(torch.tensor([tokens.number_of(name) for name in names]))
+
+
+def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
+    cosines = unit(values) @ unit(words).T / values.shape[-1]
+    return functional.cross_entropy(SHARPNESS * cosines.float(), right)
+
+
+def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
+    """How far the watched attention is from an even share for each object that is asked for: cross-entropy.
+
+    An even share, and not the sum alone: that could go to one of two objects whose places have to be compared. Of an
+    object's three tokens the identifier does not count, because it comes first and knows nothing of the other two;
+    where places matter, neither does what is known from pictures.
+
+    Args:
+        packed: with one row a question watched.
+        batch: that was read.
+        before: tokens before those of the objects.
+    """
+    assert packed.looked_at is not None
+    objects = batch.targets.shape[-1]
+    tokens_of = packed.looked_at[:, :, 0, before : before + GROUP * objects].float().unflatten(-1, (objects, GROUP))
+    spatial = torch.tensor([[question.kind in SPATIAL for question in of_room] for of_room in batch.questions])
+    mass = torch.where(spatial[..., None], tokens_of[..., 1], tokens_of[..., 1] + tokens_of[..., 2])
+    count = batch.targets.sum(-1, keepdim=True)
+    shares = batch.targets / count.clamp(min=1)
+    return -(shares * (mass * count + 1e-4).log()).sum(-1)[batch.targets.any(-1)].mean()

@@ -1,0 +1,78 @@
+"""Batches of rooms and questions, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastsam3d.mllm.mini import tokens
+from fastsam3d.mllm.scenes.features import features_of
+from fastsam3d.mllm.scenes.questions import Question, make_questions
+from fastsam3d.mllm.scenes.rooms import Room, make_room
+
+
+@dataclass
+class Batch:
+    """B rooms of N objects with Q questions each.
+
+    Attributes:
+        rooms: the rooms.
+        questions: (B, Q) of them.
+        identifiers: (B, N).
+        geometry, appearance: (B, N, inputs).
+        words: (B, Q, L) tokens of question and answer, padded on the right.
+        answers: (B, Q, L) the token that is to be said next; -1 where it does not matter.
+        asked: (B, Q) place of the last token of the prompt, after which the answer begins.
+        targets: (B, Q, N) bool: objects that the answer is about.
+    """
+
+    rooms: list[Room]
+    questions: list[list[Question]]
+    identifiers: Tensor
+    geometry: Tensor
+    appearance: Tensor
+    words: Tensor
+    answers: Tensor
+    asked: Tensor
+    targets: Tensor
+
+
+def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds: Sequence[str] | None = None) -> Batch:
+    """Makes rooms of the seeds from `first_seed` on, with questions of some kinds about each."""
+    made = [make_room(first_seed + index, objects) for index in range(rooms)]
+    asked = [make_questions(room, questions, room.seed, kinds) for room in made]
+    questions = min(map(len, asked))
+    asked = [of_room[:questions] for of_room in asked]
+    observed = [features_of(room) for room in made]
+    lines = [[_line(question) for question in of_room] for of_room in asked]
+    length = max(len(line) for of_room in lines for line, _ in of_room)
+    words = torch.full((rooms, questions, length), tokens.PADDING)
+    answers = torch.full_like(words, -1)
+    starts = torch.zeros(rooms, questions, dtype=torch.long)
+    targets = torch.zeros(rooms, questions, objects, dtype=torch.bool)
+    for row, of_room in enumerate(lines):
+        for column, (line, start) in enumerate(of_room):
+            words[row, column, : len(line)] = torch.tensor(line)
+            answers[row, column, start : len(line) - 1] = torch.tensor(line[start + 1 :])
+            starts[row, column] = start
+            targets[row, column, list(asked[row][column].targets)] = True
+    return Batch(
+        made,
+        asked,
+        torch.stack([torch.from_numpy(room.identifiers) for room in made]),
+        torch.stack([seen.geometry for seen in observed]),
+        torch.stack([seen.appearance for seen in observed]),
+        words,
+        answers,
+        starts,
+        targets,
+    )
+
+
+def _line(question: Question) -> tuple[list[int], int]:
+    """Tokens of question and answer, and the place of the last one before the answer."""
+    prompt = [tokens.USER, *tokens.encode(question.text), tokens.ASSISTANT]
+    return [*prompt, *tokens.encode(question.answer), tokens.END], len(prompt) - 1

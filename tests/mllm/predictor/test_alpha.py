@@ -1,0 +1,72 @@
+"""The search for alpha, on scores whose budgets are known by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fastsam3d.errors import UserError
+from fastsam3d.mllm.budgets import MASS
+from fastsam3d.mllm.predictor.alpha import search_alpha
+
+TENTHS = torch.tensor([4.0, 3.0, 2.0, 1.0]).log()
+"""Logits whose shares are .4, .3, .2 and .1."""
+
+
+@pytest.mark.parametrize(("target", "low", "high"), [(75, 0.0, 0.4), (50, 0.4, 0.7), (25, 0.7, 0.9), (0, 0.9, 1.0)])
+def test_one_sample_by_hand(target, low, high):
+    found = search_alpha([TENTHS], None, target)
+    assert low - 1e-5 <= found.alpha <= high + 1e-5
+    assert found.percent == pytest.approx(target)
+    assert found.fewest == found.most == round(4 * (1 - target / 100))
+
+
+def test_equal_scores_leave_out_what_alpha_says():
+    found = search_alpha([torch.zeros(100), torch.zeros(100)], None, 79)
+    assert found.percent == pytest.approx(79)
+    assert 0.2 <= found.alpha <= 0.21 + 1e-5
+
+
+def test_the_nearest_step_is_taken_where_the_target_lies_between():
+    assert search_alpha([TENTHS], None, 55).percent == pytest.approx(50)
+    assert search_alpha([TENTHS], None, 70).percent == pytest.approx(75)
+
+
+def test_percentages_are_of_real_objects_and_of_each_sample():
+    padded = torch.cat([torch.full((96,), 9.0), TENTHS])
+    present = torch.arange(100) >= 96
+    assert search_alpha([padded], [present], 50).percent == pytest.approx(50)
+    # At .5 the first keeps 2 of 4 and the second 5 of 10: 50 % each, whatever their sizes.
+    found = search_alpha([TENTHS, torch.zeros(10)], None, 50)
+    assert found.percent == pytest.approx(50) and (found.fewest, found.most) == (2, 5)
+
+
+def test_sets_count_alike_whatever_their_sizes():
+    # One object of two equal ones stays below .5, both above: 50 % or 0. Of ten equal ones 90, 80, ... % are left out.
+    samples = [torch.zeros(2)] * 9 + [torch.zeros(10)]
+    sets = ["small"] * 9 + ["large"]
+    assert search_alpha(samples, None, 55, sets=sets).percent == pytest.approx((50 + 60) / 2)
+    assert search_alpha(samples, None, 53).percent == pytest.approx((9 * 50 + 80) / 10)
+
+
+def test_masses_are_no_logits():
+    masses = torch.tensor([0.04, 0.03, 0.02, 0.01])
+    assert search_alpha([masses], None, 50, MASS).alpha <= 0.7 + 1e-5
+    assert math.isclose(search_alpha([masses], None, 50, MASS).percent, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (([TENTHS], None, 80.0), "0 to 75.0 % can"),
+        (([], None, 50.0), "0 samples have scores"),
+        (([TENTHS], [torch.ones(3).bool()], 50.0), "4 scores and 3 objects of 3"),
+        (([TENTHS], [torch.zeros(4).bool()], 50.0), "at least one object"),
+        (([TENTHS], None, 50.0, "logits", ["a", "b"]), "2 names of data sets"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, words):
+    with pytest.raises(UserError, match=words):
+        search_alpha(*arguments)
