@@ -198,7 +198,10 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _command(name: str, words: list[str]) -> int:
+    from fastsam3d.basics.threads.openmp import set_openmp_defaults
+
     verb = VERBS[name]
+    set_openmp_defaults(os.environ)  # before PyTorch is loaded, which the verb does
     try:
         return verb.main(words)
     except KeyboardInterrupt as error:
