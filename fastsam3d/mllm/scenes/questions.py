@@ -47,6 +47,7 @@ class Question:
         text: in words.
         answer: in words; objects by their identifiers.
         targets: indices of the objects that the answer is about; empty where there is none.
+        anchors: indices of the objects that the text describes by colour and class, in the order of the text.
     """
 
     task: str
@@ -54,6 +55,7 @@ class Question:
     text: str
     answer: str
     targets: tuple[int, ...]
+    anchors: tuple[int, ...] = ()
 
 
 Draw = Callable[[Room, np.random.Generator], "Question | None"]
@@ -96,7 +98,7 @@ def _unique(room: Room, rng: np.random.Generator) -> Question | None:
     if index is None:
         return None
     name = _phrase(room, index)
-    return _grounding("unique", wording.choose(wording.UNIQUE, rng, name=name), room, index)
+    return _grounding("unique", wording.choose(wording.UNIQUE, rng, name=name), room, index, index)
 
 
 def _relation(room: Room, rng: np.random.Generator) -> Question | None:
@@ -112,7 +114,7 @@ def _relation(room: Room, rng: np.random.Generator) -> Question | None:
     words = wording.choose(
         wording.RELATION, rng, name=_class_name(room, index), side=wording.SIDES[side], anchor=_phrase(room, anchor)
     )
-    return _grounding("relation", words, room, index)
+    return _grounding("relation", words, room, index, anchor)
 
 
 def _nearest(room: Room, rng: np.random.Generator) -> Question | None:
@@ -123,7 +125,7 @@ def _nearest(room: Room, rng: np.random.Generator) -> Question | None:
     if index is None:
         return None
     words = wording.choose(wording.NEAREST, rng, name=_class_name(room, index), anchor=_phrase(room, anchor))
-    return _grounding("nearest", words, room, index)
+    return _grounding("nearest", words, room, index, anchor)
 
 
 def _multi(room: Room, rng: np.random.Generator) -> Question | None:
@@ -194,7 +196,7 @@ def _side(room: Room, rng: np.random.Generator) -> Question | None:
     side = side_of(offset, facing)
     forms = wording.SIDE if said else wording.SIDE_FACING_NORTH
     words = wording.choose(forms, rng, here=_phrase(room, here), facing=facing, there=_phrase(room, there))
-    return Question(SITUATED, "side", words, side, (here, there))
+    return Question(SITUATED, "side", words, side, (here, there), (here, there))
 
 
 def side_of(offset: np.ndarray, facing: str) -> str:
@@ -212,8 +214,8 @@ def side_of(offset: np.ndarray, facing: str) -> str:
     return "front" if y > 0 else "behind"
 
 
-def _grounding(kind: str, words: str, room: Room, index: int) -> Question:
-    return Question(GROUNDING, kind, words, wording.identifier(room.identifiers[index]), (index,))
+def _grounding(kind: str, words: str, room: Room, index: int, anchor: int) -> Question:
+    return Question(GROUNDING, kind, words, wording.identifier(room.identifiers[index]), (index,), (anchor,))
 
 
 def _class_name(room: Room, index: int) -> str:

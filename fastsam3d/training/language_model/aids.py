@@ -4,8 +4,8 @@ Without any of it, a model of this size copies some identifier and never the rig
 
 - weights at the start by which a token attends to tokens that resemble it, and copies what it finds;
 - a loss that brings a projected feature near the words for what it shows;
-- a loss on the attention of the last word of a question, which shall go to the objects that are asked for. It fades
-  out: the second part of a training run is the language loss alone.
+- a loss on attention: of the words that describe an object, and of the last word of a question, which shall go to the
+  objects that are asked for. It fades out: the second part of a training run is the language loss alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, SIZE_NAMES
 from fastsam3d.training.language_model.batches import Batch
 from fastsam3d.training.language_model.packing import Packed
 
+DESCRIBING_LAYER, ASKING_LAYER = 1, 3
+"""Layers that the attention aid acts on, counted from 0; both in the lower half."""
 SHARPNESS = 8.0  # of the cosines in the alignment
 QUERY_GAIN, COPY_GAIN = 0.09, 0.5
 
@@ -83,20 +85,37 @@ def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
 
 
 def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
-    """How far the watched attention is from an even share for each object that is asked for: cross-entropy.
+    """How far the watched attention is from where it should be: cross-entropies of two kinds of rows.
 
-    An even share, and not the sum alone: that could go to one of two objects whose places have to be compared. An
-    object's identifier does not count: it comes before the two features, and knows nothing of them.
+    - The last row of a question gives each object that is asked for an even share. Not the sum alone: that could go to
+      one of two objects whose places have to be compared.
+    - The row that ends a description, such as "red table", looks at that object, some layers earlier. So the place of
+      an object that others are compared with is known before they are looked for.
+
+    An object's identifier does not count: it comes before the two features, and knows nothing of them.
 
     Args:
-        packed: with one row a question watched.
+        packed: with the rows of `watched_rows`.
         batch: that was read.
         before: tokens before those of the objects.
     """
-    assert packed.looked_at is not None
-    objects = batch.targets.shape[-1]
-    tokens_of = packed.looked_at[:, :, 0, before : before + GROUP * objects].float().unflatten(-1, (objects, GROUP))
-    mass = tokens_of[..., 1:].sum(-1)
+    asked = _mass(packed.looked_at[ASKING_LAYER][:, :, 0], batch, before)
     count = batch.targets.sum(-1, keepdim=True)
     shares = batch.targets / count.clamp(min=1)
-    return -(shares * (mass * count + 1e-4).log()).sum(-1)[batch.targets.any(-1)].mean()
+    of_asked = -(shares * (asked * count + 1e-4).log()).sum(-1)[batch.targets.any(-1)].mean()
+    described = _mass(packed.looked_at[DESCRIBING_LAYER][:, :, 1:], batch, before)
+    there = batch.anchors >= 0
+    of_described = described.gather(-1, batch.anchors.clamp(min=0)[..., None])[..., 0]
+    return of_asked - (of_described[there] + 1e-4).log().mean()
+
+
+def watched_rows(batch: Batch) -> Tensor:
+    """Rows whose attention is watched, (B, Q, 3): the last of the question, and those that end descriptions."""
+    return torch.cat([batch.asked[..., None], batch.described], dim=-1)
+
+
+def _mass(attention: Tensor, batch: Batch, before: int) -> Tensor:
+    """Attention (..., P) that goes to the two features of each object, (..., N)."""
+    objects = batch.targets.shape[-1]
+    of_tokens = attention[..., before : before + GROUP * objects].float().unflatten(-1, (objects, GROUP))
+    return of_tokens[..., 1:].sum(-1)

@@ -12,6 +12,9 @@ from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.scenes.features import features_of
 from fastsam3d.mllm.scenes.questions import Question, make_questions
 from fastsam3d.mllm.scenes.rooms import Room, make_room
+from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES
+
+MOST_ANCHORS = 2
 
 
 @dataclass
@@ -27,6 +30,8 @@ class Batch:
         answers: (B, Q, L) the token that is to be said next; -1 where it does not matter.
         asked: (B, Q) place of the last token of the prompt, after which the answer begins.
         targets: (B, Q, N) bool: objects that the answer is about.
+        anchors: (B, Q, 2) objects that the text describes by colour and class; -1 where there are fewer.
+        described: (B, Q, 2) places of the words that end these descriptions; 0 where there are fewer.
     """
 
     rooms: list[Room]
@@ -38,6 +43,8 @@ class Batch:
     answers: Tensor
     asked: Tensor
     targets: Tensor
+    anchors: Tensor
+    described: Tensor
 
 
 def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds: Sequence[str] | None = None) -> Batch:
@@ -53,12 +60,18 @@ def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds:
     answers = torch.full_like(words, -1)
     starts = torch.zeros(rooms, questions, dtype=torch.long)
     targets = torch.zeros(rooms, questions, objects, dtype=torch.bool)
+    anchors = torch.full((rooms, questions, MOST_ANCHORS), -1)
+    described = torch.zeros_like(anchors)
     for row, of_room in enumerate(lines):
         for column, (line, start) in enumerate(of_room):
             words[row, column, : len(line)] = torch.tensor(line)
             answers[row, column, start : len(line) - 1] = torch.tensor(line[start + 1 :])
             starts[row, column] = start
-            targets[row, column, list(asked[row][column].targets)] = True
+            question = asked[row][column]
+            targets[row, column, list(question.targets)] = True
+            for number, anchor in enumerate(question.anchors):
+                anchors[row, column, number] = anchor
+                described[row, column, number] = _end_of_description(line, made[row], anchor)
     return Batch(
         made,
         asked,
@@ -69,7 +82,16 @@ def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds:
         answers,
         starts,
         targets,
+        anchors,
+        described,
     )
+
+
+def _end_of_description(line: list[int], room: Room, index: int) -> int:
+    """Place of the word that ends "red chair", for an object that is called so."""
+    colour, name = COLOUR_NAMES[room.colours[index]], CLASSES[room.classes[index]].name
+    pair = [tokens.number_of(colour), tokens.number_of(name)]
+    return next(place for place in range(1, len(line)) if line[place - 1 : place + 1] == pair)
 
 
 def _line(question: Question) -> tuple[list[int], int]:

@@ -6,6 +6,7 @@ weights are those of a plain `LlamaForCausalLM`; its own `forward` cannot share 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,12 @@ class Packed:
 
     Attributes:
         hidden: (B, Q, L, D) normalised hidden states of the questions, before the head.
-        looked_at: (B, Q, R, P) attention of the asked rows to the prefix in the asked layer, averaged over the heads;
-            None where no layer was asked for.
+        looked_at: by watched layer: (B, Q, R, P) attention of the asked rows to the prefix, averaged over the heads.
         average: (B, Q, R, P) the same averaged over all layers; None where it was not asked for.
     """
 
     hidden: Tensor
-    looked_at: Tensor | None = None
+    looked_at: dict[int, Tensor]
     average: Tensor | None = None
 
 
@@ -36,7 +36,7 @@ def read_packed(
     questions: Tensor,
     there: Tensor,
     rows: Tensor | None = None,
-    watched: int | None = None,
+    watched: Sequence[int] = (),
     averaged: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Packed:
@@ -48,7 +48,7 @@ def read_packed(
         questions: (B, Q, L, D) embeddings; padding is on the right.
         there: (B, Q, L) bool: no padding. Padded tokens are computed in the attention alone.
         rows: (B, Q, R) places in the questions whose attention is wanted.
-        watched: layer whose attention is wanted.
+        watched: layers whose attention is wanted.
         averaged: whether the mean of all layers' attention is wanted.
         dtype: of products and attention; hidden states stay in that of the embeddings.
     """
@@ -63,7 +63,8 @@ def read_packed(
     later_in_prefix = torch.ones(start, start, dtype=torch.bool, device=device).triu(1)
     states = torch.cat([prefix.flatten(0, 1), questions.flatten(0, 2)[kept]])
     layers, first = language_model.model.layers, batch * start
-    looked_at, total = None, None
+    looked_at: dict[int, Tensor] = {}
+    total: Tensor | None = None
     for index, layer in enumerate(layers):
         last = index == len(layers) - 1
         attention = layer.self_attn
@@ -76,11 +77,13 @@ def read_packed(
         padded = [_padded(x[first:], kept, there.numel()) for x in (q, k, v)]
         of_questions = [x.view(batch, count * length, heads, size).transpose(1, 2) for x in padded]
         mixed, weights = _questions_attend(of_questions, of_prefix, later, count)
-        if watched == index or averaged:
+        if index in watched or averaged:
             assert rows is not None
             seen = weights[..., :start].gather(3, rows[:, None, :, :, None].expand(-1, heads, -1, -1, start)).mean(1)
-            looked_at = seen if watched == index else looked_at
-            total = seen.float() if total is None else total + seen.float()
+            if index in watched:
+                looked_at[index] = seen
+            if averaged:
+                total = seen.float() if total is None else total + seen.float()
         mixed = mixed.transpose(1, 2).reshape(-1, heads * size)[kept]
         if last:  # nobody reads what the prefix becomes
             states = states[first:]
@@ -93,7 +96,7 @@ def read_packed(
         gate, up = (functional.linear(normal, part.weight.to(dtype)) for part in (mlp.gate_proj, mlp.up_proj))
         states = states + functional.linear(functional.silu(gate) * up, mlp.down_proj.weight.to(dtype))
     hidden = _padded(language_model.model.norm(states), kept, there.numel()).view(batch, count, length, width)
-    average = total / len(layers) if averaged and total is not None else None
+    average = None if total is None else total / len(layers)
     return Packed(hidden, looked_at, average)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,14 @@ from torch.nn import functional
 from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.mini.model import ModelConfig, SceneLanguageModel
 from fastsam3d.mllm.mini.prompts import HEAD
-from fastsam3d.training.language_model.aids import alignment_loss, attention_loss, initialise
+from fastsam3d.training.language_model.aids import (
+    ASKING_LAYER,
+    DESCRIBING_LAYER,
+    alignment_loss,
+    attention_loss,
+    initialise,
+    watched_rows,
+)
 from fastsam3d.training.language_model.batches import Batch, make_batch
 from fastsam3d.training.language_model.curriculum import Curriculum
 from fastsam3d.training.language_model.options import LanguageModelOptions
@@ -19,8 +27,6 @@ from fastsam3d.training.language_model.packing import Packed, read_packed
 from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import Budget, OptimizerGroup
 
-WATCHED_LAYER = 3
-"""The layer that the attention aid acts on, counted from 0: the last of the lower half."""
 ALIGNMENT, ATTENTION = 0.4, 0.5  # weights of the aids
 BEFORE_OBJECTS = len(HEAD)
 
@@ -34,7 +40,7 @@ def read(
     model: SceneLanguageModel,
     batch: Batch,
     rows: Tensor | None = None,
-    watched: int | None = None,
+    watched: Sequence[int] = (),
     averaged: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Packed:
@@ -82,8 +88,8 @@ def train(options: LanguageModelOptions) -> None:
             curriculum.kinds,
         )
         aid = curriculum.aid
-        rows, watched = (batch.asked[..., None], WATCHED_LAYER) if aid else (None, None)
-        packed = read(model, batch, rows, watched, dtype=torch.bfloat16)
+        watched = (DESCRIBING_LAYER, ASKING_LAYER) if aid else ()
+        packed = read(model, batch, watched_rows(batch) if aid else None, watched, dtype=torch.bfloat16)
         language, right = answer_loss(model, packed, batch)
         alignment = alignment_loss(model, batch)
         attention = attention_loss(packed, batch, BEFORE_OBJECTS) if aid else None

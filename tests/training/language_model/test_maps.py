@@ -46,9 +46,7 @@ def test_the_predictor_reads_the_same_in_training_and_in_use(model: SceneLanguag
     trained = predictor_inputs(model, batch)
     torch.testing.assert_close(used.visual, trained.visual)
     for row in range(ROOMS * QUESTIONS):
-        torch.testing.assert_close(
-            used.text[row][used.text_present[row]], trained.text[row][trained.text_present[row]]
-        )
+        torch.testing.assert_close(used.text[row][used.text_present[row]], trained.text[row][trained.text_present[row]])
     assert trained.boxes is not None
     torch.testing.assert_close(trained.boxes[0], prompts.objects[0]["boxes"])
 

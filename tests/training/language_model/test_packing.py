@@ -24,9 +24,9 @@ def model() -> SceneLanguageModel:
 @torch.no_grad()
 def test_a_packed_pass_equals_one_sequence_a_question(model: SceneLanguageModel):
     batch = make_batch(first_seed=5, rooms=2, objects=9, questions=5)
-    packed = read(model, batch, batch.asked[..., None], watched=1, averaged=True)
+    packed = read(model, batch, batch.asked[..., None], watched=(1,), averaged=True)
     head = model.embed(torch.tensor([1, 3]))
-    assert packed.looked_at is not None and packed.average is not None
+    assert packed.average is not None
     for row in range(2):
         objects = model.object_tokens(batch.identifiers[row], batch.geometry[row], batch.appearance[row])
         before = len(head) + len(objects)
@@ -38,7 +38,7 @@ def test_a_packed_pass_equals_one_sequence_a_question(model: SceneLanguageModel)
             torch.testing.assert_close(output.last_hidden_state[0, before:], packed.hidden[row, column, : len(words)])
             last = before + int(batch.asked[row, column])
             by_layer = torch.stack([layer[0].mean(0)[last, :before] for layer in output.attentions])
-            torch.testing.assert_close(by_layer[1], packed.looked_at[row, column, 0])
+            torch.testing.assert_close(by_layer[1], packed.looked_at[1][row, column, 0])
             torch.testing.assert_close(by_layer.mean(0), packed.average[row, column, 0])
 
 
