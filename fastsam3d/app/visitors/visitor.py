@@ -159,7 +159,9 @@ class Session:
         """
 
         def work(job: Job) -> Finished:
-            comparison = compare(self.studio.pipeline(job), request, job.report)
+            pipeline = self.studio.pipeline(job)
+            with self.studio.computing_threads() as threads:
+                comparison = compare(pipeline, request, threads.before(job.report))
             return self._finish(request, comparison, comparison.candidates[comparison.best].seed)
 
         return self._submit(work)
@@ -174,7 +176,9 @@ class Session:
 
         def work(job: Job) -> Finished:
             seed = finished.selected
-            run = run_once(self.studio.pipeline(job), finished.request, load_preset("off"), seed, 0, 1, job.report)
+            pipeline, off = self.studio.pipeline(job), load_preset("off")
+            with self.studio.computing_threads() as threads:
+                run = run_once(pipeline, finished.request, off, seed, 0, 1, threads.before(job.report))
             comparison = replace(finished.comparison, plain={**finished.comparison.plain, seed: run})
             return self._finish(finished.request, comparison, seed)
 

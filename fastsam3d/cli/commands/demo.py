@@ -36,7 +36,8 @@ without acceleration. Ends with Ctrl-C; what it wrote is removed then.
   sam_model=vit_b          its size: vit_b, vit_l or vit_h
   language_model=FOLDER    a small 3D language model that you trained, for the tab "Ask a room"
 
-and of `infer`: model=NAME, checkpoint_dir=DIR, device=cuda, precision=bfloat16, model.ss_sampler.inference_steps=12
+and of `infer`: model=NAME, checkpoint_dir=DIR, device=cuda, threads=2, precision=bfloat16,
+model.ss_sampler.inference_steps=12
 """
 DEFAULTS: dict[str, Any] = {
     "port": 7860,
@@ -168,6 +169,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         about,
         options.warm_up,
         RoomModel(None if options.language_model is None else user_path(options.language_model)),
+        request.threads,
     )
     app = build_app(studio, options.host)
     studio.prepare()
