@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from bounded_reading import outcomes
+from chat_scene_files import SCENE, write_annotations
 from known_shapes import ball
 from PIL import Image
 
@@ -54,6 +55,8 @@ def seeds(folder: Path) -> dict[str, tuple[str, list[Path]]]:
     data = json.dumps(header).encode()
     (folder / "packed.safetensors").write_bytes(struct.pack("<Q", len(data)) + data + bytes(50))
     shutil.copy(config_directory() / "acceleration" / "balanced.yaml", folder / "preset.yaml")
+    annotations = write_annotations(folder / "annotations")
+    torch.save({f"{SCENE}_{number:02d}": torch.ones(5) for number in range(3)}, folder / "features.pt")
     return {
         "models": ("fastsam3d.meshes.reading.read_model", [*models, points, text]),
         "pictures": ("fastsam3d.jobs.pictures.read_picture", pictures),
@@ -62,6 +65,13 @@ def seeds(folder: Path) -> dict[str, tuple[str, list[Path]]]:
             "fastsam3d.sam3d.checkpoints.folder.read_state",
             [folder / "weights.ckpt", folder / "packed.safetensors"],
         ),
+        "attributes": (
+            "fastsam3d.mllm.benchmarks.scene_objects.read_attributes",
+            [annotations / "scannet_val_attributes.pt"],
+        ),
+        "features": ("fuzzed_readers.read_vectors", [folder / "features.pt"]),
+        "questions": ("fuzzed_readers.read_questions", [annotations / "scan2cap_mask3d_val.json"]),
+        "corpora": ("fastsam3d.mllm.benchmarks.references.read_corpus", [annotations / "scan2cap_val_corpus.json"]),
         "presets": ("fastsam3d.acceleration.presets.load_preset", [folder / "preset.yaml"]),
     }
 

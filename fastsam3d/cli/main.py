@@ -58,6 +58,7 @@ VERBS = {
     "scene-quality": Verb("evaluation.scene_quality", "checks that a preset moves nothing in a scene", NOTHING_LEFT),
     "marking-quality": Verb("evaluation.marking_quality", "measures how well the page finds objects from clicks"),
     "train": Verb("train", "trains the small model on procedural objects, or runs one program of it", GOES_ON),
+    "mllm": Verb("mllm.dispatch", "a small 3D language model: asks it about a room, prunes it, compares, trains"),
     "loss-curves": Verb("evaluation.loss_curves", "draws the losses of a training run"),
     "examples": Verb("examples", "writes the bundled example pictures again"),
 }

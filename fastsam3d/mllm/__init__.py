@@ -5,7 +5,8 @@
         print(acceleration.report())
 
 What an extension needs is here: `Technique`, `TechniqueConfig`, `setting`, `Scorer`, `ScoringBatch` and `register` for
-a scorer, `Host` and `register_host` for a kind of model. Names are imported when they are first used.
+a scorer, `Host` and `register_host` for a kind of model. `load_mllm` loads published models; the folder `benchmarks`
+scores their answers. Names are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from fastsam3d.mllm.attention_rows import RowSet
     from fastsam3d.mllm.host import Host
     from fastsam3d.mllm.hosts import register_host
+    from fastsam3d.mllm.loading import load_mllm
     from fastsam3d.mllm.maps import extract_maps
+    from fastsam3d.mllm.predictor.alpha import search_alpha
+    from fastsam3d.mllm.predictor.files import load_predictor
+    from fastsam3d.mllm.predictor.released import load_released_predictor
     from fastsam3d.mllm.registry import register
     from fastsam3d.mllm.spans import Placeholder, VisualSpan
     from fastsam3d.mllm.vocabulary import Prompts, Scorer, ScoringBatch
@@ -35,8 +40,12 @@ __all__ = [
     "TechniqueConfig",
     "VisualSpan",
     "extract_maps",
+    "load_mllm",
+    "load_predictor",
+    "load_released_predictor",
     "register",
     "register_host",
+    "search_alpha",
     "setting",
 ]
 
@@ -51,8 +60,12 @@ _MODULES = {
     "TechniqueConfig": "fastsam3d.acceleration.settings",
     "VisualSpan": "fastsam3d.mllm.spans",
     "extract_maps": "fastsam3d.mllm.maps",
+    "load_mllm": "fastsam3d.mllm.loading",
+    "load_predictor": "fastsam3d.mllm.predictor.files",
+    "load_released_predictor": "fastsam3d.mllm.predictor.released",
     "register": "fastsam3d.mllm.registry",
     "register_host": "fastsam3d.mllm.hosts",
+    "search_alpha": "fastsam3d.mllm.predictor.alpha",
     "setting": "fastsam3d.acceleration.settings",
 }
 

@@ -7,11 +7,9 @@ the decoder's `forward` tells a prompt from a step of generation, and each layer
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,39 +21,26 @@ from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import AccelerationConfig
 from fastsam3d.acceleration.settings import AccelerationWarning
 from fastsam3d.basics.runs import runs_of
+from fastsam3d.mllm.calls import Given, by_name, first_given, one_of_each
 from fastsam3d.mllm.counting.accounting import add_prefill
 from fastsam3d.mllm.dropping import refusals
+from fastsam3d.mllm.dropping.choices import Choice, kept_groups
 from fastsam3d.mllm.dropping.decoding import Decoding, Shortened
 from fastsam3d.mllm.dropping.plan import plan_of
 from fastsam3d.mllm.dropping.prefill import Prefill
+from fastsam3d.mllm.dropping.remasking import Remasking
 from fastsam3d.mllm.host import Host
 from fastsam3d.mllm.maps import CACHES, aggregated_maps
 from fastsam3d.mllm.report import Clock, Report
 from fastsam3d.mllm.spans import (
     Layout,
     Placeholder,
-    VisualSpan,
     layout_of,
     live_for_counts,
     live_tokens,
     spans_of_samples,
 )
 from fastsam3d.mllm.vocabulary import Prompts
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a caller said about the visual tokens of the next prompts.
-
-    Attributes:
-        visual: spans, see `spans.spans_of_samples`, or a `Placeholder`.
-        objects: one entry a sample, for scorers that read something about the objects; None without.
-        samples: of the batch before copies for beams are made; None where that is not known.
-    """
-
-    visual: VisualSpan | Sequence[Any] | Placeholder | None = None
-    objects: Sequence[Any] | None = None
-    samples: int | None = None
 
 
 class Attachment:
@@ -75,12 +60,13 @@ class Attachment:
             self._plan.scorer.prepare(host.target)
         self._report = Report(config.name, config.enabled)
         self._block = self._given = Given()
-        self._step: Prefill | Decoding | None = None
-        self._shortened: WeakKeyDictionary[Any, Shortened] = WeakKeyDictionary()
+        self._step: Prefill | Decoding | Remasking | None = None
+        self._remembered: WeakKeyDictionary[Any, Shortened | Remasking] = WeakKeyDictionary()
         self._has_read = self._has_warned = False
+        self._choices: Sequence[Choice] = ()  # of the last prompt
         self.lock = runs_of(host.target)
         """Held while the model runs: what is attached has one state, whichever thread it is called from."""
-        self.offers: dict[str, Callable[..., Any]] = {"visual": self.visual}
+        self.offers: dict[str, Any] = {"visual": self.visual, "kept": lambda: kept_groups(self._choices)}
         """Methods of the handle beside those that every family has."""
 
     def attach(self) -> None:
@@ -127,7 +113,7 @@ class Attachment:
 
     def release(self) -> None:
         """Forgets what is remembered of caches; called after the patches are restored."""
-        self._shortened.clear()
+        self._remembered.clear()
 
     @contextmanager
     def _saying(self, visual: Any, objects: Any, samples: int | None = None) -> Iterator[None]:
@@ -147,8 +133,8 @@ class Attachment:
     def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def generate(*args: Any, visual: Any = None, objects: Any = None, **kwargs: Any) -> Any:
-            given = _by_name(original, args, kwargs)
-            prompt = _first(("inputs_embeds", "inputs", "input_ids"), given.get)
+            given = by_name(original, args, kwargs)
+            prompt = first_given(("inputs_embeds", "inputs", "input_ids"), given.get)
             with self.lock, self._saying(visual, objects, None if prompt is None else len(prompt)):
                 if self._given.visual is not None and self._plan is not None:
                     refusals.refuse_generation(given, getattr(self._host.language_model, "generation_config", None))
@@ -174,7 +160,7 @@ class Attachment:
         def forward(*args: Any, visual: Any = None, objects: Any = None, **kwargs: Any) -> Any:
             with self.lock, self._saying(visual, objects):
                 drops = self._given.visual is not None and self._plan is not None and not self._plan.mask
-                if drops and _by_name(original, args, kwargs).get("labels") is not None:
+                if drops and by_name(original, args, kwargs).get("labels") is not None:
                     refusals.refuse_labels()
                 return original(*args, **kwargs)
 
@@ -183,8 +169,8 @@ class Attachment:
     def _run_decoder(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:
-            given = _by_name(original, args, kwargs)
-            self._has_read, cache = True, _first(CACHES, given.get)
+            given = by_name(original, args, kwargs)
+            self._has_read, cache = True, first_given(CACHES, given.get)
             tokens = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
             with self.lock, self._saying(None, None):
                 if cache is not None and int(cache.get_seq_length()) > 0:
@@ -202,7 +188,7 @@ class Attachment:
         live = (live_tokens if prunes else live_for_counts)(mask, rows, columns, tokens.device)
         layout, run = None, None
         if cache is not None:
-            self._shortened.pop(cache, None)  # an emptied cache may be filled again
+            self._remembered.pop(cache, None)  # an emptied cache may be filled again
         if said.visual is not None:
             layout = self._layout(said, given.get("input_ids"), live, copies)
         with clock:
@@ -215,16 +201,20 @@ class Attachment:
                 output = original(**given)
             finally:
                 self._step = None
-        if run is not None and run.kept and run.cache is not None:
-            self._shortened[run.cache] = Shortened(run.kept, columns)
-        filled = _first(CACHES, lambda name: getattr(output, name, None))
+        self._choices = () if run is None else run.choices
+        if run is not None and run.cache is not None:
+            if isinstance(run, Remasking):
+                self._remembered[run.cache] = run
+            elif run.kept:
+                self._remembered[run.cache] = Shortened(run.kept, columns)
+        filled = first_given(CACHES, lambda name: getattr(output, name, None))
         add_prefill(self._report, self._host.sizes, live, copies, layout, run, filled)
         self._report.prefill_seconds += clock.seconds
         return output
 
     def _prefill(
         self, original: Callable[..., Any], given: dict[str, Any], layout: Layout, copies: int, said: Given
-    ) -> Prefill:
+    ) -> Prefill | Remasking:
         assert self._plan is not None
         samples = len(layout.live) // copies
         first, one_each = self._report.samples, layout.take(slice(None, None, copies))
@@ -232,31 +222,36 @@ class Attachment:
         with clock:
             if rows is not None:
                 full_map = aggregated_maps(self._host, one_each, [rows], original, given, copies)[0]
-        ids, embeds = (_one_each(given.get(name), copies) for name in ("input_ids", "inputs_embeds"))
+        ids, embeds = (one_of_each(given.get(name), copies) for name in ("input_ids", "inputs_embeds"))
         prompts = Prompts(one_each, ids, embeds, said.objects, range(first, first + samples))
+        if self._plan.scorer.every_step:
+            return Remasking(self._host, self._plan, layout, copies, prompts)
         run = Prefill(self._host, self._plan, layout, copies, prompts, full_map)
         run.clock.seconds += clock.seconds
         return run
 
     def _continue(self, original: Callable[..., Any], given: dict[str, Any], cache: Any, tokens: Tensor) -> Any:
         """Runs a step of generation on a filled cache."""
-        shortened, (rows, columns) = self._shortened.get(cache), tokens.shape[:2]
-        if shortened is None:
+        remembered, (rows, columns) = self._remembered.get(cache), tokens.shape[:2]
+        if remembered is None:
             if self._plan is not None:
                 refusals.refuse_foreign_cache(cache, self._layers)
                 if columns > 1 and self._given.visual is not None:
                     refusals.refuse_continuation(rows, columns)
         elif columns > 1:
             refusals.refuse_continuation(rows, columns)
-        elif given.get("position_ids") is None:
+        elif given.get("position_ids") is None and isinstance(remembered, Shortened):
             # The decoder would count from the length of layer 0, which may be a shortened one.
-            position = shortened.length + shortened.generated(cache)
+            position = remembered.length + remembered.generated(cache)
             given["position_ids"] = torch.tensor([[position]], device=tokens.device)
         clock = Clock(tokens.device)
         try:
             with clock:
-                if shortened is not None:
-                    self._step = Decoding(shortened, cache, rows, self._host.additive_masks)
+                if isinstance(remembered, Remasking):
+                    self._step = remembered.next_step(rows)
+                    self._report.remasked_steps += 1
+                elif remembered is not None:
+                    self._step = Decoding(remembered, cache, rows, self._host.additive_masks)
                 return original(**given)
         finally:
             self._step = None
@@ -275,23 +270,8 @@ class Attachment:
         @wraps(original)
         def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
             if self._step is not None:
-                cache = _first(CACHES, kwargs.get)
+                cache = first_given(CACHES, kwargs.get)
                 hidden_states, kwargs = self._step.enter(index, hidden_states, kwargs, cache)
             return original(hidden_states, *args, **kwargs)
 
         return forward
-
-
-def _one_each(values: Tensor | None, copies: int) -> Tensor | None:
-    """One row of each sample."""
-    return None if values is None else values[::copies]
-
-
-def _first(names: Sequence[str], value_of: Callable[[str], Any]) -> Any:
-    """The first value that is not None; None where all are."""
-    return next((value for value in map(value_of, names) if value is not None), None)
-
-
-def _by_name(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of a call by their names."""
-    return dict(zip(inspect.signature(method).parameters, args, strict=False)) | kwargs if args else dict(kwargs)

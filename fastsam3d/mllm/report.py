@@ -52,6 +52,9 @@ class Report:
         flops_full, flops: operations of reading the prompts, had nothing left, and as they were, by formula.
         prefill_seconds: wall clock of reading the prompts, scoring included.
         scoring_seconds: wall clock of scoring and choosing.
+        masked_by_layer: visual tokens of the samples that each layer masked and computed all the same while the prompts
+            were read; of the released masking only.
+        remasked_steps: steps of generation in which these were chosen anew.
         decode_steps, decode_seconds: steps of generation in the decoder, and their wall clock.
     """
 
@@ -73,6 +76,8 @@ class Report:
     flops: float = 0.0
     prefill_seconds: float = 0.0
     scoring_seconds: float = 0.0
+    masked_by_layer: list[int] = field(default_factory=list)
+    remasked_steps: int = 0
     decode_steps: int = 0
     decode_seconds: float = 0.0
 
@@ -81,6 +86,12 @@ class Report:
         """Share of the visual tokens that were left out, averaged over the layers, 0..1."""
         possible = self.visual_tokens * len(self.visual_by_layer)
         return 1.0 - sum(self.visual_by_layer) / possible if possible else 0.0
+
+    @property
+    def masked_share(self) -> float:
+        """Share of the visual tokens that were masked and computed all the same, averaged over the layers, 0..1."""
+        possible = self.visual_tokens * len(self.masked_by_layer)
+        return sum(self.masked_by_layer) / possible if possible else 0.0
 
     def add(self, other: Report) -> None:
         """Adds the counts of another attachment with the same settings, to a model of as many layers."""
@@ -94,7 +105,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON, with the derived share."""
-        return dataclasses.asdict(self) | {"techniques": list(self.techniques), "pruned_share": self.pruned_share}
+        derived = {"pruned_share": self.pruned_share, "masked_share": self.masked_share}
+        return dataclasses.asdict(self) | {"techniques": list(self.techniques)} | derived
 
     def __str__(self) -> str:
         saved = self.flops_full / self.flops if self.flops else 1.0
@@ -110,6 +122,11 @@ class Report:
             f"seconds: {self.prefill_seconds:.3f} reading prompts, {self.scoring_seconds:.3f} of them scoring; "
             f"{self.decode_seconds:.3f} in {self.decode_steps} steps of generation",
         ]
+        if self.masked_by_layer:
+            lines.append(
+                f"visual tokens masked and computed all the same, so that nothing is saved: "
+                f"{100 * self.masked_share:.1f} %, averaged over the layers; chosen anew in {self.remasked_steps} steps"
+            )
         if self.samples_without_span:
             lines.append(
                 f"{self.samples_without_span} samples came without visual spans and were read in full: give them by "

@@ -51,6 +51,8 @@ class ScoringBatch:
             and over those rows: (B, S).
         read_keys: `() -> ` keys of the layer before, (B, heads, S, d).
         full_map: (B, N) attention map of a run without any cut, where the scorer asked for one.
+        layer: of the cut.
+        step: 0 while a prompt is read; of scorers that are asked in every step, the number of the step after it.
     """
 
     layout: Layout
@@ -61,6 +63,8 @@ class ScoringBatch:
     read_attention: Callable[[RowSet | Tensor], Tensor]
     read_keys: Callable[[], Tensor]
     full_map: Tensor | None = None
+    layer: int = 0
+    step: int = 0
 
     def attention(self, rows: RowSet | Tensor) -> Tensor:
         """Attention that the groups get from some rows in the layer before, (B, N): summed over a group's tokens."""
@@ -72,6 +76,9 @@ class Scorer(ABC):
 
     needs_layer: ClassVar[bool] = False
     """Whether it reads what a layer before the cut computed, so that the cut cannot be at layer 0."""
+    every_step: ClassVar[bool] = False
+    """Whether it is asked anew in every step of generation, about single tokens, which are masked and stay. See
+    `dropping.remasking`: this is how Fast3D was released, and nothing gets faster by it."""
     scale: ClassVar[str] = LOGITS
     """Of its scores: `budgets.MASS` for shares, as attention is; `budgets.ORDER` where only their order counts."""
 

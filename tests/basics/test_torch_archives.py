@@ -68,3 +68,24 @@ def test_what_is_no_archive_of_pytorch_is_refused(tmp_path):
     for path, words in [(text, "not an archive"), (packed, "packed entries"), (tmp_path / "none.pt", "does not exist")]:
         with pytest.raises(UserError, match=words):
             read_archive(path, "the file")
+
+
+def test_keys_that_take_for_ever_to_be_hashed_are_refused(tmp_path):
+    path, changed = tmp_path / "a.pt", tmp_path / "b.pt"
+    torch.save({"a": 1}, path)
+    # An empty tuple, and forty times a tuple of the last one twice (memorised, and taken again), as a key.
+    nested = b"\x80\x02})" + b"q\x01h\x01\x86" * 40 + b"K\x01s."
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(changed, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, nested if name.endswith("data.pkl") else source.read(name))
+    with pytest.raises(UserError, match="nested more than 8 deep"):
+        read_archive(changed, "the file")
+
+
+def test_tensors_and_plain_values_of_all_kinds_pass(tmp_path):
+    value = {"a": (1, (2, (3,))), "b": torch.nn.Parameter(torch.ones(2)), "c": [torch.ones(1).half()] * 2, 4: None}
+    torch.save(value, tmp_path / "a.pt")
+    read = read_archive(tmp_path / "a.pt", "the file")
+    assert read["a"] == (1, (2, (3,))) and read["c"][0].dtype == torch.float16 and read[4] is None
+    torch.save(torch.nn.Linear(2, 3).state_dict(), tmp_path / "b.pt")
+    assert set(read_archive(tmp_path / "b.pt", "the file")) == {"weight", "bias"}

@@ -59,6 +59,11 @@ def test_help_needs_no_pytorch():
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "        main(['train', program, '--help'])\n"
         "    assert 'torch' not in sys.modules, program\n"
+        "from fastsam3d.cli.commands.mllm.dispatch import SUB_VERBS\n"
+        "for name in SUB_VERBS:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        main(['mllm', name, '--help'])\n"
+        "    assert 'torch' not in sys.modules, name\n"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickletools
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from fastsam3d.errors import UserError
 
 LARGEST_PICKLE = 1 << 26
 """Bytes of an archive's description of its tensors; that of the official generators has one or two million."""
+DEEPEST_TUPLE = 8
+"""Tuples in tuples: those that describe a tensor are three deep."""
 
 
 def check_archive(path: Path) -> None:
@@ -59,6 +62,7 @@ def read_archive(path: str | Path, what: str, stand_ins: Sequence[str] = ()) -> 
     file = require_file(user_path(path), f"{what} {path}")
     try:
         check_archive(file)
+        _check_tuples(file)
         with _standing_in(stand_ins):
             strange = _strange_classes(file)
             value = None if strange else torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -73,6 +77,49 @@ def read_archive(path: str | Path, what: str, stand_ins: Sequence[str] = ()) -> 
             "value and is not made here: save the file without it, or check where it comes from."
         )
     return value
+
+
+def _check_tuples(file: Path) -> None:
+    """Refuses tuples in tuples beyond what tensors need.
+
+    Tuples that each hold the last one twice take a few bytes in a file, and centuries to be hashed as a key. The depths
+    are followed through the operations of the pickle, and nothing is built.
+
+    Raises:
+        ValueError: they are nested too deeply, or an operation finds less than it needs.
+    """
+    with zipfile.ZipFile(file) as archive:
+        pickles = [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
+    for data in pickles:
+        depths: list[int | None] = []  # of the values on the stack; None is a mark
+        kept: dict[Any, int | None] = {}
+        for operation, argument, _ in pickletools.genops(data):
+            name = operation.name
+            if name in ("BINPUT", "LONG_BINPUT"):
+                kept[argument] = depths[-1]
+                continue
+            taken = _taken(depths, [part.name for part in operation.stack_before])
+            if name in ("BINGET", "LONG_BINGET"):
+                depths.append(kept[argument])
+            elif name == "MARK":
+                depths.append(None)
+            elif operation.stack_after:
+                depths.append(1 + max(taken, default=0) if name.startswith("TUPLE") else 0)
+            if depths and (depths[-1] or 0) > DEEPEST_TUPLE:
+                raise ValueError(f"tuples are nested more than {DEEPEST_TUPLE} deep")
+
+
+def _taken(depths: list[int | None], needed: list[str]) -> list[int]:
+    """Takes what an operation needs from the stack: single values, and all down to a mark."""
+    taken: list[int] = []
+    for part in reversed(needed):
+        while part == "stackslice" and depths and depths[-1] is not None:
+            taken.append(depths.pop() or 0)
+        if part != "stackslice":
+            if not depths:
+                raise ValueError("an operation finds nothing on the stack")
+            taken.append(depths.pop() or 0)
+    return taken
 
 
 def _strange_classes(file: Path) -> list[str]:

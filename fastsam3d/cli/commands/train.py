@@ -43,9 +43,9 @@ class Program:
     place: str
     call: Callable[[Callable[..., Any], Any], Any] = lambda function, options: function(options)
 
-    def run(self, name: str, words: list[str]) -> Any:
+    def run(self, name: str, words: list[str], command: str = COMMAND) -> Any:
         """Parses the flags and runs the program; returns what its function does."""
-        options: Any = parse_flags(self.options, words, f"{COMMAND} {name}", self.text)
+        options: Any = parse_flags(self.options, words, f"{command} {name}", self.text)
         module, _, function = self.place.partition(":")
         return self.call(getattr(importlib.import_module(f"fastsam3d.training.{module}"), function), options)
 
@@ -100,7 +100,7 @@ ABOUT = "\n".join(
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Shows what the programs log on stderr, inside a `with` block."""
     logger, handler = logging.getLogger("fastsam3d.training"), logging.StreamHandler()
     level = logger.level
@@ -121,7 +121,7 @@ def main(words: list[str]) -> int:
             on is missing.
     """
     if words and words[0] in PROGRAMS:
-        with _told():
+        with told():
             PROGRAMS[words[0]].run(words[0], words[1:])
         return 0
     if asks_for_help(words):
@@ -132,6 +132,6 @@ def main(words: list[str]) -> int:
     options = parse_options(settings.RecipeOptions, words, "train")
     from fastsam3d.training.recipe import run
 
-    with _told():
+    with told():
         run(options)
     return 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from fastsam3d.acceleration.presets import load_preset
-from fastsam3d.basics.files import write_text
+from fastsam3d.basics.files import write_json, write_text
 from fastsam3d.basics.paths import user_path
 from fastsam3d.basics.version import __version__
 from fastsam3d.evaluation.language_models.answering import Answers, answer_all
@@ -56,7 +55,7 @@ def run(options: PruningBenchmarkOptions) -> dict[str, Any]:
     result["rows"] = [_row(answers, scores_of(judge(answers, asked), unpruned)) for answers in said.values()]
     kept = {row["method"]: row["kept_share"] for row in result["rows"]}
     result["counted"] = count_rows(rows, kept)
-    write_text(Path(output) / "bench.json", json.dumps(result, indent=1) + "\n")
+    write_json(Path(output) / "bench.json", result)
     write_text(Path(output) / "bench.md", render(result))
     return result
 

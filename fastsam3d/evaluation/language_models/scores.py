@@ -53,7 +53,7 @@ def judge(answers: Answers, asked: Sequence[Asked]) -> Judged:
     captions = [index for index, (question, _) in enumerate(questions) if question.task == CAPTION]
     said = [questions[index][1].split() for index in captions]
     references = [[questions[index][0].answer.split()] for index in captions]
-    for index, value in zip(captions, cider_of_each(said, references), strict=True):
+    for index, value in zip(captions, cider_of_each(said, references) if captions else [], strict=True):
         values[index] = value / 10
     kinds, tasks = (np.array([getattr(q, name) for q, _ in questions]) for name in ("kind", "task"))
     return Judged(np.array(rooms), kinds, tasks, np.array(exact), np.array(values, dtype=float))
@@ -87,28 +87,35 @@ def scores_of(judged: Judged, unpruned: Judged) -> dict[str, Any]:
     drawn = np.random.default_rng(0).integers(0, len(per_room), (DRAWS, len(per_room)))
 
     def means(sums: np.ndarray, rooms: np.ndarray | slice) -> np.ndarray:
-        chosen = sums[rooms]
-        total = chosen.sum(axis=-3)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return 100 * total[..., 0] / total[..., 1]
+        total = sums[rooms].sum(axis=-3)
+        return 100 * _share(total[..., 0], total[..., 1])
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        there = np.isfinite(values)
+        return _share(np.where(there, values, 0.0).sum(-1), there.sum(-1))
 
     def limits(values: np.ndarray) -> list[float]:
         return [float(limit) for limit in np.nanquantile(values, [0.025, 0.975])]
 
-    whole = slice(None)
+    whole = slice(None)  # few questions may leave a task or a kind out: its numbers are NaN and in no mean
     scores, kinds = means(per_room, whole), means(exact, whole)
-    ratios = 100 * scores / means(before, whole)
+    ratios = 100 * _share(scores, means(before, whole))
     drawn_scores, drawn_before = means(per_room, drawn), means(before, drawn)
     return {
         "scores": dict(zip(TASKS, map(float, scores), strict=True)),
         "kinds": dict(zip(KINDS, map(float, kinds), strict=True)),
-        "exact": float(np.nanmean(kinds)),
-        "exact_ci": limits(np.nanmean(means(exact, drawn), axis=-1)),
-        "score": float(np.nanmean(scores)),
-        "score_ci": limits(np.nanmean(drawn_scores, axis=-1)),
-        "score_ratio": float(np.nanmean(ratios)),
-        "score_ratio_ci": limits(np.nanmean(100 * drawn_scores / drawn_before, axis=-1)),
+        "exact": float(mean(kinds)),
+        "exact_ci": limits(mean(means(exact, drawn))),
+        "score": float(mean(scores)),
+        "score_ci": limits(mean(drawn_scores)),
+        "score_ratio": float(mean(ratios)),
+        "score_ratio_ci": limits(mean(100 * _share(drawn_scores, drawn_before))),
     }
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole`; NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
 
 
 def _sums_of_rooms(judged: Judged, values: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> np.ndarray:

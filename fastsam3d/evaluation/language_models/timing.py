@@ -88,7 +88,7 @@ def _one(model: SceneLanguageModel, method: Method, prompts: RoomPrompts, settin
         output = language_model(**inputs, **of_beams, use_cache=True, logits_to_keep=1)
         prefill = _now(device) - start
         scoring = acceleration.report().scoring_seconds if acceleration is not None else 0.0
-        cache = getattr(output, "past_key_values", None) or getattr(output, "cache", None)
+        cache = output["cache"] if "cache" in output else output["past_key_values"]  # its name since transformers 5
         held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
         start = _now(device)
         language_model.generate(**prompts.inputs, **said, **generation, **limits)

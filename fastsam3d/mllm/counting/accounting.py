@@ -9,12 +9,19 @@ from torch import Tensor
 
 from fastsam3d.mllm.counting.costs import Sizes
 from fastsam3d.mllm.dropping.prefill import Prefill
+from fastsam3d.mllm.dropping.remasking import Remasking
 from fastsam3d.mllm.report import Report
 from fastsam3d.mllm.spans import Layout
 
 
 def add_prefill(
-    report: Report, sizes: Sizes, live: Tensor, copies: int, layout: Layout | None, run: Prefill | None, cache: Any
+    report: Report,
+    sizes: Sizes,
+    live: Tensor,
+    copies: int,
+    layout: Layout | None,
+    run: Prefill | Remasking | None,
+    cache: Any,
 ) -> None:
     """Adds one reading of a batch of prompts.
 
@@ -41,7 +48,7 @@ def add_prefill(
     else:
         visual = int(layout.visual[::copies].sum())
         report.groups += int(layout.present[::copies].sum())
-        kept = run.groups_kept[-1][1] if run and run.groups_kept else layout.present[::copies]
+        kept = run.choices[-1].kept if run and run.choices else layout.present[::copies]
         report.groups_kept += int(kept.sum())
     report.visual_tokens += visual
     left_out = [whole_tokens - count for count in columns]
@@ -56,6 +63,8 @@ def add_prefill(
     report.cache_bytes_held += bytes_held(cache)
     if run is not None:
         report.scoring_seconds += run.clock.seconds
+    if isinstance(run, Remasking):
+        report.masked_by_layer = _added(report.masked_by_layer, run.masked_by_layer)
 
 
 def bytes_held(cache: Any) -> int:

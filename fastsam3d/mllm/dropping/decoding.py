@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastsam3d.errors import UserError
 from fastsam3d.mllm.dropping.prefill import Kept
+from fastsam3d.mllm.dropping.refusals import refuse_rows
 from fastsam3d.mllm.dropping.token_dropping import as_additive
 
 
@@ -46,11 +46,7 @@ class Decoding:
     """
 
     def __init__(self, shortened: Shortened, cache: Any, rows: int, additive: bool) -> None:
-        if rows != len(shortened.kept[0].valid):
-            raise UserError(
-                f"the cache was filled by a batch of {len(shortened.kept[0].valid)} and is used with {rows}: visual "
-                "tokens that have left are known for the whole batch only"
-            )
+        refuse_rows(len(shortened.kept[0].valid), rows)
         self._cuts, self._additive = shortened.kept, additive
         self._generated = shortened.generated(cache)
         self._masks: dict[int, Tensor | None] = {}

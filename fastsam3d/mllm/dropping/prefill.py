@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.mllm.attention_rows import RowSet
+from fastsam3d.mllm.dropping.choices import Choice
 from fastsam3d.mllm.dropping.plan import Plan
 from fastsam3d.mllm.dropping.token_dropping import allowed_pairs, as_additive, kept_columns, take
 from fastsam3d.mllm.host import Host
@@ -62,8 +63,8 @@ class Prefill:
         self.layout = layout
         self.kept: list[Kept] = []
         """Cuts at which something left."""
-        self.groups_kept: list[tuple[int, Tensor]] = []
-        """Layer and (samples, N) bool of every cut."""
+        self.choices: list[Choice] = []
+        """What was chosen for the samples at every cut."""
         self.cache: Any = None
         self.clock = Clock(layout.live.device)
         """Of the scoring."""
@@ -103,10 +104,11 @@ class Prefill:
                 lambda rows: self._attention(layout, rows, one_each),
                 lambda: self._keys(one_each),
                 self._full_map,
+                layer=index,
             )
-            scores = self._plan.scorer.score(batch).to(layout.present.device)
-            keep = self._plan.budget.chosen(scores, layout.present, self._plan.scorer.scale)
-        self.groups_kept.append((index, keep))
+            scores, scale = self._plan.scorer.score(batch).to(layout.present.device), self._plan.scorer.scale
+            keep = self._plan.budget.chosen(scores, layout.present, scale)
+        self.choices.append(Choice(index, keep, scores, layout.present, layout.groups, scale))
         return keep
 
     def _wanted(self, layout: Layout) -> int:

@@ -81,6 +81,23 @@ def refuse_continuation(rows: int, length: int) -> None:
     )
 
 
+def refuse_rows(filled: int, rows: int) -> None:
+    """Checks the batch of a step of generation.
+
+    Args:
+        filled: rows of the prompts in the cache.
+        rows: of the step.
+
+    Raises:
+        UserError: they differ.
+    """
+    if rows != filled:
+        raise UserError(
+            f"the cache was filled by a batch of {filled} and is used with {rows}: visual tokens that have left are "
+            "known for the whole batch only"
+        )
+
+
 def refuse_foreign_cache(cache: Any, layers: int) -> None:
     """Checks a filled cache that nothing is remembered about.
 

@@ -44,7 +44,7 @@ def load_small_model(folder: str | Path | None = None, predictor: bool = True) -
     from safetensors import SafetensorError, safe_open
 
     place = FOLDER if folder is None else Path(folder)
-    path = require_file(place / LANGUAGE_MODEL, "the small language model")
+    path = require_file(place / LANGUAGE_MODEL, f"the small language model {place / LANGUAGE_MODEL}")
     try:
         with safe_open(path, framework="pt") as file:
             said = json.loads((file.metadata() or {}).get(_ENTRY, "null"))

@@ -24,7 +24,14 @@ def words() -> tuple[str, ...]:
     """All tokens, in the order of their numbers; the objects' identifiers come last."""
     plurals = {c.plural: c.name for c in CLASSES}
     forms = [wording.UNIQUE, wording.RELATION, wording.NEAREST, wording.MULTI, wording.DESCRIBE, wording.COLOUR]
-    forms += [wording.EXISTS, wording.COUNT, wording.SIDE, tuple(wording.SIDES.values()), wording.NUMBERS]
+    forms += [
+        wording.EXISTS,
+        wording.COUNT,
+        wording.SIDE,
+        wording.SIDE_FACING_NORTH,
+        tuple(wording.SIDES.values()),
+        wording.NUMBERS,
+    ]
     literal = " ".join(text for form in forms for line in form for text, *_ in Formatter().parse(line))
     names = [c.name for c in CLASSES] + [*COLOURS, *SIZES, *DIRECTIONS, *FACINGS]
     known = sorted({*literal.split(), *_ANSWER_WORDS.split(), *names} - plurals.keys())

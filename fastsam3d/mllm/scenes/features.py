@@ -21,7 +21,7 @@ WAVES = (1.5, 3.0, 6.0)  # a place also comes as sine and cosine of these multip
 GEOMETRY, APPEARANCE = CLASS_CODE + 2 + 1 + 4 * len(WAVES), 2 * PICTURE_CODE
 """Values of the two features."""
 HALF_SPAN = 5.0  # metres that are 1 in the feature
-PLACE_SCALE, SIZE_SCALE, CLASS_IN_PICTURES = 1.5, 2.0, 0.7
+PLACE_SCALE, WAVE_SCALE, SIZE_SCALE, CLASS_IN_PICTURES = 2.0, 2.0, 3.0, 0.7
 CLASS_NOISE, PLACE_NOISE, PICTURE_NOISE = 0.5, 0.02, 0.5
 _CODES_SEED = 20251027
 
@@ -58,7 +58,7 @@ def features_of(room: Room, seed: int | None = None) -> Features:
     shape, picture, colour = _codes()
     rng = np.random.default_rng([room.seed if seed is None else seed, 1])
     place = room.places / HALF_SPAN + rng.normal(0, PLACE_NOISE, room.places.shape)
-    waves = [wave(np.pi / 2 * factor * place) for factor in WAVES for wave in (np.sin, np.cos)]
+    waves = [WAVE_SCALE * wave(np.pi / 2 * factor * place) for factor in WAVES for wave in (np.sin, np.cos)]
     factor = np.log(np.array(list(SIZES.values())))[room.sizes, None] * SIZE_SCALE
     geometry = np.concatenate(
         [

@@ -189,9 +189,11 @@ def _side(room: Room, rng: np.random.Generator) -> Question | None:
     small, great = sorted(np.abs(offset))
     if great < CLEAR or small > great / 2:
         return None
-    facing = FACING_NAMES[rng.integers(4)]
+    said = bool(rng.random() < 2 / 3)
+    facing = FACING_NAMES[rng.integers(4)] if said else FACING_NAMES[0]
     side = side_of(offset, facing)
-    words = wording.choose(wording.SIDE, rng, here=_phrase(room, here), facing=facing, there=_phrase(room, there))
+    forms = wording.SIDE if said else wording.SIDE_FACING_NORTH
+    words = wording.choose(forms, rng, here=_phrase(room, here), facing=facing, there=_phrase(room, there))
     return Question(SITUATED, "side", words, side, (here, there))
 
 

@@ -91,18 +91,41 @@ def make_room(seed: int, objects: int) -> Room:
     extents = np.array([c.extents for c in CLASSES])[classes] * factors
     turned = rng.random(objects) < 0.5
     extents[turned, :2] = extents[turned, 1::-1]
-    places = _placed(rng, extents[:, :2], np.array([width, depth]))
-    bottoms = np.array([c.bottom for c in CLASSES])[classes]
-    boxes = np.concatenate([places, (bottoms + extents[:, 2] / 2)[:, None], extents], axis=1).astype(np.float32)
+    places = free_places(rng, extents[:, :2], np.array([width, depth]))
+    boxes = boxes_on(places, classes, extents)
     identifiers = np.sort(rng.permutation(IDENTIFIERS)[:objects])
     return Room(seed, width, depth, classes, colours, sizes, boxes, identifiers)
 
 
-def _placed(rng: np.random.Generator, extents: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Centres (N, 2) on the floor, inside the walls. Objects avoid one another as far as a few tries find room."""
+def boxes_on(places: np.ndarray, classes: np.ndarray, extents: np.ndarray) -> np.ndarray:
+    """Boxes (N, 6) float32, see `Room`, of objects at the heights that are usual for their classes.
+
+    Args:
+        places: (N, 2) centres on the floor.
+        classes: (N,) index into `CLASSES`.
+        extents: (N, 3).
+    """
+    bottoms = np.array([c.bottom for c in CLASSES])[classes]
+    return np.concatenate([places, (bottoms + extents[:, 2] / 2)[:, None], extents], axis=1).astype(np.float32)
+
+
+def free_places(
+    rng: np.random.Generator, extents: np.ndarray, room: np.ndarray, given: np.ndarray | None = None
+) -> np.ndarray:
+    """Centres (N, 2) on the floor, inside the walls. Objects avoid one another as far as a few tries find room.
+
+    Args:
+        rng: draws the places.
+        extents: (N, 2) width and depth.
+        room: (2,) width and depth of the floor.
+        given: (M, 2) centres of the first M objects, which stay there.
+    """
     places = np.zeros_like(extents)
+    first = 0 if given is None else len(given)
+    if given is not None:
+        places[:first] = given
     free = np.maximum(room - extents, 0.0) / 2
-    for index in range(len(extents)):
+    for index in range(first, len(extents)):
         tried = rng.uniform(-1, 1, (_TRIES, 2)) * free[index]
         apart = np.abs(tried[:, None] - places[:index]) - (extents[index] + extents[:index]) / 2
         overlap = np.prod(np.clip(-apart, 0, None), axis=2).sum(1)  # square metres, roughly

@@ -37,6 +37,8 @@ SIDE = (
     "i stand at the {here} and face {facing} on which side is the {there}",
     "i am at the {here} facing {facing} where is the {there}",
 )
+SIDE_FACING_NORTH = ("i stand at the {here} on which side is the {there}",)
+"""Somebody who does not say more faces north."""
 
 SIDES = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
 """Where a thing is, from another, as seen from the south of the room."""

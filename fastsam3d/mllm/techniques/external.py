@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.mllm.budgets import LOGITS, MASS
 from fastsam3d.mllm.capabilities import SCORER, STAGES
 from fastsam3d.mllm.registry import register
+from fastsam3d.mllm.spans import Layout
 from fastsam3d.mllm.vocabulary import Scorer, ScoringBatch
 
 
@@ -33,22 +36,35 @@ class ExternalScorer(Scorer):
         self.scale = config.scale  # type: ignore[misc]
 
     def score(self, batch: ScoringBatch) -> Tensor:
-        present, objects = batch.layout.present, batch.prompts.objects
-        if objects is None or len(objects) != len(present):
+        return scores_given(batch.prompts.objects, batch.layout)
+
+
+def scores_given(objects: Sequence[Any] | None, layout: Layout) -> Tensor:
+    """Scores of the groups, (B, N) float32, from what a caller gives.
+
+    Args:
+        objects: a list of numbers for each sample, one for each of its groups.
+        layout: of the samples.
+
+    Raises:
+        UserError: scores are missing, or their number is not that of the groups.
+    """
+    samples = len(layout.present)
+    if objects is None or len(objects) != samples:
+        raise UserError(
+            f"external scores are missing for a batch of {samples}: give a list of scores for each sample, "
+            "acceleration.visual(spans, objects=scores)"
+        )
+    scores = torch.zeros(layout.present.shape)
+    for row, of_row in enumerate(objects):
+        given = torch.as_tensor(of_row, dtype=torch.float32).flatten().cpu()
+        expected = int(layout.groups[row])
+        if len(given) != expected:
             raise UserError(
-                f"external scores are missing for a batch of {len(present)}: give a list of scores for each sample, "
-                "acceleration.visual(spans, objects=scores)"
+                f"sample {row} has {len(given)} external scores and {expected} groups in its spans: give as many"
             )
-        scores = torch.zeros(present.shape)
-        for row, of_row in enumerate(objects):
-            given = torch.as_tensor(of_row, dtype=torch.float32).flatten().cpu()
-            expected = int(batch.layout.groups[row])
-            if len(given) != expected:
-                raise UserError(
-                    f"sample {row} has {len(given)} external scores and {expected} groups in its spans: give as many"
-                )
-            scores[row, : len(given)] = given
-        return scores
+        scores[row, : len(given)] = given
+    return scores
 
 
 register(Technique("external", ExternalConfig, SCORER, STAGES, ExternalScorer))

@@ -66,13 +66,14 @@ class GapScorer(Scorer):
             network = self._on(embeddings.device)
             inputs = predictor_batch(layout, embeddings)
             boxes, given = boxes_of(prompts.objects, layout)
-            logits = torch.zeros(layout.present.shape, device=embeddings.device)
-            if given.any():
-                rows = torch.nonzero(given).flatten().to(embeddings.device)
-                logits[rows] = network(inputs.take(rows).with_boxes(boxes.to(embeddings.device)[rows]))
-            if not given.all():
-                rows = torch.nonzero(~given).flatten().to(embeddings.device)
-                logits[rows] = network(inputs.take(rows))
+            with_boxes = inputs.with_boxes(boxes.to(embeddings.device))
+            if given.all() or not given.any():
+                logits = network(with_boxes if given.all() else inputs)
+            else:  # a sample's result must not depend on what the others have
+                logits = torch.zeros(layout.present.shape, device=embeddings.device)
+                for chosen, source in ((given, with_boxes), (~given, inputs)):
+                    rows = torch.nonzero(chosen).flatten().to(embeddings.device)
+                    logits[rows] = network(source.take(rows))
         return logits.clone()  # an ordinary tensor again
 
     def _on(self, device: torch.device) -> Any:

@@ -3,12 +3,14 @@
 Without any of it, a model of this size copies some identifier and never the right one. The three aids:
 
 - weights at the start by which a token attends to tokens that resemble it, and copies what it finds;
-- a loss that brings a projected feature near the words of its class and colour;
+- a loss that brings a projected feature near the words for what it shows;
 - a loss on the attention of the last word of a question, which shall go to the objects that are asked for. It fades
   out: the second part of a training run is the language loss alone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,12 @@ from torch.nn import functional
 
 from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.mini.model import GROUP, SceneLanguageModel, unit
-from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOURS
+from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, SIZE_NAMES
 from fastsam3d.training.language_model.batches import Batch
 from fastsam3d.training.language_model.packing import Packed
 
+SPATIAL = ("relation", "nearest", "side")
+"""Kinds of questions that places matter for."""
 SHARPNESS = 8.0  # of the cosines in the alignment
 QUERY_GAIN, COPY_GAIN = 0.09, 0.5
 
@@ -46,18 +50,33 @@ def initialise(model: SceneLanguageModel, generator: torch.Generator) -> None:
 
 
 def alignment_loss(model: SceneLanguageModel, batch: Batch) -> Tensor:
-    """How far projected features are from the words for what they show: by shape the class, in pictures both."""
-    classes = torch.tensor([tokens.number_of(c.name) for c in CLASSES])
-    colours = torch.tensor([tokens.number_of(name) for name in COLOURS])
-    kind = torch.stack([torch.from_numpy(room.classes) for room in batch.rooms]).flatten()
-    colour = torch.stack([torch.from_numpy(room.colours) for room in batch.rooms]).flatten()
+    """How far projected features are from the words for what they show.
+
+    By shape: the class, and half as much the size and on which sides of the room; in pictures: the colour, and half as
+    much the class.
+    """
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([torch.from_numpy(getattr(room, name)) for room in batch.rooms]).flatten(0, 1)
+
     shape = model.geometry_projector(batch.geometry).flatten(0, -2)
     pictures = model.appearance_projector(batch.appearance).flatten(0, -2)
-    return (
-        _cosine_loss(shape, model.embed(classes), kind)
-        + _cosine_loss(pictures, model.embed(colours), colour)
-        + 0.5 * _cosine_loss(pictures, model.embed(classes), kind)
+    kind, colour, places = stacked("classes"), stacked("colours"), stacked("places")
+    classes = [c.name for c in CLASSES]
+    parts = (
+        (1.0, shape, classes, kind),
+        (0.5, shape, SIZE_NAMES, stacked("sizes")),
+        (0.5, shape, ("left", "right"), (places[:, 0] > 0).long()),
+        (0.5, shape, ("front", "back"), (places[:, 1] > 0).long()),
+        (1.0, pictures, COLOUR_NAMES, colour),
+        (0.5, pictures, classes, kind),
     )
+    losses = [weight * _cosine_loss(values, _words(model, names), right) for weight, values, names, right in parts]
+    return torch.stack(losses).sum()
+
+
+def _words(model: SceneLanguageModel, names: Sequence[str]) -> Tensor:
+    return model.embed(torch.tensor([tokens.number_of(name) for name in names]))
 
 
 def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
@@ -66,7 +85,11 @@ def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
 
 
 def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
-    """How little of the watched attention goes to the objects that are asked for: mean of `-log(mass)`.
+    """How far the watched attention is from an even share for each object that is asked for: cross-entropy.
+
+    An even share, and not the sum alone: that could go to one of two objects whose places have to be compared. Of an
+    object's three tokens the identifier does not count, because it comes first and knows nothing of the other two;
+    where places matter, neither does what is known from pictures.
 
     Args:
         packed: with one row a question watched.
@@ -75,7 +98,9 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     """
     assert packed.looked_at is not None
     objects = batch.targets.shape[-1]
-    mass = packed.looked_at[:, :, 0, before : before + GROUP * objects].float().unflatten(-1, (objects, GROUP)).sum(-1)
-    there = batch.targets.any(-1)
-    on_targets = (mass * batch.targets).sum(-1)[there]
-    return -(on_targets + 1e-4).log().mean()
+    tokens_of = packed.looked_at[:, :, 0, before : before + GROUP * objects].float().unflatten(-1, (objects, GROUP))
+    spatial = torch.tensor([[question.kind in SPATIAL for question in of_room] for of_room in batch.questions])
+    mass = torch.where(spatial[..., None], tokens_of[..., 1], tokens_of[..., 1] + tokens_of[..., 2])
+    count = batch.targets.sum(-1, keepdim=True)
+    shares = batch.targets / count.clamp(min=1)
+    return -(shares * (mass * count + 1e-4).log()).sum(-1)[batch.targets.any(-1)].mean()

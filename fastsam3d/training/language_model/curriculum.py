@@ -10,7 +10,7 @@ from torch import Tensor, nn
 SMALLEST, LARGEST = 6, 100
 GROWTH = 1.015  # of the rooms, at each step that the model keeps up
 KEEPS_UP = 0.72  # share of right answers to the simplest questions
-FADING = 600  # steps over which the attention aid fades, once the rooms have grown
+FADING = 1000  # steps over which the attention aid fades, once the rooms have grown
 SIMPLE = ("unique", "caption", "colour", "exists")
 _STAGES = ((8.0, ("multi", "count")), (12.0, ("relation", "nearest", "side")))
 

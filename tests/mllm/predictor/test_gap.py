@@ -175,3 +175,28 @@ def test_a_predictor_that_needs_boxes_says_so():
         pytest.raises(UserError, match="needs the boxes"),
     ):
         model(**prompts(), visual=SPANS)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("gap_35", 0.35), ("gap_65", 0.65), ("gap_90", 0.891), ("gap_fixed_90", 0.9)]
+)
+def test_presets_leave_out_what_their_name_says(name, share):
+    deep = tiny_model(layers=32)
+    deep.config.max_position_embeddings = 512
+    deep.attention_predictor = predictor()
+    with fastsam3d.accelerate(deep, name) as acceleration, torch.no_grad():
+        deep(**prompts((320,)), visual=VisualSpan(5, 100, 3))
+    assert acceleration.report().pruned_share == pytest.approx(share, abs=0.001)
+
+
+def test_the_adaptive_presets_keep_fewer_objects_where_the_prediction_is_clear():
+    kept = []
+    for sharpness in (0.0, 1.0, 100.0):
+        model, _ = carrying()
+        model.attention_predictor.head[-1].weight.data *= sharpness
+        for name in ("gap_sap_90", "balanced"):
+            with fastsam3d.accelerate(model, name, pruning={"alpha": 0.5}) as acceleration, torch.no_grad():
+                model(**prompts(), visual=SPANS)
+            kept.append(acceleration.report().groups_kept)
+    assert kept[:2] == [4 + 2 + 3] * 2  # half of the 8, 4 and 6 real objects, where all are alike
+    assert kept[2] == kept[3] < 9 and kept[4:] == [3, 3]

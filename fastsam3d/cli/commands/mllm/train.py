@@ -1,0 +1,63 @@
+"""`mllm train`: the small language model, its attention predictor, and the folder that both are loaded from.
+
+    python -m fastsam3d mllm train model --output runs/model --steps 4000
+    python -m fastsam3d mllm train predictor --model runs/model --output runs/predictor --steps 2500
+    python -m fastsam3d mllm train export --model runs/model --predictor runs/predictor --output my_model
+"""
+
+from __future__ import annotations
+
+from fastsam3d.basics.suggestions import suggestion
+from fastsam3d.cli.commands.train import Program, told
+from fastsam3d.cli.console import say
+from fastsam3d.cli.flags import asks_for_help
+from fastsam3d.errors import UserError
+from fastsam3d.training.language_model import options as settings
+
+COMMAND = "python -m fastsam3d mllm train"
+PROGRAMS = {
+    "model": Program(
+        "Trains the small 3D language model on procedural rooms.",
+        settings.LanguageModelOptions,
+        "language_model.training:train",
+    ),
+    "predictor": Program(
+        "Trains the attention predictor of a trained model.",
+        settings.SmallPredictorOptions,
+        "language_model.small_predictor:train_small_predictor",
+    ),
+    "export": Program(
+        "Writes both as a folder for model=FOLDER.",
+        settings.SmallModelExportOptions,
+        "language_model.small_predictor:export",
+    ),
+}
+ABOUT = "\n".join(
+    [
+        f"usage: {COMMAND} PROGRAM [flags]",
+        "",
+        "Trains the small 3D language model from nothing, on rooms that are made as they are needed.",
+        "Interrupt and repeat the command to resume.",
+        "",
+        *(f"  {name:<10} {program.text}" for name, program in PROGRAMS.items()),
+        "",
+        f"{COMMAND} PROGRAM --help lists its flags.",
+        "",
+    ]
+)
+
+
+def main(words: list[str]) -> int:
+    """Runs a program; returns the exit code.
+
+    Raises:
+        UserError: no program of that name, or what it builds on is missing.
+    """
+    if not words or (words[0] not in PROGRAMS and asks_for_help(words)):
+        say(ABOUT)
+        return 0
+    if words[0] not in PROGRAMS:
+        raise UserError(f"mllm train: unknown program {words[0]!r}. {suggestion(words[0], PROGRAMS)}")
+    with told():
+        PROGRAMS[words[0]].run(words[0], words[1:], COMMAND)
+    return 0
