@@ -18,6 +18,7 @@ from PIL import Image
 
 from fastsam3d.basics.config_files import config_directory
 from fastsam3d.meshes.writing import export_mesh
+from fastsam3d.mllm.scenes.files import bundled_room
 
 MUTATIONS = 2000
 BATCH = 200
@@ -55,6 +56,7 @@ def seeds(folder: Path) -> dict[str, tuple[str, list[Path]]]:
     data = json.dumps(header).encode()
     (folder / "packed.safetensors").write_bytes(struct.pack("<Q", len(data)) + data + bytes(50))
     shutil.copy(config_directory() / "acceleration" / "balanced.yaml", folder / "preset.yaml")
+    shutil.copy(bundled_room(), folder / "room.json")
     annotations = write_annotations(folder / "annotations")
     torch.save({f"{SCENE}_{number:02d}": torch.ones(5) for number in range(3)}, folder / "features.pt")
     return {
@@ -65,6 +67,7 @@ def seeds(folder: Path) -> dict[str, tuple[str, list[Path]]]:
             "fastsam3d.sam3d.checkpoints.folder.read_state",
             [folder / "weights.ckpt", folder / "packed.safetensors"],
         ),
+        "rooms": ("fastsam3d.mllm.scenes.files.read_room", [folder / "room.json"]),
         "attributes": (
             "fastsam3d.mllm.benchmarks.scene_objects.read_attributes",
             [annotations / "scannet_val_attributes.pt"],

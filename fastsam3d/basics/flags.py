@@ -51,6 +51,6 @@ def parse_flags(cls: type[T], words: Sequence[str], program: str, description: s
         elif item.default is MISSING:
             place.add_argument(name, type=given["parse"], required=True, help=text)
         else:
-            shown = "" if item.default is None else f" (default {item.default})"
+            shown = "" if item.default in (None, ()) else f" (default {item.default})"
             place.add_argument(name, type=given["parse"], default=item.default, help=text + shown)
     return cls(**vars(parser.parse_args(list(words))))

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import platform
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastsam3d.basics.threads.adaptation import suitable_threads
+from fastsam3d.basics.threads.limits import core_limits
+from fastsam3d.basics.threads.load import LoadMeter
+from fastsam3d.basics.threads.openmp import waiting
 from fastsam3d.errors import UserError
 
 if TYPE_CHECKING:
@@ -130,9 +136,33 @@ def environment() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "cuda_of_torch": torch.version.cuda,
         "devices": devices,
-        "threads": torch.get_num_threads(),
+        "processor": processor(),
         "hydra": hydra,
         "hydra_patch": "python patching/hydra tells whether it is needed" if hydra == "1.3.2" else None,
+    }
+
+
+def processor(seconds: float = 0.2) -> dict[str, Any]:
+    """What decides about threads: cores, quota, cores that are free, threads of an operation, and how they wait.
+
+    Args:
+        seconds: that the load is measured for.
+    """
+    import torch
+
+    limits = core_limits()
+    meter = LoadMeter(limits.cores)
+    meter.begin()
+    time.sleep(seconds)
+    others, threads = meter.others(), torch.get_num_threads()
+    free = None if others is None else len(limits.cores) - others
+    return {
+        "cores": len(limits.cores),
+        "quota": limits.quota,
+        "free_cores": free,
+        "threads": threads,
+        "threads_now": threads if free is None else suitable_threads(threads, free),
+        "waiting": waiting(os.environ),
     }
 
 

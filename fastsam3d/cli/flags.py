@@ -47,6 +47,7 @@ After the flags, any setting as key=value; python -m fastsam3d presets --keys li
   model=NAME               mini (default, weights included) or sam3d (needs checkpoint_dir=DIR)
   model.ss_sampler.inference_steps=12
   device=cuda              cpu, cuda, cuda:1; default: cuda where there is one
+  threads=2                of the CPU; default auto: PyTorch's number, fewer while other programs keep cores busy
   precision=bfloat16       mixed precision; default float32
   memory=8gb               fit on such a card (12gb, 24gb): weights wait on the host for their stage
   formats=[mesh]           also gaussian, where the model has its decoder

@@ -58,7 +58,7 @@ VERBS = {
     "scene-quality": Verb("evaluation.scene_quality", "checks that a preset moves nothing in a scene", NOTHING_LEFT),
     "marking-quality": Verb("evaluation.marking_quality", "measures how well the page finds objects from clicks"),
     "train": Verb("train", "trains the small model on procedural objects, or runs one program of it", GOES_ON),
-    "mllm": Verb("mllm.dispatch", "a small 3D language model: asks it about a room, prunes it, compares, trains"),
+    "mllm": Verb("mllm.dispatch", "3D language models: asks the small one about a room, evaluates Chat-Scene, trains"),
     "loss-curves": Verb("evaluation.loss_curves", "draws the losses of a training run"),
     "examples": Verb("examples", "writes the bundled example pictures again"),
 }
@@ -198,7 +198,10 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _command(name: str, words: list[str]) -> int:
+    from fastsam3d.basics.threads.openmp import set_openmp_defaults
+
     verb = VERBS[name]
+    set_openmp_defaults(os.environ)  # before PyTorch is loaded, which the verb does
     try:
         return verb.main(words)
     except KeyboardInterrupt as error:

@@ -14,7 +14,7 @@ from fastsam3d.jobs.pictures import Picture, example_directory, read_picture
 from fastsam3d.jobs.pointmaps import pointmap_of, unknown_depths
 from fastsam3d.jobs.report import REPORT, STAGE_NAMES, describe
 from fastsam3d.jobs.request import Request
-from fastsam3d.jobs.running import Accelerated, Clock, finish, prepared, usable_formats
+from fastsam3d.jobs.running import Accelerated, Clock, computing_threads, finish, prepared, usable_formats
 from fastsam3d.jobs.writing.names import files_of, usable_name
 
 if TYPE_CHECKING:
@@ -89,9 +89,11 @@ def run_object(request: Request, pipeline: Accelerated | None = None, listener: 
     with (
         told.logging(),
         OutputFolder(request.output_dir, inputs.read, files, told) as folder,
+        computing_threads(request) as threads,
         prepared(request, pipeline, told, clock) as (request, running),
     ):
         with clock.measure("run"):
+            threads.look()
             result = running.pipeline.run(
                 picture.pixels,
                 mask.pixels,
@@ -99,14 +101,16 @@ def run_object(request: Request, pipeline: Accelerated | None = None, listener: 
                 pointmap=inputs.pointmap,
                 formats=usable_formats(request, running.pipeline),
                 layout=request.layout,
-                progress=lambda stage, done, total: told.step(STAGE_NAMES.get(stage, stage), done, total),
+                progress=threads.before(
+                    lambda stage, done, total: told.step(STAGE_NAMES.get(stage, stage), done, total)
+                ),
             )
         with clock.measure("write"):
             told.step("writing")
             written = write_object(folder, name, result, picture, mask, request)
         sources = {"image": picture.path, "mask": mask.path, "pointmap": inputs.pointmap_source}
         described = {"name": name} | describe(result) | written.described()
-        report, paths = finish(request, folder, running, sources, [described], clock, told)
+        report, paths = finish(request, folder, running, sources, [described], clock, told, threads)
     return ObjectResult(name, report, paths)
 
 

@@ -11,6 +11,7 @@ from fastsam3d.diffusion.report import Report, savings_lines
 from fastsam3d.jobs.request import Request, as_plain
 
 if TYPE_CHECKING:
+    from fastsam3d.basics.threads.adaptation import AdaptedThreads
     from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
 REPORT = "report.json"
@@ -41,14 +42,19 @@ def versions() -> dict[str, str]:
     }
 
 
-def device_name(device: Any) -> str:
-    """The device as people call it."""
+def device_name(device: Any, threads: AdaptedThreads | None = None) -> str:
+    """The device as people call it.
+
+    Args:
+        threads: that a job computed with; None: PyTorch's present number.
+    """
     import torch
 
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    threads = torch.get_num_threads()
-    return f"{device} ({threads} thread{'s' if threads != 1 else ''})"
+    least, most = (threads.least, threads.most) if threads else (torch.get_num_threads(),) * 2
+    number = str(most) if least == most else f"{least} to {most}"
+    return f"{device} ({number} thread{'s' if most != 1 else ''})"
 
 
 def describe(result: Reconstruction) -> dict[str, Any]:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 MEMORY = ("none", "8gb", "12gb", "24gb")
-"""As in `fastsam3d.sam3d.memory.budget.BUDGETS`: repeated, so that a mistyped value is refused before the networks are
-imported."""
+"""As in `fastsam3d.sam3d.memory.budget.BUDGETS`, whose import would load the networks."""
 DEPTHS = ("none", "moge")
 SAMPLERS = ("ss_sampler", "slat_sampler")
 """Parts of a model that can be changed: all others are the sizes of its weights."""
@@ -52,6 +51,7 @@ class Request:
     name: str | None
     seed: int
     device: str
+    threads: int | None
     precision: str
     memory: str
     formats: tuple[str, ...]
@@ -190,6 +190,7 @@ def request_from(
         name=_name(values),
         seed=_whole(values, "seed", SEEDS - 1),
         device=_text(values, "device") or "auto",
+        threads=None if values["threads"] == "auto" else _optional_whole(values, "threads", 1, 1024),
         precision=_choice(values, "precision", PRECISIONS),
         memory=_choice(values, "memory", MEMORY),
         formats=tuple(dict.fromkeys(formats)),

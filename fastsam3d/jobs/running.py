@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastsam3d.acceleration.presets import AccelerationConfig
+from fastsam3d.basics.threads.adaptation import AdaptedThreads
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.listener import SILENT, Listener, ReportedWarnings
 from fastsam3d.jobs.output_folder import OutputFolder
@@ -103,6 +104,11 @@ def prepared(
     yield replace(request, samplers=given.request.samplers), given
 
 
+def computing_threads(request: Request) -> AdaptedThreads:
+    """Makes the context manager of a job's threads. On a GPU the number is left alone, unless one was given."""
+    return AdaptedThreads(request.threads, adapts=request.device_name() == "cpu")
+
+
 def usable_formats(request: Request, pipeline: Any) -> tuple[str, ...]:
     """The formats asked for that the pipeline has a decoder for.
 
@@ -124,6 +130,7 @@ def finish(
     objects: Sequence[Mapping[str, Any]],
     clock: Clock,
     listener: ReportedWarnings,
+    threads: AdaptedThreads,
     more: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Writes the report and publishes all files.
@@ -132,6 +139,7 @@ def finish(
         inputs: files that were read.
         objects: entries of the objects in the report.
         listener: its warnings are those of the report.
+        threads: that the job computed with.
         more: further entries of the report.
 
     Returns:
@@ -139,7 +147,7 @@ def finish(
     """
     report = build_report(
         request,
-        device_name(running.pipeline.device),
+        device_name(running.pipeline.device, threads),
         inputs,
         objects,
         running.acceleration.report(),

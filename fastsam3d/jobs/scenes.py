@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastsam3d.basics.paths import user_path
+from fastsam3d.basics.threads.adaptation import AdaptedThreads
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.listener import SILENT, Listener, ReportedWarnings
 from fastsam3d.jobs.mask_sets import object_name, scene_masks
@@ -18,7 +19,7 @@ from fastsam3d.jobs.pictures import Picture, example_directory, picture_in, read
 from fastsam3d.jobs.pointmaps import pointmap_of, unknown_depths
 from fastsam3d.jobs.report import STAGE_NAMES
 from fastsam3d.jobs.request import Request
-from fastsam3d.jobs.running import Accelerated, Clock, finish, prepared, usable_formats
+from fastsam3d.jobs.running import Accelerated, Clock, computing_threads, finish, prepared, usable_formats
 from fastsam3d.jobs.scene_completion import completed, completion
 from fastsam3d.jobs.scene_files import camera_of, write_scene
 from fastsam3d.jobs.scene_progress import FOLDER, SceneProgress, kept_objects, mask_hashes
@@ -128,10 +129,10 @@ def _run(
 ) -> SceneResult:
     clock = Clock()
     picture, masks = inputs.picture, inputs.masks
-    with prepared(request, pipeline, told, clock) as (request, running):
+    with computing_threads(request) as threads, prepared(request, pipeline, told, clock) as (request, running):
         with clock.measure("run"):
             progress, batch = _progress_of(request, running.pipeline, inputs)
-            scene, facts = _reconstruct(request, running.pipeline, inputs, folder, told, progress, batch)
+            scene, facts = _reconstruct(request, running.pipeline, inputs, folder, told, threads, progress, batch)
         if not scene.reconstructions:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(scene.failures.items())[:3])
             raise UserError(f"none of the {len(masks)} objects could be reconstructed ({reasons}).")
@@ -147,7 +148,7 @@ def _run(
         if not failed:
             facts["complete"] = {"made_of": made_of, "files": file_hashes(folder.staged())}
         more = {"scene": facts | {"camera": camera}}
-        report, paths = finish(request, folder, running, files, objects, clock, told, more)
+        report, paths = finish(request, folder, running, files, objects, clock, told, threads, more)
     if not failed:
         progress.begin()  # nothing is left to be resumed
     return SceneResult(report, paths, failed)
@@ -206,6 +207,7 @@ def _reconstruct(
     inputs: SceneInputs,
     folder: OutputFolder,
     listener: Listener,
+    threads: AdaptedThreads,
     progress: SceneProgress,
     batch: int,
 ) -> tuple[Scene, dict[str, Any]]:
@@ -244,7 +246,7 @@ def _reconstruct(
         batch=batch,
         finished=finished,
         on_object=keep,
-        progress=step,
+        progress=threads.before(step),
     )
     return scene, {"objects": 0, "failed": 0, "batch": batch, "resumed": sorted(finished)}
 

@@ -1,12 +1,14 @@
-"""A studio with the small model at three steps, and pictures that are quickly made."""
+"""A studio with the small model at three steps, pictures that are quickly made, and a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from app_stand_in import PATIENCE, around_marks
+from demo_in_browser import CHROMIUM, FLAGS, WAIT, Demo
 
 from fastsam3d.app.runs.queue import JobQueue
 from fastsam3d.app.server.uploads import Limits
@@ -37,3 +39,47 @@ def studio(quick_pipeline: Pipeline, queue: JobQueue, tmp_path: Path) -> Studio:
     limits = Limits(file_bytes=200_000, pixels=1_000_000, side=256, objects=3, seeds=4, results=2)
     # Marks are cut without OpenCV here: what they enclose does not matter to a session.
     return Studio(lambda: quick_pipeline, tmp_path / "results", queue, limits, around_marks, warm=False)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra browser)")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium; on Debian: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, demo: Demo) -> Iterator[Callable[..., Any]]:
+    """Opens the page in a window of its own; at the end nothing may have gone wrong in it or left the machine."""
+    contexts, problems = [], []
+
+    def opened(width: int = 1280, height: int = 900, address: str = demo.address) -> Any:
+        # Less motion: the objects stand still, so that a picture does not depend on when it is taken.
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, accept_downloads=True, reduced_motion="reduce"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((address, "data:", "blob:"))
+                else problems.append(f"asked for {request.url}")
+            ),
+        )
+        page.goto(address)
+        page.wait_for_selector("#marker .stage")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []

@@ -11,10 +11,6 @@ import io
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,64 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from demo_in_browser import QUICK, Demo
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
-QUICK = ("model.ss_sampler.inference_steps=6", "model.slat_sampler.inference_steps=6", "warm_up=false")
 MUG = (0.79, 0.50)
 """Where the mug is in the example `toys`, in fractions of the picture."""
-WAIT = 600_000
-"""Milliseconds; a run takes seconds, but the machine may be busy."""
-
-
-class Demo:
-    """The server as people start it."""
-
-    def __init__(self, home: Path, *words: str) -> None:
-        self.home = home
-        environment = os.environ | {"TMPDIR": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "gradio_demo.py"), "port=0", "device=cpu", *words],
-            cwd=home,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=(home / "stderr.txt").open("w"),
-            text=True,
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found is not None, (line, (home / "stderr.txt").read_text())
-        self.address = found.group()
-
-    def end(self) -> int:
-        """Stops it as Ctrl-C does; returns its exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(600)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra browser)")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium; on Debian: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -94,37 +38,6 @@ def demo(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dem
     assert demo.end() == 0
     assert list(home.glob("fastsam3d-demo-*")) == []  # all files went with it
     assert "Traceback" not in (home / "stderr.txt").read_text()
-
-
-@pytest.fixture
-def open_page(browser: Any, demo: Demo) -> Iterator[Callable[..., Any]]:
-    """Opens the page in a window of its own; at the end nothing may have gone wrong in it or left the machine."""
-    contexts, problems = [], []
-
-    def opened(width: int = 1280, height: int = 900, address: str = demo.address) -> Any:
-        # Less motion: the objects stand still, so that a picture does not depend on when it is taken.
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, accept_downloads=True, reduced_motion="reduce"
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on(
-            "request",
-            lambda request: None
-            if request.url.startswith((address, "data:", "blob:"))
-            else problems.append(f"asked for {request.url}"),
-        )
-        page.goto(address)
-        page.wait_for_selector("#marker .stage")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert problems == []
 
 
 def choose(page: Any, example: str) -> None:

@@ -15,7 +15,7 @@ from fastsam3d.app.server.guard import Guard, from_elsewhere
 from fastsam3d.app.server.server import build_app
 from fastsam3d.app.server.upload_store import Intake, TooManyUploads
 from fastsam3d.app.visitors.shared import Studio
-from fastsam3d.app.visitors.visitor import Visitors
+from fastsam3d.app.visitors.visitors import Visitors
 from fastsam3d.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")
@@ -39,7 +39,9 @@ def test_pages_on_other_ports_of_this_machine_get_no_leave(client) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control-")], address
     asked = client.options("/config", headers=NEIGHBOUR | {"access-control-request-method": "POST"})
     assert asked.status_code == 403 and "access-control-allow-origin" not in asked.headers
-    payload = {"data": [], "fn_index": 0, "session_hash": "x"}
+    events = client.get("/config").json()["dependencies"]
+    number = next(event["id"] for event in events if event["backend_fn"] and not event["inputs"])
+    payload = {"data": [], "fn_index": number, "session_hash": "x"}
     assert client.post("/gradio_api/queue/join", json=payload, headers=NEIGHBOUR).status_code == 403
     own = {"origin": "http://127.0.0.1", "sec-fetch-site": "same-origin"}
     assert client.post("/gradio_api/queue/join", json=payload, headers=own).status_code == 200

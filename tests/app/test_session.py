@@ -21,7 +21,8 @@ from fastsam3d.app.runs.queue import DONE, FAILED, JobQueue
 from fastsam3d.app.runs.results import write_results
 from fastsam3d.app.server.server import result_file
 from fastsam3d.app.visitors.shared import Studio
-from fastsam3d.app.visitors.visitor import Session, Visitors
+from fastsam3d.app.visitors.visitor import Session
+from fastsam3d.app.visitors.visitors import Visitors
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.sam3d.pipeline.pose import Pose
@@ -150,9 +151,7 @@ def test_a_cut_out_is_marked_already_and_has_no_depth(studio: Studio, tmp_path: 
     assert session.marking.masks[0].sum() == 30 * 20
 
 
-def test_one_run_for_each_visitor_at_a_time_and_old_files_go(
-    session: Session, studio: Studio, queue: JobQueue
-) -> None:
+def test_one_run_for_each_visitor_at_a_time_and_old_files_go(session: Session, studio: Studio, queue: JobQueue) -> None:
     request, release = session.request(load_preset("fast"), 0, 1, False), threading.Event()
     queue.submit(lambda _: release.wait(PATIENCE))
     job = session.start(request)

@@ -12,7 +12,9 @@ from fastsam3d.cli.main import main
 from fastsam3d.sam3d.checkpoints.loading import check_device
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
-QUICK = ("device=cpu", "model.ss_sampler.inference_steps=4", "model.slat_sampler.inference_steps=4", "preview=false")
+STEPS = ("model.ss_sampler.inference_steps=4", "model.slat_sampler.inference_steps=4")
+QUICK = ("device=cpu", "threads=1", *STEPS, "preview=false")
+"""One thread, so that the load of the machine changes no byte."""
 
 
 @pytest.fixture

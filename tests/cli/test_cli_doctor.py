@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fastsam3d.basics.threads.limits import CoreLimits
+from fastsam3d.basics.threads.openmp import SPINNING
 from fastsam3d.cli import doctor_checks
 from fastsam3d.cli.commands import doctor
 from fastsam3d.cli.main import main
@@ -83,6 +85,25 @@ def test_whole_folder(ask, folder) -> None:
     assert report["checkpoint"]["settings"]["differences"]["ss_sampler"]["inference_steps"] == 12
     (file,) = [f for f in report["checkpoint"]["files"] if f["network"] == "ss_decoder"]
     assert file["bytes"] == (folder / "ss_decoder.safetensors").stat().st_size
+
+
+def test_threads_are_told_with_quota_load_and_waiting(ask, monkeypatch) -> None:
+    monkeypatch.setattr(doctor_checks, "core_limits", lambda: CoreLimits((0, 1, 2, 3), 2.5))
+    monkeypatch.setattr(doctor_checks.LoadMeter, "others", lambda self: 3.25)
+    monkeypatch.setattr(doctor_checks.time, "sleep", lambda seconds: None)
+    for name in SPINNING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    number = torch.get_num_threads()
+    _, out, _ = ask()
+    expected = f"threads: {number} on an idle machine, 1 now, with 0.8 of 4 cores free; quota of 2.5 cores"
+    assert f"{expected}; waiting: OMP_WAIT_POLICY=passive\n" in out
+    monkeypatch.setattr(doctor_checks.LoadMeter, "others", lambda self: None)  # not Linux
+    monkeypatch.setattr(doctor_checks, "core_limits", lambda: CoreLimits((0, 1), None))
+    _, out, _ = ask()
+    assert f"threads: {number} on an idle machine; no quota; waiting: OMP_WAIT_POLICY=passive\n" in out
+    found = json.loads(ask("--json")[1])["environment"]["processor"]
+    assert (found["cores"], found["quota"], found["free_cores"], found["threads_now"]) == (2, None, None, number)
 
 
 DAMAGE = {

@@ -64,6 +64,11 @@ def test_help_needs_no_pytorch():
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "        main(['mllm', name, '--help'])\n"
         "    assert 'torch' not in sys.modules, name\n"
+        "from fastsam3d.cli.commands.mllm.train import PROGRAMS\n"
+        "for program in PROGRAMS:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        main(['mllm', 'train', program, '--help'])\n"
+        "    assert 'torch' not in sys.modules, program\n"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

@@ -60,11 +60,11 @@ def vase(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ask(loads: list[str], tmp_path: Path) -> Callable[..., Request]:
-    """A request of four steps a stage, on the CPU, without preview."""
+    """A request of four steps a stage, on one thread of the CPU, so that the load changes no byte, without preview."""
 
     def ask(output: str, **values: Any) -> Request:
         samplers = {"ss_sampler": STEPS, "slat_sampler": STEPS} | values.pop("samplers", {})
-        quick = {"device": "cpu", "preview": False, "output_dir": str(tmp_path / output)}
+        quick = {"device": "cpu", "threads": 1, "preview": False, "output_dir": str(tmp_path / output)}
         return request_with(samplers=samplers, **quick | values)
 
     return ask

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ball_pipeline import disc
+from ball_pipeline import ball_pipeline, disc
 from PIL import Image
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENE = (
@@ -22,13 +23,22 @@ SCENE = (
     "import torch\n"
     "from ball_pipeline import ball_pipeline\n"
     "from fastsam3d.sam3d.checkpoints import loading\n"
-    "loading.load_pipeline = lambda *a, **k: ball_pipeline()\n"
+    "from safetensors.torch import load_file\n"
+    "def load(*a, checkpoint_dir=None, **k):\n"
+    "    pipeline = ball_pipeline()\n"
+    "    if checkpoint_dir:\n"
+    "        weights = load_file(f'{checkpoint_dir}/ss_generator.safetensors')\n"
+    "        pipeline.models['ss_generator'].load_state_dict(weights)\n"
+    "    return pipeline\n"
+    "loading.load_pipeline = load\n"
     "torch.set_num_threads(1)\n"
     "from fastsam3d.cli.main import main\n"
     "print('begun', flush=True)\n"
     "sys.exit(main(['scene', *sys.argv[1:]]))\n"
 )
-QUICK = ("device=cpu", "model.ss_sampler.inference_steps=4", "model.slat_sampler.inference_steps=4", "batch=1")
+STEPS = ("model.ss_sampler.inference_steps=4", "model.slat_sampler.inference_steps=4")
+QUICK = ("device=cpu", "batch=1", "preview=false", *STEPS)
+"""Previews take longer than all the rest: then kills would hit hardly anything else."""
 
 
 def start(vase, masks, out, *words):
@@ -46,6 +56,16 @@ def start(vase, masks, out, *words):
 def finish(process):
     _, stderr = process.communicate(timeout=600)
     return process.returncode, stderr
+
+
+def whole(*arguments):
+    """Seconds of a scene that is not killed, from the moment at which PyTorch is there."""
+    process = start(*arguments)
+    process.stdout.readline()
+    begun = time.monotonic()
+    code, stderr = finish(process)
+    assert code == 0, stderr
+    return time.monotonic() - begun
 
 
 def hashes(folder):
@@ -68,9 +88,7 @@ def masks(vase, tmp_path):
 @pytest.mark.slow
 def test_killed_scenes_end_as_if_they_had_not_been_killed(vase, masks, tmp_path):
     chance = random.Random(0)
-    begun = time.monotonic()
-    assert finish(start(vase, masks, tmp_path / "whole"))[0] == 0
-    longest = time.monotonic() - begun
+    longest = whole(vase, masks, tmp_path / "whole")
     expected, inputs = hashes(tmp_path / "whole"), (hashes(vase), hashes(masks))
     kills, number = 0, 0
     while kills < 30:
@@ -115,3 +133,52 @@ def test_a_mask_exchanged_while_a_killed_scene_was_away(vase, masks, tmp_path):
     assert finish(start(vase, masks, tmp_path / "o", "--resume"))[0] == 0
     assert finish(start(vase, masks, tmp_path / "whole"))[0] == 0
     assert hashes(tmp_path / "o") == hashes(tmp_path / "whole")
+
+
+def write_weights(folder, sign):
+    """Weights whose file has the same name, size and time whatever the sign of their numbers."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "ss_generator.safetensors"
+    state = ball_pipeline().models["ss_generator"].state_dict()
+    save_file({name: sign * value for name, value in state.items()}, file)
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+
+
+@pytest.mark.slow
+def test_weights_exchanged_while_a_killed_scene_was_away_are_never_mixed(vase, masks, tmp_path):
+    chance, weights = random.Random(1), tmp_path / "weights"
+    given, expected = f"checkpoint_dir={weights}", {}
+    for sign in (-1, 1):
+        write_weights(weights, sign)
+        longest = whole(vase, masks, tmp_path / f"whole{sign}", given)
+        expected[sign] = hashes(tmp_path / f"whole{sign}")
+    assert expected[1].keys() == expected[-1].keys() and expected[1] != expected[-1]
+    refused = 0
+    for number in range(10):
+        out = tmp_path / f"o{number}"
+        write_weights(weights, 1)
+        process = start(vase, masks, out, given, "--resume")
+        process.stdout.readline()
+        # Every second one is killed once an object is kept; the others at any moment, also before and after.
+        while number % 2 and not list(out.glob(".scene/*.safetensors")) and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.05 if number % 2 else longest))
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+        write_weights(weights, -1)
+        code, stderr = finish(start(vase, masks, out, given, "--resume"))
+        if code == 0:  # nothing had been kept, or the scene had ended
+            assert hashes(out) == expected[-1]
+            continue
+        refused += 1
+        assert code == 2 and "a file of the weights is not the one of before" in stderr, stderr
+        published = {name: value for name, value in hashes(out).items() if not name.startswith(".")}
+        assert published in ({}, expected[1])
+        if number % 4 == 1:  # beginning anew is the way out, and so is giving the weights of before
+            assert finish(start(vase, masks, out, given))[0] == 0
+            assert hashes(out) == expected[-1]
+        else:
+            write_weights(weights, 1)
+            assert finish(start(vase, masks, out, given, "--resume"))[0] == 0
+            assert hashes(out) == expected[1]
+    assert refused >= 4

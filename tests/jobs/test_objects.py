@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+from fastsam3d.basics.threads.adaptation import AdaptedThreads
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.listener import Silent
 from fastsam3d.jobs.objects import run_object
+from fastsam3d.jobs.report import device_name
 from fastsam3d.jobs.running import accelerated
 
 
@@ -22,6 +26,33 @@ def test_files_and_report_of_one_object(ask, vase, listener, tmp_path):
     assert stored["warnings"] == listener.warnings == []
     assert listener.steps[0] == ("loading mini", None, None) and listener.steps[-1] == ("writing", None, None)
     assert ("structured latents", 4, 4) in listener.steps
+
+
+def test_a_job_computes_on_the_threads_that_it_asks_for_and_puts_the_number_back(ask, vase):
+    before, seen = torch.get_num_threads(), set()
+
+    class Looking(Silent):
+        def step(self, text, done=None, total=None):
+            seen.add(torch.get_num_threads())
+
+    result = run_object(ask("o", image_path=str(vase), threads=3), listener=Looking())
+    assert seen == {3}
+    assert torch.get_num_threads() == before
+    assert result.report["device"] == "cpu (3 threads)" and result.report["settings"]["threads"] == 3
+
+
+def test_a_job_looks_at_the_load_before_it_runs_and_at_every_step(ask, vase, listener, monkeypatch):
+    told = []
+    monkeypatch.setattr(AdaptedThreads, "look", lambda self: told.append(len(listener.steps)))
+    run_object(ask("o", image_path=str(vase), threads="auto"), listener=listener)
+    steps = [index for index, (_, done, _) in enumerate(listener.steps) if done is not None]
+    assert told == [1, *steps]  # the first look is before the first step of the run, and after "loading"
+
+
+def test_a_number_that_the_load_changed_is_in_the_report():
+    threads = AdaptedThreads(4)
+    threads.least, threads.most = 1, 4
+    assert device_name(torch.device("cpu"), threads) == "cpu (1 to 4 threads)"
 
 
 def test_nothing_is_loaded_for_inputs_that_cannot_be_used(ask, vase, loads, tmp_path):

@@ -31,6 +31,8 @@ def test_the_defaults_are_those_of_the_command_line():
         ({"samplers": {"ss_sampler": {"inference_steps": 0}}}, "a whole number from 1 to 1000"),
         ({"texture": 5}, "texture is 5: a whole number from 16"),
         ({"export": ("fbx",)}, "export fbx is not possible"),
+        ({"threads": 0}, "threads is 0: a whole number from 1"),
+        ({"threads": "many"}, "threads is many: a whole number from 1"),
         ({"name": "a/b"}, "name=a/b is no file name"),
     ],
 )

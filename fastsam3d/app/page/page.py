@@ -1,6 +1,6 @@
 """Builds the demo's page in Gradio, and connects each part of it to a method of the session.
 
-The only module that imports Gradio at its top: Gradio reads the annotations of the functions below.
+Only this folder imports Gradio at the top of its modules: Gradio reads the annotations of the functions below.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,28 +15,22 @@ from PIL import Image
 
 from fastsam3d.app.marking.marks import data_url
 from fastsam3d.app.page import fragments
+from fastsam3d.app.page.ask_tab import ASK_A_ROOM, build_ask_tab
 from fastsam3d.app.page.knobs import LABELS, MAXIMUM_ERROR, MAXIMUM_STRIDE, configure, knobs_of, presets
+from fastsam3d.app.page.parts import INSIDE, POLL, QUIET, asset, piece, refuse_quietly, value_of
 from fastsam3d.app.runs.queue import DONE, STOPPED
 from fastsam3d.app.viewer import scripts
 from fastsam3d.app.visitors.shared import Studio
-from fastsam3d.app.visitors.visitor import EXAMPLES, Session, Visitors
+from fastsam3d.app.visitors.visitor import EXAMPLES, Session
+from fastsam3d.app.visitors.visitors import Visitors
 from fastsam3d.basics.picture_files import open_image_file
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.pictures import example_directory
 
 logger = logging.getLogger(__name__)
 
-POLL = 0.25
-"""Seconds between two looks at a running job."""
 TITLE = "fastsam3d"
-INSIDE = "Something went wrong inside; the terminal that the demo was started from says what."
 _ANSWERS = itertools.count(1)
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
-
-
-def asset(name: str) -> str:
-    """A file of the page as text."""
-    return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 def build_page(studio: Studio) -> Any:
@@ -50,13 +43,9 @@ def build_page(studio: Studio) -> Any:
     first = next(iter(described))
     knobs = knobs_of(first)
     visitors = Visitors(studio)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def labelled(knob: str) -> dict[str, Any]:
         return {"label": LABELS[knob][0], "info": LABELS[knob][1], "elem_id": f"knob-{knob}"}
-
-    def piece(*values: Any, **more: Any) -> Any:
-        return gr.HTML(*values, apply_default_css=False, padding=False, container=False, **more)
 
     def visitor(request: gr.Request) -> Session:
         return visitors.session(str(request.session_hash))
@@ -142,7 +131,7 @@ def build_page(studio: Studio) -> Any:
     def chosen(request: gr.Request, event: gr.EventData) -> Any:
         session = visitor(request)
         try:
-            session.select(_value(event, "seed"))
+            session.select(value_of(event, "seed"))
         except UserError as error:
             return (fragments.notice(str(error)), *(gr.skip(),) * 4)
         return ("", *result_of(session))
@@ -155,69 +144,72 @@ def build_page(studio: Studio) -> Any:
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         piece(asset("header.html"))
-        with gr.Row(elem_classes="columns"):
-            with gr.Column(scale=5, min_width=320, elem_classes="inputs"):
-                piece("<h2>1 · Mark what you want in 3D</h2>")
-                canvas = piece(
-                    html_template=asset("marker.html").replace("@shelf", fragments.shelf(_thumbnails())),
-                    js_on_load=asset("marker.js"),
-                    picture="",
-                    masks="",
-                    marks={},
-                    stamp=0,
-                    elem_id="marker",
-                )
-                said = piece(elem_id="said")
-                piece("<h2>2 · Choose how</h2>")
-                preset = gr.Radio(list(described), value=first, label="Preset", elem_id="preset")
-                about = gr.Markdown(described[first], elem_id="about-preset", elem_classes="fine")
-                plain_too = gr.Checkbox(
-                    True, label="Run it without acceleration too, to compare", elem_id="compare-off"
-                )
-                with gr.Accordion("Seeds and settings", open=False, elem_id="more"):
-                    with gr.Row():
-                        seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
-                        count = gr.Slider(
-                            1,
-                            studio.limits.seeds,
-                            value=1,
-                            step=1,
-                            label="Seeds to try",
-                            info="The one that fits your mask best is shown.",
-                            elem_id="count",
-                        )
-                    stride = gr.Slider(1, MAXIMUM_STRIDE, value=knobs.stride, step=1, **labelled("stride"))
-                    error = gr.Slider(0, MAXIMUM_ERROR, value=knobs.error, step=0.1, **labelled("error"))
-                    carving = gr.Checkbox(knobs.carving, **labelled("carving"))
-                    merging = gr.Checkbox(knobs.merging, **labelled("merging"))
-                go = gr.Button("Reconstruct", variant="primary", size="lg", elem_id="go")
-                stop = gr.Button("Stop", variant="stop", size="lg", visible=False, elem_id="stop")
-            with gr.Column(scale=7, min_width=320, elem_classes="outputs"):
-                piece("<h2>3 · Compare</h2>")
-                status = piece(elem_id="status")
-                headline = piece(elem_id="headline")
-                viewers = piece(
-                    html_template=asset("compare.html"),
-                    js_on_load=asset("compare.js"),
-                    result=None,
-                    busy=False,
-                    elem_id="compare",
-                )
-                files = piece(elem_id="files")
-                table = piece(elem_id="table")
+        with gr.Tabs():
+            with gr.Tab("A picture to 3D"), gr.Row(elem_classes="columns"):
+                with gr.Column(scale=5, min_width=320, elem_classes="inputs"):
+                    piece("<h2>1 · Mark what you want in 3D</h2>")
+                    canvas = piece(
+                        html_template=asset("marker.html").replace("@shelf", fragments.shelf(_thumbnails())),
+                        js_on_load=asset("marker.js"),
+                        picture="",
+                        masks="",
+                        marks={},
+                        stamp=0,
+                        elem_id="marker",
+                    )
+                    said = piece(elem_id="said")
+                    piece("<h2>2 · Choose how</h2>")
+                    preset = gr.Radio(list(described), value=first, label="Preset", elem_id="preset")
+                    about = gr.Markdown(described[first], elem_id="about-preset", elem_classes="fine")
+                    plain_too = gr.Checkbox(
+                        True, label="Run it without acceleration too, to compare", elem_id="compare-off"
+                    )
+                    with gr.Accordion("Seeds and settings", open=False, elem_id="more"):
+                        with gr.Row():
+                            seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
+                            count = gr.Slider(
+                                1,
+                                studio.limits.seeds,
+                                value=1,
+                                step=1,
+                                label="Seeds to try",
+                                info="The one that fits your mask best is shown.",
+                                elem_id="count",
+                            )
+                        stride = gr.Slider(1, MAXIMUM_STRIDE, value=knobs.stride, step=1, **labelled("stride"))
+                        error = gr.Slider(0, MAXIMUM_ERROR, value=knobs.error, step=0.1, **labelled("error"))
+                        carving = gr.Checkbox(knobs.carving, **labelled("carving"))
+                        merging = gr.Checkbox(knobs.merging, **labelled("merging"))
+                    go = gr.Button("Reconstruct", variant="primary", size="lg", elem_id="go")
+                    stop = gr.Button("Stop", variant="stop", size="lg", visible=False, elem_id="stop")
+                with gr.Column(scale=7, min_width=320, elem_classes="outputs"):
+                    piece("<h2>3 · Compare</h2>")
+                    status = piece(elem_id="status")
+                    headline = piece(elem_id="headline")
+                    viewers = piece(
+                        html_template=asset("compare.html"),
+                        js_on_load=asset("compare.js"),
+                        result=None,
+                        busy=False,
+                        elem_id="compare",
+                    )
+                    files = piece(elem_id="files")
+                    table = piece(elem_id="table")
+            with gr.Tab(ASK_A_ROOM, elem_id="ask-tab"):
+                build_ask_tab(visitors)
 
         for component in (preset, plain_too, seed, count, stride, error, carving, merging):
-            _refuse_quietly(component)
+            refuse_quietly(component)
         outcome = [viewers, headline, table, files]
-        running = {"outputs": [status, go, stop, *outcome], "concurrency_limit": studio.queue.capacity + 2, **quiet}
-        canvas.select(acted, None, [canvas, said], trigger_mode="multiple", **quiet)
-        preset.change(turned, preset, [about, stride, error, carving, merging], **quiet)
+        running = {"outputs": [status, go, stop, *outcome], "concurrency_limit": studio.queue.capacity + 2, **QUIET}
+        canvas.select(acted, None, [canvas, said], trigger_mode="multiple", **QUIET)
+        preset.change(turned, preset, [about, stride, error, carving, merging], **QUIET)
         go.click(run, [preset, stride, error, carving, merging, seed, count, plain_too], **running)
         # On a phone the result is below; it comes into view when the run begins.
         go.click(None, js="() => { if (innerWidth < 900) document.querySelector('.outputs').scrollIntoView(); }")
         viewers.option_select(run_plain, None, **running)
-        viewers.select(chosen, None, [status, *outcome], **quiet)
-        stop.click(stopped, None, None, concurrency_limit=None, **quiet)
+        viewers.select(chosen, None, [status, *outcome], **QUIET)
+        stop.click(stopped, None, None, concurrency_limit=None, **QUIET)
         page.unload(left)
     page.queue(default_concurrency_limit=4, max_size=200)
     return page
@@ -235,19 +227,6 @@ def appearance() -> dict[str, Any]:
     return {"theme": theme, "css": asset("page.css"), "head": f"<script>{scripts()}</script>"}
 
 
-def _refuse_quietly(component: Any) -> None:
-    """Lets one component answer values that the page never sends, and that Gradio would write a traceback about."""
-    read = component.preprocess
-
-    def preprocess(payload: Any) -> Any:
-        try:
-            return read(payload)
-        except Exception:
-            raise gr.Error("This value is not possible.", print_exception=False) from None
-
-    component.preprocess = preprocess
-
-
 def _marker(session: Session, fresh: bool) -> Any:
     """Updates the marking part after an action; `fresh` says that the picture is another one."""
     # Also where nothing has changed, as after a click that was refused, the page must hear that it was answered.
@@ -259,11 +238,6 @@ def _marker(session: Session, fresh: bool) -> Any:
         if fresh:  # it is by far the largest part
             told["picture"] = data_url(Image.fromarray(session.picture.pixels))
     return gr.HTML(**told)
-
-
-def _value(event: Any, key: str) -> Any:
-    data = event._data
-    return data.get(key) if isinstance(data, dict) else None
 
 
 def _thumbnails() -> dict[str, str]:

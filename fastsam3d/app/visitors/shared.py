@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.app.marking.segmentation import Segmenter, segment
+from fastsam3d.app.rooms.model import RoomModel
 from fastsam3d.app.runs.comparison import warm_up
 from fastsam3d.app.runs.queue import Job, JobQueue
 from fastsam3d.app.server.upload_store import Intake
 from fastsam3d.app.server.uploads import Limits
+from fastsam3d.basics.threads.adaptation import AdaptedThreads
 
 
 class Studio:
@@ -21,6 +23,8 @@ class Studio:
         folder: everything that is written goes below it.
         about: what reports say of a pipeline, beside what was run.
         warm: whether the first job is preceded by runs that are thrown away, so that times can be compared.
+        rooms: answers questions about rooms; None: with the model that ships.
+        threads: of an operation on the CPU; None: see `fastsam3d.basics.threads.adaptation`.
     """
 
     def __init__(
@@ -32,12 +36,15 @@ class Studio:
         segmenter: Segmenter = segment,
         about: Callable[[Any], Mapping[str, Any]] | None = None,
         warm: bool = True,
+        rooms: RoomModel | None = None,
+        threads: int | None = None,
     ) -> None:
         self.folder, self.queue = folder, queue
         self.limits = limits or Limits()
         self.intake = Intake(folder / "uploads", self.limits.file_bytes)
         self.segmenter = segmenter
-        self._load, self._about, self._warm = load, about, warm
+        self.rooms = rooms or RoomModel()
+        self._load, self._about, self._warm, self._threads = load, about, warm, threads
         self._pipeline: Any = None
 
     def pipeline(self, job: Job) -> Any:
@@ -48,6 +55,10 @@ class Studio:
                 warm_up(pipeline, lambda: job.report(None))
             self._pipeline = pipeline
         return self._pipeline
+
+    def computing_threads(self) -> AdaptedThreads:
+        """Makes the context manager of a job's threads. Only jobs call this, once they have the pipeline."""
+        return AdaptedThreads(self._threads, adapts=self._pipeline.device.type == "cpu")
 
     def prepare(self) -> Job:
         """Queues loading, so that the first visitor need not wait for it."""

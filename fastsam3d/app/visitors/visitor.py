@@ -13,16 +13,20 @@ import numpy as np
 
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.app.marking.marks import Marking
+from fastsam3d.app.rooms.choosing import read_uploaded_room
 from fastsam3d.app.runs.comparison import Comparison, ComparisonRequest, compare, run_once, seeds_from
 from fastsam3d.app.runs.queue import Job
 from fastsam3d.app.runs.results import ResultFiles, new_folder, write_results
 from fastsam3d.app.server.upload_store import Intake
 from fastsam3d.app.server.uploads import read_upload, read_uploaded_mask
 from fastsam3d.app.visitors.shared import Studio
+from fastsam3d.basics.config_files import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import all_masks, doubts
 from fastsam3d.jobs.pictures import Picture, example_directory, picture_in
 from fastsam3d.jobs.pointmaps import read_pointmap
+from fastsam3d.mllm.mini.asking import FAMILY, ask, check_question, pruning_preset
+from fastsam3d.mllm.scenes.rooms import Room
 
 EXAMPLES = {"chair": "Chair", "car": "Pick-up", "toys": "Four toys"}
 """Bundled examples and what they are called in the page."""
@@ -49,6 +53,7 @@ class Session:
         self.has_masks = False
         self.job: Job | None = None
         self.finished: Finished | None = None
+        self.room: Room | None = None  # that the visitor uploaded
         self._folder: Path | None = None
         self._kept: list[ResultFiles] = []
         self._lock = threading.RLock()
@@ -154,7 +159,9 @@ class Session:
         """
 
         def work(job: Job) -> Finished:
-            comparison = compare(self.studio.pipeline(job), request, job.report)
+            pipeline = self.studio.pipeline(job)
+            with self.studio.computing_threads() as threads:
+                comparison = compare(pipeline, request, threads.before(job.report))
             return self._finish(request, comparison, comparison.candidates[comparison.best].seed)
 
         return self._submit(work)
@@ -169,11 +176,37 @@ class Session:
 
         def work(job: Job) -> Finished:
             seed = finished.selected
-            run = run_once(self.studio.pipeline(job), finished.request, load_preset("off"), seed, 0, 1, job.report)
+            pipeline, off = self.studio.pipeline(job), load_preset("off")
+            with self.studio.computing_threads() as threads:
+                run = run_once(pipeline, finished.request, off, seed, 0, 1, threads.before(job.report))
             comparison = replace(finished.comparison, plain={**finished.comparison.plain, seed: run})
             return self._finish(finished.request, comparison, seed)
 
         return self._submit(work)
+
+    def open_room(self, token: Any) -> Room:
+        """Opens an uploaded room file.
+
+        Raises:
+            UserError: it holds no room. What was open stays open.
+        """
+        path = self.studio.intake.take(token)
+        try:
+            self.room = read_uploaded_room(path)
+        finally:
+            Intake.discard(path)
+        return self.room
+
+    def ask(self, room: Room, question: str, preset: Any) -> Job:
+        """Queues a question about a room; the result of the job is `fastsam3d.mllm.mini.asking.Asked`.
+
+        Raises:
+            UserError: the question or the preset is not possible, or see `start`.
+        """
+        if preset not in preset_names(FAMILY):  # a preset's file is none of a visitor's business
+            raise UserError("There is no such preset.")
+        question, config, rooms = check_question(question), pruning_preset(preset), self.studio.rooms
+        return self._submit(lambda job: ask(rooms.get(), room, question, config, lambda: job.report(None)))
 
     def select(self, seed: Any) -> None:
         """Shows the run of another seed.
@@ -231,50 +264,3 @@ class Session:
             shutil.rmtree(self._kept.pop(0).folder, ignore_errors=True)
         self.finished = Finished(request, comparison, files, seed)
         return self.finished
-
-
-class Visitors:
-    """The sessions by visitor; those that were idle longest make room for new ones of their kind.
-
-    Sessions with a result are counted apart from those without one: requests under names of their own, which cost
-    nothing, can push out one another, and nobody's result.
-
-    Args:
-        studio: what they share.
-        limit: of sessions of either kind.
-    """
-
-    def __init__(self, studio: Studio, limit: int = 32) -> None:
-        self._studio, self._limit = studio, limit
-        self._sessions: dict[str, Session] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._sessions)
-
-    def session(self, key: str) -> Session:
-        """The session of a visitor, made at the first call."""
-        with self._lock:
-            # Put last: the order of the dictionary is that of the last use.
-            session = self._sessions.pop(key, None) or Session(self._studio)
-            self._sessions[key] = session
-            gone = [self._sessions.pop(name) for name in self._surplus(key)]
-        for item in gone:
-            item.close()
-        return session
-
-    def _surplus(self, newest: str) -> list[str]:
-        """Names of the sessions that have to go: of either kind the longest idle, but never the one just asked for."""
-        names: list[str] = []
-        for has_result in (False, True):
-            kind = [name for name, item in self._sessions.items() if (item.finished is not None) is has_result]
-            idle = [name for name in kind if (job := self._sessions[name].job) is None or job.ended]
-            names += [name for name in idle if name != newest][: max(0, len(kind) - self._limit)]
-        return names
-
-    def leave(self, key: str) -> None:
-        """Stops the run of a visitor who has closed the page, and removes their files."""
-        with self._lock:
-            session = self._sessions.pop(key, None)
-        if session is not None:
-            session.close()

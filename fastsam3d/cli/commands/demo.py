@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.basics.temporary import own_folder
 from fastsam3d.cli.flags import asks_for_help, parse
 from fastsam3d.errors import UserError
@@ -33,8 +34,10 @@ without acceleration. Ends with Ctrl-C; what it wrote is removed then.
   warm_up=true             run once at the start, so that the first visitor's times can be compared
   sam_checkpoint=FILE      Segment Anything weights for marking; needs the package segment_anything
   sam_model=vit_b          its size: vit_b, vit_l or vit_h
+  language_model=FOLDER    a small 3D language model that you trained, for the tab "Ask a room"
 
-and of `infer`: model=NAME, checkpoint_dir=DIR, device=cuda, precision=bfloat16, model.ss_sampler.inference_steps=12
+and of `infer`: model=NAME, checkpoint_dir=DIR, device=cuda, threads=2, precision=bfloat16,
+model.ss_sampler.inference_steps=12
 """
 DEFAULTS: dict[str, Any] = {
     "port": 7860,
@@ -45,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "warm_up": True,
     "sam_checkpoint": None,
     "sam_model": "vit_b",
+    "language_model": None,
 }
 RANGES = {"port": (0, 65535), "timeout": (1, 86400), "waiting": (1, 1000), "upload_mb": (1, 1000)}
 OWN = ("acceleration", "seed", "output_dir", "image_path", "image_dir", "mask_path", "mask_index", "pointmap", "name")
@@ -63,6 +67,7 @@ class Options:
     warm_up: bool
     sam_checkpoint: str | None
     sam_model: str
+    language_model: str | None
     rest: tuple[str, ...]
 
 
@@ -128,6 +133,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         UserError: Gradio or a package for marking is missing.
     """
     from fastsam3d.app.marking.segmentation import segment
+    from fastsam3d.app.rooms.model import RoomModel
     from fastsam3d.app.runs.queue import JobQueue
     from fastsam3d.app.server.server import LOOPBACK, build_app, require_gradio
     from fastsam3d.app.server.uploads import Limits
@@ -162,6 +168,8 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         segmenter,
         about,
         options.warm_up,
+        RoomModel(None if options.language_model is None else user_path(options.language_model)),
+        request.threads,
     )
     app = build_app(studio, options.host)
     studio.prepare()

@@ -98,9 +98,16 @@ def _environment(found: Mapping[str, Any]) -> list[str]:
         size = _size(device["memory_bytes"])
         lines.append(f"device: {device['name']}, {size}, capability {device['capability']}{half}")
     if not found["devices"]:
-        threads = f"{found['threads']} thread{'s' if found['threads'] != 1 else ''}"
-        lines.append(f"device: cpu, {threads}. No CUDA device: model=mini runs, an object of model=sam3d takes hours")
-    return lines
+        lines.append("device: cpu. No CUDA device: model=mini runs, an object of model=sam3d takes hours")
+    return [*lines, _processor(found["processor"])]
+
+
+def _processor(found: Mapping[str, Any]) -> str:
+    quota = "no quota" if found["quota"] is None else f"quota of {found['quota']:g} cores"
+    threads = f"{found['threads']} on an idle machine"
+    if found["free_cores"] is not None:
+        threads += f", {found['threads_now']} now, with {found['free_cores']:.1f} of {found['cores']} cores free"
+    return f"threads: {threads}; {quota}; waiting: {found['waiting']}"
 
 
 def _packages(title: str, found: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,9 +1,9 @@
 """`train`: trains the mini model stage by stage, one stage of it, or one program with all of its flags.
 
-    python -m fastsam3d train output=runs minutes=180                all stages, sharing the time
-    python -m fastsam3d train stage=ss_flow output=runs minutes=90   one stage
-    python -m fastsam3d train device=cuda objects=200000 workers=16 minutes=10
-    python -m fastsam3d train structured-latent-flow --data DIR --output RUN --minutes 40
+python -m fastsam3d train output=runs minutes=180                all stages, sharing the time
+python -m fastsam3d train stage=ss_flow output=runs minutes=90   one stage
+python -m fastsam3d train device=cuda objects=200000 workers=16 minutes=10
+python -m fastsam3d train structured-latent-flow --data DIR --output RUN --minutes 40
 """
 
 from __future__ import annotations

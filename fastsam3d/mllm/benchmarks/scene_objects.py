@@ -42,6 +42,17 @@ class SceneObjects:
         """Which of them are objects, and not six zeros that fill up."""
         return tuple(any(box) for box in self.boxes)
 
+    def padded_boxes(self, count: int) -> Tensor:
+        """Boxes of the objects 0 to `count` - 1, (count, 6) float32, as attention predictors read them.
+
+        Zeros where there is no object.
+        """
+        boxes = torch.zeros(count, 6)
+        known = self.boxes[:count]
+        if known:
+            boxes[: len(known)] = torch.tensor(known)
+        return boxes
+
 
 def read_attributes(path: str | Path) -> dict[str, SceneObjects]:
     """Objects of every scene of an attribute file, such as `scannet_mask3d_val_attributes.pt`.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastsam3d.errors import UserError
-from fastsam3d.mllm.benchmarks.annotations import ZERO_TARGET_TYPES, Prediction, check_benchmark
+from fastsam3d.mllm.benchmarks.annotations import ZERO_TARGET_TYPES, Annotation, Prediction, check_benchmark
 from fastsam3d.mllm.benchmarks.answering import score_scanqa, score_sqa3d
 from fastsam3d.mllm.benchmarks.captioning import score_scan2cap
 from fastsam3d.mllm.benchmarks.grounding import Scores, score_multi3drefer, score_scanrefer
@@ -123,14 +123,7 @@ def score(
         UserError: no such benchmark, no answers, an answer whose question has no reference, or references that are
             missing or do not belong to the questions.
     """
-    check_benchmark(benchmark)
-    known, given = BENCHMARKS[benchmark], references or References()
-    for name in known.needs:
-        if getattr(given, name) is None:
-            raise UserError(
-                f"{known.title} needs {REFERENCE_FILES[name]}, which is not given: read_references(folder) reads it "
-                "from the annotation folder."
-            )
+    known, given = _require(benchmark, references), references or References()
     kept = list(predictions)
     if "true" in known.needs:
         kept = [prediction for prediction in predictions if given.has_scene(prediction.annotation.scene)]
@@ -141,6 +134,37 @@ def score(
         _check_references(known, number, prediction)
     scores = known.compute(kept, given, with_meteor)
     return {"samples": len(kept), "skipped": len(predictions) - len(kept)} | scores
+
+
+def check_scorable(
+    benchmark: str,
+    annotations: Sequence[Annotation],
+    references: References | None,
+    *,
+    skip_missing_scenes: bool = False,
+) -> None:
+    """Says before questions are answered what `score` would refuse afterwards; the arguments are those of `score`.
+
+    Raises:
+        UserError: as for `score`.
+    """
+    known, unanswered = _require(benchmark, references), [Prediction(asked, "") for asked in annotations]
+    if "true" in known.needs and not skip_missing_scenes:
+        _tell_missing(known, unanswered, references or References(), False)
+    for number, prediction in enumerate(unanswered):
+        _check_references(known, number, prediction)
+
+
+def _require(benchmark: str, references: References | None) -> Benchmark:
+    check_benchmark(benchmark)
+    known = BENCHMARKS[benchmark]
+    for name in known.needs:
+        if getattr(references, name, None) is None:
+            raise UserError(
+                f"{known.title} needs {REFERENCE_FILES[name]}, which is not given: read_references(folder) reads it "
+                "from the annotation folder."
+            )
+    return known
 
 
 def _tell_missing(benchmark: Benchmark, predictions: Sequence[Prediction], references: References, skip: bool) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastsam3d.errors import UserError
+from fastsam3d.mllm.chat_scene.checkpoint import ADAPTED
 from fastsam3d.mllm.chat_scene.features import Scene
 from fastsam3d.mllm.chat_scene.generation import generation_arguments
 from fastsam3d.mllm.chat_scene.prompts import (
@@ -25,6 +26,7 @@ from fastsam3d.mllm.chat_scene.prompts import (
     with_slots,
 )
 from fastsam3d.mllm.chat_scene.tokens import ObjectTokenizer
+from fastsam3d.mllm.predictor.stored_maps import model_identity
 from fastsam3d.mllm.spans import VisualSpan
 
 PLACE, LEAVE_OUT = "place", "leave_out"
@@ -85,6 +87,13 @@ class ChatScene(nn.Module):
     def objects(self) -> int:
         """Objects that the model has names for."""
         return self.tokenizer.objects
+
+    def identity(self) -> str:
+        """Says which weights these are, for stored maps; the same in float32 and bfloat16.
+
+        Matrices that LoRA was merged into do not count: machines round them in their own ways.
+        """
+        return model_identity(self, tuple(f".{name}.weight" for name in ADAPTED), torch.bfloat16)
 
     def get_base_model(self) -> Any:
         """The language model, as wrappers of PEFT give it: this is where an acceleration attaches."""
@@ -177,6 +186,25 @@ class ChatScene(nn.Module):
         stacked = torch.stack(batch)
         return ChatInputs(stacked, mask.to(stacked.device), [span for _, span in built], len(self._tail))
 
+    def groups(self, scene: Scene, order: Sequence[int] | None = None) -> list[int]:
+        """Number of the object in each group of a prompt, for who gives something for each group.
+
+        Args:
+            scene: of the prompt.
+            order: which object is at each slot; None: their own order.
+
+        Raises:
+            UserError: the scene or the order does not fit the model.
+        """
+        order = object_order(self.objects) if order is None else check_order(order, self.objects)
+        there = self._present(scene, order)
+        return [number for number, is_there in zip(order, there, strict=True) if is_there or self.places_missing]
+
+    @property
+    def places_missing(self) -> bool:
+        """Whether objects that only fill up have tokens."""
+        return self.missing_objects == PLACE
+
     def _orders(self, orders: Sequence[Sequence[int]] | None, questions: int) -> list[list[int]]:
         if orders is None:
             return [object_order(self.objects)] * questions
@@ -187,7 +215,7 @@ class ChatScene(nn.Module):
     def _prompt(self, scene: Scene, question: str, order: list[int]) -> tuple[Tensor, VisualSpan]:
         """Embeddings of a prompt, (S, D), and where its objects are."""
         slots, present = list(range(self.objects)), self._present(scene, order)
-        if self.missing_objects == LEAVE_OUT:
+        if not self.places_missing:
             slots = [slot for slot in slots if present[slot]]
         embed = self.language_model.get_input_embeddings()
         device = embed.weight.device

@@ -86,10 +86,15 @@ class Asked:
         stayed = f"{int(self.kept.sum())} of {len(self.room)} objects stayed"
         return [(self.plain.name, plain), (self.pruned.name, f"{pruned}, {stayed}")]
 
-    def picture(self) -> Image:
-        """The room from above, with what was pruned."""
+    def picture(self, titled: bool = True) -> Image:
+        """The room from above, with what was pruned.
+
+        Args:
+            titled: question and answers stand above it.
+        """
+        title, lines = (self.question, self.lines()) if titled else ("", [])
         framed = indices_of(self.pruned.answer, self.room)
-        return draw_room(self.room, Drawing(self.question, self.lines(), self.kept, self.heat, framed))
+        return draw_room(self.room, Drawing(title, lines, self.kept, self.heat, framed))
 
 
 def check_question(question: str) -> str:

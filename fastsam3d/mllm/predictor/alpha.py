@@ -13,6 +13,8 @@ from torch import Tensor
 
 from fastsam3d.errors import UserError
 from fastsam3d.mllm.budgets import LOGITS, Budget
+from fastsam3d.mllm.predictor.question_sets import set_of
+from fastsam3d.mllm.predictor.stored_maps import StoredMaps
 
 _HALVINGS = 40
 
@@ -80,6 +82,21 @@ def search_alpha(
     alpha = min((low, high), key=lambda value: abs(percent(value) - target))
     kept = counts(alpha)
     return FoundAlpha(alpha, percent(alpha), int(kept.min()), int(kept.max()))
+
+
+def search_stored_alpha(maps: StoredMaps, target: float) -> FoundAlpha:
+    """Searches alpha on stored maps; the mean is one over their data sets where they say which they are of.
+
+    Args:
+        maps: of one or several data sets.
+        target: as for `search_alpha`.
+
+    Raises:
+        UserError: as for `search_alpha`.
+    """
+    numbers = sorted(maps.maps)
+    sets = [set_of(maps.sets, number) for number in numbers]
+    return search_alpha(maps.objects(numbers), [maps.there(n) for n in numbers], target, maps.kind, sets)
 
 
 def _stacked(scores: Sequence[Tensor], present: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fastsam3d.basics.paths import require_file, user_path
 from fastsam3d.errors import UserError
 from fastsam3d.mllm.budgets import LOGITS, MASS, shares_of_mass
 from fastsam3d.mllm.predictor.network import MODEL_ATTRIBUTE
+from fastsam3d.mllm.predictor.question_sets import QuestionSet, sets_from
 
 VERSION = 1
 _ENTRY = "fastsam3d.attention_maps"
@@ -38,6 +39,8 @@ class StoredMaps:
         rows: set of prompt rows whose attention it is, in words, for instance "last" or "text".
         model: `model_identity` of the language model.
         maps: (objects,) float32 by the number of the prompt, for instance its place in the list of annotations.
+        sets: data sets that the prompts are questions of, in the order of their numbers; empty where nobody said.
+        present: (objects,) bool of prompts some of whose objects only fill up.
 
     Raises:
         UserError: the kind is none of the two, or a map is no list of numbers that the kind can hold.
@@ -47,16 +50,23 @@ class StoredMaps:
     rows: str
     model: str
     maps: dict[int, Tensor] = field(default_factory=dict)
+    sets: tuple[QuestionSet, ...] = ()
+    present: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in (LOGITS, MASS):
             raise UserError(f"maps are of the kind {self.kind!r}: say {LOGITS} or {MASS}")
-        given, self.maps = self.maps, {}
+        (given, there), self.maps, self.present = (self.maps, self.present), {}, {}
         for index, values in given.items():
-            self.add(index, values)
+            self.add(index, values, there.get(index))
 
-    def add(self, index: int, values: Tensor) -> None:
+    def add(self, index: int, values: Tensor, present: Tensor | None = None) -> None:
         """Adds the map of one prompt.
+
+        Args:
+            index: number of the prompt.
+            values: (objects,).
+            present: (objects,) bool: others only fill up. None: all are there.
 
         Raises:
             UserError: it has another one already, or the numbers are none that the kind can hold.
@@ -69,22 +79,33 @@ class StoredMaps:
         known = self.maps.get(int(index))
         if known is not None and not torch.equal(known, values):
             raise UserError(f"prompt {index} has two different maps: make both files again from the same model")
+        if present is not None and (present.shape != values.shape or not bool(present.any())):
+            raise UserError(
+                f"prompt {index} has {len(values)} numbers and {int(present.sum())} objects of {present.numel()}: give "
+                "one number for each object, and at least one object"
+            )
         self.maps[int(index)] = values
+        if present is not None and not bool(present.all()):
+            self.present[int(index)] = present.detach().to("cpu", torch.bool).clone()
+
+    def there(self, index: int) -> Tensor:
+        """Which objects of a prompt are there and do not only fill up, (objects,) bool."""
+        return self.present.get(index, torch.ones(len(self.maps[index]), dtype=torch.bool))
 
     def merge(self, other: StoredMaps) -> None:
         """Adds the maps of another part of the same prompts; a prompt may be in both with the same map.
 
         Raises:
-            UserError: the maps are of another kind, other rows or another model, or differ.
+            UserError: the maps are of another kind, other rows, another model or other questions, or differ.
         """
-        for name in ("kind", "rows", "model"):
+        for name in ("kind", "rows", "model", "sets"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise UserError(
                     f"maps with the {name} {mine!r} and {theirs!r} do not belong together: merge equal ones"
                 )
         for index, values in other.maps.items():
-            self.add(index, values)
+            self.add(index, values, other.present.get(index))
 
     def require(self, indices: Iterable[int]) -> None:
         """Checks that there is a map for every prompt.
@@ -114,7 +135,7 @@ class StoredMaps:
             UserError: the map is missing.
         """
         (values,) = self.objects([index])
-        return shares_of_mass(values[None], torch.ones(1, len(values)).bool(), self.kind)[0].float()
+        return shares_of_mass(values[None], self.there(index)[None], self.kind)[0].float()
 
     def logits(self, index: int) -> Tensor:
         """Logits of one prompt's objects, (objects,), for whoever takes a softmax of them.
@@ -144,8 +165,10 @@ def save_maps(maps: StoredMaps, path: str | Path) -> Path:
         "indices": torch.tensor(indices, dtype=torch.int64),
         "lengths": torch.tensor([len(maps.maps[index]) for index in indices], dtype=torch.int64),
         "values": torch.cat([maps.maps[index] for index in indices]),
+        "present": torch.cat([maps.there(index) for index in indices]),
     }
-    entry = {"version": VERSION, "kind": maps.kind, "rows": maps.rows, "model": maps.model}
+    entry: dict[str, Any] = {"version": VERSION, "kind": maps.kind, "rows": maps.rows, "model": maps.model}
+    entry["sets"] = [asdict(one) for one in maps.sets]
     return write_atomically(user_path(path), save(tensors, {_ENTRY: json.dumps(entry)}))
 
 
@@ -169,10 +192,12 @@ def load_maps(
         with safe_open(str(path), "pt") as file:
             entry = json.loads((file.metadata() or {})[_ENTRY])
             indices, lengths, values = (file.get_tensor(name) for name in ("indices", "lengths", "values"))
+            present = file.get_tensor("present") if "present" in file.keys() else None  # noqa: SIM118 - not a mapping
         if entry["version"] != VERSION:
             raise ValueError(f"version {entry['version']}, and known is {VERSION}")
         maps = _split(indices, lengths, values)
-        loaded = StoredMaps(entry["kind"], entry["rows"], entry["model"], maps)
+        there = {} if present is None else _split(indices, lengths, present.bool())
+        loaded = StoredMaps(entry["kind"], entry["rows"], entry["model"], maps, sets_from(entry.get("sets", [])), there)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} is no file of attention maps that can be read ({error}): give one that save_maps wrote"
@@ -193,18 +218,21 @@ def _split(indices: Tensor, lengths: Tensor, values: Tensor) -> dict[int, Tensor
     return dict(zip(indices.tolist(), values.split(sizes), strict=True))
 
 
-def model_identity(model: Any) -> str:
+def model_identity(model: Any, without: Sequence[str] = (), dtype: torch.dtype = torch.float32) -> str:
     """Says which language model this is, by its class, its parameters' shapes and a sample of their numbers.
 
     Args:
         model: a module.
+        without: endings of names of parameters that do not count, for instance those that are computed when it is
+            loaded, so that another machine may round them in another way.
+        dtype: that the numbers are rounded to.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        if name.startswith(f"{MODEL_ATTRIBUTE}."):
+        if MODEL_ATTRIBUTE in name.split(".") or name.endswith(tuple(without)):
             continue  # a predictor that the model carries is no part of what makes its maps
         flat = parameter.detach().flatten()
         places = torch.linspace(0, len(flat) - 1, min(_SAMPLED, len(flat)), dtype=torch.float64).long()
-        sample = flat[places.to(flat.device)].float().cpu().tolist()
+        sample = flat[places.to(flat.device)].to(dtype).float().cpu().tolist()
         digest.update(f"{name} {tuple(parameter.shape)} {sample}".encode())
     return f"{type(model).__name__} {digest.hexdigest()[:16]}"

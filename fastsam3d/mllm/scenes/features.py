@@ -1,7 +1,8 @@
 """What a model is given of each object: one feature as from its shape, one as from pictures of it, both with noise.
 
 They stand for the two features of Chat-Scene: of the point cloud ("3D") and of several views ("2D"). A box is in
-neither. Class and place have to be read from the shape's feature, colour and class from that of the pictures.
+neither. Class, size and place have to be read from the shape's feature; colour, class and, less exactly, the place from
+that of the pictures, since views from several sides tell it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOURS, SIZES
 
 CLASS_CODE, PICTURE_CODE = 32, 24
 WAVES = (1.5, 3.0, 6.0)  # a place also comes as sine and cosine of these multiples
-GEOMETRY, APPEARANCE = CLASS_CODE + 2 + 1 + 4 * len(WAVES), 2 * PICTURE_CODE
+PLACE = 2 + 4 * len(WAVES)
+GEOMETRY, APPEARANCE = CLASS_CODE + PLACE + 1, 2 * PICTURE_CODE + PLACE
 """Values of the two features."""
 HALF_SPAN = 5.0  # metres that are 1 in the feature
 PLACE_SCALE, WAVE_SCALE, SIZE_SCALE, CLASS_IN_PICTURES = 2.0, 2.0, 3.0, 0.7
-CLASS_NOISE, PLACE_NOISE, PICTURE_NOISE = 0.5, 0.02, 0.5
+CLASS_NOISE, PLACE_NOISE, PICTURE_NOISE, PICTURE_PLACE_NOISE = 0.5, 0.02, 0.5, 0.04
 _CODES_SEED = 20251027
 
 
@@ -57,18 +59,23 @@ def features_of(room: Room, seed: int | None = None) -> Features:
     """
     shape, picture, colour = _codes()
     rng = np.random.default_rng([room.seed if seed is None else seed, 1])
-    place = room.places / HALF_SPAN + rng.normal(0, PLACE_NOISE, room.places.shape)
-    waves = [WAVE_SCALE * wave(np.pi / 2 * factor * place) for factor in WAVES for wave in (np.sin, np.cos)]
     factor = np.log(np.array(list(SIZES.values())))[room.sizes, None] * SIZE_SCALE
     geometry = np.concatenate(
         [
             shape[room.classes] + rng.normal(0, CLASS_NOISE, (len(room), CLASS_CODE)),
-            PLACE_SCALE * place,
             factor + rng.normal(0, 0.1, factor.shape),
-            *waves,
+            _place(room, rng, PLACE_NOISE),
         ],
         axis=1,
     )
-    appearance = np.concatenate([CLASS_IN_PICTURES * picture[room.classes], colour[room.colours]], axis=1)
-    appearance = appearance + rng.normal(0, PICTURE_NOISE, appearance.shape)
+    codes = np.concatenate([CLASS_IN_PICTURES * picture[room.classes], colour[room.colours]], axis=1)
+    codes = codes + rng.normal(0, PICTURE_NOISE, codes.shape)
+    appearance = np.concatenate([codes, _place(room, rng, PICTURE_PLACE_NOISE)], axis=1)
     return Features(*(torch.from_numpy(values.astype(np.float32)) for values in (geometry, appearance)))
+
+
+def _place(room: Room, rng: np.random.Generator, noise: float) -> np.ndarray:
+    """Where the objects are, (N, `PLACE`): coordinates, and waves of them, with noise on the coordinates."""
+    place = room.places / HALF_SPAN + rng.normal(0, noise, room.places.shape)
+    waves = [WAVE_SCALE * wave(np.pi / 2 * factor * place) for factor in WAVES for wave in (np.sin, np.cos)]
+    return np.concatenate([PLACE_SCALE * place, *waves], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def scores_given(objects: Sequence[Any] | None, layout: Layout) -> Tensor:
         UserError: scores are missing, or their number is not that of the groups.
     """
     samples = len(layout.present)
-    if objects is None or len(objects) != samples:
+    if objects is None or len(objects) != samples or any(isinstance(row, Mapping) for row in objects):
         raise UserError(
             f"external scores are missing for a batch of {samples}: give a list of scores for each sample, "
             "acceleration.visual(spans, objects=scores)"

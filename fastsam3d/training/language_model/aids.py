@@ -22,8 +22,6 @@ from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, SIZE_NAMES
 from fastsam3d.training.language_model.batches import Batch
 from fastsam3d.training.language_model.packing import Packed
 
-SPATIAL = ("relation", "nearest", "side")
-"""Kinds of questions that places matter for."""
 SHARPNESS = 8.0  # of the cosines in the alignment
 QUERY_GAIN, COPY_GAIN = 0.09, 0.5
 
@@ -87,9 +85,8 @@ def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
 def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     """How far the watched attention is from an even share for each object that is asked for: cross-entropy.
 
-    An even share, and not the sum alone: that could go to one of two objects whose places have to be compared. Of an
-    object's three tokens the identifier does not count, because it comes first and knows nothing of the other two;
-    where places matter, neither does what is known from pictures.
+    An even share, and not the sum alone: that could go to one of two objects whose places have to be compared. An
+    object's identifier does not count: it comes before the two features, and knows nothing of them.
 
     Args:
         packed: with one row a question watched.
@@ -99,8 +96,7 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     assert packed.looked_at is not None
     objects = batch.targets.shape[-1]
     tokens_of = packed.looked_at[:, :, 0, before : before + GROUP * objects].float().unflatten(-1, (objects, GROUP))
-    spatial = torch.tensor([[question.kind in SPATIAL for question in of_room] for of_room in batch.questions])
-    mass = torch.where(spatial[..., None], tokens_of[..., 1], tokens_of[..., 1] + tokens_of[..., 2])
+    mass = tokens_of[..., 1:].sum(-1)
     count = batch.targets.sum(-1, keepdim=True)
     shares = batch.targets / count.clamp(min=1)
     return -(shares * (mass * count + 1e-4).log()).sum(-1)[batch.targets.any(-1)].mean()

@@ -6,7 +6,7 @@ overlap of the sets of the most attended objects. An exponential mean of the wei
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ def train(
     batches: Batches,
     held_out: Batches | None = None,
     config: PredictorConfig | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> AttentionPredictor:
     """Runs, or resumes, a training, and writes the predictor that it ends with.
 
@@ -42,6 +43,7 @@ def train(
         batches: what is learned from.
         held_out: what the predictor is measured with while it learns; None: it is not.
         config: sizes; `embedding` and `group_size` are those of the batches. None: the usual ones.
+        notes: what the file of the predictor shall say, for instance its language model.
 
     Returns:
         The predictor with averaged weights, in evaluation mode.
@@ -78,7 +80,7 @@ def train(
         if held_out is not None and (step + 1) % options.measure_every == 0:
             loop.write_log(**measure(averaged(network, average), held_out, options))
     final = averaged(network, average)
-    save_predictor(final, Path(options.output) / FILE, {"steps": str(loop.budget.step)})
+    save_predictor(final, Path(options.output) / FILE, {**(notes or {}), "steps": str(loop.budget.step)})
     return final
 
 

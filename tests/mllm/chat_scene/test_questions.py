@@ -39,7 +39,7 @@ def test_scenes_without_features_are_an_error_or_left_out(files, model, features
     with pytest.warns(UserWarning, match="left out"):
         predictions = answer_questions(model, annotations, features, skip_missing_scenes=True, **SHORT)
     assert [prediction.annotation for prediction in predictions] == annotations[1:]
-    with pytest.raises(UserError, match="attribute file has no scene0001_00"):
+    with pytest.raises(UserError, match="scenes without an entry of the attribute file, such as scene0001_00"):
         answer_questions(model, annotations[1:], features, {}, **SHORT)
 
 

@@ -9,7 +9,9 @@ import torch
 
 from fastsam3d.errors import UserError
 from fastsam3d.mllm.budgets import MASS
-from fastsam3d.mllm.predictor.alpha import search_alpha
+from fastsam3d.mllm.predictor.alpha import search_alpha, search_stored_alpha
+from fastsam3d.mllm.predictor.question_sets import question_set
+from fastsam3d.mllm.predictor.stored_maps import StoredMaps
 
 TENTHS = torch.tensor([4.0, 3.0, 2.0, 1.0]).log()
 """Logits whose shares are .4, .3, .2 and .1."""
@@ -49,6 +51,16 @@ def test_sets_count_alike_whatever_their_sizes():
     sets = ["small"] * 9 + ["large"]
     assert search_alpha(samples, None, 55, sets=sets).percent == pytest.approx((50 + 60) / 2)
     assert search_alpha(samples, None, 53).percent == pytest.approx((9 * 50 + 80) / 10)
+
+
+def test_stored_maps_say_their_sets_and_what_fills_up():
+    small, large = question_set("small", [("s", str(n)) for n in range(9)]), question_set("large", [("s", "x")])
+    maps = StoredMaps("logits", "last", "m", {n: torch.zeros(2) for n in range(9)}, (small, large))
+    maps.add(9, torch.cat([torch.zeros(10), torch.full((5,), 7.0)]), torch.arange(15) < 10)
+    # As above: the five that fill up hold most of a softmax, and do not count.
+    assert search_stored_alpha(maps, 55).percent == pytest.approx((50 + 60) / 2)
+    maps.sets = ()
+    assert search_stored_alpha(maps, 53).percent == pytest.approx((9 * 50 + 80) / 10)
 
 
 def test_masses_are_no_logits():

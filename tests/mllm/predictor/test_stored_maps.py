@@ -13,6 +13,7 @@ from torch import nn
 import fastsam3d
 from fastsam3d.errors import UserError
 from fastsam3d.mllm import RowSet, extract_maps
+from fastsam3d.mllm.predictor.question_sets import first_number, question_set, set_of
 from fastsam3d.mllm.predictor.stored_maps import StoredMaps, load_maps, model_identity, save_maps
 
 
@@ -98,6 +99,40 @@ def test_other_files_are_refused(tmp_path):
         load_maps(path)
 
 
+def test_maps_tell_which_objects_only_fill_up(tmp_path):
+    maps = masses()
+    maps.add(9, torch.tensor([0.5, 0.25, 0.25]), torch.tensor([False, True, True]))
+    loaded = load_maps(save_maps(maps, tmp_path / "maps.safetensors"))
+    assert loaded.there(9).tolist() == [False, True, True] and loaded.there(7).tolist() == [True, True]
+    assert loaded.shares(9).tolist() == [0, 0.5, 0.5]
+    for present in (torch.ones(2).bool(), torch.zeros(3).bool()):
+        with pytest.raises(UserError, match="one number for each object, and at least one object"):
+            maps.add(10, torch.ones(3), present)
+
+
+def test_sets_tell_whose_questions_the_maps_are_of(tmp_path):
+    one, other = question_set("a", [("s", "x"), ("s", "y")]), question_set("b", [("s", "x"), ("t", "y"), ("t", "x")])
+    maps = StoredMaps("mass", "last", "m", {0: torch.ones(1), 4: torch.ones(2)}, (one, other))
+    loaded = load_maps(save_maps(maps, tmp_path / "maps.safetensors"))
+    assert loaded.sets == (one, other)
+    assert [first_number(loaded.sets, wanted) for wanted in (one, other)] == [0, 2]
+    assert [set_of(loaded.sets, number) for number in range(6)] == ["a", "a", "b", "b", "b", ""]
+    with pytest.raises(UserError, match="the maps of a were made for 2 other questions than the 2"):
+        first_number(loaded.sets, question_set("a", [("s", "y"), ("s", "x")]))
+    with pytest.raises(UserError, match="no maps of c; the maps are a, b: make those of c too"):
+        first_number(loaded.sets, question_set("c", []))
+    with pytest.raises(UserError, match="no maps of c; the maps are of sets without a name"):
+        first_number((), question_set("c", []))
+    with pytest.raises(UserError, match=r"maps with the sets .* do not belong together"):
+        loaded.merge(StoredMaps("mass", "last", "m", {}, (one,)))
+    good = {name: torch.tensor([1]) for name in ("indices", "lengths", "values")}
+    entry = {"version": 1, "kind": "mass", "rows": "last", "model": "m"}
+    for sets in (3, [1], [{"name": "a"}], [{"name": "a", "questions": 1, "digest": ""}] * 2):
+        save_file(good, tmp_path / "maps.safetensors", {"fastsam3d.attention_maps": json.dumps(entry | {"sets": sets})})
+        with pytest.raises(UserError, match="no file of attention maps that can be read"):
+            load_maps(tmp_path / "maps.safetensors")
+
+
 def test_a_model_is_known_by_its_weights():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -109,6 +144,12 @@ def test_a_model_is_known_by_its_weights():
     with torch.no_grad():
         model.bias[19] += 1
     assert model_identity(model) != before
+    assert model_identity(model, without=("bias",)) != model_identity(model)
+    with torch.no_grad():
+        rounded = model_identity(model, dtype=torch.bfloat16)
+        model.weight.copy_(model.weight.to(torch.bfloat16))
+        model.bias.copy_(model.bias.to(torch.bfloat16))
+    assert model_identity(model, dtype=torch.bfloat16) == rounded
 
 
 def test_stored_maps_prune_as_the_run_that_they_come_from(tmp_path):

@@ -1,4 +1,4 @@
-"""`mllm`: what can be done with the small 3D language model, one sub-verb a file."""
+"""`mllm`: what can be done with 3D language models, one sub-verb a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ COMMAND = "python -m fastsam3d mllm"
 SUB_VERBS = {
     "ask": Verb("mllm.ask", "asks about a room, without pruning and with it, and draws what was pruned"),
     "bench": Verb("mllm.bench", "compares presets on held-out rooms: scores, milliseconds, memory"),
-    "train": Verb("mllm.train", "trains the small model or its attention predictor", GOES_ON),
+    "train": Verb("mllm.train", "trains the small model or an attention predictor", GOES_ON),
+    "extract": Verb("mllm.extract", "stores attention maps of Chat-Scene on its questions", GOES_ON),
+    "predict": Verb("mllm.predict", "stores the maps that an attention predictor gives", GOES_ON),
+    "evaluate": Verb("mllm.evaluate", "Chat-Scene on its benchmarks, plain or pruned: answers and scores", GOES_ON),
     "search-alpha": Verb("mllm.search_alpha", "finds the mass that leaves out a wanted percentage of the objects"),
 }
 """Sub-verbs by name. The module is one of `fastsam3d.cli.commands`, as in `fastsam3d.cli.main.VERBS`."""
@@ -21,7 +24,8 @@ HELP = "\n".join(
     [
         f"usage: {COMMAND} VERB [words] [key=value ...]",
         "",
-        "The small 3D language model that ships with the package: it answers questions about rooms full of objects.",
+        "3D language models: the small one that ships with the package, which answers questions about rooms full of",
+        "objects, and Chat-Scene, whose files you have.",
         "",
         *(f"  {name:<14} {verb.text}" for name, verb in SUB_VERBS.items()),
         "",

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fastsam3d.basics.options import describe_options, number_from, option, optional_text, parse_options, whole
+from fastsam3d.basics.options import (
+    describe_options,
+    number_from,
+    option,
+    optional,
+    optional_text,
+    parse_options,
+    whole,
+)
 from fastsam3d.cli.console import Console, say
 from fastsam3d.cli.flags import asks_for_help
+from fastsam3d.errors import UserError
+
+if TYPE_CHECKING:
+    from fastsam3d.mllm.predictor.alpha import FoundAlpha
 
 COMMAND = "python -m fastsam3d mllm search-alpha"
+ROOMS, QUESTIONS = 71, 18
+ABOUT = """\
+With maps=FILE it searches on stored maps, for instance those of `mllm predict`, and runs no model. The mean is then one
+over the data sets in the file, each counted once, as in Fast3D."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +33,10 @@ class SearchAlphaOptions:
     """Options of the command."""
 
     target: float = option(90.0, number_from(0.0, 100.0), "percent of the objects that shall be left out")
+    maps: str | None = option(None, optional_text, "file of stored maps, instead of the small model")
     model: str | None = option(None, optional_text, "folder of a small model that you trained; null: the shipped one")
-    rooms: int = option(71, whole(1), "rooms of 30 to 100 objects, made for this")
-    questions: int = option(18, whole(1), "questions about each of them")
+    rooms: int | None = option(None, optional(whole(1)), f"rooms of 30 to 100 objects, made for this; null: {ROOMS}")
+    questions: int | None = option(None, optional(whole(1)), f"questions about each of them; null: {QUESTIONS}")
 
 
 def main(words: list[str]) -> int:
@@ -28,21 +46,37 @@ def main(words: list[str]) -> int:
         UserError: an unknown key, a target that cannot be reached, or a missing file.
     """
     if asks_for_help(words):
-        say(describe_options(SearchAlphaOptions, COMMAND) + "\n")
+        say(f"{describe_options(SearchAlphaOptions, COMMAND)}\n\n{ABOUT}\n")
         return 0
     options = parse_options(SearchAlphaOptions, words, "mllm search-alpha")
-    from fastsam3d.mllm.mini.loading import load_small_model
-    from fastsam3d.training.language_model.alpha import find_alpha
-
+    others = [name for name in ("model", "rooms", "questions") if getattr(options, name) is not None]
+    if options.maps is not None and others:
+        raise UserError(f"mllm search-alpha: maps and {others[0]} are two sources: give one of them")
     console = Console()
     with console.progress():
-        console.step("predicting")
-        model = load_small_model(options.model)
-        found = find_alpha(
-            model, model.language_model.attention_predictor, options.target, options.rooms, options.questions
-        )
+        found, of_what = _of_file(options, console) if options.maps is not None else _of_rooms(options, console)
     say(
-        f"pruning.alpha={found.alpha:.4f} leaves out {found.percent:.2f} % of the objects on average; "
+        f"pruning.alpha={found.alpha:.6f} leaves out {found.percent:.2f} % of the objects on average{of_what}; "
         f"{found.fewest} to {found.most} of them stay.\n"
     )
     return 0
+
+
+def _of_rooms(options: SearchAlphaOptions, console: Console) -> tuple[FoundAlpha, str]:
+    from fastsam3d.mllm.mini.loading import load_small_model
+    from fastsam3d.training.language_model.alpha import find_alpha
+
+    console.step("predicting")
+    model = load_small_model(options.model)
+    predictor, rooms = model.language_model.attention_predictor, options.rooms or ROOMS
+    return find_alpha(model, predictor, options.target, rooms, options.questions or QUESTIONS), ""
+
+
+def _of_file(options: SearchAlphaOptions, console: Console) -> tuple[FoundAlpha, str]:
+    from fastsam3d.mllm.predictor.alpha import search_stored_alpha
+    from fastsam3d.mllm.predictor.stored_maps import load_maps
+
+    console.step("searching")
+    maps = load_maps(str(options.maps))
+    sets = f" over {len(maps.sets)} sets" if len(maps.sets) > 1 else ""
+    return search_stored_alpha(maps, options.target), f"{sets}, {len(maps.maps)} questions"

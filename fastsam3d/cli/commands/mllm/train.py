@@ -1,8 +1,9 @@
-"""`mllm train`: the small language model, its attention predictor, and the folder that both are loaded from.
+"""`mllm train`: the small language model, attention predictors, and the folder that a model is loaded from.
 
     python -m fastsam3d mllm train model --output runs/model --steps 4000
     python -m fastsam3d mllm train predictor --model runs/model --output runs/predictor --steps 2500
     python -m fastsam3d mllm train export --model runs/model --predictor runs/predictor --output my_model
+    python -m fastsam3d mllm train predictor-of-maps --maps maps.safetensors --output runs/gap --steps 10000 ...
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from fastsam3d.cli.console import say
 from fastsam3d.cli.flags import asks_for_help
 from fastsam3d.errors import UserError
 from fastsam3d.training.language_model import options as settings
+from fastsam3d.training.predictor.chat_scene.options import MapsPredictorOptions
 
 COMMAND = "python -m fastsam3d mllm train"
 PROGRAMS = {
@@ -26,6 +28,11 @@ PROGRAMS = {
         settings.SmallPredictorOptions,
         "language_model.small_predictor:train_small_predictor",
     ),
+    "predictor-of-maps": Program(
+        "Trains the attention predictor of Chat-Scene on stored maps.",
+        MapsPredictorOptions,
+        "predictor.chat_scene.training:train_on_maps",
+    ),
     "export": Program(
         "Writes both as a folder for model=FOLDER.",
         settings.SmallModelExportOptions,
@@ -36,10 +43,11 @@ ABOUT = "\n".join(
     [
         f"usage: {COMMAND} PROGRAM [flags]",
         "",
-        "Trains the small 3D language model from nothing, on rooms that are made as they are needed.",
+        "Trains the small 3D language model from nothing, on rooms that are made as they are needed; or a predictor of",
+        "the attention of Chat-Scene, on maps that `mllm extract` has made.",
         "Interrupt and repeat the command to resume.",
         "",
-        *(f"  {name:<10} {program.text}" for name, program in PROGRAMS.items()),
+        *(f"  {name:<18} {program.text}" for name, program in PROGRAMS.items()),
         "",
         f"{COMMAND} PROGRAM --help lists its flags.",
         "",

@@ -1,0 +1,47 @@
+"""Sets how the threads of OpenMP wait for one another, by environment variables that it reads when PyTorch is loaded.
+
+A thread that waits may spin, which is quick and keeps its core busy, or sleep, which frees the core and costs some
+microseconds. By default GNU's library (libgomp, in PyTorch's packages for Linux) spins for 300,000 turns, several
+milliseconds (GNU libgomp manual, GOMP_SPINCOUNT), and those of LLVM and Intel (macOS, Windows, conda) for 200
+milliseconds (LLVM/OpenMP documentation, KMP_BLOCKTIME). On a busy machine the thread that is waited for often has no
+core to run on, because those that wait spin there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, MutableMapping
+
+from fastsam3d.basics.threads.limits import CoreLimits, core_limits
+
+NUMBER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+POLICY = "OMP_WAIT_POLICY"
+SPINNING: Mapping[str, str] = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+"""Variables with the values that we set: turns, and milliseconds. Measured in docs/threads.md."""
+
+
+def set_openmp_defaults(environment: MutableMapping[str, str], limits: CoreLimits | None = None) -> dict[str, str]:
+    """Sets variables of OpenMP in an environment where its user has set none; returns those that were set.
+
+    Only the programs of this package call it, for their own process. It does nothing where PyTorch is loaded, because
+    the variables have been read then.
+
+    Args:
+        limits: of this process; None: they are looked up.
+    """
+    if "torch" in sys.modules:
+        return {}
+    limits = core_limits() if limits is None else limits
+    added: dict[str, str] = {}
+    if POLICY not in environment:
+        added |= {name: value for name, value in SPINNING.items() if name not in environment}
+    if limits.threads < len(limits.cores) and not any(name in environment for name in NUMBER):
+        added[NUMBER[0]] = str(limits.threads)
+    environment.update(added)
+    return added
+
+
+def waiting(environment: Mapping[str, str]) -> str:
+    """How threads wait under the variables of an environment, for people."""
+    found = [name for name in (POLICY, *SPINNING) if name in environment]
+    return ", ".join(f"{name}={environment[name]}" for name in found) or "as OpenMP does by default"
