@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -209,8 +209,13 @@ def _probes(probes: Mapping[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def write_between_markers(source: Path, target: Path) -> Path:
+def write_between_markers(source: Path, target: Path, tables: Callable[[Mapping[str, Any]], str] = markdown) -> Path:
     """Writes the tables of a JSON file into a document, between its two markers.
+
+    Args:
+        source: the JSON file.
+        target: the document.
+        tables: makes them from the content of the file.
 
     Raises:
         UserError: a file is missing, or the document has no markers.
@@ -224,5 +229,5 @@ def write_between_markers(source: Path, target: Path) -> Path:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UserError(f"{target} has no lines {BEGIN} and {END} to write between.")
-    write_text(target, f"{before}{BEGIN}\n\n{markdown(content)}\n{END}{after}")
+    write_text(target, f"{before}{BEGIN}\n\n{tables(content)}\n{END}{after}")
     return target

@@ -78,6 +78,19 @@ def test_logits_equal_a_reference_written_out_by_hand(layer):
         assert not torch.allclose(logits, model(input_ids=ids).logits[0, kept], atol=0.1)
 
 
+def test_groups_of_unequal_sizes_leave_whole():
+    """Five objects of 2, 5, 1, 1 and 7 tokens, the last two apart from the others; the second and the fifth stay."""
+    model, ids = tiny_model(), prompts((40,))["input_ids"]
+    spans = [[VisualSpan(4, 1, 2), VisualSpan(6, 1, 5), VisualSpan(11, 1), VisualSpan(20, 1), VisualSpan(22, 1, 7)]]
+    scores = [[0.1, 0.9, 0.2, 0.3, 0.8]]
+    settings = {"pruning": {"enabled": True, "layer": 1, "budget": "fixed", "keep": 2}, "external": True}
+    with fastsam3d.accelerate(model, settings) as acceleration, torch.no_grad():
+        logits = model(input_ids=ids, visual=spans, objects=scores).logits[0]
+        assert acceleration.report().visual_by_layer == [16, 12, 12, 12]
+    kept = [column for column in range(40) if column not in (4, 5, 11, 20)]
+    assert torch.allclose(logits, masked_logits(model, ids, 1, [4, 5, 11, 20])[kept], atol=2e-5)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype, attention):

@@ -20,6 +20,13 @@ def test_positions_count_from_the_first_token_that_is_no_padding():
     assert (layout.last_visual.tolist(), layout.groups.tolist()) == ([4, 5], [2, 2])
 
 
+def test_groups_of_unequal_sizes_are_spans_of_their_own():
+    layout = layout_of([(VisualSpan(0, 1, 2), VisualSpan(2, 1, 1)), (VisualSpan(0, 1, 1), VisualSpan(1, 1, 4))], LIVE)
+    assert layout.group_of.tolist() == [[-1, -1, 0, 0, 1, -1, -1], [0, 1, 1, 1, 1, -1, -1]]
+    assert layout.summed(torch.ones(2, 7)).tolist() == [[2, 1], [1, 4]]
+    assert layout.groups.tolist() == [2, 2]
+
+
 def test_padding_objects_and_missing_groups_are_not_present():
     layout = layout_of([(VisualSpan(0, 3, 1, [True, False, True]),), (VisualSpan(0, 1, 1),)], LIVE)
     assert layout.present.tolist() == [[True, False, True], [True, False, False]]
