@@ -16,8 +16,8 @@ from fastsam3d.mllm.scenes.files import room_of
 from fastsam3d.mllm.scenes.questions import KINDS, MOST_LISTED, TASK_OF, TASKS, make_questions, side_of
 from fastsam3d.mllm.scenes.rooms import IDENTIFIERS, make_room
 
-RED, BLUE, GREEN, TABLE, NEAR_VASE, FAR_VASE = 3, 10, 20, 31, 42, 127
-"""Numbers of the objects of `ROOM`: three chairs, a table, two vases of one colour."""
+RED, BLUE, GREEN, TABLE, NEAR_VASE, LAMP, FAR_VASE = 3, 10, 20, 31, 42, 60, 127
+"""Numbers of the objects of `ROOM`: three chairs, a table, a lamp, two vases of one colour."""
 ROOM = room_of(
     {
         "width": 6,
@@ -28,6 +28,7 @@ ROOM = room_of(
             {"id": GREEN, "class": "chair", "colour": "green", "size": "small", "place": [2, -2]},
             {"id": TABLE, "class": "table", "colour": "white", "place": [1, -1]},
             {"id": NEAR_VASE, "class": "vase", "colour": "purple", "place": [-1, 2]},
+            {"id": LAMP, "class": "lamp", "colour": "black", "place": [-2.6, -0.4]},
             {"id": FAR_VASE, "class": "vase", "colour": "purple", "place": [2, 2.5]},
         ],
     }
@@ -50,45 +51,52 @@ def called(number: int) -> str:
 
 
 def test_a_relation_is_asked_where_one_object_alone_is_clearly_on_the_side():
-    # From the table, the chairs are at (-3, 1), (-1, 1) and (1, -1). From the green chair, one vase is neither left nor
-    # right; from the red one, both are on the right. The vases share their words, so that nothing is asked from them.
+    # From the table, the chairs are at (-3, 1), (-1, 1) and (1, -1), the vases at (-2, 3) and (1, 3.5). From the lamp,
+    # all chairs and vases are on the right, and the red chair is neither in front nor behind. Only these two are anchors,
+    # since other classes have several objects.
     assert answers("relation", r"(chair|vase) (?:is )?(left of|right of|in front of|behind) the (.+)$") == {
-        ("chair", "right of", "white table"): called(GREEN),
-        ("chair", "in front of", "white table"): called(GREEN),
-        ("vase", "left of", "white table"): called(NEAR_VASE),
-        ("vase", "right of", "white table"): called(FAR_VASE),
-        ("vase", "left of", "blue chair"): called(NEAR_VASE),
-        ("vase", "right of", "blue chair"): called(FAR_VASE),
+        ("chair", "right of", "table"): called(GREEN),
+        ("chair", "in front of", "table"): called(GREEN),
+        ("vase", "left of", "table"): called(NEAR_VASE),
+        ("vase", "right of", "table"): called(FAR_VASE),
     }
 
 
 def test_the_nearest_is_asked_where_it_is_clearly_nearer_than_the_second():
-    # Distances of the vases: 2.24 and 4.72 from the red chair, 2.24 and 3.20 from the blue one, 5 and 4.5 from the
-    # green one, 3.61 and 3.64 from the table; two chairs are 1.41 from the table. The limit is a factor of 0.6.
-    assert answers("nearest", r"(chair|vase).* the (\w+ \w+)$") == {("vase", "red chair"): called(NEAR_VASE)}
+    # Distances from the lamp: of the chairs 0.72, 2.63 and 4.87, of the vases 2.88 and 5.44. From the table: of the
+    # vases 3.61 and 3.64, and two chairs are 1.41 away. The limit is a factor of 0.6.
+    assert answers("nearest", r"(chair|vase).* the (\w+)$") == {
+        ("chair", "lamp"): called(RED),
+        ("vase", "lamp"): called(NEAR_VASE),
+    }
 
 
 def test_counts_and_lists_of_all_objects_with_a_class_and_a_colour():
-    counts = answers("count", r"(\w+) (chairs|tables|vases)")
-    there = {("red", "chairs"), ("blue", "chairs"), ("green", "chairs"), ("white", "tables"), ("purple", "vases")}
+    counts = answers("count", r"(\w+) (chairs|tables|vases|lamps)")
+    there = {("red", "chairs"), ("blue", "chairs"), ("green", "chairs"), ("white", "tables")}
+    there |= {("purple", "vases"), ("black", "lamps")}
     assert {words for words, answer in counts.items() if answer != "zero"} == there
     assert counts["purple", "vases"] == "two" and counts["red", "chairs"] == "one"
-    lists = answers("multi", r"(\w+) (chairs|tables|vases)")
+    lists = answers("multi", r"(\w+) (chairs|tables|vases|lamps)")
     assert lists["purple", "vases"] == f"yes {called(NEAR_VASE)} and {called(FAR_VASE)}"
     assert lists["blue", "chairs"] == f"yes {called(BLUE)}" and lists["white", "chairs"] == "no"
     assert counts.keys() | lists.keys() <= {(colour, kind) for colour, _ in there for _, kind in there}
 
 
 def test_single_objects_their_colours_and_places():
-    assert answers("unique", r"(\w+ (?:chair|table))$") == {
+    assert answers("unique", r"(\w+ (?:chair|table|lamp))$") == {
         ("red chair",): called(RED),
         ("blue chair",): called(BLUE),
         ("green chair",): called(GREEN),
         ("white table",): called(TABLE),
+        ("black lamp",): called(LAMP),
     }
     # A colour is asked of the only object of a class, or of a class and a size.
-    colours = answers("colour", r"((?:large |small |medium )?(?:chair|table|vase))$")
-    assert colours == {("table",): "white", ("medium table",): "white", ("large chair",): "red"}
+    colours = answers("colour", r"((?:large |small |medium )?(?:chair|table|vase|lamp))$")
+    whites, blacks = (
+        dict.fromkeys([(name,), (f"medium {name}",)], c) for name, c in (("table", "white"), ("lamp", "black"))
+    )
+    assert colours == whites | blacks | {("large chair",): "red"}
     captions = answers("caption", r"<OBJ(\d+)>")
     assert captions["031",] == "a medium white table at the front right"
     assert captions["042",] == "a medium purple vase at the back left"
@@ -96,22 +104,20 @@ def test_single_objects_their_colours_and_places():
 
 
 def test_what_is_there_and_what_is_not():
-    found = answers("exists", r"a (\w+ (?:chair|table|vase))")
+    found = answers("exists", r"a (\w+ (?:chair|table|vase|lamp))")
     assert {words for (words,), answer in found.items() if answer == "yes"} == {
-        "red chair", "blue chair", "green chair", "white table", "purple vase",
+        "red chair", "blue chair", "green chair", "white table", "purple vase", "black lamp",
     }  # fmt: skip
     assert found["purple chair",] == "no"
 
 
 def test_sides_as_somebody_sees_them_who_stands_in_the_room():
     found = answers("side", r"at the (.+?)(?: (?:and face|facing) (\w+))? (?:on which side|where) is the (.+)$")
-    # From the red chair the blue one is 2 m to the east; the table is 3 m east and 1 m south.
-    expected = {"north": "right", "east": "front", "south": "left", "west": "behind"}
-    for there in ("blue chair", "white table"):
-        assert {facing: found["red chair", facing, there] for facing in expected} == expected
-    assert found["blue chair", "north", "red chair"] == "left"
-    assert found["red chair", None, "blue chair"] == "right"  # who says nothing faces north
-    assert ("white table", "north", "green chair") not in found  # as far to the right as to the front
+    # From the table the lamp is 3.6 m to the west and 0.6 m to the north.
+    expected = {"north": "left", "east": "behind", "south": "right", "west": "front"}
+    assert {facing: found["table", facing, "lamp"] for facing in expected} == expected
+    assert found["lamp", "north", "table"] == "right"
+    assert found["table", None, "lamp"] == "left"  # who says nothing faces north
 
 
 @pytest.mark.parametrize(

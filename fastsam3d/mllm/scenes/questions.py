@@ -47,7 +47,7 @@ class Question:
         text: in words.
         answer: in words; objects by their identifiers.
         targets: indices of the objects that the answer is about; empty where there is none.
-        anchors: indices of the objects that the text describes by colour and class, in the order of the text.
+        anchors: indices of the objects that others are compared with, in the order of the text.
     """
 
     task: str
@@ -98,7 +98,7 @@ def _unique(room: Room, rng: np.random.Generator) -> Question | None:
     if index is None:
         return None
     name = _phrase(room, index)
-    return _grounding("unique", wording.choose(wording.UNIQUE, rng, name=name), room, index, index)
+    return _grounding("unique", wording.choose(wording.UNIQUE, rng, name=name), room, index)
 
 
 def _relation(room: Room, rng: np.random.Generator) -> Question | None:
@@ -112,9 +112,9 @@ def _relation(room: Room, rng: np.random.Generator) -> Question | None:
         return None
     index = int(candidates[int(offsets.argmax())])
     words = wording.choose(
-        wording.RELATION, rng, name=_class_name(room, index), side=wording.SIDES[side], anchor=_phrase(room, anchor)
+        wording.RELATION, rng, name=_class_name(room, index), side=wording.SIDES[side], anchor=_class_name(room, anchor)
     )
-    return _grounding("relation", words, room, index, anchor)
+    return _grounding("relation", words, room, index, (anchor,))
 
 
 def _nearest(room: Room, rng: np.random.Generator) -> Question | None:
@@ -124,8 +124,8 @@ def _nearest(room: Room, rng: np.random.Generator) -> Question | None:
     index = _clearly_nearest(room, anchor, candidates)
     if index is None:
         return None
-    words = wording.choose(wording.NEAREST, rng, name=_class_name(room, index), anchor=_phrase(room, anchor))
-    return _grounding("nearest", words, room, index, anchor)
+    words = wording.choose(wording.NEAREST, rng, name=_class_name(room, index), anchor=_class_name(room, anchor))
+    return _grounding("nearest", words, room, index, (anchor,))
 
 
 def _multi(room: Room, rng: np.random.Generator) -> Question | None:
@@ -184,7 +184,7 @@ def _count(room: Room, rng: np.random.Generator) -> Question | None:
 
 
 def _side(room: Room, rng: np.random.Generator) -> Question | None:
-    here, there = _described_alone(room, rng), _described_alone(room, rng)
+    here, there = _only_one(room, rng), _only_one(room, rng)
     if here is None or there is None or here == there:
         return None
     offset = room.places[there] - room.places[here]
@@ -195,7 +195,7 @@ def _side(room: Room, rng: np.random.Generator) -> Question | None:
     facing = FACING_NAMES[rng.integers(4)] if said else FACING_NAMES[0]
     side = side_of(offset, facing)
     forms = wording.SIDE if said else wording.SIDE_FACING_NORTH
-    words = wording.choose(forms, rng, here=_phrase(room, here), facing=facing, there=_phrase(room, there))
+    words = wording.choose(forms, rng, here=_class_name(room, here), facing=facing, there=_class_name(room, there))
     return Question(SITUATED, "side", words, side, (here, there), (here, there))
 
 
@@ -214,8 +214,8 @@ def side_of(offset: np.ndarray, facing: str) -> str:
     return "front" if y > 0 else "behind"
 
 
-def _grounding(kind: str, words: str, room: Room, index: int, anchor: int) -> Question:
-    return Question(GROUNDING, kind, words, wording.identifier(room.identifiers[index]), (index,), (anchor,))
+def _grounding(kind: str, words: str, room: Room, index: int, anchors: tuple[int, ...] = ()) -> Question:
+    return Question(GROUNDING, kind, words, wording.identifier(room.identifiers[index]), (index,), anchors)
 
 
 def _class_name(room: Room, index: int) -> str:
@@ -235,9 +235,15 @@ def _described_alone(room: Room, rng: np.random.Generator) -> int | None:
     return int(room.described(kind, colour)[0])
 
 
+def _only_one(room: Room, rng: np.random.Generator) -> int | None:
+    """An object that is the only one of its class."""
+    alone = np.nonzero(room.class_counts == 1)[0]
+    return int(room.described(rng.choice(alone))[0]) if len(alone) else None
+
+
 def _anchor_and_candidates(room: Room, rng: np.random.Generator) -> tuple[int | None, np.ndarray]:
-    """An object that is described alone, and those of a class of another kind with two to five objects."""
-    anchor = _described_alone(room, rng)
+    """The only object of a class, and those of another class with two to five objects."""
+    anchor = _only_one(room, rng)
     several = (room.class_counts >= 2) & (room.class_counts <= 5)
     if anchor is not None:
         several[room.classes[anchor]] = False

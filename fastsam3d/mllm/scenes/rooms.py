@@ -13,6 +13,7 @@ from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, COLOURS, SIZ
 IDENTIFIERS = 128
 """Numbers that objects are called by: `<OBJ000>` to `<OBJ127>`."""
 FLOOR_PER_OBJECT = 0.6  # square metres, so that larger sets of objects have larger rooms
+MOST_SINGLE = 8  # classes of which a room has one object
 _TRIES = 12  # places that are tried for an object before it may overlap another
 
 
@@ -73,7 +74,7 @@ class Room:
 def make_room(seed: int, objects: int) -> Room:
     """Makes a room of `objects` objects; equal arguments give equal rooms.
 
-    A room has some of the classes only, so that several objects of one class are usual.
+    Some classes have one object, as a room has one piano, and others have several. Not all classes are there.
 
     Raises:
         UserError: `objects` is not between 1 and the number of identifiers.
@@ -83,9 +84,7 @@ def make_room(seed: int, objects: int) -> Room:
     rng = np.random.default_rng(seed)
     area, aspect = max(FLOOR_PER_OBJECT * objects, 6.0), rng.uniform(0.75, 1.33)
     width, depth = float(np.sqrt(area * aspect)), float(np.sqrt(area / aspect))
-    most = int(np.clip(objects // 3, 2, len(CLASSES)))
-    present = rng.permutation(len(CLASSES))[: rng.integers(min(5, most), most + 1)]
-    classes = present[rng.integers(len(present), size=objects)]
+    classes = _classes(rng, objects)
     colours, sizes = rng.integers(len(COLOURS), size=objects), rng.integers(len(SIZES), size=objects)
     factors = np.array(list(SIZES.values()))[sizes, None] * rng.uniform(0.94, 1.06, (objects, 3))
     extents = np.array([c.extents for c in CLASSES])[classes] * factors
@@ -95,6 +94,16 @@ def make_room(seed: int, objects: int) -> Room:
     boxes = boxes_on(places, classes, extents)
     identifiers = np.sort(rng.permutation(IDENTIFIERS)[:objects])
     return Room(seed, width, depth, classes, colours, sizes, boxes, identifiers)
+
+
+def _classes(rng: np.random.Generator, objects: int) -> np.ndarray:
+    """Classes (N,) of the objects, in any order: a few classes with one object, and others that share the rest."""
+    drawn = rng.permutation(len(CLASSES))
+    single = min(int(rng.integers(3, MOST_SINGLE + 1)), objects // 2)
+    most = int(np.clip((objects - single) // 3, 1, len(CLASSES) - single))
+    shared = drawn[single : single + rng.integers(min(4, most), most + 1)]
+    classes = np.concatenate([drawn[:single], shared[rng.integers(len(shared), size=objects - single)]])
+    return rng.permutation(classes)
 
 
 def boxes_on(places: np.ndarray, classes: np.ndarray, extents: np.ndarray) -> np.ndarray:

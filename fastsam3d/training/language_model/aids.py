@@ -4,8 +4,8 @@ Without any of it, a model of this size copies some identifier and never the rig
 
 - weights at the start by which a token attends to tokens that resemble it, and copies what it finds;
 - a loss that brings a projected feature near the words for what it shows;
-- a loss on attention: of the words that describe an object, and of the last word of a question, which shall go to the
-  objects that are asked for. It fades out: the second part of a training run is the language loss alone.
+- a loss on attention: of the words for objects, and of the last word of a question, which shall go to the objects that
+  are asked for. It fades out: the second part of a training run is the language loss alone.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
 
     - The last row of a question gives each object that is asked for an even share. Not the sum alone: that could go to
       one of two objects whose places have to be compared.
-    - The row that ends a description, such as "red table", looks at that object, some layers earlier. So the place of
-      an object that others are compared with is known before they are looked for.
+    - The word for an object that others are compared with looks at that object, some layers earlier. So its place is
+      known before the others are looked for.
 
     An object's identifier does not count: it comes before the two features, and knows nothing of them.
 
@@ -110,7 +110,7 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
 
 
 def watched_rows(batch: Batch) -> Tensor:
-    """Rows whose attention is watched, (B, Q, 3): the last of the question, and those that end descriptions."""
+    """Rows whose attention is watched, (B, Q, 3): the last of the question, and the words for the anchors."""
     return torch.cat([batch.asked[..., None], batch.described], dim=-1)
 
 

@@ -12,7 +12,7 @@ from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.scenes.features import features_of
 from fastsam3d.mllm.scenes.questions import Question, make_questions
 from fastsam3d.mllm.scenes.rooms import Room, make_room
-from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES
+from fastsam3d.mllm.scenes.vocabulary import CLASSES
 
 MOST_ANCHORS = 2
 
@@ -30,8 +30,8 @@ class Batch:
         answers: (B, Q, L) the token that is to be said next; -1 where it does not matter.
         asked: (B, Q) place of the last token of the prompt, after which the answer begins.
         targets: (B, Q, N) bool: objects that the answer is about.
-        anchors: (B, Q, 2) objects that the text describes by colour and class; -1 where there are fewer.
-        described: (B, Q, 2) places of the words that end these descriptions; 0 where there are fewer.
+        anchors: (B, Q, 2) objects that others are compared with; -1 where there are fewer.
+        described: (B, Q, 2) places of the words for them; 0 where there are fewer.
     """
 
     rooms: list[Room]
@@ -71,7 +71,7 @@ def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds:
             targets[row, column, list(question.targets)] = True
             for number, anchor in enumerate(question.anchors):
                 anchors[row, column, number] = anchor
-                described[row, column, number] = _end_of_description(line, made[row], anchor)
+                described[row, column, number] = line.index(_name(made[row], anchor))
     return Batch(
         made,
         asked,
@@ -87,11 +87,9 @@ def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds:
     )
 
 
-def _end_of_description(line: list[int], room: Room, index: int) -> int:
-    """Place of the word that ends "red chair", for an object that is called so."""
-    colour, name = COLOUR_NAMES[room.colours[index]], CLASSES[room.classes[index]].name
-    pair = [tokens.number_of(colour), tokens.number_of(name)]
-    return next(place for place in range(1, len(line)) if line[place - 1 : place + 1] == pair)
+def _name(room: Room, index: int) -> int:
+    """The word for the class of an object."""
+    return tokens.number_of(CLASSES[room.classes[index]].name)
 
 
 def _line(question: Question) -> tuple[list[int], int]:
