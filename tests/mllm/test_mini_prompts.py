@@ -19,7 +19,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 QUESTIONS = [
     "find all red chairs",
     "describe <OBJ007>",
-    "i stand at the red bin and face north on which side is the bed",
+    "i stand at the red bin and face north what colour is the bed on my left",
 ]
 
 

@@ -13,7 +13,7 @@ from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.scenes import wording
 from fastsam3d.mllm.scenes.features import APPEARANCE, GEOMETRY, features_of
 from fastsam3d.mllm.scenes.files import room_of
-from fastsam3d.mllm.scenes.questions import KINDS, MOST_LISTED, TASK_OF, TASKS, make_questions, side_of
+from fastsam3d.mllm.scenes.questions import KINDS, MOST_LISTED, TASK_OF, TASKS, make_questions, seen_direction
 from fastsam3d.mllm.scenes.rooms import IDENTIFIERS, make_room
 
 RED, BLUE, GREEN, TABLE, NEAR_VASE, LAMP, FAR_VASE = 3, 10, 20, 31, 42, 60, 127
@@ -35,10 +35,10 @@ ROOM = room_of(
 )
 
 
-def answers(kind: str, pattern: str) -> dict[tuple[str, ...], str]:
+def answers(kind: str, pattern: str) -> dict[tuple[str | None, ...], str]:
     """Answers of many drawn questions of a kind, by what stands in the groups of a pattern of their text."""
     found = {}
-    for question in make_questions(ROOM, 150, 5, [kind]):
+    for question in make_questions(ROOM, 300, 5, [kind]):
         match = re.search(pattern, question.text)
         assert match, question.text
         assert found.setdefault(match.groups(), question.answer) == question.answer
@@ -52,8 +52,8 @@ def called(number: int) -> str:
 
 def test_a_relation_is_asked_where_one_object_alone_is_clearly_on_the_side():
     # From the table, the chairs are at (-3, 1), (-1, 1) and (1, -1), the vases at (-2, 3) and (1, 3.5). From the lamp,
-    # all chairs and vases are on the right, and the red chair is neither in front nor behind. Only these two are anchors,
-    # since other classes have several objects.
+    # all chairs and vases are on the right, and the red chair is neither in front nor behind. Only these two are
+    # anchors, since other classes have several objects.
     assert answers("relation", r"(chair|vase) (?:is )?(left of|right of|in front of|behind) the (.+)$") == {
         ("chair", "right of", "table"): called(GREEN),
         ("chair", "in front of", "table"): called(GREEN),
@@ -111,22 +111,31 @@ def test_what_is_there_and_what_is_not():
     assert found["purple chair",] == "no"
 
 
-def test_sides_as_somebody_sees_them_who_stands_in_the_room():
-    found = answers("side", r"at the (.+?)(?: (?:and face|facing) (\w+))? (?:on which side|where) is the (.+)$")
-    # From the table the lamp is 3.6 m to the west and 0.6 m to the north.
-    expected = {"north": "left", "east": "behind", "south": "right", "west": "front"}
-    assert {facing: found["table", facing, "lamp"] for facing in expected} == expected
-    assert found["lamp", "north", "table"] == "right"
-    assert found["table", None, "lamp"] == "left"  # who says nothing faces north
+def test_colours_of_what_somebody_sees_who_stands_in_the_room():
+    # From the table one chair, the green one, is in the east and in the south; one vase is in the west, one in the east.
+    found = answers("situated", r"at the (\w+)(?: (?:and face|facing) (\w+))? what .* the (\w+) ((?:on|in|behind) .*)$")
+    right, left, front, behind = "on my right", "on my left", "in front of me", "behind me"
+    green = {"north": (right, behind), "east": (front, right), "south": (left, front), "west": (behind, left)}
+    purple = {"north": (left, right), "east": (behind, front), "south": (right, left), "west": (front, behind)}
+    expected = {}
+    for name, colour, sides in (("chair", "green", green), ("vase", "purple", purple)):
+        expected |= {("table", facing, name, side): colour for facing, two in sides.items() for side in two}
+        expected |= {("table", None, name, side): colour for side in sides["north"]}  # who says nothing faces north
+    assert found == expected
 
 
 @pytest.mark.parametrize(
-    ("offset", "sides"),
-    [((3, 1), "right front left behind"), ((-3, 1), "left behind right front"), ((1, 3), "front left behind right")],
+    ("side", "directions"),
+    [
+        ("front", [(0, 1), (1, 0), (0, -1), (-1, 0)]),
+        ("left", [(-1, 0), (0, 1), (1, 0), (0, -1)]),
+        ("right", [(1, 0), (0, -1), (-1, 0), (0, 1)]),
+        ("behind", [(0, -1), (-1, 0), (0, 1), (1, 0)]),
+    ],
 )
-def test_turning_on_the_spot_turns_the_sides(offset, sides):
+def test_turning_on_the_spot_turns_the_sides(side, directions):
     facings = ("north", "east", "south", "west")
-    assert " ".join(side_of(np.array(offset), facing) for facing in facings) == sides
+    assert [tuple(seen_direction(side, facing).tolist()) for facing in facings] == directions
 
 
 def test_equal_seeds_give_equal_rooms_questions_and_features():

@@ -27,9 +27,10 @@ def words() -> tuple[str, ...]:
     forms += [
         wording.EXISTS,
         wording.COUNT,
-        wording.SIDE,
-        wording.SIDE_FACING_NORTH,
+        wording.SITUATED,
+        wording.SITUATED_FACING_NORTH,
         tuple(wording.SIDES.values()),
+        tuple(wording.MY_SIDES.values()),
         wording.NUMBERS,
     ]
     literal = " ".join(text for form in forms for line in form for text, *_ in Formatter().parse(line))

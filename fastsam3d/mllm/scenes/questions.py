@@ -183,35 +183,35 @@ def _count(room: Room, rng: np.random.Generator) -> Question | None:
     return Question(QUESTION, "count", words, wording.NUMBERS[len(targets)], tuple(map(int, targets)))
 
 
-def _side(room: Room, rng: np.random.Generator) -> Question | None:
-    here, there = _only_one(room, rng), _only_one(room, rng)
-    if here is None or there is None or here == there:
-        return None
-    offset = room.places[there] - room.places[here]
-    small, great = sorted(np.abs(offset))
-    if great < CLEAR or small > great / 2:
+def _situated(room: Room, rng: np.random.Generator) -> Question | None:
+    """The colour of the only one of several that is clearly on one side of somebody; the others are opposite."""
+    here, candidates = _anchor_and_candidates(room, rng)
+    if here is None:
         return None
     said = bool(rng.random() < 2 / 3)
     facing = FACING_NAMES[rng.integers(4)] if said else FACING_NAMES[0]
-    side = side_of(offset, facing)
-    forms = wording.SIDE if said else wording.SIDE_FACING_NORTH
-    words = wording.choose(forms, rng, here=_class_name(room, here), facing=facing, there=_class_name(room, there))
-    return Question(SITUATED, "side", words, side, (here, there), (here, there))
+    side = DIRECTION_NAMES[rng.integers(4)]
+    offsets = (room.places[candidates] - room.places[here]) @ seen_direction(side, facing)
+    if (offsets > CLEAR).sum() != 1 or (np.abs(offsets) < CLEAR).any():
+        return None
+    index = int(candidates[int(offsets.argmax())])
+    forms = wording.SITUATED if said else wording.SITUATED_FACING_NORTH
+    parts = {"here": _class_name(room, here), "name": _class_name(room, index), "side": wording.MY_SIDES[side]}
+    words = wording.choose(forms, rng, facing=facing, **parts)
+    return Question(SITUATED, "situated", words, COLOUR_NAMES[room.colours[index]], (index,), (here,))
 
 
-def side_of(offset: np.ndarray, facing: str) -> str:
-    """The side on which somebody sees what is at an offset.
+def seen_direction(side: str, facing: str) -> np.ndarray:
+    """The direction in the room, (2,), of what somebody sees on a side of theirs.
 
     Args:
-        offset: (2,) metres to the right and away, for somebody who faces north.
+        side: a key of `wording.MY_SIDES`; "front" is the way they face.
         facing: one of `FACINGS`.
     """
-    x, y = offset
-    for _ in range(FACINGS[facing]):  # who turns clockwise sees everything turn the other way
-        x, y = -y, x
-    if abs(x) > abs(y):
-        return "left" if x < 0 else "right"
-    return "front" if y > 0 else "behind"
+    x, y = {"left": (-1, 0), "right": (1, 0), "front": (0, 1), "behind": (0, -1)}[side]
+    for _ in range(FACINGS[facing]):  # clockwise, as they turn
+        x, y = y, -x
+    return np.array((x, y))
 
 
 def _grounding(kind: str, words: str, room: Room, index: int, anchors: tuple[int, ...] = ()) -> Question:
@@ -284,7 +284,7 @@ KINDS: dict[str, Draw] = {
     "colour": _colour,
     "exists": _exists,
     "count": _count,
-    "side": _side,
+    "situated": _situated,
 }
 """Kinds of questions and what draws one; None where a draw fails."""
 TASK_OF = {
@@ -296,6 +296,6 @@ TASK_OF = {
     "colour": QUESTION,
     "exists": QUESTION,
     "count": QUESTION,
-    "side": SITUATED,
+    "situated": SITUATED,
 }
 """The task of each kind."""

@@ -33,12 +33,14 @@ DESCRIBE = ("describe {identifier}", "what is {identifier}", "tell me about {ide
 COLOUR = ("what colour is the {name}", "what is the colour of the {name}")
 EXISTS = ("is there a {name}", "is a {name} in the room", "do you see a {name}")
 COUNT = ("how many {names} are there", "count the {names}", "how many {names} do you see")
-SIDE = (
-    "i stand at the {here} and face {facing} on which side is the {there}",
-    "i am at the {here} facing {facing} where is the {there}",
+SITUATED = (
+    "i stand at the {here} and face {facing} what colour is the {name} {side}",
+    "i am at the {here} facing {facing} what is the colour of the {name} {side}",
 )
-SIDE_FACING_NORTH = ("i stand at the {here} on which side is the {there}",)
+SITUATED_FACING_NORTH = ("i stand at the {here} what colour is the {name} {side}",)
 """Somebody who does not say more faces north."""
+MY_SIDES = {"left": "on my left", "right": "on my right", "front": "in front of me", "behind": "behind me"}
+"""Where a thing is, for somebody who stands in the room."""
 
 SIDES = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
 """Where a thing is, from another, as seen from the south of the room."""

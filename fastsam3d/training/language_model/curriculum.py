@@ -12,7 +12,7 @@ GROWTH = 1.015  # of the rooms, at each step that the model keeps up
 KEEPS_UP = 0.72  # share of right answers to the simplest questions
 FADING = 1000  # steps over which the attention aid fades, once the rooms have grown
 SIMPLE = ("unique", "caption", "colour", "exists")
-_STAGES = ((8.0, ("multi", "count")), (12.0, ("relation", "nearest", "side")))
+_STAGES = ((8.0, ("multi", "count")), (12.0, ("relation", "nearest", "situated")))
 
 
 class Curriculum(nn.Module):

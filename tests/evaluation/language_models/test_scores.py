@@ -31,7 +31,7 @@ QUESTIONS = [
     Question("question", "colour", "", "red", (0,)),
     Question("question", "exists", "", "yes", (0,)),
     Question("question", "count", "", "two", (0, 1)),
-    Question("situated", "side", "", "left", (0, 1)),
+    Question("situated", "situated", "", "red", (0,)),
 ]
 SAID = [
     "<OBJ090>",
@@ -43,7 +43,7 @@ SAID = [
     "red",
     "no",
     "two",
-    "left",
+    "red",
 ]
 
 
@@ -69,7 +69,7 @@ def test_the_mean_is_over_tasks_and_the_ratio_is_to_the_unpruned_score(asked: li
     expected = {"grounding": 50, "multi_grounding": 100 / 3, "caption": 50, "question": 200 / 3, "situated": 100}
     assert scores["scores"] == pytest.approx(expected)
     assert scores["score"] == scores["score_ratio"] == pytest.approx(60.0)
-    assert scores["kinds"]["multi"] == 0.0 and scores["kinds"]["side"] == 100.0
+    assert scores["kinds"]["multi"] == 0.0 and scores["kinds"]["situated"] == 100.0
     assert scores_of(right, right)["score_ratio_ci"] == [100.0, 100.0]
 
 

@@ -33,15 +33,15 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, monkeypat
 def test_rooms_grow_while_answers_are_right_and_the_aid_fades_afterwards():
     curriculum = Curriculum()
     for _ in range(200):
-        curriculum.follow({"unique": 0.0, "side": 1.0})
+        curriculum.follow({"unique": 0.0, "situated": 1.0})
     assert float(curriculum.largest) == SMALLEST and curriculum.aid == 1.0
     assert "relation" not in curriculum.kinds
     for _ in range(300):
-        curriculum.follow({"unique": 1.0, "side": 0.0})
+        curriculum.follow({"unique": 1.0, "situated": 0.0})
     assert float(curriculum.largest) == LARGEST and "relation" in curriculum.kinds
     before = curriculum.aid
     for _ in range(FADING // 2):
-        curriculum.follow({"unique": 0.0, "side": 1.0})  # rooms do not shrink
+        curriculum.follow({"unique": 0.0, "situated": 1.0})  # rooms do not shrink
     assert curriculum.aid == pytest.approx(before - 0.5)
     counts = [curriculum.objects(torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert min(counts) >= LARGEST // 3 and max(counts) <= LARGEST
