@@ -73,7 +73,7 @@ def test_unknown_words_are_answered_with_known_ones():
 def test_prompts_have_their_words_and_their_objects_where_the_spans_say(model, rooms):
     prompts = build_prompts(model, rooms, QUESTIONS)
     # <s> scene: three tokens an object, user: the words assistant:
-    lengths = [2 + 3 * objects + 1 + words + 1 for objects, words in ((20, 4), (7, 2), (12, 15))]
+    lengths = [2 + 3 * objects + 1 + words + 1 for objects, words in ((20, 4), (7, 2), (12, 17))]
     embeds, mask = prompts.inputs["inputs_embeds"], prompts.inputs["attention_mask"]
     assert embeds.shape == (3, max(lengths), WIDTH) and mask.sum(1).tolist() == lengths
     assert [(span.start, span.groups, span.group_size) for span in prompts.visual] == [

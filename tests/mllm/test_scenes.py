@@ -112,7 +112,7 @@ def test_what_is_there_and_what_is_not():
 
 
 def test_colours_of_what_somebody_sees_who_stands_in_the_room():
-    # From the table one chair, the green one, is in the east and in the south; one vase is in the west, one in the east.
+    # From the table the green chair alone is in the east and in the south; one vase is in the west, one in the east.
     found = answers("situated", r"at the (\w+)(?: (?:and face|facing) (\w+))? what .* the (\w+) ((?:on|in|behind) .*)$")
     right, left, front, behind = "on my right", "on my left", "in front of me", "behind me"
     green = {"north": (right, behind), "east": (front, right), "south": (left, front), "west": (behind, left)}

@@ -22,7 +22,7 @@ EXAMPLES = (
     "how many green plants are there",
     "what colour is the basket",
     "describe <OBJ014>",
-    "i stand at the white table and face north on which side is the blue sofa",
+    "i stand at the table and face north what colour is the sofa on my left",
 )
 """Questions about the bundled room, one of each kind that is easily seen in its picture."""
 
