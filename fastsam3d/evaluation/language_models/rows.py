@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.config_files import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.methods import OFF, Method
+from fastsam3d.mllm.mini.alpha import predicted_logits
+from fastsam3d.mllm.mini.model import SceneLanguageModel
+from fastsam3d.mllm.predictor.alpha import search_alpha
+from fastsam3d.mllm.predictor.files import load_predictor
 
 ALL, FAMILY = "all", "mllm"
 SMALLER = 0.05
@@ -17,22 +21,20 @@ NOT_COMPARED = ("released",)
 """Presets that save nothing: the published masking is a matter for tests, not for this table."""
 
 
-def rows_of(names: Sequence[str], predictors: str | None) -> list[Method]:
+def rows_of(names: Sequence[str]) -> list[Method]:
     """The rows of names, "off" first.
 
     Args:
         names: presets, preset files, or `ALL`.
-        predictors: folder of further predictors, each of which becomes two rows; None without.
 
     Raises:
-        UserError: a name is unknown, or the folder holds no predictor.
+        UserError: a name is unknown.
     """
     if ALL in names:
         known = [name for name in preset_names("mllm") if name not in (OFF, *NOT_COMPARED)]
         rows = [*(_method(name, name) for name in known), *_of_questions()]
     else:
         rows = [_method(name, name) for name in names if name != OFF]
-    rows += _of_predictors(predictors)
     for row in rows:
         row.settings()
     return [_method(OFF, OFF), *rows]
@@ -49,24 +51,32 @@ def _of_questions() -> list[Method]:
     ]
 
 
-def _of_predictors(folder: str | None) -> list[Method]:
+def predictors_of(folder: str | None) -> dict[str, Path]:
+    """Files of further predictors by the rows that they were trained on.
+
+    Raises:
+        UserError: the folder holds none.
+    """
     if folder is None:
-        return []
+        return {}
     files = sorted(Path(folder).glob("predictor_*.safetensors"))
     if not files:
         raise UserError(f"predictors: {folder} holds no predictor_*.safetensors")
-    rows = []
-    for path in files:
-        name, settings = path.stem.removeprefix("predictor_"), {"gap": {"predictor": str(path)}}
+    return {path.stem.removeprefix("predictor_"): path for path in files}
+
+
+def adaptive_rows(model: SceneLanguageModel, predictors: Mapping[str, Path]) -> list[Method]:
+    """Rows whose alpha is searched: fewer objects, and predictors that were trained on other rows of the prompts."""
+    found = search_alpha(predicted_logits(model), None, 100 * (1 - SMALLER)).alpha
+    rows = [_method("gap_sap_95", "gap_sap_90", {"pruning": {"alpha": found}})]
+    for name, path in predictors.items():
+        logits = predicted_logits(model, predictor=load_predictor(path))
+        settings: dict[str, Any] = {"gap": {"predictor": str(path)}}
         rows.append(_method(f"gap_fixed_90 ({name})", "gap_fixed_90", settings))
+        settings = settings | {"pruning": {"alpha": search_alpha(logits, None, 90.0).alpha}}
+        rows.append(_method(f"gap_sap_90 ({name})", "gap_sap_90", settings))
     return rows
 
 
 def _method(name: str, preset: str, overrides: dict[str, Any] | None = None) -> Method:
     return Method(name, preset, overrides or {}, family=FAMILY)
-
-
-def adaptive(name: str, alpha: float) -> Method:
-    """A row with the adaptive budget at some mass."""
-    changes: dict[str, Any] = {"pruning": {"alpha": alpha}}
-    return _method(name, "gap_sap_90", changes)

@@ -14,7 +14,7 @@ from fastsam3d.evaluation.language_models.answering import Answers, answer_all
 from fastsam3d.evaluation.language_models.counted import count_rows
 from fastsam3d.evaluation.language_models.held_out import FEWEST, MOST, held_out_rooms
 from fastsam3d.evaluation.language_models.options import PruningBenchmarkOptions
-from fastsam3d.evaluation.language_models.rows import rows_of
+from fastsam3d.evaluation.language_models.rows import ALL, adaptive_rows, predictors_of, rows_of
 from fastsam3d.evaluation.language_models.scores import judge, scores_of
 from fastsam3d.evaluation.language_models.tables import render
 from fastsam3d.evaluation.language_models.timing import Setting, time_rows
@@ -34,7 +34,7 @@ def run(options: PruningBenchmarkOptions) -> dict[str, Any]:
         UserError: a row is unknown, a file is missing, or the folder cannot be written.
     """
     output = user_path(options.output)
-    rows = rows_of(options.methods, options.predictors)
+    rows, predictors = rows_of(options.methods), predictors_of(options.predictors)
     model = load_small_model(options.model).to(options.device)
     asked = held_out_rooms(options.rooms, options.questions, options.seed)
     result: dict[str, Any] = {
@@ -47,6 +47,8 @@ def run(options: PruningBenchmarkOptions) -> dict[str, Any]:
     }
     if options.timing:
         result["timing"] = time_rows(model, _timed(rows), _settings(options), options.rounds)
+    if ALL in options.methods or predictors:
+        rows += adaptive_rows(model, predictors)
     said = {}
     for row in rows:
         said[row.name] = answer_all(model, row, asked)

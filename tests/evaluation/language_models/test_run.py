@@ -13,9 +13,10 @@ from fastsam3d.basics.files import finite
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.language_models.counted import count_rows
 from fastsam3d.evaluation.language_models.options import PruningBenchmarkOptions
-from fastsam3d.evaluation.language_models.rows import rows_of
+from fastsam3d.evaluation.language_models.rows import predictors_of, rows_of
 from fastsam3d.evaluation.language_models.run import run
-from fastsam3d.mllm.mini.loading import LANGUAGE_MODEL, PREDICTOR, save_small_model
+from fastsam3d.mllm.mini.alpha import find_alpha, predicted_logits
+from fastsam3d.mllm.mini.loading import LANGUAGE_MODEL, PREDICTOR, load_small_model, save_small_model
 from fastsam3d.mllm.mini.model import ModelConfig, SceneLanguageModel
 from fastsam3d.mllm.predictor.files import save_predictor
 from fastsam3d.mllm.predictor.network import PredictorConfig, seeded_predictor
@@ -46,7 +47,7 @@ def test_all_rows_answer_and_are_timed(folder: Path, tmp_path: Path):
     assert json.loads((tmp_path / "bench.json").read_text()) == finite(result)
     by_name = {row["method"]: row for row in result["rows"]}
     assert list(by_name) == ["off", "gap_fixed_90", "gap_sap_90", "fastv_35"]
-    assert by_name["off"]["score_ratio"] == pytest.approx(100.0, nan_ok=True) and by_name["off"]["pruned_share"] == 0.0
+    assert by_name["off"]["pruned_share"] == 0.0
     # Cut at half of the layers, three tenths stay: half of seven tenths are left out, up to rounding of whole objects.
     assert by_name["fastv_35"]["pruned_share"] == pytest.approx(0.35, abs=0.01)
     assert by_name["gap_fixed_90"]["pruned_share"] == pytest.approx(0.9, abs=0.01)
@@ -65,19 +66,33 @@ def test_all_rows_answer_and_are_timed(folder: Path, tmp_path: Path):
 def test_operations_at_7b_are_those_of_the_formula():
     # By hand, at 100 objects: a layer has 4 x 4096^2 + 3 x 4096 x 11008 weights; 390 tokens, 76,245 pairs.
     layer = 2 * (4 * 4096**2 + 3 * 4096 * 11008) * 390 + 4 * 4096 * 390 * 391 / 2
-    off, fixed = (one for one in count_rows(rows_of(("gap_fixed_90",), None), {}) if one["objects"] == 100)
+    off, fixed = (one for one in count_rows(rows_of(("gap_fixed_90",)), {}) if one["objects"] == 100)
     assert off["tflop"] == pytest.approx((32 * layer + 2 * 4096 * 32100) / 1e12)
     assert off["cache_mib"] == 195.0  # half a MiB a token
     assert fixed["cache_mib"] == 60.0  # 90 words and 10 objects of three tokens
 
 
-def test_rows_are_presets_controls_and_predictors(tmp_path: Path):
-    names = [row.name for row in rows_of(("all",), None)]
+def test_rows_are_presets_controls_and_predictors(folder: Path, tmp_path: Path):
+    names = [row.name for row in rows_of(("all",))]
     assert names[0] == "off" and {"balanced", "fastv_90", "random_90", "oracle_90", "gap_fixed_95"} <= set(names)
     assert len(names) == len(set(names)) and "released" not in names
-    with pytest.raises(UserError, match=r"no predictor_\*\.safetensors"):
-        rows_of(("off",), str(tmp_path))
     with pytest.raises(UserError, match="gap_sap"):
-        rows_of(("gap_sap_91",), None)
-    save_predictor(seeded_predictor(PredictorConfig(), 0), tmp_path / "predictor_text.safetensors")
-    assert [row.name for row in rows_of(("off",), str(tmp_path))] == ["off", "gap_fixed_90 (text)"]
+        rows_of(("gap_sap_91",))
+    with pytest.raises(UserError, match=r"no predictor_\*\.safetensors"):
+        predictors_of(str(tmp_path))
+    save_predictor(seeded_predictor(PredictorConfig(embedding=32), 0), tmp_path / "predictor_text.safetensors")
+    assert predictors_of(str(tmp_path)) == {"text": tmp_path / "predictor_text.safetensors"}
+
+
+def test_the_mass_that_leaves_out_a_part_is_searched_on_rooms_of_its_own(folder: Path):
+    model = load_small_model(folder)
+    logits = predicted_logits(model, rooms=3, questions=4)
+    assert [len(values) for values in logits] == [30] * 4 + [65] * 4 + [100] * 4
+    found = find_alpha(model, 80.0, rooms=3, questions=4)
+    assert found.percent == pytest.approx(80.0, abs=2.0)
+    # By hand: the smallest sets of the largest shares that reach alpha.
+    counts = [
+        int((values.softmax(0).sort(descending=True).values.cumsum(0) < found.alpha).sum()) + 1 for values in logits
+    ]
+    left_out = [100 - 100 * count / len(values) for count, values in zip(counts, logits, strict=True)]
+    assert sum(left_out) / len(left_out) == pytest.approx(found.percent, abs=0.5)

@@ -63,13 +63,12 @@ def main(words: list[str]) -> int:
 
 
 def _of_rooms(options: SearchAlphaOptions, console: Console) -> tuple[FoundAlpha, str]:
+    from fastsam3d.mllm.mini.alpha import find_alpha
     from fastsam3d.mllm.mini.loading import load_small_model
-    from fastsam3d.training.language_model.alpha import find_alpha
 
     console.step("predicting")
     model = load_small_model(options.model)
-    predictor, rooms = model.language_model.attention_predictor, options.rooms or ROOMS
-    return find_alpha(model, predictor, options.target, rooms, options.questions or QUESTIONS), ""
+    return find_alpha(model, options.target, options.rooms or ROOMS, options.questions or QUESTIONS), ""
 
 
 def _of_file(options: SearchAlphaOptions, console: Console) -> tuple[FoundAlpha, str]:
