@@ -13,6 +13,7 @@ setup(
         "fastsam3d.app.assets": ["*.html", "*.js", "*.css"],
         "fastsam3d.app.viewer": ["*.js", "*.html"],
         "fastsam3d.mini": ["*.safetensors", "*.md", "*.json", "*.png"],
+        "fastsam3d.mllm.mini": ["*.safetensors", "*.md"],
         "fastsam3d.configs": ["**/*.yaml"],
         "fastsam3d.examples": ["**/*"],
     },

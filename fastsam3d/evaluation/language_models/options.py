@@ -11,7 +11,7 @@ from fastsam3d.basics.options import boolean, option, optional_text, whole, word
 class PruningBenchmarkOptions:
     """Options of the benchmark of pruned language models."""
 
-    output: str = option("mllm_bench", str, "folder for bench.json, bench.md and the plot")
+    output: str = option("mllm_bench", str, "folder for bench.json, bench.md and scores.png")
     methods: tuple[str, ...] = option(("all",), words, "presets and preset files, or all: every row of the table")
     rooms: int = option(112, whole(1), "held-out rooms of 30 to 100 objects")
     questions: int = option(18, whole(1), "questions about each room")

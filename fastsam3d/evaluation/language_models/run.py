@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastsam3d.evaluation.language_models.answering import Answers, answer_all
 from fastsam3d.evaluation.language_models.counted import count_rows
 from fastsam3d.evaluation.language_models.held_out import FEWEST, MOST, held_out_rooms
 from fastsam3d.evaluation.language_models.options import PruningBenchmarkOptions
+from fastsam3d.evaluation.language_models.plots import draw_scores
 from fastsam3d.evaluation.language_models.rows import ALL, adaptive_rows, predictors_of, rows_of
 from fastsam3d.evaluation.language_models.scores import judge, scores_of
 from fastsam3d.evaluation.language_models.tables import render
@@ -59,6 +61,8 @@ def run(options: PruningBenchmarkOptions) -> dict[str, Any]:
     result["counted"] = count_rows(rows, kept)
     write_json(Path(output) / "bench.json", result)
     write_text(Path(output) / "bench.md", render(result))
+    if find_spec("matplotlib") is not None:
+        draw_scores(result["rows"], Path(output) / "scores.png")
     return result
 
 
