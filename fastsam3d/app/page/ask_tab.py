@@ -127,7 +127,7 @@ def build_ask_tab(visitors: Visitors) -> None:
             piece("<h2>2 · Ask</h2>")
             question = gr.Textbox(
                 label="Question",
-                placeholder="the red chair beside the table",
+                placeholder="the lamp left of the television",
                 max_length=LONGEST,
                 elem_id="room-question",
             )

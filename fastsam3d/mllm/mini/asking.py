@@ -105,7 +105,7 @@ def check_question(question: str) -> str:
     """
     question = " ".join(question.split())
     if not question:
-        raise UserError('a question is missing: ask, for instance, "the red chair beside the table"')
+        raise UserError('a question is missing: ask, for instance, "the lamp left of the television"')
     words = len(question.split())
     if words > LONGEST_QUESTION:
         raise UserError(f"the question has {words} words: ask in at most {LONGEST_QUESTION}")

@@ -24,9 +24,9 @@ OBJECTS = 60
 ABOUT = """\
 Asks the small 3D language model about a room. Without scene, seed and objects: the bundled room.
 
-  {command} "the red chair beside the table"
+  {command} "the lamp left of the television"
   {command} "how many green plants are there" preset=fastv_90
-  {command} "which pillow is behind the white picture" seed=7 objects=100
+  {command} "how many blue boxes are there" seed=7 objects=100
   {command} "describe <OBJ012>" scene=my_room.json
 
 Numbers in the picture are those of the objects: 12 is <OBJ012>. A room file is written by hand in minutes: copy
