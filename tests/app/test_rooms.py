@@ -71,9 +71,9 @@ def test_examples_are_questions_that_the_room_allows():
     drawn = {question.text: question.kind for question in many}
     kinds = [drawn.get(text) for text in EXAMPLES[:-1]]
     assert None not in kinds and len(set(kinds)) == len(kinds)
-    # There are thousands of questions from where somebody stands: the sofa is 3 m to the left and 0.85 m back.
-    assert EXAMPLES[-1].endswith("at the table and face north what colour is the sofa on my left")
-    assert room.places[14] - room.places[0] == pytest.approx([-3, -0.85])
+    # The white cabinet is 0.75 m to the north of the bin, the orange one 3.25 m to the south.
+    assert EXAMPLES[-1].endswith("at the bin and face north what colour is the cabinet in front of me")
+    assert [room.places[cabinet][1] - room.places[11][1] for cabinet in (22, 30)] == pytest.approx([0.75, -3.25])
     assert example_questions(BUNDLED, room) == list(EXAMPLES)
     for text in example_questions(SEED, make_room(7, OBJECTS)):
         assert check_question(text) == text

@@ -15,14 +15,14 @@ OBJECTS = 60
 """Of a room from a seed, where the visitor has not said a number."""
 LARGEST_SEED = 2**31 - 1
 EXAMPLES = (
-    "the green sofa",
-    "which vase is closest to the black lamp",
-    "the lamp behind the green sofa",
+    "the white lamp",
+    "the rug next to the basket",
+    "the lamp left of the television",
     "find all yellow pillows",
-    "how many green plants are there",
+    "how many green plants do you see",
     "what colour is the basket",
     "describe <OBJ014>",
-    "i stand at the table and face north what colour is the sofa on my left",
+    "i stand at the bin and face north what colour is the cabinet in front of me",
 )
 """Questions about the bundled room, one of each kind that is easily seen in its picture."""
 
