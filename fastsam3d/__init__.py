@@ -50,7 +50,13 @@ _LAZY = {
 }
 
 
+_FAMILIES = ("diffusion", "mllm")
+"""Packages with public names of their own: `fastsam3d.mllm.load_mllm` needs no import beside that of `fastsam3d`."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _FAMILIES:
+        return import_module(f"{__name__}.{name}")
     try:
         module, attribute = _LAZY[name]
     except KeyError:
@@ -59,4 +65,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_FAMILIES})

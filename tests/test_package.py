@@ -158,3 +158,9 @@ def test_make_names_the_interpreter_that_it_misses(tmp_path):
     assert "no Python of at least 3.10" in done.stderr
     assert "python-that-is-not-there" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize("name", ["mllm.load_mllm", "mllm.VisualSpan", "diffusion.register"])
+def test_names_of_families_need_no_import_of_their_own(name: str) -> None:
+    code = f"import sys, fastsam3d; assert 'torch' not in sys.modules; fastsam3d.{name}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

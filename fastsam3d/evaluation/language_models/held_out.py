@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastsam3d.mllm.mini.alpha import FEWEST, MOST
 from fastsam3d.mllm.mini.prompts import ObservedRoom, observe
 from fastsam3d.mllm.scenes.questions import Question, make_questions
 from fastsam3d.mllm.scenes.rooms import Room, make_room
 from fastsam3d.procedural import HELD_OUT_SEED
-
-FEWEST, MOST = 30, 100
-"""Objects of a held-out room."""
 
 
 @dataclass(frozen=True)

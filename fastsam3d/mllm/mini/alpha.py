@@ -17,6 +17,7 @@ from fastsam3d.mllm.spans import layout_of
 FIRST_SEED = 800_000_000
 """Of rooms that neither training nor the benchmark uses."""
 FEWEST, MOST = 30, 100
+"""Objects of such a room."""
 
 
 @torch.inference_mode()

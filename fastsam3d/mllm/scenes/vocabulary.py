@@ -63,7 +63,7 @@ SIZES: dict[str, float] = {"small": 0.75, "medium": 1.0, "large": 1.35}
 """Their names, with the factor of the extents."""
 
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "front": (0, -1), "behind": (0, 1)}
-"""Sides as somebody sees them who faces north: x goes to the right, y away from them."""
+"""Directions (x, y) of "left of" and its like, for somebody who looks in from the south: what is in front is nearer."""
 
 FACINGS: dict[str, int] = {"north": 0, "east": 1, "south": 2, "west": 3}
 """Quarter turns clockwise from north."""

@@ -90,8 +90,8 @@ def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
 def cider_of_each(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:
     """CIDEr-D of every caption, 0..10.
 
-    Rare n-grams count more; how rare is counted over the references given here, so
-    that the score of a single caption is 0. Lengths in the Gaussian are numbers of word pairs, as in the public code.
+    Rare n-grams count more. How rare they are is counted over the references given here, so that the score of a single
+    caption is 0. Lengths in the Gaussian are numbers of word pairs, as in the public code.
     """
     rarity: Counter[tuple[str, ...]] = Counter()
     for targets in references:
