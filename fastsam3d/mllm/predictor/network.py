@@ -1,10 +1,17 @@
 """The predictor of attention maps that this package trains: some 200,000 parameters, and few operations.
 
-It reads what a language model computes anyway, the embeddings of its prompt, and boxes. Its decoder follows GAP of
-Fast3D (ACM MM 2025): spatial attention among the objects, then attention to the words. What differs: words and objects
-come from the language model's embeddings instead of a text encoder of its own, inputs are normalised, late interaction
-(`matching`) is added, and objects that only fill up are masked.
-Shapes: B prompts, N objects, g tokens of an object, T words, D width of the embeddings, W width of the predictor.
+It reads what a language model computes anyway, the embeddings of its prompt, and boxes. Two steps:
+
+1. Every object is compared with the words (`matching`). That gives a first logit, at a cost that grows with the number
+   of objects.
+2. The objects with the largest first logits are the candidates. A decoder looks at them more closely, and its result is
+   added to their logits. It follows GAP of Fast3D (ACM MM 2025): spatial attention among the objects, then attention to
+   the words. Its cost grows with the square of its objects, so it gets the candidates alone.
+
+What else differs from GAP: words and objects come from the language model's embeddings instead of a text encoder of its
+own, inputs are normalised, and objects that only fill up are masked.
+Shapes: B prompts, N objects, M candidates, g tokens of an object, T words, D width of the embeddings, W width of the
+predictor.
 """
 
 from __future__ import annotations
@@ -41,7 +48,8 @@ class PredictorConfig:
         heads: of all attention; they divide the width.
         text_layers, decoder_layers: their numbers.
         text_feed_forward, feed_forward: inner widths of the text layers and the decoder layers.
-        matching: width of the learned projections of `WordMatching`.
+        matching: rank of the learned map of `WordMatching`.
+        candidates: M, objects that the decoder looks at; all where there are fewer.
         boxes: "required", "optional" (the predictor was trained with and without) or "unused".
         rows: set of prompt rows whose attention it was trained to predict, see `RowSet`; for information.
     """
@@ -55,6 +63,7 @@ class PredictorConfig:
     text_feed_forward: int = 128
     feed_forward: int = 160
     matching: int = 32
+    candidates: int = 48
     boxes: str = REQUIRED
     rows: str = "last"
 
@@ -81,8 +90,11 @@ class AttentionPredictor(nn.Module):
             TextLayer(width, config.heads, config.text_feed_forward) for _ in range(config.text_layers)
         )
         self.text_norm = nn.LayerNorm(width)
+        self.matching = WordMatching(config.embedding, config.group_size, config.matching)
+        self.match_projection, self.topic_projection = nn.Linear(self.matching.size, width), nn.Linear(width, width)
+        self.first_head = nn.Linear(width, 1)
         self.object_projection = nn.Linear(config.group_size * config.embedding, width)
-        self.matching = WordMatching(config.embedding, config.group_size, config.matching, width)
+        self.mixing = nn.Linear(width, width)
         if config.boxes != UNUSED:
             self.box_embedding = nn.Sequential(nn.Linear(6, width), nn.LayerNorm(width))
         self.layers = nn.ModuleList(
@@ -105,32 +117,55 @@ class AttentionPredictor(nn.Module):
             UserError: the batch does not fit the predictor.
         """
         self._check(batch)
-        present, hidden_objects, hidden_words = batch.present, hiding(batch.present), hiding(batch.text_present)
         dtype = self.text_projection.weight.dtype
-        absent, length = ~present, math.sqrt(self.config.embedding)
-        visual = of_length(batch.visual.masked_fill(absent[..., None, None], 0.0).to(dtype), length)
-        text = of_length(batch.text.masked_fill(~batch.text_present[..., None], 0.0).to(dtype), length)
+        present, absent = batch.present, ~batch.present
+        visual = batch.visual.masked_fill(absent[..., None, None], 0.0).to(dtype)
+        text = batch.text.masked_fill(~batch.text_present[..., None], 0.0).to(dtype)
+        words, topic = self._read(text, batch.text_present)
 
-        places = (batch.text_present.cumsum(1) - 1).clamp(0, _LONGEST_TEXT - 1)
-        words = self.text_projection(text) + self._positions[places]
-        for layer in self.text_layers:
-            words = layer(words, hidden_words)
-        words = self.text_norm(words)
-        weights = batch.text_present / batch.text_present.sum(1, keepdim=True).clamp(min=1)
-        topic = weights.to(dtype)[:, None] @ words
+        matches = self.matching(visual, text, present, batch.text_present)
+        matches = functional.gelu(self.match_projection(matches) + self.topic_projection(topic))
+        logits = self.first_head(matches)[..., 0].float().masked_fill(absent, ABSENT_LOGIT)
 
-        objects = self.object_projection(visual.flatten(2))
-        objects = objects + self.matching(visual, text, present, batch.text_present)
-        box_vectors, pairs = None, None
+        chosen = logits.detach().topk(min(self.config.candidates, logits.shape[1]), dim=1).indices
+        there = present.gather(1, chosen)
+        objects = of_length(_taken(visual, chosen), math.sqrt(self.config.embedding)).flatten(2)
+        objects = self.object_projection(objects) + self.mixing(_taken(matches, chosen))
+        boxes = None
         if batch.boxes is not None and self.config.boxes != UNUSED:
-            boxes = _in_the_scene(batch.boxes.to(dtype), present)
-            pairs = pair_features(boxes[..., :3])
-            box_vectors = self.box_embedding(boxes)
+            boxes = _taken(_in_the_scene(batch.boxes.to(dtype), present), chosen)
+        refined = self._decode(objects, boxes, words, topic, hiding(there), hiding(batch.text_present))
+        logits = logits.scatter_add(1, chosen, refined.float())
+        return logits.masked_fill(absent, ABSENT_LOGIT)
+
+    def _read(self, text: Tensor, text_present: Tensor) -> tuple[Tensor, Tensor]:
+        """Words with their context (B, T, W), and their mean (B, 1, W)."""
+        places = (text_present.cumsum(1) - 1).clamp(0, _LONGEST_TEXT - 1)
+        words = self.text_projection(of_length(text, math.sqrt(self.config.embedding))) + self._positions[places]
+        hidden = hiding(text_present)
+        for layer in self.text_layers:
+            words = layer(words, hidden)
+        words = self.text_norm(words)
+        weights = text_present / text_present.sum(1, keepdim=True).clamp(min=1)
+        return words, weights.to(words.dtype)[:, None] @ words
+
+    def _decode(
+        self,
+        objects: Tensor,
+        boxes: Tensor | None,
+        words: Tensor,
+        topic: Tensor,
+        hidden_objects: Tensor,
+        hidden_words: Tensor,
+    ) -> Tensor:
+        """What the decoder adds to the logits of the candidates, (B, M)."""
+        box_vectors = None if boxes is None else self.box_embedding(boxes)
+        pairs = None if boxes is None else pair_features(boxes[..., :3])
         for layer in self.layers:
             if box_vectors is not None:
                 objects = objects + box_vectors
             objects = layer(objects, words, topic, pairs, hidden_objects, hidden_words)
-        return self.head(objects)[..., 0].float().masked_fill(absent, ABSENT_LOGIT)
+        return self.head(objects)[..., 0]
 
     def _check(self, batch: PredictorBatch) -> None:
         found = (batch.visual.shape[-2], batch.visual.shape[-1])
@@ -221,6 +256,12 @@ def _attended(parts: tuple[Tensor, ...], heads: int, mask: Tensor) -> Tensor:
     query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts)
     mask = mask.to(query.dtype)
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _taken(values: Tensor, chosen: Tensor) -> Tensor:
+    """Rows (B, M, ...) of values (B, N, ...)."""
+    places = chosen[(...,) + (None,) * (values.dim() - 2)]
+    return values.gather(1, places.expand(-1, -1, *values.shape[2:]))
 
 
 def _in_the_scene(boxes: Tensor, present: Tensor) -> Tensor:

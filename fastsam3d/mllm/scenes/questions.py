@@ -68,13 +68,14 @@ def make_questions(room: Room, count: int, seed: int, kinds: Sequence[str] | Non
         room: they are about.
         count: of them.
         seed: of the draws.
-        kinds: of `KINDS`; None: all. A kind that the room allows no question of is replaced by another.
+        kinds: of `KINDS`; None: all. One that is named twice comes twice as often. A kind that the room allows no
+            question of is replaced by another.
     """
     rng = np.random.default_rng([seed, 2])
     names = list(KINDS if kinds is None else kinds)
     questions: list[Question] = []
     impossible: set[str] = set()
-    while len(questions) < count and len(impossible) < len(names):
+    while len(questions) < count and len(impossible) < len(set(names)):
         for name in rng.permutation(names):
             if name not in impossible and len(questions) < count:
                 found = _tried(KINDS[name], room, rng)

@@ -4,8 +4,9 @@ Without any of it, a model of this size copies some identifier and never the rig
 
 - weights at the start by which a token attends to tokens that resemble it, and copies what it finds;
 - a loss that brings a projected feature near the words for what it shows;
-- a loss on attention: of the words for objects, and of the last word of a question, which shall go to the objects that
-  are asked for. It fades out: the second part of a training run is the language loss alone.
+- a loss on attention, along the way that an answer needs: of the words for objects to these objects; of the last word
+  of a question to the words for objects that others are compared with, and then to the objects that are asked for.
+  It fades out: the second part of a training run is the language loss alone.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, SIZE_NAMES
 from fastsam3d.training.language_model.batches import Batch
 from fastsam3d.training.language_model.packing import Packed
 
-DESCRIBING_LAYER, ASKING_LAYER = 1, 3
-"""Layers that the attention aid acts on, counted from 0; both in the lower half."""
+DESCRIBING_LAYER, PASSING_LAYER, ASKING_LAYER = WATCHED = 1, 2, 3
+"""Layers that the attention aid acts on, counted from 0; all in the lower half."""
+PASSING = 0.6  # weight of the second of its parts
 SHARPNESS = 8.0  # of the cosines in the alignment
 QUERY_GAIN, COPY_GAIN = 0.09, 0.5
 
@@ -85,12 +87,14 @@ def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
 
 
 def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
-    """How far the watched attention is from where it should be: cross-entropies of two kinds of rows.
+    """How far the watched attention is from where it should be: cross-entropies of three kinds.
 
     - The last row of a question gives each object that is asked for an even share. Not the sum alone: that could go to
       one of two objects whose places have to be compared.
     - The word for an object that others are compared with looks at that object, some layers earlier. So its place is
       known before the others are looked for.
+    - Between the two, the last row looks at that word. Without this "the chair beside the table" is not learned: the
+      place of the table never reaches the row that looks for the chair.
 
     An object's identifier does not count: it comes before the two features, and knows nothing of them.
 
@@ -106,7 +110,9 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     described = _mass(packed.looked_at[DESCRIBING_LAYER][:, :, 1:], batch, before)
     there = batch.anchors >= 0
     of_described = described.gather(-1, batch.anchors.clamp(min=0)[..., None])[..., 0]
-    return of_asked - (of_described[there] + 1e-4).log().mean()
+    to_words = packed.words_looked_at[PASSING_LAYER][:, :, 0].float().gather(-1, batch.described)
+    terms = (of_described[there] + 1e-4).log() + PASSING * (to_words[there] + 1e-3).log()
+    return of_asked - terms.sum() / max(len(terms), 1)  # the first rooms have no anchors
 
 
 def watched_rows(batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""From small rooms to large ones, as fast as the model follows."""
+"""From small rooms to large ones, as fast as the model follows, and most of what it does not answer yet."""
 
 from __future__ import annotations
 
@@ -13,19 +13,30 @@ KEEPS_UP = 0.72  # share of right answers to the simplest questions
 FADING = 1000  # steps over which the attention aid fades, once the rooms have grown
 SIMPLE = ("unique", "caption", "colour", "exists")
 _STAGES = ((8.0, ("multi", "count")), (12.0, ("relation", "nearest", "situated")))
+KINDS = (*SIMPLE, *(kind for _, kinds in _STAGES for kind in kinds))
+LEARNED = 0.9  # share of right answers from which on a kind comes half as often
 
 
 class Curriculum(nn.Module):
-    """How large rooms are, and which kinds of questions come. Its state is part of a checkpoint."""
+    """How large rooms are, and which kinds of questions come. Its state is part of a checkpoint.
+
+    Attributes:
+        largest: objects of the largest rooms.
+        right: running share of right answers to the simplest questions.
+        right_by_kind: the same for each of `KINDS`.
+        grown: steps since the rooms have their full size.
+    """
 
     largest: Tensor
     right: Tensor
+    right_by_kind: Tensor
     grown: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("largest", torch.tensor(float(SMALLEST)))
         self.register_buffer("right", torch.tensor(0.0))
+        self.register_buffer("right_by_kind", torch.zeros(len(KINDS)))
         self.register_buffer("grown", torch.tensor(0.0))
 
     def objects(self, generator: torch.Generator) -> int:
@@ -36,9 +47,10 @@ class Curriculum(nn.Module):
 
     @property
     def kinds(self) -> list[str]:
-        """Kinds of questions that come."""
+        """Kinds of questions that come; twice where fewer than `LEARNED` of its answers are right."""
         later = [kind for size, kinds in _STAGES if float(self.largest) >= size for kind in kinds]
-        return [*SIMPLE, *later]
+        names = [*SIMPLE, *later]
+        return [*names, *(kind for kind in names if float(self.right_by_kind[KINDS.index(kind)]) < LEARNED)]
 
     @property
     def aid(self) -> float:
@@ -46,7 +58,9 @@ class Curriculum(nn.Module):
         return max(0.0, 1.0 - float(self.grown) / FADING)
 
     def follow(self, by_kind: Mapping[str, float]) -> None:
-        """Takes in the shares of right answers of a step; the simplest kinds count."""
+        """Takes in the shares of right answers of a step."""
+        for kind, share in by_kind.items():
+            self.right_by_kind[KINDS.index(kind)].lerp_(torch.tensor(share), 0.05)
         simple = [by_kind[kind] for kind in SIMPLE if kind in by_kind]
         if simple:
             self.right.lerp_(torch.tensor(sum(simple) / len(simple)), 0.05)

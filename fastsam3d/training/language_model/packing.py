@@ -23,10 +23,12 @@ class Packed:
         hidden: (B, Q, L, D) normalised hidden states of the questions, before the head.
         looked_at: by watched layer: (B, Q, R, P) attention of the asked rows to the prefix, averaged over the heads.
         average: (B, Q, R, P) the same averaged over all layers; None where it was not asked for.
+        words_looked_at: by watched layer: (B, Q, R, L) attention of the asked rows to the words of their own question.
     """
 
     hidden: Tensor
     looked_at: dict[int, Tensor]
+    words_looked_at: dict[int, Tensor]
     average: Tensor | None = None
 
 
@@ -64,6 +66,7 @@ def read_packed(
     states = torch.cat([prefix.flatten(0, 1), questions.flatten(0, 2)[kept]])
     layers, first = language_model.model.layers, batch * start
     looked_at: dict[int, Tensor] = {}
+    words_looked_at: dict[int, Tensor] = {}
     total: Tensor | None = None
     for index, layer in enumerate(layers):
         last = index == len(layers) - 1
@@ -79,9 +82,10 @@ def read_packed(
         mixed, weights = _questions_attend(of_questions, of_prefix, later, count)
         if index in watched or averaged:
             assert rows is not None
-            seen = weights[..., :start].gather(3, rows[:, None, :, :, None].expand(-1, heads, -1, -1, start)).mean(1)
+            chosen = rows[:, None, :, :, None].expand(-1, heads, -1, -1, start + length)
+            seen, own_seen = weights.gather(3, chosen).mean(1).split([start, length], dim=-1)
             if index in watched:
-                looked_at[index] = seen
+                looked_at[index], words_looked_at[index] = seen, own_seen
             if averaged:
                 total = seen.float() if total is None else total + seen.float()
         mixed = mixed.transpose(1, 2).reshape(-1, heads * size)[kept]
@@ -97,7 +101,7 @@ def read_packed(
         states = states + functional.linear(functional.silu(gate) * up, mlp.down_proj.weight.to(dtype))
     hidden = _padded(language_model.model.norm(states), kept, there.numel()).view(batch, count, length, width)
     average = None if total is None else total / len(layers)
-    return Packed(hidden, looked_at, average)
+    return Packed(hidden, looked_at, words_looked_at, average)
 
 
 def _padded(values: Tensor, kept: Tensor, length: int) -> Tensor:

@@ -13,8 +13,7 @@ from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.mini.model import ModelConfig, SceneLanguageModel
 from fastsam3d.mllm.mini.prompts import HEAD
 from fastsam3d.training.language_model.aids import (
-    ASKING_LAYER,
-    DESCRIBING_LAYER,
+    WATCHED,
     alignment_loss,
     attention_loss,
     initialise,
@@ -88,7 +87,7 @@ def train(options: LanguageModelOptions) -> None:
             curriculum.kinds,
         )
         aid = curriculum.aid
-        watched = (DESCRIBING_LAYER, ASKING_LAYER) if aid else ()
+        watched = WATCHED if aid else ()
         packed = read(model, batch, watched_rows(batch) if aid else None, watched, dtype=torch.bfloat16)
         language, right = answer_loss(model, packed, batch)
         alignment = alignment_loss(model, batch)

@@ -137,20 +137,36 @@ def test_the_bias_of_a_pair_by_hand():
 
 
 def test_the_best_matches_of_each_token_by_hand():
-    matching = WordMatching(2, 2, 4, 8)
-    seen = []
-    matching.mixing.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    diagonal = math.sqrt(2)
-    visual = diagonal * torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [-1.0, 0.0]]]])  # length sqrt(2)
-    text = diagonal * torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.0, 0.0]]])
-    matching(visual, text, torch.ones(1, 2).bool(), torch.tensor([[True, True, False]]))
-    # Best and second of each token, the learned of each, the product of the best: then all less the scene's largest.
-    features = seen[0][0]
-    assert features.shape == (2, 14)
-    assert features[0, [0, 1, 2, 3, 6]].tolist() == pytest.approx([1.0, 0.8, 0.6, 0.0, 0.6], abs=1e-6)
-    assert features[1, [0, 1, 2, 3, 6]].tolist() == pytest.approx([0.96, 0.6, -0.8, -1.0, -0.768], abs=1e-6)
-    assert features[1, [7, 8, 9, 13]].tolist() == pytest.approx([-0.04, -0.2, -1.4, -1.368], abs=1e-6)
-    assert features[0, [7, 8, 9, 13]].tolist() == [0, 0, 0, 0]
+    matching = WordMatching(2, 2, 1)
+    with torch.no_grad():  # the learned map turns every word to (0, 1)
+        matching.to_rank.weight.copy_(torch.tensor([[1.0, 1.0]]))
+        matching.from_rank.weight.copy_(torch.tensor([[0.0], [3.0]]))
+    # Lengths do not matter: the first object's tokens have the lengths 3 and 2.
+    visual = torch.tensor([[[[3.0, 0.0], [0.0, 2.0]], [[0.6, 0.8], [-1.0, 0.0]], [[9.0, 9.0], [9.0, 9.0]]]])
+    text = torch.tensor([[[1.0, 0.0], [1.6, 1.2], [0.0, 0.0]]])
+    present = torch.tensor([[True, True, False]])
+    features = matching(visual, text, present, torch.tensor([[True, True, False]]))[0]
+    # The best of each token, the learned of each, the product of the best: then all less the scene's largest.
+    assert features.shape == (3, 10) and matching.size == 10
+    assert features[0].tolist() == pytest.approx([1.0, 0.6, 0.0, 1.0, 0.6, 0.0, 0.0, -0.8, 0.0, 0.0], abs=1e-6)
+    assert features[1].tolist() == pytest.approx(
+        [0.96, -0.8, 0.8, 0.0, -0.768, -0.04, -1.4, 0.0, -1.0, -1.368], abs=1e-6
+    )
+
+
+def test_only_candidates_are_looked_at_closely():
+    network, batch = predictor(replace(SMALL, candidates=2)), random_batch()
+    everything = predictor(replace(SMALL, candidates=6))(batch)
+    with torch.no_grad():
+        for weight in network.head[-1].parameters():
+            weight.zero_()  # then only first logits are left
+    first = network(batch)
+    closely = predictor(replace(SMALL, candidates=2))(batch)
+    changed = (closely != first).sum(1)
+    assert changed.tolist() == [2, 2]
+    chosen = first.topk(2, dim=1).indices
+    assert (closely.gather(1, chosen) != first.gather(1, chosen)).all()
+    assert not torch.allclose(everything, closely)
 
 
 def test_the_batch_of_prompts_with_padding_several_spans_and_unequal_numbers():

@@ -39,6 +39,8 @@ def test_a_packed_pass_equals_one_sequence_a_question(model: SceneLanguageModel)
             last = before + int(batch.asked[row, column])
             by_layer = torch.stack([layer[0].mean(0)[last, :before] for layer in output.attentions])
             torch.testing.assert_close(by_layer[1], packed.looked_at[1][row, column, 0])
+            to_words = output.attentions[1][0].mean(0)[last, before:]
+            torch.testing.assert_close(to_words, packed.words_looked_at[1][row, column, 0, : len(words)])
             torch.testing.assert_close(by_layer.mean(0), packed.average[row, column, 0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,21 @@ import torch
 
 pytest.importorskip("transformers")
 
-from fastsam3d.training.language_model.curriculum import FADING, LARGEST, SMALLEST, Curriculum
+from fastsam3d.mllm.mini.model import ModelConfig, SceneLanguageModel
+from fastsam3d.training.language_model.aids import (
+    ASKING_LAYER,
+    DESCRIBING_LAYER,
+    PASSING,
+    PASSING_LAYER,
+    WATCHED,
+    attention_loss,
+    watched_rows,
+)
+from fastsam3d.training.language_model.batches import make_batch
+from fastsam3d.training.language_model.curriculum import FADING, KINDS, LARGEST, SMALLEST, Curriculum
 from fastsam3d.training.language_model.options import LanguageModelOptions
-from fastsam3d.training.language_model.training import rate_factor, train
+from fastsam3d.training.language_model.packing import Packed
+from fastsam3d.training.language_model.training import BEFORE_OBJECTS, rate_factor, read, train
 
 
 def options(folder: Path, steps: int) -> LanguageModelOptions:
@@ -45,6 +58,41 @@ def test_rooms_grow_while_answers_are_right_and_the_aid_fades_afterwards():
     assert curriculum.aid == pytest.approx(before - 0.5)
     counts = [curriculum.objects(torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert min(counts) >= LARGEST // 3 and max(counts) <= LARGEST
+
+
+def test_kinds_that_are_not_learned_come_twice():
+    curriculum = Curriculum()
+    for _ in range(100):
+        curriculum.follow({"unique": 1.0, "colour": 1.0, "caption": 1.0, "exists": 0.5})
+    assert sorted(curriculum.kinds) == sorted([*KINDS, "exists", *KINDS[4:]])
+    for _ in range(100):
+        curriculum.follow(dict.fromkeys(KINDS, 1.0))
+    assert sorted(curriculum.kinds) == sorted(KINDS)
+
+
+def test_the_attention_aid_of_questions_without_anchors_is_finite():
+    model, batch = (
+        SceneLanguageModel(ModelConfig(width=32, layers=4, heads=2, feed_forward=48)),
+        make_batch(3, 1, 6, 4, ["unique"]),
+    )
+    assert not (batch.anchors >= 0).any()
+    packed = read(model, batch, watched_rows(batch), WATCHED)
+    assert attention_loss(packed, batch, BEFORE_OBJECTS).isfinite()
+
+
+def test_the_attention_aid_by_hand():
+    """One question. Of the three tokens of an object, the identifier does not count."""
+    batch = make_batch(3, 1, 30, 1, ["nearest"])
+    count, length = batch.targets.shape[-1], batch.words.shape[-1]
+    looked = {layer: torch.zeros(1, 1, 3, 2 + 3 * count) for layer in WATCHED}
+    words = {layer: torch.zeros(1, 1, 3, length) for layer in WATCHED}
+    target, anchor = int(batch.targets[0, 0].nonzero()), int(batch.anchors[0, 0, 0])
+    looked[ASKING_LAYER][0, 0, 0, 2 + 3 * target : 5 + 3 * target] = torch.tensor([0.25, 0.5, 0.25])
+    looked[DESCRIBING_LAYER][0, 0, 1, 2 + 3 * anchor : 5 + 3 * anchor] = torch.tensor([0.75, 0.0, 0.25])
+    words[PASSING_LAYER][0, 0, 0, int(batch.described[0, 0, 0])] = 0.5
+    loss = attention_loss(Packed(torch.zeros(()), looked, words), batch, 2)
+    expected = -math.log(0.75 + 1e-4) - math.log(0.25 + 1e-4) - PASSING * math.log(0.5 + 1e-3)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_learning_rate_warms_up_and_falls_at_the_end():
