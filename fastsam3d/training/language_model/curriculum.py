@@ -14,6 +14,9 @@ FADING = 1000  # steps over which the attention aid fades, once the rooms have g
 SIMPLE = ("unique", "caption", "colour", "exists")
 _STAGES = ((8.0, ("multi", "count")), (12.0, ("relation", "nearest", "situated")))
 KINDS = (*SIMPLE, *(kind for _, kinds in _STAGES for kind in kinds))
+HOLD, COMPARING = 30.0, ("relation", "nearest")
+"""Rooms are no larger than this until kinds that compare places are learned: a step takes a third of the time."""
+COMPARED = 0.6  # share of right answers to these kinds
 LEARNED = 0.9  # share of right answers from which on a kind comes half as often
 
 
@@ -66,5 +69,9 @@ class Curriculum(nn.Module):
             self.right.lerp_(torch.tensor(sum(simple) / len(simple)), 0.05)
         if float(self.largest) >= LARGEST:
             self.grown += 1
-        elif float(self.right) > KEEPS_UP:
+        elif float(self.right) > KEEPS_UP and not self._holds():
             self.largest.mul_(GROWTH).clamp_(max=LARGEST)
+
+    def _holds(self) -> bool:
+        compared = min(float(self.right_by_kind[KINDS.index(kind)]) for kind in COMPARING)
+        return float(self.largest) >= HOLD and compared < COMPARED

@@ -21,7 +21,7 @@ from fastsam3d.training.language_model.aids import (
     watched_rows,
 )
 from fastsam3d.training.language_model.batches import make_batch
-from fastsam3d.training.language_model.curriculum import FADING, KINDS, LARGEST, SMALLEST, Curriculum
+from fastsam3d.training.language_model.curriculum import FADING, GROWTH, HOLD, KINDS, LARGEST, SMALLEST, Curriculum
 from fastsam3d.training.language_model.options import LanguageModelOptions
 from fastsam3d.training.language_model.packing import Packed
 from fastsam3d.training.language_model.training import BEFORE_OBJECTS, rate_factor, read, train
@@ -50,8 +50,11 @@ def test_rooms_grow_while_answers_are_right_and_the_aid_fades_afterwards():
     assert float(curriculum.largest) == SMALLEST and curriculum.aid == 1.0
     assert "relation" not in curriculum.kinds
     for _ in range(300):
-        curriculum.follow({"unique": 1.0, "situated": 0.0})
-    assert float(curriculum.largest) == LARGEST and "relation" in curriculum.kinds
+        curriculum.follow({"unique": 1.0, "situated": 0.0, "relation": 1.0})
+    assert HOLD <= float(curriculum.largest) < HOLD * GROWTH and "relation" in curriculum.kinds
+    for _ in range(300):
+        curriculum.follow({"unique": 1.0, "situated": 0.0, "nearest": 1.0})
+    assert float(curriculum.largest) == LARGEST
     before = curriculum.aid
     for _ in range(FADING // 2):
         curriculum.follow({"unique": 0.0, "situated": 1.0})  # rooms do not shrink

@@ -8,14 +8,14 @@ import pytest
 
 pytest.importorskip("transformers", reason="transformers is not installed here")
 
+import chat_scene_fixtures
 import torch
 from chat_scene_files import SEGMENTED
-from tiny_chat_scene import HIDDEN, OBJECTS, write_chat_scene
+from tiny_chat_scene import HIDDEN, OBJECTS
 
 import fastsam3d
 from fastsam3d.cli.main import main
 from fastsam3d.errors import UserError
-from fastsam3d.mllm import load_mllm
 from fastsam3d.mllm.chat_scene import maps_of_questions, read_question_data
 from fastsam3d.mllm.predictor.files import load_predictor, notes_of, save_predictor
 from fastsam3d.mllm.predictor.network import PredictorConfig, seeded_predictor
@@ -28,20 +28,7 @@ from fastsam3d.training.predictor.chat_scene.options import ExtractionOptions, M
 from fastsam3d.training.predictor.chat_scene.prediction import predict
 from fastsam3d.training.predictor.chat_scene.training import train_on_maps
 
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return write_chat_scene(tmp_path_factory.mktemp("chat_scene"))
-
-
-@pytest.fixture(scope="module")
-def model(files):
-    return load_mllm("chat_scene", vicuna=files.vicuna, checkpoint=files.checkpoint)
-
-
-@pytest.fixture(scope="module")
-def data(files):
-    return read_question_data(files.annotations, ("all",), "val", (files.features_3d, files.features_2d))
+files, model, data = chat_scene_fixtures.files, chat_scene_fixtures.model, chat_scene_fixtures.data
 
 
 @pytest.fixture(scope="module")

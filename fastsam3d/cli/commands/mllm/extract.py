@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from fastsam3d.basics.options import describe_options, parse_options
-from fastsam3d.cli.console import Console, say
-from fastsam3d.cli.flags import asks_for_help
+from collections.abc import Callable
+from typing import Any
+
+from fastsam3d.cli.commands.mllm.stored_maps import write_maps
 from fastsam3d.training.predictor.chat_scene.options import ExtractionOptions
 
-COMMAND = "python -m fastsam3d mllm extract"
-ABOUT = """\
+EXAMPLES = """\
   {command} FILES split=train output=maps.safetensors     to train a predictor on
-  {command} FILES split=val output=true.safetensors       to measure it with, or to prune by
-
-FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. Interrupt and repeat the command to resume."""
+  {command} FILES split=val output=true.safetensors       to measure it with, or to prune by"""
 
 
 def main(words: list[str]) -> int:
-    """Makes the maps and writes them; returns the exit code.
+    """Extracts the maps, see `write_maps`."""
+    return write_maps("extract", ExtractionOptions, EXAMPLES, words, _maker)
 
-    Raises:
-        UserError: an unknown key, a file is missing or cannot be read, or the output holds other maps.
-    """
-    if asks_for_help(words):
-        say(f"{describe_options(ExtractionOptions, COMMAND)}\n\n{ABOUT.format(command=COMMAND)}\n")
-        return 0
-    options = parse_options(ExtractionOptions, words, "mllm extract")
+
+def _maker() -> Callable[..., Any]:
     from fastsam3d.training.predictor.chat_scene.extraction import extract
 
-    console = Console()
-    with console.progress():
-        maps = extract(options, console.step)
-    sets = ", ".join(one.name for one in maps.sets)
-    say(f"written: {options.output}, {len(maps.maps)} maps ({maps.kind}, rows {maps.rows}) of {sets}\n")
-    return 0
+    return extract

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from fastsam3d.basics.options import describe_options, parse_options
-from fastsam3d.cli.console import Console, say
-from fastsam3d.cli.flags import asks_for_help
+from collections.abc import Callable
+from typing import Any
+
+from fastsam3d.cli.commands.mllm.stored_maps import write_maps
 from fastsam3d.training.predictor.chat_scene.options import PredictionOptions
 
-COMMAND = "python -m fastsam3d mllm predict"
-ABOUT = """\
-  {command} FILES predictor=runs/gap/predictor.safetensors output=predicted.safetensors
-
-FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. Interrupt and repeat the command to resume."""
+EXAMPLES = "  {command} FILES predictor=runs/gap/predictor.safetensors output=predicted.safetensors"
 
 
 def main(words: list[str]) -> int:
-    """Makes the maps and writes them; returns the exit code.
+    """Predicts the maps, see `write_maps`."""
+    return write_maps("predict", PredictionOptions, EXAMPLES, words, _maker)
 
-    Raises:
-        UserError: an unknown key, a file is missing or cannot be read, or the output holds other maps.
-    """
-    if asks_for_help(words):
-        say(f"{describe_options(PredictionOptions, COMMAND)}\n\n{ABOUT.format(command=COMMAND)}\n")
-        return 0
-    options = parse_options(PredictionOptions, words, "mllm predict")
+
+def _maker() -> Callable[..., Any]:
     from fastsam3d.training.predictor.chat_scene.prediction import predict
 
-    console = Console()
-    with console.progress():
-        maps = predict(options, console.step)
-    sets = ", ".join(one.name for one in maps.sets)
-    say(f"written: {options.output}, {len(maps.maps)} maps ({maps.kind}, rows {maps.rows}) of {sets}\n")
-    return 0
+    return predict

@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("transformers", reason="transformers is not installed here")
 
+import chat_scene_fixtures
 import torch
-from tiny_chat_scene import LAYERS, OBJECTS, write_chat_scene
+from tiny_chat_scene import LAYERS, OBJECTS
 
 import fastsam3d
 from fastsam3d.cli.main import main
@@ -18,9 +19,8 @@ from fastsam3d.errors import UserError
 from fastsam3d.evaluation.language_models.chat_scene import run
 from fastsam3d.evaluation.language_models.chat_scene.options import EvaluationOptions
 from fastsam3d.evaluation.language_models.chat_scene.run import evaluate
-from fastsam3d.mllm import load_mllm
 from fastsam3d.mllm.benchmarks import BENCHMARKS, read_annotations, read_predictions, read_references, score
-from fastsam3d.mllm.chat_scene import ChatScene, answer_questions, read_question_data
+from fastsam3d.mllm.chat_scene import ChatScene, answer_questions
 from fastsam3d.mllm.predictor.stored_maps import StoredMaps, save_maps
 
 SHORT = {"num_beams": 1, "max_new_tokens": 3}
@@ -28,19 +28,7 @@ TWO_OF_THREE = [math.log(share) for share in (0.2, 0.5, 0.3)]
 """Logits of the objects; the two largest hold .8, the largest .5. What fills up comes behind them."""
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return write_chat_scene(tmp_path_factory.mktemp("chat_scene"))
-
-
-@pytest.fixture(scope="module")
-def model(files):
-    return load_mllm("chat_scene", vicuna=files.vicuna, checkpoint=files.checkpoint)
-
-
-@pytest.fixture(scope="module")
-def data(files):
-    return read_question_data(files.annotations, ("all",), "val", (files.features_3d, files.features_2d))
+files, model, data = chat_scene_fixtures.files, chat_scene_fixtures.model, chat_scene_fixtures.data
 
 
 @pytest.fixture
