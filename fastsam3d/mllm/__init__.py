@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastsam3d.mllm.hosts import register_host
     from fastsam3d.mllm.loading import load_mllm
     from fastsam3d.mllm.maps import extract_maps
-    from fastsam3d.mllm.predictor.alpha import search_alpha
+    from fastsam3d.mllm.predictor.budget_search import search_budget
     from fastsam3d.mllm.predictor.files import load_predictor
     from fastsam3d.mllm.predictor.released import load_released_predictor
     from fastsam3d.mllm.registry import register
@@ -45,7 +45,7 @@ __all__ = [
     "load_released_predictor",
     "register",
     "register_host",
-    "search_alpha",
+    "search_budget",
     "setting",
 ]
 
@@ -65,7 +65,7 @@ _MODULES = {
     "load_released_predictor": "fastsam3d.mllm.predictor.released",
     "register": "fastsam3d.mllm.registry",
     "register_host": "fastsam3d.mllm.hosts",
-    "search_alpha": "fastsam3d.mllm.predictor.alpha",
+    "search_budget": "fastsam3d.mllm.predictor.budget_search",
     "setting": "fastsam3d.acceleration.settings",
 }
 

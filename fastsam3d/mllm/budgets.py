@@ -1,4 +1,4 @@
-"""How many groups stay, and which: a fixed number, a share, or as many as hold a share of the mass."""
+"""How many groups stay, and which: a fixed number, a share, or as many as the scores of a sample ask for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 LOGITS, MASS, ORDER = "logits", "mass", "order"
 """Scales of scores: of which a softmax gives the mass, or which are shares of it up to a factor, or an order alone."""
+ADAPTIVE = {"mass": "alpha", "threshold": "times"}
+"""Rules by which the scores decide how many stay, and the number that belongs to each."""
 _ROUNDING = 1e-6
 """Sums of single-precision shares such as .1 + .2 may fall short of what they mean by this much."""
 
@@ -19,16 +21,20 @@ class Budget:
 
     Attributes:
         rule: "fixed": `keep` groups; "share": that share of the groups, rounded to the nearest; "mass": the smallest
-            set whose mass reaches `alpha` (the adaptive rule of Fast3D, SAP).
+            set whose mass reaches `alpha` (the adaptive rule of Fast3D, SAP); "threshold": the groups whose mass is at
+            least `times` the even share of all. The last two differ where a few groups hold nearly all of the mass:
+            "mass" keeps only the first of them, "threshold" keeps each of them.
         keep: groups.
         share: 0..1.
         alpha: 0..1.
+        times: 0 or more.
     """
 
     rule: str = "fixed"
     keep: int = 10
     share: float = 0.1
     alpha: float = 0.21
+    times: float = 1.0
 
     def counts(self, scores: Tensor, present: Tensor, scale: str = LOGITS) -> Tensor:
         """Number of groups that stay in each sample: at least 1, at most those that are present.
@@ -46,6 +52,9 @@ class Budget:
             counts = torch.full_like(available, self.keep)
         elif self.rule == "share":
             counts = (available.double() * self.share + 0.5).floor().long()
+        elif self.rule == "threshold":
+            even = self.times / available.clamp(min=1).double()
+            counts = ((shares_of_mass(scores, present, scale) >= even[:, None] - _ROUNDING) & present).sum(1)
         else:
             mass = shares_of_mass(scores, present, scale).sort(dim=1, descending=True).values.cumsum(1)
             counts = (mass < self.alpha - _ROUNDING).sum(1) + 1

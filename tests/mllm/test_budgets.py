@@ -20,6 +20,16 @@ def test_mass_keeps_the_smallest_set_that_reaches_alpha(alpha, count):
     assert Budget("mass", alpha=alpha).counts(QUARTERS.exp() * 3, ALL, MASS).tolist() == [count]
 
 
+@pytest.mark.parametrize(("times", "count"), [(0.0, 4), (0.4, 4), (0.41, 3), (1.0, 2), (1.2, 2), (1.21, 1), (9.0, 1)])
+def test_a_threshold_keeps_what_holds_so_many_times_the_even_share(times, count):
+    """The even share of four is .25, and 1.2 times that is .3."""
+    assert Budget("threshold", times=times).counts(QUARTERS, ALL).tolist() == [count]
+    assert Budget("threshold", times=times).counts(QUARTERS.exp() * 3, ALL, MASS).tolist() == [count]
+    present = torch.tensor([[False, True, True, True]])  # 1/2, 1/3 and 1/6 of the mass, and the even share is 1/3
+    assert Budget("threshold", times=1.0).chosen(QUARTERS, present).tolist() == [[False, True, True, False]]
+    assert Budget("threshold").counts(QUARTERS, torch.zeros(1, 4).bool()).tolist() == [0]
+
+
 def test_equal_logits_keep_the_share_alpha():
     assert Budget("mass", alpha=0.21).counts(torch.zeros(1, 100), torch.ones(1, 100).bool()).tolist() == [21]
 

@@ -54,7 +54,8 @@ def _tokens(method: Method, objects: int, kept: float | None) -> list[int]:
     for layer in range(VICUNA_7B.layers):
         if layer in plan.cuts:
             budget = plan.budget
-            shares = {"share": budget.share * there, "fixed": float(budget.keep), "mass": (kept or 1.0) * objects}
-            there = min(max(shares[budget.rule], 1.0), there)
+            adaptive = (kept or 1.0) * objects
+            stays = {"share": budget.share * there, "fixed": float(budget.keep)}.get(budget.rule, adaptive)
+            there = min(max(stays, 1.0), there)
         tokens.append(TEXT_TOKENS + round(GROUP * there))
     return tokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastsam3d.mllm.mini.alpha import FEWEST, MOST
+from fastsam3d.mllm.mini.budget_search import FEWEST, MOST
 from fastsam3d.mllm.mini.prompts import ObservedRoom, observe
 from fastsam3d.mllm.scenes.questions import Question, make_questions
 from fastsam3d.mllm.scenes.rooms import Room, make_room

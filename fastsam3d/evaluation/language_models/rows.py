@@ -9,9 +9,9 @@ from typing import Any
 from fastsam3d.basics.config_files import preset_names
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.methods import OFF, Method
-from fastsam3d.mllm.mini.alpha import predicted_logits
+from fastsam3d.mllm.mini.budget_search import predicted_logits
 from fastsam3d.mllm.mini.model import SceneLanguageModel
-from fastsam3d.mllm.predictor.alpha import search_alpha
+from fastsam3d.mllm.predictor.budget_search import search_budget
 from fastsam3d.mllm.predictor.files import load_predictor
 
 ALL, FAMILY = "all", "mllm"
@@ -66,14 +66,18 @@ def predictors_of(folder: str | None) -> dict[str, Path]:
 
 
 def adaptive_rows(model: SceneLanguageModel, predictors: Mapping[str, Path]) -> list[Method]:
-    """Rows whose alpha is searched: fewer objects, and predictors that were trained on other rows of the prompts."""
-    found = search_alpha(predicted_logits(model), None, 100 * (1 - SMALLER)).alpha
-    rows = [_method("gap_sap_95", "gap_sap_90", {"pruning": {"alpha": found}})]
+    """Rows whose budget is searched: fewer objects, and predictors that were trained on other rows of the prompts."""
+    logits, fewer = predicted_logits(model), 100 * (1 - SMALLER)
+    alpha, times = (search_budget(logits, None, fewer, rule=rule).value for rule in ("mass", "threshold"))
+    rows = [
+        _method("gap_sap_95", "gap_sap_90", {"pruning": {"alpha": alpha}}),
+        _method("gap_threshold_95", "gap_threshold_90", {"pruning": {"times": times}}),
+    ]
     for name, path in predictors.items():
         logits = predicted_logits(model, predictor=load_predictor(path))
         settings: dict[str, Any] = {"gap": {"predictor": str(path)}}
         rows.append(_method(f"gap_fixed_90 ({name})", "gap_fixed_90", settings))
-        settings = settings | {"pruning": {"alpha": search_alpha(logits, None, 90.0).alpha}}
+        settings = settings | {"pruning": {"alpha": search_budget(logits, None, 90.0).value}}
         rows.append(_method(f"gap_sap_90 ({name})", "gap_sap_90", settings))
     return rows
 

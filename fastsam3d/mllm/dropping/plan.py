@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastsam3d.errors import UserError
-from fastsam3d.mllm.budgets import ORDER, Budget
+from fastsam3d.mllm.budgets import ADAPTIVE, ORDER, Budget
 from fastsam3d.mllm.capabilities import PREFILL, SCORER
 from fastsam3d.mllm.registry import REGISTRY
 from fastsam3d.mllm.vocabulary import Scorer
@@ -54,9 +54,9 @@ def plan_of(config: AccelerationConfig, layers: int) -> Plan | None:
             f"{technique.name} reads the attention of the layer before the cut, and before layer 0 there is none: set "
             "pruning.layer to 1 or more"
         )
-    if scorer.scale == ORDER and pruning.budget == "mass":
+    if scorer.scale == ORDER and pruning.budget in ADAPTIVE:
         raise UserError(
-            f"{technique.name} gives an order and no masses, of which pruning.budget=mass keeps a share: set "
+            f"{technique.name} gives an order and no masses, which pruning.budget={pruning.budget} needs: set "
             "pruning.budget to share or fixed"
         )
     return Plan(scorer, pruning.amount(), scorer.cuts(first, layers), pruning.mask)

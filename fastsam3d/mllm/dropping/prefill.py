@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.mllm.attention_rows import RowSet
+from fastsam3d.mllm.budgets import ADAPTIVE
 from fastsam3d.mllm.dropping.choices import Choice
 from fastsam3d.mllm.dropping.plan import Plan
 from fastsam3d.mllm.dropping.token_dropping import allowed_pairs, as_additive, kept_columns, take
@@ -113,7 +114,7 @@ class Prefill:
 
     def _wanted(self, layout: Layout) -> int:
         budget, present = self._plan.budget, layout.present
-        counts = present.sum(1) if budget.rule == "mass" else budget.counts(present.float(), present)
+        counts = present.sum(1) if budget.rule in ADAPTIVE else budget.counts(present.float(), present)
         return int(counts.max())
 
     def _drop(self, index: int, keep: Tensor, hidden: Tensor, given: dict[str, Any]) -> Tensor:

@@ -25,16 +25,19 @@ class PruningConfig(TechniqueConfig):
     )
     budget: str = setting(
         "share",
-        "How many groups stay: the number `keep`, the `share` of a prompt's groups, or the smallest set that holds the "
-        "`mass` alpha of the scores.",
-        choices=("fixed", "share", "mass"),
+        "How many groups stay: the number `keep`, the `share` of a prompt's groups, the smallest set that holds the "
+        "`mass` alpha of the scores, or with `threshold` those that hold `times` the even share of it.",
+        choices=("fixed", "share", "mass", "threshold"),
     )
     keep: int = setting(10, "Groups that stay with budget fixed. Raising: slower; more accurate.", low=1)
     share: float = setting(
         0.1, "Share of the groups that stays with budget share. Raising: slower; more accurate.", low=0, high=1
     )
-    alpha: float = setting(
-        0.21, "Mass that stays with budget mass. Raising: slower; more accurate.", low=0, high=1
+    alpha: float = setting(0.21, "Mass that stays with budget mass. Raising: slower; more accurate.", low=0, high=1)
+    times: float = setting(
+        1.0,
+        "Multiple of the even share that groups need with budget threshold. Raising: faster; less accurate.",
+        low=0,
     )
     mask: bool = setting(
         False, "Masks tokens and computes them all the same: equal results and no saving, for comparison."
@@ -46,7 +49,7 @@ class PruningConfig(TechniqueConfig):
 
     def amount(self) -> Budget:
         """How many groups stay."""
-        return Budget(self.budget, self.keep, self.share, self.alpha)
+        return Budget(self.budget, self.keep, self.share, self.alpha, self.times)
 
 
 register(Technique("pruning", PruningConfig, PRUNING, STAGES))

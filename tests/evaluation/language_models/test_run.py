@@ -15,7 +15,7 @@ from fastsam3d.evaluation.language_models.counted import count_rows
 from fastsam3d.evaluation.language_models.options import PruningBenchmarkOptions
 from fastsam3d.evaluation.language_models.rows import predictors_of, rows_of
 from fastsam3d.evaluation.language_models.run import run
-from fastsam3d.mllm.mini.alpha import find_alpha, predicted_logits
+from fastsam3d.mllm.mini.budget_search import find_budget, predicted_logits
 from fastsam3d.mllm.mini.loading import LANGUAGE_MODEL, PREDICTOR, load_small_model, save_small_model
 from fastsam3d.mllm.mini.model import ModelConfig, SceneLanguageModel
 from fastsam3d.mllm.predictor.files import save_predictor
@@ -88,11 +88,11 @@ def test_the_mass_that_leaves_out_a_part_is_searched_on_rooms_of_its_own(folder:
     model = load_small_model(folder)
     logits = predicted_logits(model, rooms=3, questions=4)
     assert [len(values) for values in logits] == [30] * 4 + [65] * 4 + [100] * 4
-    found = find_alpha(model, 80.0, rooms=3, questions=4)
+    found = find_budget(model, 80.0, rooms=3, questions=4)
     assert found.percent == pytest.approx(80.0, abs=2.0)
     # By hand: the smallest sets of the largest shares that reach alpha.
     counts = [
-        int((values.softmax(0).sort(descending=True).values.cumsum(0) < found.alpha).sum()) + 1 for values in logits
+        int((values.softmax(0).sort(descending=True).values.cumsum(0) < found.value).sum()) + 1 for values in logits
     ]
     left_out = [100 - 100 * count / len(values) for count, values in zip(counts, logits, strict=True)]
     assert sum(left_out) / len(left_out) == pytest.approx(found.percent, abs=0.5)

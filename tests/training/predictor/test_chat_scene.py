@@ -215,7 +215,7 @@ def test_the_commands_from_maps_to_adaptive_evaluation(files, tmp_path, capsys):
     capsys.readouterr()
     assert main(["mllm", "predict", *words, f"predictor={predictor}", f"output={predicted}"]) == 0
     assert capsys.readouterr().out == f"written: {predicted}, 12 maps (logits, rows last) of {listed}\n"
-    assert main(["mllm", "search-alpha", f"maps={predicted}", "target=66"]) == 0
+    assert main(["mllm", "search-budget", f"maps={predicted}", "target=66"]) == 0
     out = capsys.readouterr().out
     # One of three objects stays: 66.7 percent of them are left out. The next step on the way to two is further away.
     assert "leaves out 66.67 % of the objects on average over 5 sets, 12 questions; 1 to 1 of them stay." in out
@@ -226,7 +226,7 @@ def test_the_commands_from_maps_to_adaptive_evaluation(files, tmp_path, capsys):
     assert "stored maps (logits, rows last)" in capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert result["benchmarks"][0]["kept_objects"] == 1
-    assert main(["mllm", "search-alpha", f"maps={predicted}", "rooms=3"]) == 2
+    assert main(["mllm", "search-budget", f"maps={predicted}", "rooms=3"]) == 2
     assert "maps and rooms are two sources: give one of them" in capsys.readouterr().err
     assert main(["mllm", "extract", "rows=words"]) == 2
     assert "rows=words is not possible: give last or question or text or answer" in capsys.readouterr().err

@@ -16,7 +16,10 @@ SUB_VERBS = {
     "extract": Verb("mllm.extract", "stores attention maps of Chat-Scene on its questions", GOES_ON),
     "predict": Verb("mllm.predict", "stores the maps that an attention predictor gives", GOES_ON),
     "evaluate": Verb("mllm.evaluate", "Chat-Scene on its benchmarks, plain or pruned: answers and scores", GOES_ON),
-    "search-alpha": Verb("mllm.search_alpha", "finds the mass that leaves out a wanted percentage of the objects"),
+    "search-budget": Verb(
+        "mllm.search_budget",
+        "finds the budget that leaves out a wanted percentage of the objects",
+    ),
 }
 """Sub-verbs by name. The module is one of `fastsam3d.cli.commands`, as in `fastsam3d.cli.main.VERBS`."""
 

@@ -11,6 +11,7 @@ from fastsam3d.basics.options import boolean
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.language_models.chat_scene.options import EvaluationOptions
+from fastsam3d.mllm.budgets import ADAPTIVE
 from fastsam3d.mllm.capabilities import SCORER
 from fastsam3d.mllm.family import MllmFamily
 from fastsam3d.mllm.predictor.stored_maps import StoredMaps
@@ -18,7 +19,7 @@ from fastsam3d.mllm.registry import REGISTRY
 
 FAMILY = MllmFamily.name
 PRUNING = "pruning"
-BUDGETS = {"keep": "fixed", "share": "share", "alpha": "mass"}
+BUDGETS = {"keep": "fixed", "share": "share", **{number: rule for rule, number in ADAPTIVE.items()}}
 """The budget that a number belongs to: who gives the number wants the budget."""
 
 
@@ -27,8 +28,8 @@ def settings_of(preset: str, changes: Mapping[str, str], maps: StoredMaps | None
 
     Args:
         preset: its name, or a YAML file.
-        changes: values as text by key, `group.name`, or the name alone of a setting of `pruning`. `keep`, `share` and
-            `alpha` choose the budget that they belong to.
+        changes: values as text by key, `group.name`, or the name alone of a setting of `pruning`. `keep`, `share`,
+            `alpha` and `times` choose the budget that they belong to.
         maps: that rank the objects; None: the scorer of the preset does.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Finds the alpha of the adaptive budget (SAP of Fast3D) that leaves out a wanted part of the objects on average.
+"""Finds the number of an adaptive budget that leaves out a wanted part of the objects on average.
 
 Stored scores are enough: no model is run.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.errors import UserError
-from fastsam3d.mllm.budgets import LOGITS, Budget
+from fastsam3d.mllm.budgets import ADAPTIVE, LOGITS, Budget
 from fastsam3d.mllm.predictor.question_sets import set_of
 from fastsam3d.mllm.predictor.stored_maps import StoredMaps
 
@@ -20,40 +20,49 @@ _HALVINGS = 40
 
 
 @dataclass(frozen=True)
-class FoundAlpha:
-    """Result of `search_alpha`.
+class FoundBudget:
+    """Result of `search_budget`.
 
     Attributes:
-        alpha: of the budget `mass`, 0..1.
+        rule: "mass" (SAP of Fast3D) or "threshold".
+        value: `alpha` of the one, 0..1, or `times` of the other.
         percent: of the real objects that it leaves out, a mean over the samples. It need not be the target: the
             number of objects that stay is whole, so that the percentage moves in steps.
         fewest, most: objects that stay in any sample.
     """
 
-    alpha: float
+    rule: str
+    value: float
     percent: float
     fewest: int
     most: int
 
+    @property
+    def number(self) -> str:
+        """Name of the setting that the value is for: "alpha" or "times"."""
+        return ADAPTIVE[self.rule]
 
-def search_alpha(
+
+def search_budget(
     logits_by_sample: Sequence[Tensor],
     present: Sequence[Tensor] | None,
     target: float,
     scale: str = LOGITS,
     sets: Sequence[str] | None = None,
-) -> FoundAlpha:
-    """Halves the interval of alpha until what is left out on average is as near to the target as it gets.
+    rule: str = "mass",
+) -> FoundBudget:
+    """Halves an interval until what is left out on average is as near to the target as it gets.
 
     Args:
         logits_by_sample: (objects,) scores of each sample.
         present: (objects,) bool of each sample; other objects only fill up and do not count. None: all count.
         target: percent of the real objects that shall be left out, 0..100.
         scale: of the scores, as in `fastsam3d.mllm.budgets`.
+        rule: of the budget, "mass" or "threshold".
         sets: name of each sample's data set: the mean is then one over the sets of their means, as Fast3D takes it.
 
     Returns:
-        The alpha, and what it does.
+        The number that belongs to the rule, and what it does.
 
     Raises:
         UserError: there are no samples, their numbers do not fit, or not that many objects can be left out.
@@ -62,41 +71,43 @@ def search_alpha(
     weights = _weights(sets, len(scores))
     objects = there.sum(1)
 
-    def counts(alpha: float) -> Tensor:
-        return Budget("mass", alpha=alpha).counts(scores, there, scale)
+    def counts(value: float) -> Tensor:
+        return Budget(rule, **{ADAPTIVE[rule]: value}).counts(scores, there, scale)
 
-    def percent(alpha: float) -> float:
-        return float((weights * (100.0 - 100.0 * counts(alpha).double() / objects)).sum())
+    def percent(value: float) -> float:
+        return float((weights * (100.0 - 100.0 * counts(value).double() / objects)).sum())
 
-    most = percent(0.0)
+    # The first of each pair leaves out most objects. No object holds more than the number of objects times the even
+    # share of the mass.
+    low, high = {"mass": (0.0, 1.0), "threshold": (float(scores.shape[1] + 1), 0.0)}[rule]
+    most = percent(low)
     if not 0.0 <= target <= most + 1e-9:
         raise UserError(
             f"{target:g} % of the objects cannot be left out: one object always stays, so that 0 to {most:.1f} % can"
         )
-    low, high = 0.0, 1.0  # `low` leaves out at least the target
     if percent(high) >= target:
         low = high
-    for _ in range(_HALVINGS if low < high else 0):
+    for _ in range(_HALVINGS if low != high else 0):  # `low` leaves out at least the target
         middle = (low + high) / 2
         low, high = (middle, high) if percent(middle) >= target else (low, middle)
-    alpha = min((low, high), key=lambda value: abs(percent(value) - target))
-    kept = counts(alpha)
-    return FoundAlpha(alpha, percent(alpha), int(kept.min()), int(kept.max()))
+    value = min((low, high), key=lambda value: abs(percent(value) - target))
+    kept = counts(value)
+    return FoundBudget(rule, value, percent(value), int(kept.min()), int(kept.max()))
 
 
-def search_stored_alpha(maps: StoredMaps, target: float) -> FoundAlpha:
-    """Searches alpha on stored maps; the mean is one over their data sets where they say which they are of.
+def search_stored_budget(maps: StoredMaps, target: float, rule: str = "mass") -> FoundBudget:
+    """Searches on stored maps. Where they say which data sets they are of, the mean is one over the sets.
 
     Args:
         maps: of one or several data sets.
-        target: as for `search_alpha`.
+        target, rule: as for `search_budget`.
 
     Raises:
-        UserError: as for `search_alpha`.
+        UserError: as for `search_budget`.
     """
     numbers = sorted(maps.maps)
     sets = [set_of(maps.sets, number) for number in numbers]
-    return search_alpha(maps.objects(numbers), [maps.there(n) for n in numbers], target, maps.kind, sets)
+    return search_budget(maps.objects(numbers), [maps.there(n) for n in numbers], target, maps.kind, sets, rule)
 
 
 def _stacked(scores: Sequence[Tensor], present: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Finds the mass of the adaptive budget that leaves out a wanted part of the objects, for the small model."""
+"""Finds the number of an adaptive budget that leaves out a wanted part of the objects, for the small model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fastsam3d.mllm.mini.model import SceneLanguageModel
 from fastsam3d.mllm.mini.prompts import build_prompts, observe
-from fastsam3d.mllm.predictor.alpha import FoundAlpha, search_alpha
 from fastsam3d.mllm.predictor.batch import predictor_batch
+from fastsam3d.mllm.predictor.budget_search import FoundBudget, search_budget
 from fastsam3d.mllm.predictor.network import AttentionPredictor
 from fastsam3d.mllm.scenes.questions import make_questions
 from fastsam3d.mllm.scenes.rooms import make_room
@@ -44,6 +44,8 @@ def predicted_logits(
     return logits
 
 
-def find_alpha(model: SceneLanguageModel, target: float, rooms: int = 71, questions: int = 18) -> FoundAlpha:
-    """Searches the alpha that leaves out `target` percent of the objects, on the scores of `predicted_logits`."""
-    return search_alpha(predicted_logits(model, rooms, questions), None, target)
+def find_budget(
+    model: SceneLanguageModel, target: float, rooms: int = 71, questions: int = 18, rule: str = "mass"
+) -> FoundBudget:
+    """Searches what leaves out `target` percent of the objects, on the scores of `predicted_logits`."""
+    return search_budget(predicted_logits(model, rooms, questions), None, target, rule=rule)
