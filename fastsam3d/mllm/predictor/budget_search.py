@@ -72,7 +72,7 @@ def search_budget(
     objects = there.sum(1)
 
     def counts(value: float) -> Tensor:
-        return Budget(rule, **{ADAPTIVE[rule]: value}).counts(scores, there, scale)
+        return Budget(rule, alpha=value, times=value).counts(scores, there, scale)
 
     def percent(value: float) -> float:
         return float((weights * (100.0 - 100.0 * counts(value).double() / objects)).sum())
