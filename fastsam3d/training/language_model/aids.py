@@ -25,7 +25,9 @@ from fastsam3d.training.language_model.packing import Packed
 
 DESCRIBING_LAYER, PASSING_LAYER, ASKING_LAYER = WATCHED = 1, 2, 3
 """Layers that the attention aid acts on, counted from 0; all in the lower half."""
-PASSING = 0.6  # weight of the second of its parts
+PASSING, PASSED = 0.6, 0.25
+"""Weight of the second of its parts, and the attention that is enough there: one head of four. The others have to read
+the class and the direction that are asked for."""
 SHARPNESS = 8.0  # of the cosines in the alignment
 QUERY_GAIN, COPY_GAIN = 0.09, 0.5
 
@@ -93,7 +95,7 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
       one of two objects whose places have to be compared.
     - The word for an object that others are compared with looks at that object, some layers earlier. So its place is
       known before the others are looked for.
-    - Between the two, the last row looks at that word. Without this "the chair beside the table" is not learned: the
+    - Between the two, a part of the last row's attention goes to that word. Without this "the chair beside the table" is not learned: the
       place of the table never reaches the row that looks for the chair.
 
     An object's identifier does not count: it comes before the two features, and knows nothing of them.
@@ -110,8 +112,8 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     described = _mass(packed.looked_at[DESCRIBING_LAYER][:, :, 1:], batch, before)
     there = batch.anchors >= 0
     of_described = described.gather(-1, batch.anchors.clamp(min=0)[..., None])[..., 0]
-    to_words = packed.words_looked_at[PASSING_LAYER][:, :, 0].float().gather(-1, batch.described)
-    terms = (of_described[there] + 1e-4).log() + PASSING * (to_words[there] + 1e-3).log()
+    to_words = packed.words_looked_at[PASSING_LAYER][:, :, 0].float().gather(-1, batch.described)[there]
+    terms = (of_described[there] + 1e-4).log() + PASSING * (to_words.clamp(max=PASSED) / PASSED + 1e-3).log()
     return of_asked - terms.sum() / max(len(terms), 1)  # the first rooms have no anchors
 
 

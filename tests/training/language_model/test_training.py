@@ -92,10 +92,13 @@ def test_the_attention_aid_by_hand():
     target, anchor = int(batch.targets[0, 0].nonzero()), int(batch.anchors[0, 0, 0])
     looked[ASKING_LAYER][0, 0, 0, 2 + 3 * target : 5 + 3 * target] = torch.tensor([0.25, 0.5, 0.25])
     looked[DESCRIBING_LAYER][0, 0, 1, 2 + 3 * anchor : 5 + 3 * anchor] = torch.tensor([0.75, 0.0, 0.25])
-    words[PASSING_LAYER][0, 0, 0, int(batch.described[0, 0, 0])] = 0.5
+    words[PASSING_LAYER][0, 0, 0, int(batch.described[0, 0, 0])] = 0.1
     loss = attention_loss(Packed(torch.zeros(()), looked, words), batch, 2)
-    expected = -math.log(0.75 + 1e-4) - math.log(0.25 + 1e-4) - PASSING * math.log(0.5 + 1e-3)
+    expected = -math.log(0.75 + 1e-4) - math.log(0.25 + 1e-4) - PASSING * math.log(0.4 + 1e-3)  # .1 of .25
     assert float(loss) == pytest.approx(expected, rel=1e-5)
+    words[PASSING_LAYER][0, 0, 0, int(batch.described[0, 0, 0])] = 0.5  # more than enough
+    loss = attention_loss(Packed(torch.zeros(()), looked, words), batch, 2)
+    assert float(loss) == pytest.approx(-math.log(0.75 + 1e-4) - math.log(0.25 + 1e-4), rel=1e-2)
 
 
 def test_the_learning_rate_warms_up_and_falls_at_the_end():
