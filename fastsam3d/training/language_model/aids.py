@@ -95,8 +95,8 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
       one of two objects whose places have to be compared.
     - The word for an object that others are compared with looks at that object, some layers earlier. So its place is
       known before the others are looked for.
-    - Between the two, a part of the last row's attention goes to that word. Without this "the chair beside the table" is not learned: the
-      place of the table never reaches the row that looks for the chair.
+    - Between the two, a part of the last row's attention goes to that word. Without this "the chair beside the table"
+      is not learned: the place of the table never reaches the row that looks for the chair.
 
     An object's identifier does not count: it comes before the two features, and knows nothing of them.
 
