@@ -4,7 +4,7 @@
 - held_out: rooms and questions that nothing was trained on
 - answering, scores: answers of every row, and the five scores
 - timing: milliseconds of every row, measured in turns
-- counted: operations and memory at the size of Vicuna-7B, by formula
+- counted: operations and memory of each row at the size of Vicuna-7B, by formula
 - chat_scene: published weights on the five benchmarks, `python -m fastsam3d mllm evaluate`
-- run, tables, plots: the whole, as JSON, Markdown and a picture
+- run, tables, plots: the whole benchmark, with results as JSON, Markdown and a picture
 """

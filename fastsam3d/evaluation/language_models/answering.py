@@ -1,4 +1,4 @@
-"""Answers of one row to all held-out questions."""
+"""Answers all held-out questions with the settings of one row of the table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fastsam3d.mllm.mini.prompts import answer
 
 @dataclass(frozen=True)
 class Answers:
-    """What a row said.
+    """The answers of one row.
 
     Attributes:
         method: the row.
-        texts: of every room, the answers in the order of its questions.
-        report: of the acceleration, as plain values; empty for "off".
+        texts: for each room, the answers in the order of its questions.
+        report: the report of the acceleration, as plain values; empty for "off".
     """
 
     method: Method
@@ -29,7 +29,14 @@ class Answers:
 
 
 def answer_all(model: SceneLanguageModel, method: Method, asked: list[Asked], **generation: Any) -> Answers:
-    """Answers all questions with a row's settings; the model is as before afterwards."""
+    """Answers all questions with the settings of a row. Afterwards the model is not accelerated.
+
+    Args:
+        model: a model that is not accelerated.
+        method: the row.
+        asked: rooms and their questions. The questions of a room are one batch.
+        generation: keyword arguments of `generate`.
+    """
     texts = []
     with method.attached(model) as acceleration:
         for one, questions in tqdm(batches(asked), total=len(asked), desc=method.name, leave=False):

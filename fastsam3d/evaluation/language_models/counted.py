@@ -1,4 +1,4 @@
-"""Operations and memory that a row's settings mean at the size of Vicuna-7B, by formula."""
+"""Counts the operations and the memory that the settings of a row need at the size of Vicuna-7B, by formula."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ OBJECTS = (100, 300)
 
 
 def count_rows(methods: Sequence[Method], kept_shares: dict[str, float]) -> list[dict[str, Any]]:
-    """Counts of every row and number of objects.
+    """Counts operations and memory for every row and number of objects.
 
     Args:
         methods: the rows.
-        kept_shares: of adaptive rows: the share of the objects that stayed on average.
+        kept_shares: by name of the row, the mean share of the objects that stayed, 0..1. Adaptive budgets need it.
 
     Returns:
-        Records with "tflop" of reading a prompt (the predictor not counted), the ratio to "off", and "cache_mib".
+        Records with "method" and "objects"; "tflop", 1e12 operations to read a prompt without the predictor; "ratio",
+        the operations of "off" divided by those of the row; and "cache_mib", MiB of keys and values.
     """
     records = []
     for objects in OBJECTS:

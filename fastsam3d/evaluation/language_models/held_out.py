@@ -20,7 +20,7 @@ class Asked:
 
     Attributes:
         room: with the boxes that answers are judged by.
-        observed: what the model gets.
+        observed: what the model reads.
         questions: about the room.
     """
 
@@ -30,7 +30,13 @@ class Asked:
 
 
 def held_out_rooms(rooms: int, questions: int, seed: int) -> list[Asked]:
-    """Rooms of `FEWEST` to `MOST` objects with questions of all kinds; equal arguments give equal ones."""
+    """Makes rooms of `FEWEST` to `MOST` objects with questions of all kinds; equal arguments give equal results.
+
+    Args:
+        rooms: number of rooms.
+        questions: number of questions about each room.
+        seed: chooses the rooms and their questions.
+    """
     rng = np.random.default_rng([seed, 3])
     asked = []
     for index in range(rooms):
@@ -40,6 +46,6 @@ def held_out_rooms(rooms: int, questions: int, seed: int) -> list[Asked]:
 
 
 def batches(asked: list[Asked]) -> Iterator[tuple[Asked, list[str]]]:
-    """One batch a room: all of its questions."""
+    """Gives one batch for each room: the room, and the texts of all of its questions."""
     for one in asked:
         yield one, [question.text for question in one.questions]

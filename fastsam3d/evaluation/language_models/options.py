@@ -12,16 +12,16 @@ class PruningBenchmarkOptions:
     """Options of the benchmark of pruned language models."""
 
     output: str = option("mllm_bench", str, "folder for bench.json, bench.md and scores.png")
-    methods: tuple[str, ...] = option(("all",), words, "presets and preset files, or all: every row of the table")
+    methods: tuple[str, ...] = option(("all",), words, "presets and preset files; all: every row of the table")
     rooms: int = option(112, whole(1), "held-out rooms of 30 to 100 objects")
     questions: int = option(18, whole(1), "questions about each room")
     seed: int = option(0, whole(0), "chooses the rooms and their questions")
     model: str | None = option(None, optional_text, "folder of a small model that you trained; null: the shipped one")
     predictors: str | None = option(
-        None, optional_text, "folder of further predictors, predictor_ROWS.safetensors, which become rows"
+        None, optional_text, "folder of more predictors, predictor_ROWS.safetensors; each adds two rows"
     )
-    timing: bool = option(True, boolean, "also measure milliseconds, which wants an idle machine")
+    timing: bool = option(True, boolean, "also measure milliseconds; the machine should be idle")
     objects: tuple[str, ...] = option(("100", "300", "1000"), words, "numbers of objects that are timed")
     batches: tuple[str, ...] = option(("1", "8"), words, "batch sizes that are timed")
-    rounds: int = option(7, whole(1), "turns of the timing")
+    rounds: int = option(7, whole(1), "rounds of the timing")
     device: str = option("cpu", str, "cpu or cuda")

@@ -1,4 +1,4 @@
-"""The benchmark as one picture: what is left of the scores, by what is left out of the tokens."""
+"""Draws the benchmark as one picture: the scores that remain, against the visual tokens that are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the table: presets, and settings that answer a question of their own."""
+"""The rows of the table: presets, and a few variants of them for comparison."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ALL, FAMILY = "all", "mllm"
 SMALLER = 0.05
 """Share of the objects in the rows at about 95 %."""
 NOT_COMPARED = ("released",)
-"""Presets that save nothing: the published masking is a matter for tests, not for this table."""
+"""Presets that are no row: the released masking saves nothing, and tests compare it."""
 
 
 def rows_of(names: Sequence[str]) -> list[Method]:
-    """The rows of names, "off" first.
+    """Makes the rows that are named, "off" first.
 
     Args:
         names: presets, preset files, or `ALL`.
@@ -52,7 +52,10 @@ def _of_questions() -> list[Method]:
 
 
 def predictors_of(folder: str | None) -> dict[str, Path]:
-    """Files of further predictors by the rows that they were trained on.
+    """Finds files of more predictors, by the set of prompt rows that each was trained on.
+
+    Args:
+        folder: of files predictor_ROWS.safetensors; None: no predictors.
 
     Raises:
         UserError: the folder holds none.
@@ -61,12 +64,17 @@ def predictors_of(folder: str | None) -> dict[str, Path]:
         return {}
     files = sorted(Path(folder).glob("predictor_*.safetensors"))
     if not files:
-        raise UserError(f"predictors: {folder} holds no predictor_*.safetensors")
+        raise UserError(f"predictors: {folder} holds no predictor_*.safetensors: give a folder with such files")
     return {path.stem.removeprefix("predictor_"): path for path in files}
 
 
 def adaptive_rows(model: SceneLanguageModel, predictors: Mapping[str, Path]) -> list[Method]:
-    """Rows whose budget is searched: fewer objects, and predictors that were trained on other rows of the prompts."""
+    """Makes the rows whose adaptive budget is searched.
+
+    Args:
+        model: the small model, with its predictor.
+        predictors: more predictors of this model, by the set of prompt rows that each was trained on.
+    """
     logits, fewer = predicted_logits(model), 100 * (1 - SMALLER)
     alpha, times = (search_budget(logits, None, fewer, rule=rule).value for rule in ("mass", "threshold"))
     rows = [

@@ -1,4 +1,4 @@
-"""The whole table in one command: answers, scores, milliseconds and counts of every row."""
+"""Runs the whole benchmark: answers, scores, milliseconds and counts of every row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fastsam3d.mllm.mini.loading import load_small_model
 
 logger = logging.getLogger(__name__)
 TIMED = ("balanced", "gap_fixed_90", "fastv_90", "random_90")
-"""Presets whose milliseconds are measured when all rows are compared: others cut at the same places."""
+"""Presets that are timed when all rows are compared. Most others cut at the same layers."""
 BEAMS = 5
 
 

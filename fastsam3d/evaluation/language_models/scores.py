@@ -1,4 +1,4 @@
-"""The five scores of a row, one a task, and how much of the unpruned score is left.
+"""The five scores of a row, one for each task, and how much of the unpruned score is left.
 
 As in the benchmarks that the tasks stand for: share of hits at IoU 0.5 (ScanRefer), F1 at IoU 0.5 (Multi3DRefer), CIDEr
 (Scan2Cap), exact answers (ScanQA, SQA3D). All in percent; CIDEr, which reaches 10, times 10.
@@ -29,9 +29,9 @@ class Judged:
     """Every answer of a row, judged.
 
     Attributes:
-        rooms, kinds, tasks: (questions,) of each question.
-        exact: (questions,) bool: the answer is word for word the right one.
-        values: (questions,) 0..1 what the answer counts in the score of its task; captions: 0..1 of their CIDEr.
+        rooms, kinds, tasks: (questions,) number of the room, kind and task of each question.
+        exact: (questions,) bool: the answer is the right one, word for word.
+        values: (questions,) 0..1: the score of this answer alone in its task; for a caption, its CIDEr / 10.
     """
 
     rooms: np.ndarray
@@ -42,7 +42,12 @@ class Judged:
 
 
 def judge(answers: Answers, asked: Sequence[Asked]) -> Judged:
-    """Judges the answers of a row."""
+    """Judges the answers of a row.
+
+    Args:
+        answers: of the row.
+        asked: the rooms and their questions, in the same order.
+    """
     rooms, questions, exact, values = [], [], [], []
     for number, (one, texts) in enumerate(zip(asked, answers.texts, strict=True)):
         for question, text in zip(one.questions, texts, strict=True):
@@ -77,9 +82,9 @@ def scores_of(judged: Judged, unpruned: Judged) -> dict[str, Any]:
     """The scores of a row beside the unpruned ones of the same questions.
 
     Returns:
-        "scores": percent of each task; "kinds": percent of exact answers of each kind; "exact": of all kinds, as the
-        mean of the kinds; "score": mean of the five scores; "score_ratio": mean over the tasks of score / unpruned
-        score, in percent; "_ci" of the last two and of "exact": 95 % limits, by drawing rooms.
+        Percentages. "scores": of each task; "kinds": exact answers of each kind; "exact": mean of "kinds"; "score":
+        mean of "scores"; "score_ratio": mean over the tasks of score / unpruned score. "exact_ci", "score_ci" and
+        "score_ratio_ci": lower and upper limits of 95 % intervals, by a bootstrap over the rooms.
     """
     per_room = _sums_of_rooms(judged, judged.values, judged.tasks, TASKS)
     before = _sums_of_rooms(unpruned, unpruned.values, unpruned.tasks, TASKS)

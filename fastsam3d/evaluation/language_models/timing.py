@@ -1,4 +1,4 @@
-"""Milliseconds of every row, measured in turns in one run, warm-up excluded, the device waited for."""
+"""Measures milliseconds of every row: in turns, in one run, without the warm-up, and with the device synchronised."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ NEW_TOKENS = 8  # steps of generation that are timed
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed: prompts of so many objects, so many at once, with so many beams."""
+    """What is timed.
+
+    Attributes:
+        objects: of each prompt.
+        batch: prompts that are read at once.
+        beams: of the generation.
+    """
 
     objects: int
     batch: int
@@ -31,7 +37,7 @@ class Setting:
 
 
 def large_room(objects: int, seed: int) -> tuple[ObservedRoom, str]:
-    """Objects for a timing, and a question. Where a room holds too few, they are taken from several rooms."""
+    """Makes a prompt to time: `objects` objects, from several rooms where one room is too small, and a question."""
     parts: list[ObservedRoom] = []
     for number, first in enumerate(range(0, objects, LARGEST_ROOM)):
         parts.append(observe(make_room(seed + number, min(objects - first, LARGEST_ROOM))))
@@ -49,9 +55,11 @@ def time_rows(
     """Times all rows under all settings.
 
     Returns:
-        One record for each row and setting: medians of "prefill_ms" (with scoring), "scoring_ms" and "decode_ms" (a
-        step), of the whole batch; the median over the rounds of the prefill's ratio to "off" of the same round
-        ("prefill_speedup") with its smallest and largest; "cache_mib" that the caches hold after the prompts.
+        One record for each row and setting. Milliseconds are medians over the rounds, for the whole batch: "prefill_ms"
+        (scoring included), "scoring_ms", "generate_ms", and "decode_ms" of one step of generation. "prefill_speedup" is
+        the median of the first row's "prefill_ms" divided by this row's, within each round;
+        "prefill_speedup_range" is the smallest and the largest of them. "cache_mib" is what the cache holds after the
+        prompts are read, in MiB.
     """
     records = []
     for setting in settings:

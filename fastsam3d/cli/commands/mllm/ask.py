@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 COMMAND = "python -m fastsam3d mllm ask"
 OBJECTS = 60
-"""Of a room that is made from a seed."""
+"""Objects of a room that is made from a seed, where no number is given."""
 ABOUT = """\
-Asks the small 3D language model about a room. Without scene, seed and objects: the bundled room.
+Asks the small 3D language model about a room. Without scene, seed and objects, this is the bundled room.
 
   {command} "the lamp left of the television"
   {command} "how many green plants are there" preset=fastv_90
   {command} "how many blue boxes are there" seed=7 objects=100
   {command} "describe <OBJ012>" scene=my_room.json
 
-Numbers in the picture are those of the objects: 12 is <OBJ012>. A room file is written by hand in minutes: copy
-examples/room.json. The model knows few words; one that it does not know is answered with those that it does."""
+The numbers in the picture are the numbers of the objects: 12 is <OBJ012>. You can write a room file by hand: copy
+examples/room.json. The model knows few words. A question with another word is an error that names similar words, or
+the words that the model knows."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class AskOptions:
     """Options of the command."""
 
     scene: str | None = option(None, optional_text, "room file (JSON)")
-    seed: int | None = option(None, optional(whole(0)), "makes a room of its own instead")
-    objects: int | None = option(None, optional(whole(1)), f"of that room: 1 to 128, {OBJECTS} where none are given")
-    preset: str = option("balanced", str, "of the pruning; a preset's name or a YAML file")
-    output: str = option("ask.png", str, "picture that is written")
+    seed: int | None = option(None, optional(whole(0)), "makes a new room, instead of reading a room file")
+    objects: int | None = option(None, optional(whole(1)), f"objects of the new room, 1 to 128; null: {OBJECTS}")
+    preset: str = option("balanced", str, "preset of the pruning: its name or a YAML file")
+    output: str = option("ask.png", str, "file of the picture (PNG)")
     model: str | None = option(None, optional_text, "folder of a small model that you trained; null: the shipped one")
 
 
@@ -58,7 +59,7 @@ def main(words: list[str]) -> int:
     options = parse_options(AskOptions, [word for word in words if "=" in word or word.startswith("-")], "mllm ask")
     path = user_path(options.output)
     if path.suffix.lower() != ".png":
-        raise UserError(f"mllm ask: output={path} is no picture file: give a name that ends in .png")
+        raise UserError(f"mllm ask: output={path} is not a PNG file: give a name that ends in .png")
     from fastsam3d.mllm.mini.asking import ask, check_question, pruning_preset
 
     # Everything that can be wrong is said before the model is loaded.
@@ -81,7 +82,7 @@ def main(words: list[str]) -> int:
 
 
 def room_of(options: AskOptions) -> tuple[Room, str]:
-    """The room that is asked about, and where it is from.
+    """Reads or makes the room that is asked about, and says in words where it comes from.
 
     Raises:
         UserError: it cannot be read or made, or both a file and a seed are given.
@@ -91,7 +92,7 @@ def room_of(options: AskOptions) -> tuple[Room, str]:
 
     made = options.seed is not None or options.objects is not None
     if options.scene is not None and made:
-        raise UserError("mllm ask: scene and seed are two rooms: give a file, or seed and objects")
+        raise UserError("mllm ask: scene and seed are two rooms: give a room file, or seed and objects")
     if made:
         seed, objects = options.seed or 0, options.objects or OBJECTS
         return make_room(seed, objects), f"seed {seed}"

@@ -11,11 +11,11 @@ COMMAND = "python -m fastsam3d mllm"
 
 SUB_VERBS = {
     "ask": Verb("mllm.ask", "asks about a room, without pruning and with it, and draws what was pruned"),
-    "bench": Verb("mllm.bench", "compares presets on held-out rooms: scores, milliseconds, memory"),
+    "bench": Verb("mllm.bench", "compares presets on held-out rooms by scores, milliseconds and memory"),
     "train": Verb("mllm.train", "trains the small model or an attention predictor", GOES_ON),
-    "extract": Verb("mllm.extract", "stores attention maps of Chat-Scene on its questions", GOES_ON),
-    "predict": Verb("mllm.predict", "stores the maps that an attention predictor gives", GOES_ON),
-    "evaluate": Verb("mllm.evaluate", "Chat-Scene on its benchmarks, plain or pruned: answers and scores", GOES_ON),
+    "extract": Verb("mllm.extract", "stores attention maps of Chat-Scene for the questions of its benchmarks", GOES_ON),
+    "predict": Verb("mllm.predict", "stores the attention maps that a predictor gives for these questions", GOES_ON),
+    "evaluate": Verb("mllm.evaluate", "runs Chat-Scene on its benchmarks, plain or pruned, and scores it", GOES_ON),
     "search-budget": Verb(
         "mllm.search_budget",
         "finds the budget that leaves out a wanted percentage of the objects",
@@ -27,8 +27,8 @@ HELP = "\n".join(
     [
         f"usage: {COMMAND} VERB [words] [key=value ...]",
         "",
-        "3D language models: the small one that ships with the package, which answers questions about rooms full of",
-        "objects, and Chat-Scene, whose files you have.",
+        "3D language models: a small one that comes with the package and answers questions about rooms full of",
+        "objects, and Chat-Scene, whose files you provide.",
         "",
         *(f"  {name:<14} {verb.text}" for name, verb in SUB_VERBS.items()),
         "",

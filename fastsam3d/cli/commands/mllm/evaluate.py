@@ -12,13 +12,14 @@ from fastsam3d.evaluation.language_models.chat_scene.options import EvaluationOp
 
 COMMAND = "python -m fastsam3d mllm evaluate"
 ABOUT = """\
-Any other key=value changes the preset. layer, depth, budget, keep, share, alpha and mask are settings of the pruning;
-keep, share and alpha choose their budget. Others are written with their group, such as gap.predictor=FILE.
+Any other key=value changes a setting of the preset. The settings of the pruning are written without their group:
+layer, depth, budget, keep, share, alpha, times and mask. A value for keep, share, alpha or times also chooses the
+budget that uses it. All other settings are written with their group, such as gap.predictor=FILE.
 
   {command} FILES                                            plain inference
   {command} FILES preset=fastv_90 layer=2 keep=5             FastV, 5 objects
   {command} FILES preset=gap_90 maps=MAPS                    stored maps rank the objects
-  {command} FILES preset=gap_sap_90 alpha=0.21 maps=MAPS     and say how many stay
+  {command} FILES preset=gap_sap_90 alpha=0.21 maps=MAPS     stored maps also decide how many objects stay
 
 FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. Interrupt and repeat the command to resume."""
 
@@ -45,7 +46,11 @@ def main(words: list[str]) -> int:
 
 
 def divided(words: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Words that are options of the command, and changed settings of the preset by key."""
+    """Divides the words of the command line.
+
+    Returns:
+        The words that are options of the command, and the texts of changed settings by key.
+    """
     known = {item.name for item in fields(EvaluationOptions)}
     own, changes = [], {}
     for word in words:

@@ -10,7 +10,7 @@ from fastsam3d.training.predictor.chat_scene.options import ExtractionOptions
 
 EXAMPLES = """\
   {command} FILES split=train output=maps.safetensors     to train a predictor on
-  {command} FILES split=val output=true.safetensors       to measure it with, or to prune by"""
+  {command} FILES split=val output=true.safetensors       to test the predictor, or to prune by these maps"""
 
 
 def main(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""`mllm search-budget`: the number of an adaptive budget that leaves out a wanted percentage of the objects."""
+"""`mllm search-budget`: finds the number of an adaptive budget that leaves out a given percentage of objects."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ COMMAND = "python -m fastsam3d mllm search-budget"
 ROOMS, QUESTIONS = 71, 18
 RULES = ("mass", "threshold")  # as in fastsam3d.mllm.budgets, which help does not need to load
 ABOUT = """\
-With maps=FILE it searches on stored maps, for instance those of `mllm predict`, and runs no model. The mean is then one
-over the data sets in the file, each counted once, as in Fast3D."""
+The number is alpha for rule=mass, and times for rule=threshold. With maps=FILE the search uses stored maps, for
+instance those of `mllm predict`, and runs no model. It then takes the mean within each data set of the file, and the
+mean of these means, as in Fast3D."""
 
 
 def _rule(text: str) -> str:
@@ -39,12 +40,12 @@ def _rule(text: str) -> str:
 class SearchBudgetOptions:
     """Options of the command."""
 
-    target: float = option(90.0, number_from(0.0, 100.0), "percent of the objects that shall be left out")
-    rule: str = option("mass", _rule, "mass (alpha, as in Fast3D) or threshold (times)")
+    target: float = option(90.0, number_from(0.0, 100.0), "percentage of the objects to leave out, on average")
+    rule: str = option("mass", _rule, "rule of the budget: mass (as in Fast3D) or threshold")
     maps: str | None = option(None, optional_text, "file of stored maps, instead of the small model")
     model: str | None = option(None, optional_text, "folder of a small model that you trained; null: the shipped one")
-    rooms: int | None = option(None, optional(whole(1)), f"rooms of 30 to 100 objects, made for this; null: {ROOMS}")
-    questions: int | None = option(None, optional(whole(1)), f"questions about each of them; null: {QUESTIONS}")
+    rooms: int | None = option(None, optional(whole(1)), f"rooms of 30 to 100 objects that are made; null: {ROOMS}")
+    questions: int | None = option(None, optional(whole(1)), f"questions about each room; null: {QUESTIONS}")
 
 
 def main(words: list[str]) -> int:

@@ -22,7 +22,7 @@ def write_maps(
         options_type: dataclass of the verb's keys.
         examples: for the help; `{command}` stands for the command.
         words: of the command line.
-        maker: gives the function that makes the maps; its imports are heavy, so that it is called after the help.
+        maker: returns the function that makes the maps. Its imports are slow, so it is not called for the help.
 
     Raises:
         UserError: an unknown key, a file is missing or cannot be read, or the output holds other maps.

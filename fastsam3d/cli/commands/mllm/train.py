@@ -34,7 +34,7 @@ PROGRAMS = {
         "predictor.chat_scene.training:train_on_maps",
     ),
     "export": Program(
-        "Writes both as a folder for model=FOLDER.",
+        "Writes the model and its predictor into one folder, for model=FOLDER.",
         settings.SmallModelExportOptions,
         "language_model.small_predictor:export",
     ),
@@ -43,8 +43,8 @@ ABOUT = "\n".join(
     [
         f"usage: {COMMAND} PROGRAM [flags]",
         "",
-        "Trains the small 3D language model from nothing, on rooms that are made as they are needed; or a predictor of",
-        "the attention of Chat-Scene, on maps that `mllm extract` has made.",
+        "Trains the small 3D language model from scratch, on rooms that are made during the training. Also trains",
+        "predictors of attention: for the small model, and for Chat-Scene on maps that `mllm extract` made.",
         "Interrupt and repeat the command to resume.",
         "",
         *(f"  {name:<18} {program.text}" for name, program in PROGRAMS.items()),

@@ -1,4 +1,4 @@
-"""Answers of an evaluation on disk, batch by batch, so that an interrupted one goes on where it was."""
+"""Stores the answers of an evaluation on disk, batch by batch, so that an interrupted evaluation can continue."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ANSWERS = "answers"
 
 
 class AnswerLog:
-    """Answers by set and place, and what the pruning did for them.
+    """Answers by question set and place in the set, and the pruning report of each batch.
 
     Args:
         folder: of the evaluation.
-        identity: what all answers depend on, as plain values.
-        resume: false throws away what an earlier evaluation has left.
+        identity: everything that the answers depend on, such as the model and the settings, as plain values.
+        resume: False deletes the answers of an earlier evaluation.
 
     Raises:
         UserError: the folder holds answers of another evaluation.
@@ -49,7 +49,7 @@ class AnswerLog:
         """Answers to the questions of a set, by place.
 
         Raises:
-            UserError: those of the set were answers to other questions.
+            UserError: the stored answers of this set belong to other questions.
         """
         found: dict[int, str] = {}
         for record in self._of(questions):
@@ -57,7 +57,7 @@ class AnswerLog:
         return found
 
     def report(self, questions: QuestionSet, begin: Report) -> Report:
-        """Sum of the reports of a set.
+        """Adds the reports of all batches of a set to an empty report, and returns it.
 
         Args:
             begin: an empty report of the same settings.

@@ -1,4 +1,4 @@
-"""Loads what the options of Chat-Scene name."""
+"""Loads the questions, the scenes and the model that the options of Chat-Scene name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ def require(options: Any, command: str, names: Sequence[str] = NEEDED) -> None:
 
 
 def load_data(options: ChatSceneOptions, benchmarks: Sequence[str], split: str) -> QuestionData:
-    """Questions and scenes.
+    """Reads questions and scenes.
+
+    Args:
+        options: name the files.
+        benchmarks: names, or "all".
+        split: `train` or `val`.
 
     Raises:
         UserError: a file is missing or cannot be read.
@@ -39,13 +44,13 @@ def load_data(options: ChatSceneOptions, benchmarks: Sequence[str], split: str) 
 
 
 def load_model(options: ChatSceneOptions, device: str | None = None) -> ChatScene:
-    """The language model with its projections.
+    """Loads the language model with its projections.
 
     Args:
-        device: instead of that of the options.
+        device: used instead of the device of the options; None: that of the options.
 
     Raises:
-        UserError: a file is missing, or the two do not belong together.
+        UserError: a file is missing, or Vicuna and the checkpoint do not belong together.
     """
     import torch
 

@@ -37,21 +37,21 @@ from fastsam3d.mllm.report import Report
 COMMAND = "mllm evaluate"
 SCORES, TABLE = "scores.json", "scores.md"
 Progress = Callable[[str, int, int], None]
-"""Told what is done now, how many questions of it are answered, and of how many."""
+"""Called with the name of the present step, the number of questions that are done, and the number of all."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated: everything that can be wrong was looked at before the model was loaded.
+    """Everything that an evaluation needs beside the model. It is read and checked before the model is loaded.
 
     Attributes:
         options: of the run.
         config: settings of the pruning.
         data: questions and scenes.
-        places: places of the questions that are asked, by benchmark.
+        places: by benchmark, the places of the asked questions in its list of annotations.
         references: what answers are compared with.
         maps: stored maps, which rank the objects; None: the scorer of the settings does.
-        first: of the maps: number of each benchmark's first question.
+        first: by benchmark, the number of its first question among the stored maps; empty without maps.
     """
 
     options: EvaluationOptions
@@ -66,12 +66,12 @@ class Evaluation:
 def evaluate(
     options: EvaluationOptions, changes: Mapping[str, str], progress: Progress = lambda what, done, total: None
 ) -> dict[str, Any]:
-    """Answers, writes `BENCHMARK.json` in the public format, and `scores.json` and `scores.md` beside them.
+    """Answers the questions, and writes `BENCHMARK.json` in the public format, `scores.json` and `scores.md`.
 
     Args:
         options: of the run.
         changes: changed settings of the preset, see `settings_of`.
-        progress: told how far it is.
+        progress: called before each step and after each batch.
 
     Returns:
         What is in `scores.json`.
@@ -135,7 +135,8 @@ def prepare(options: EvaluationOptions, changes: Mapping[str, str]) -> Evaluatio
 def _check_model(maps: StoredMaps | None, model: ChatScene) -> None:
     if maps is not None and maps.model != model.identity():
         raise UserError(
-            f"the maps are of the model {maps.model!r}, and this one is {model.identity()!r}: make them for this one"
+            f"the maps were made for the model {maps.model!r}, and this model is {model.identity()!r}: make the maps "
+            "again for this model"
         )
 
 

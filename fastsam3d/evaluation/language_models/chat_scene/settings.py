@@ -20,7 +20,7 @@ from fastsam3d.mllm.registry import REGISTRY
 FAMILY = MllmFamily.name
 PRUNING = "pruning"
 BUDGETS = {"keep": "fixed", "share": "share", **{number: rule for rule, number in ADAPTIVE.items()}}
-"""The budget that a number belongs to: who gives the number wants the budget."""
+"""The budget that uses each number. A caller who gives the number chooses this budget too."""
 
 
 def settings_of(preset: str, changes: Mapping[str, str], maps: StoredMaps | None = None) -> AccelerationConfig:
@@ -28,12 +28,13 @@ def settings_of(preset: str, changes: Mapping[str, str], maps: StoredMaps | None
 
     Args:
         preset: its name, or a YAML file.
-        changes: values as text by key, `group.name`, or the name alone of a setting of `pruning`. `keep`, `share`,
-            `alpha` and `times` choose the budget that they belong to.
-        maps: that rank the objects; None: the scorer of the preset does.
+        changes: values as text, by key. A key is `group.name`; for a setting of `pruning` the name alone is enough.
+            `keep`, `share`, `alpha` and `times` also choose the budget that uses them.
+        maps: stored maps that rank the objects; None: the scorer of the preset ranks them.
 
     Raises:
-        UserError: an unknown preset or key, or values that cannot be or change nothing.
+        UserError: an unknown preset or key, an impossible value, two numbers of different budgets, or changes or maps
+            for a preset that prunes nothing.
     """
     overrides = {_full(key): text for key, text in changes.items()}
     given = [name for name in BUDGETS if f"{PRUNING}.{name}" in overrides]
@@ -43,9 +44,9 @@ def settings_of(preset: str, changes: Mapping[str, str], maps: StoredMaps | None
         overrides[f"{PRUNING}.budget"] = BUDGETS[given[0]]
     config = load_preset(preset, {key: _value(key, text) for key, text in overrides.items()}, FAMILY)
     if (changes or maps is not None) and not config[PRUNING].enabled:
-        what = "maps rank" if maps is not None else f"{next(iter(changes))} is about"
+        what = "maps" if maps is not None else next(iter(changes))
         raise UserError(
-            f"{what} objects that may leave, and with preset={preset} none leaves: give another one, such as gap_sap_90"
+            f"{what}= has no effect with preset={preset}, which prunes nothing: give another preset, such as gap_sap_90"
         )
     return config if maps is None else _with_maps(config, maps)
 

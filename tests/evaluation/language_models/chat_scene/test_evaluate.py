@@ -107,7 +107,7 @@ def test_maps_of_something_else_are_refused(files, model, data, options, maps, t
     assert evaluate(options(**chosen, benchmark=("scanqa",), questions=1), {})["benchmarks"][0]["questions"] == 1
     stored.model = "another"
     save_maps(stored, part)
-    with pytest.raises(UserError, match="the maps are of the model 'another'"):
+    with pytest.raises(UserError, match="the maps were made for the model 'another'"):
         evaluate(options(**chosen, benchmark=("scanrefer",)), {})
     nameless = StoredMaps("logits", "last", model.identity(), {number: torch.zeros(OBJECTS) for number in (0, 1)})
     save_maps(nameless, part)

@@ -44,8 +44,8 @@ def test_maps_take_the_place_of_the_scorer():
         ("fastv_90", {"alpha": "1.5"}, None, "pruning.alpha is 1.5, out of range"),
         ("fastv_90", {"keep": "2", "alpha": "0.2"}, None, "keep and alpha belong to different budgets"),
         ("fastv90", {}, None, "unknown preset 'fastv90'"),
-        ("off", {"layer": "2"}, None, "layer is about objects that may leave, and with preset=off none leaves"),
-        ("off", {}, LOGITS, "maps rank objects that may leave, and with preset=off none leaves"),
+        ("off", {"layer": "2"}, None, "layer= has no effect with preset=off, which prunes nothing"),
+        ("off", {}, LOGITS, "maps= has no effect with preset=off, which prunes nothing"),
     ],
 )
 def test_what_cannot_be_or_changes_nothing_is_refused(preset, changes, maps, words):
