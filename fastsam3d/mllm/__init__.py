@@ -4,8 +4,8 @@
         model.generate(**inputs, visual=fastsam3d.mllm.VisualSpan(start, groups, group_size))
         print(acceleration.report())
 
-What an extension needs is here: `Technique`, `TechniqueConfig`, `setting`, `Scorer`, `ScoringBatch` and `register` for
-a scorer, `Host` and `register_host` for a kind of model. `load_mllm` loads published models; the folder `benchmarks`
+An extension needs these names: `Technique`, `TechniqueConfig`, `setting`, `Scorer`, `ScoringBatch` and `register` for a
+scorer; `Host` and `register_host` for a kind of model. `load_mllm` loads published models; the folder `benchmarks`
 scores their answers. Names are imported when they are first used.
 """
 

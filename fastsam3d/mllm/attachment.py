@@ -1,7 +1,8 @@
-"""Attaches pruning to one language model: what visual tokens there are, when a prompt is read, which layers see what.
+"""Attaches pruning to one language model.
 
-Four methods of this one instance are wrapped: `generate` and `forward` of the language model take the keyword `visual`,
-the decoder's `forward` tells a prompt from a step of generation, and each layer's `forward` gets a shorter input.
+Methods of this one instance are wrapped. `generate` and `forward` of the language model take the keywords `visual`
+and `objects`. The decoder's `forward` tells a prompt from a step of generation. The `forward` of each layer gets a
+shorter input.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from fastsam3d.mllm.vocabulary import Prompts
 
 
 class Attachment:
-    """Everything that is attached to one language model, and what it has counted.
+    """Everything that is attached to one language model, with the counts of its report.
 
     Args:
         host: knows where the model's parts are.
@@ -65,12 +66,12 @@ class Attachment:
         self._has_read = self._has_warned = False
         self._choices: Sequence[Choice] = ()  # of the last prompt
         self.lock = runs_of(host.target)
-        """Held while the model runs: what is attached has one state, whichever thread it is called from."""
+        """Held while the model runs: all threads share one state."""
         self.offers: dict[str, Any] = {"visual": self.visual, "kept": lambda: kept_groups(self._choices)}
-        """Methods of the handle beside those that every family has."""
+        """Methods of the acceleration handle that only this family has, by name."""
 
     def attach(self) -> None:
-        """Attaches everything. After an exception part of it is there; the patches take it off."""
+        """Wraps the methods. After an exception some of them are wrapped; restoring the patches unwraps them."""
         self._patches.replace(self._host.language_model, "generate", self._generate)
         self._patches.replace(self._host.language_model, "forward", self._forward)
         self._patches.replace(self._host.decoder, "forward", self._run_decoder)
@@ -86,11 +87,11 @@ class Attachment:
         Args:
             visual: one `VisualSpan` for all samples of a batch; a list with one entry a sample, each a span, a list of
                 spans or an empty list; or a `Placeholder`.
-            objects: one entry a sample, for scorers that read something about the objects.
+            objects: one entry a sample, for scorers that read more about the objects, such as their boxes or scores.
 
-        Calls may also say it themselves: `model.generate(..., visual=spans, objects=objects)`. The logits of a prompt
-        are those of the tokens that stay; the last of them is that of the last token. Hidden states of single layers,
-        where a call asks for them, have the lengths of their layers.
+        A call may also give both itself: `model.generate(..., visual=spans, objects=objects)`. The logits of a prompt
+        have one row for each token that stays; the last row belongs to the last token. Hidden states of single layers
+        have as many rows as the layer saw tokens.
         """
         # Without the lock: a call within the block may run in another thread, which a streamer reads from.
         before, self._block = self._block, Given(visual, objects)
@@ -100,7 +101,7 @@ class Attachment:
             self._block = before
 
     def report(self) -> Report:
-        """A copy of the counts since the start or the last reset."""
+        """Returns a copy of the report, with the counts since the start or the last reset."""
         return copy.deepcopy(self._report)
 
     def reset_report(self) -> None:
@@ -112,12 +113,12 @@ class Attachment:
         self._report.add(other)
 
     def release(self) -> None:
-        """Forgets what is remembered of caches; called after the patches are restored."""
+        """Forgets the caches that prompts were read into. Called after the patches are restored."""
         self._remembered.clear()
 
     @contextmanager
     def _saying(self, visual: Any, objects: Any, samples: int | None = None) -> Iterator[None]:
-        """What holds within a call: its own keywords, or else what an outer call or the surrounding block says."""
+        """Sets the spans and objects of a call: its own keywords, or those of an outer call or of the `with` block."""
         before = self._given
         outer = self._block if before.visual is None else before
         self._given = Given(
@@ -149,8 +150,8 @@ class Attachment:
         if not self._has_read and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"{self._config.name}: no prompt was seen in a generation, and nothing is saved: its decoder is "
-                "wrapped or was exchanged. Accelerate the model with its own decoder, and again after it is exchanged.",
+                f"{self._config.name}: no prompt was seen in a generation, and nothing is saved: the decoder was "
+                "wrapped or replaced after the model was accelerated. Accelerate the model again after such a change.",
                 AccelerationWarning,
                 stacklevel=4,
             )

@@ -13,15 +13,15 @@ from fastsam3d.mllm.spans import Layout
 
 @dataclass(frozen=True)
 class RowSet:
-    """Which rows of a prompt count: text after the last visual token, or the end of the prompt.
+    """Which rows of the attention of a prompt count: text after the last visual token, or the end of the prompt.
 
-    Numbers may be given for each sample: one for all, or a sequence.
+    Each number is one for all samples, or a sequence with one for each sample.
 
     Attributes:
         which: "text": all rows after the visual tokens; "last": the last `count` rows.
-        skip_first, skip_last: of "text": rows at its beginning and at its end that do not count, for instance the tail
-            of the instruction and the words that call for an answer.
-        count: of "last": rows, for instance those of an answer.
+        skip_first, skip_last: for "text": rows at its beginning and at its end that do not count, for instance the end
+            of the instruction and the words that ask for an answer.
+        count: for "last": number of rows, for instance those of an answer.
     """
 
     which: str = "text"
@@ -54,8 +54,8 @@ def attention_of_rows(queries: Tensor, keys: Tensor, allowed: Tensor, scaling: f
 
     Args:
         queries: (B, heads, r, d), rotated.
-        keys: (B, key heads, S, d), rotated; each serves as many query heads in a row.
-        allowed: (B, r, S) bool.
+        keys: (B, key heads, S, d), rotated. Each key head serves heads / key heads query heads that follow one another.
+        allowed: (B, r, S) bool: the row may see the key.
         scaling: factor of the logits.
 
     Returns:
@@ -70,11 +70,14 @@ def attention_of_rows(queries: Tensor, keys: Tensor, allowed: Tensor, scaling: f
 
 
 def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns states by their positions (rotary embedding, halves of the vector as pairs).
+    """Applies the rotary position embedding (Su et al., arXiv 2104.09864); the two halves of a vector form its pairs.
 
     Args:
         states: (B, heads, S, d).
         cos, sin: (B or 1, S, d).
+
+    Returns:
+        (B, heads, S, d).
     """
     first, second = states.chunk(2, dim=-1)
     return states * cos[:, None] + torch.cat((-second, first), dim=-1) * sin[:, None]

@@ -1,4 +1,7 @@
-"""How many groups stay, and which: a fixed number, a share, or as many as the scores of a sample ask for."""
+"""How many groups stay, and which: a fixed number, a share, or a number that depends on the scores of a sample.
+
+The mass of a group is the attention that it gets, measured or predicted. The even share is 1 / number of groups.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ import torch
 from torch import Tensor
 
 LOGITS, MASS, ORDER = "logits", "mass", "order"
-"""Scales of scores: of which a softmax gives the mass, or which are shares of it up to a factor, or an order alone."""
+"""Scales of scores. `LOGITS`: their softmax gives the shares of mass. `MASS`: they are these shares times any factor.
+`ORDER`: only their order counts."""
 ADAPTIVE = {"mass": "alpha", "threshold": "times"}
-"""Rules by which the scores decide how many stay, and the number that belongs to each."""
+"""Rules by which the scores decide how many groups stay, and the name of the number that each rule uses."""
 _ROUNDING = 1e-6
-"""Sums of single-precision shares such as .1 + .2 may fall short of what they mean by this much."""
+"""Sums of single-precision shares, such as .1 + .2, may be too small by this much."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class Budget:
 
     Attributes:
         rule: "fixed": `keep` groups; "share": that share of the groups, rounded to the nearest; "mass": the smallest
-            set whose mass reaches `alpha` (the adaptive rule of Fast3D, SAP); "threshold": the groups whose mass is at
-            least `times` the even share of all. The last two differ where a few groups hold nearly all of the mass:
-            "mass" keeps only the first of them, "threshold" keeps each of them.
-        keep: groups.
+            set whose share of the mass reaches `alpha` (SAP, the adaptive rule of Fast3D); "threshold": each group
+            whose share is at least `times` the even share. The last two can differ: where four groups hold a quarter
+            each, "mass" with an `alpha` of 0.5 keeps two of them, and "threshold" keeps all four.
+        keep: number of groups, 1 or more.
         share: 0..1.
         alpha: 0..1.
         times: 0 or more.
@@ -42,7 +46,7 @@ class Budget:
         Args:
             scores: (B, N).
             present: (B, N) bool; other groups do not count.
-            scale: of the scores, `LOGITS` or `MASS`.
+            scale: of the scores, `LOGITS` or `MASS`; only the adaptive rules use it.
 
         Returns:
             (B,) int64.
@@ -61,7 +65,7 @@ class Budget:
         return torch.minimum(counts.clamp(min=1), available)
 
     def chosen(self, scores: Tensor, present: Tensor, scale: str = LOGITS) -> Tensor:
-        """The groups that stay, (B, N) bool: those of the highest scores; of equal ones the first.
+        """The groups that stay, (B, N) bool: those with the highest scores. Of equal scores, the first one stays.
 
         Args:
             scores, present, scale: as for `counts`.

@@ -1,4 +1,4 @@
-"""Calls of a language model: their arguments by name, and what a caller says about the visual tokens."""
+"""Calls of a language model: their arguments by name, and what the caller says about the visual tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Given:
     Attributes:
         visual: spans, see `spans.spans_of_samples`, or a `Placeholder`.
         objects: one entry a sample, for scorers that read something about the objects; None without.
-        samples: of the batch before copies for beams are made; None where that is not known.
+        samples: number of samples in the batch, before copies for beams are made; None where it is not known.
     """
 
     visual: VisualSpan | Sequence[Any] | Placeholder | None = None
@@ -28,7 +28,7 @@ class Given:
 
 
 def one_of_each(values: Tensor | None, copies: int) -> Tensor | None:
-    """One row of each sample."""
+    """One row of each sample, where `copies` rows in a row belong to one sample."""
     return None if values is None else values[::copies]
 
 

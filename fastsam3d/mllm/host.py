@@ -1,4 +1,4 @@
-"""What the attachment asks of a host. A host says where things are in one kind of language model."""
+"""The interface of a host. A host says where the parts of one kind of language model are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Host(ABC):
     """One language model: a decoder of layers, called one after the other, under a head that generates.
 
     Args:
-        model: what the user has.
+        model: the model that the user accelerates, or the part that it names as `accelerated_part`.
     """
 
     name: ClassVar[str]
@@ -38,17 +38,17 @@ class Host(ABC):
     @property
     @abstractmethod
     def language_model(self) -> Any:
-        """The module with the methods `generate` and `forward`, within wrappers such as those of PEFT."""
+        """The module with the methods `generate` and `forward`, without wrappers such as those of PEFT."""
 
     @property
     @abstractmethod
     def decoder(self) -> Any:
-        """The module that runs the layers. Its `forward` takes `inputs_embeds`, `attention_mask`, a cache by name."""
+        """The module that runs the layers. Its `forward` takes `inputs_embeds`, `attention_mask` and a cache."""
 
     @property
     @abstractmethod
     def layers(self) -> Sequence[Any]:
-        """Layers in their order. `forward(hidden states, attention_mask=, position_embeddings=, ...)`."""
+        """The layers in order: `forward(hidden_states, attention_mask=, position_embeddings=, ...)`."""
 
     @abstractmethod
     def check(self) -> None:
@@ -60,7 +60,7 @@ class Host(ABC):
 
     @abstractmethod
     def describe_differences(self) -> list[str]:
-        """What the model has other than this host expects, one line each."""
+        """What this host expects and the model does not have, one line for each difference."""
 
     @property
     @abstractmethod
@@ -73,7 +73,7 @@ class Host(ABC):
         """Whether masks of the layers are added to logits; otherwise they are bool, and None means causal.
 
         Raises:
-            UserError: the attention implementation is none that tokens can be taken from.
+            UserError: the attention implementation is not supported.
         """
 
     @abstractmethod
@@ -88,19 +88,19 @@ class Host(ABC):
 
     @abstractmethod
     def cached_keys(self, index: int, cache: Any) -> Tensor | None:
-        """The same from a cache that the layer has filled with one prompt; None where it holds none as they are."""
+        """The keys that `keys` gives, from a cache that one prompt has filled; None where it holds no such tensor."""
 
     @abstractmethod
     def attention(
         self, index: int, hidden: Tensor, given: Mapping[str, Any], keys: Tensor, live: Tensor, weights: Tensor
     ) -> Tensor:
-        """Attention weights of a layer, averaged over the heads and over sets of rows, (K, B, S) float32.
+        """Attention weights of a layer, averaged over its heads and over the rows of each set, (K, B, S) float32.
 
         Args:
             index, hidden, given: as for `keys`.
             keys: of the layer.
             live: (B, S) bool: no padding.
-            weights: (K, B, S) of the rows, for each of K sets.
+            weights: (K, B, S) weight of each row in the mean, for each of K sets.
         """
 
     def offers(self, stage: str) -> frozenset[str]:
@@ -108,5 +108,5 @@ class Host(ABC):
         return frozenset(CAPABILITIES)
 
     def refusals(self) -> dict[tuple[str, str], str]:
-        """Why this very model cannot offer a capability, by stage and capability."""
+        """Reasons why this model cannot offer a capability, by (stage, capability)."""
         return {}

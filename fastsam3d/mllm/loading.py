@@ -20,8 +20,9 @@ def load_mllm(kind: str, **options: Any) -> Any:
 
     Args:
         kind: `chat_scene`, or `small` for the model that ships with the package.
-        options: of its kind. Chat-Scene: `vicuna=` the folder of Vicuna, `checkpoint=` the file of Chat-Scene, and the
-            others of `fastsam3d.mllm.chat_scene.load_chat_scene`. Small: those of `mini.loading.load_small_model`.
+        options: keyword arguments of the function that loads this kind. For Chat-Scene, see `load_chat_scene` in
+            `fastsam3d.mllm.chat_scene`: `vicuna=` is the folder of Vicuna, and `checkpoint=` is the file of Chat-Scene.
+            For the small model, see `fastsam3d.mllm.mini.loading.load_small_model`.
 
     Raises:
         UserError: there is no such kind, or its files are missing, damaged or do not belong together.

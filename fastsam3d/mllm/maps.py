@@ -20,23 +20,24 @@ CACHES = ("cache", "past_key_values")
 
 
 def extract_maps(model: Any, visual: Any, rows: Sequence[RowSet], **inputs: Any) -> Tensor:
-    """Attention maps of prompts, for instance as what a predictor of them is trained on.
+    """Computes attention maps of prompts, for instance to train a predictor on them.
 
     Args:
-        model: a language model; it is run as it is, without any cut.
+        model: a language model. All visual tokens stay in this run.
         visual: spans of its visual tokens, as for `acceleration.visual`.
-        rows: sets of rows that count, a map for each.
+        rows: sets of rows. Each gives one map.
         inputs: of the model: `input_ids` or `inputs_embeds`, and `attention_mask` where it is padded (on the left).
 
     Returns:
         (sets, B, N) float32, see `aggregated_maps`.
 
     Raises:
-        UserError: the model is none that attention is read from, or the spans do not fit the prompts.
+        UserError: no host knows the model or it cannot be pruned, the batch is padded on the right, or the spans do not
+            fit the prompts.
     """
     host = hosts.recognised(model)
     if host is None:
-        raise UserError(f"no attention maps of a {type(model).__name__}: give a language model of transformers")
+        raise UserError(f"a {type(model).__name__} gives no attention maps: give a language model of transformers")
     host.check()
     tokens = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
     samples, columns = tokens.shape[:2]
@@ -53,18 +54,20 @@ def aggregated_maps(
     given: Mapping[str, Any],
     copies: int = 1,
 ) -> Tensor:
-    """Runs a prompt in full and averages its attention (the map of Fast3D), without any S x S matrix.
+    """Runs prompts in full and averages their attention over all layers and heads, without an S x S matrix.
+
+    This is the map of Fast3D (ACM MM 2025).
 
     Args:
         host: of the model.
         layout: of the samples.
-        rows: sets of rows that count.
+        rows: sets of rows. Each gives one map.
         run: the decoder's `forward`.
         given: its keyword arguments.
         copies: rows of the batch for each sample; the first of them is run.
 
     Returns:
-        (sets, B, N) float32. The sum over the groups is less than 1: what is left goes to other tokens.
+        (sets, B, N) float32. The sum over the groups is less than 1, because other tokens get attention too.
     """
     weights = torch.stack([some.weights(layout) for some in rows])
     total = torch.zeros(len(rows), *layout.present.shape, device=layout.present.device)

@@ -20,6 +20,6 @@ def register(technique: Technique) -> Technique:
     """Adds a technique under its config group.
 
     Raises:
-        ValueError: another technique has the name, or it needs something that is no capability.
+        ValueError: another technique has this name, or this one needs a capability that does not exist.
     """
     return REGISTRY.register(technique)

@@ -11,7 +11,7 @@ import torch
 
 
 class Clock:
-    """Adds up wall-clock seconds of `with` blocks, the device waited for."""
+    """Adds up wall-clock seconds of `with` blocks. It waits for the device at their beginning and end."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -33,28 +33,31 @@ class Clock:
 
 @dataclass
 class Report:
-    """What one `Acceleration` of a language model has done so far. Beams count in memory and operations only.
+    """What one `Acceleration` of a language model has done so far.
+
+    Only memory and operations count every beam; all other numbers count a sample once.
 
     Attributes:
         preset: its name.
-        techniques: names of those switched on.
-        calls: prompts that were read, a batch being one.
-        samples: prompts of their own in these batches.
-        samples_without_span: those of them whose visual tokens were not said, so that nothing could leave.
+        techniques: names of the techniques that are switched on.
+        calls: batches of prompts that were read.
+        samples: prompts in these batches.
+        samples_without_span: prompts for which no visual span was given, so that nothing could leave.
         prompt_tokens: tokens of the samples, without padding.
-        visual_tokens: those of them that are visual.
+        visual_tokens: visual tokens among them.
         tokens_by_layer: tokens of the samples that each layer saw.
         visual_by_layer: visual tokens of the samples that each layer saw.
-        groups, groups_kept: visual groups of the samples, padding objects left out, and those that stayed to the end.
-        cache_bytes_full: keys and values of the prompts, had nothing left, by formula.
-        cache_bytes_counted: the same of the tokens that stayed.
-        cache_bytes_held: bytes of the caches after the prompts were read; padding and empty places are in it.
-        flops_full, flops: operations of reading the prompts, had nothing left, and as they were, by formula.
+        groups, groups_kept: visual groups of the samples without padding objects, and how many of them stayed to the
+            end.
+        cache_bytes_full: bytes of keys and values of the prompts if no token had left, by formula.
+        cache_bytes_counted: bytes of keys and values of the tokens that stayed, by formula.
+        cache_bytes_held: bytes of the caches after the prompts were read, padding and empty places included.
+        flops_full, flops: operations to read the prompts if no token had left, and with pruning, by formula.
         prefill_seconds: wall clock of reading the prompts, scoring included.
         scoring_seconds: wall clock of scoring and choosing.
-        masked_by_layer: visual tokens of the samples that each layer masked and computed all the same while the prompts
-            were read; of the released masking only.
-        remasked_steps: steps of generation in which these were chosen anew.
+        masked_by_layer: for the technique `released` only: visual tokens of the samples that each layer masked, but
+            still computed, while the prompts were read.
+        remasked_steps: for `released` only: steps of generation in which the masked tokens were chosen again.
         decode_steps, decode_seconds: steps of generation in the decoder, and their wall clock.
     """
 
@@ -89,12 +92,12 @@ class Report:
 
     @property
     def masked_share(self) -> float:
-        """Share of the visual tokens that were masked and computed all the same, averaged over the layers, 0..1."""
+        """Share of the visual tokens that were masked but still computed, averaged over the layers, 0..1."""
         possible = self.visual_tokens * len(self.masked_by_layer)
         return sum(self.masked_by_layer) / possible if possible else 0.0
 
     def add(self, other: Report) -> None:
-        """Adds the counts of another attachment with the same settings, to a model of as many layers."""
+        """Adds the counts of another report, which has the same settings and a model with as many layers."""
         for name in (f.name for f in dataclasses.fields(self) if f.name not in ("preset", "techniques")):
             mine, theirs = getattr(self, name), getattr(other, name)
             if isinstance(mine, list):
@@ -104,7 +107,7 @@ class Report:
                 setattr(self, name, mine + theirs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts, ready for JSON, with the derived share."""
+        """All attributes and both shares as plain numbers, strings, lists and dicts, ready for JSON."""
         derived = {"pruned_share": self.pruned_share, "masked_share": self.masked_share}
         return dataclasses.asdict(self) | {"techniques": list(self.techniques)} | derived
 

@@ -24,11 +24,11 @@ class VisualSpan:
     """Visual tokens that follow one another in a prompt, in groups of equal size.
 
     Attributes:
-        start: position of the first of them.
+        start: position of the first visual token.
         groups: number of groups, for instance objects.
         group_size: tokens of each group. They stay or leave together.
-        mask: for each group whether there is an object; one that only pads leaves first and never takes a place.
-            None: all are there.
+        mask: one bool for each group. False: a padding object, a group that only fills the prompt up to its fixed
+            number of objects. It always leaves and counts for no budget. None: there is no padding object.
 
     Raises:
         UserError: a number is out of range, or the mask has another length.
@@ -60,10 +60,10 @@ class VisualSpan:
 
 @dataclass(frozen=True)
 class Placeholder:
-    """Visual tokens that are found by the token id which stands in their place in `input_ids`.
+    """Visual tokens that are found by a token id: in `input_ids`, this id stands at each of their positions.
 
     Attributes:
-        token_id: the id. Each run of it in a prompt is a span.
+        token_id: the id. Where it stands several times in a row, these positions are one span.
         group_size: tokens of each group.
     """
 
@@ -71,13 +71,13 @@ class Placeholder:
     group_size: int = 1
 
     def spans(self, input_ids: Tensor, live: Tensor) -> list[tuple[VisualSpan, ...]]:
-        """The spans of every sample.
+        """Finds the spans of every sample.
 
         Args:
             input_ids, live: (B, S); `live` is False at padding.
 
         Raises:
-            UserError: a run is no whole number of groups.
+            UserError: a span is not a whole number of groups.
         """
         found = []
         for row, there in zip(input_ids.cpu(), live.cpu(), strict=True):
@@ -94,9 +94,7 @@ class Placeholder:
                         f"the placeholder {self.token_id} stands {len(run)} times at position {run[0]}, which is no "
                         f"multiple of the group size {self.group_size}: give the group size of the prompt"
                     )
-            found.append(
-                tuple(VisualSpan(run[0], len(run) // self.group_size, self.group_size) for run in runs)
-            )
+            found.append(tuple(VisualSpan(run[0], len(run) // self.group_size, self.group_size) for run in runs))
         return found
 
 
@@ -105,11 +103,12 @@ class Layout:
     """Which token of a batch belongs to which group, for the tokens that are still there.
 
     Attributes:
-        live: (B, S) bool: neither padding nor a place that is empty.
+        live: (B, S) bool: there is a token, neither padding nor an empty place.
         group_of: (B, S) int64: group of each visual token, `NO_GROUP` elsewhere.
         present: (B, N) bool: groups that hold an object and have not left.
-        last_visual: (B,): column of the last visual token of the whole prompt, or of where it was; -1 without one.
-        groups: (B,) groups of each sample's spans, those of padding objects too.
+        last_visual: (B,): column after which the text begins: that of the last visual token before any cut, or, after a
+            cut, the column before the first token of the text. -1 without visual tokens.
+        groups: (B,) number of groups in the spans of each sample, padding objects included.
     """
 
     live: Tensor
@@ -120,7 +119,7 @@ class Layout:
 
     @property
     def visual(self) -> Tensor:
-        """(B, S) bool: visual tokens, those of padding objects too."""
+        """(B, S) bool: visual tokens, those of padding objects included."""
         return self.group_of != NO_GROUP
 
     def take(self, rows: slice) -> Layout:
@@ -136,7 +135,7 @@ class Layout:
         return self.live, self.group_of, self.present, self.last_visual, self.groups
 
     def summed(self, values: Tensor) -> Tensor:
-        """Adds values of tokens up over the tokens of each group. (B, S) or (B, S, D) -> (B, N) or (B, N, D)."""
+        """Sums of values over the tokens of each group. (B, S) or (B, S, D) -> (B, N) or (B, N, D)."""
         shape = (*self.present.shape, *values.shape[2:])
         index = self.group_of.clamp(min=0)
         own = self.visual.to(values.dtype)
@@ -145,22 +144,22 @@ class Layout:
         return values.new_zeros(shape).scatter_add(1, index, values * own)
 
     def averaged(self, values: Tensor) -> Tensor:
-        """Means of values of tokens over the tokens of each group. (B, S, D) -> (B, N, D); 0 for an absent group."""
+        """Means of values over the tokens of each group. (B, S, D) -> (B, N, D); 0 for a group without tokens."""
         sizes = self.summed(torch.ones_like(values[..., 0]))
         return self.summed(values) / sizes.clamp(min=1)[..., None]
 
 
 def live_tokens(attention_mask: Tensor | None, rows: int, columns: int, device: Any) -> Tensor:
-    """Which tokens of a batch are no padding, (B, S) bool.
+    """Which tokens of a batch are not padding, (B, S) bool.
 
     Args:
         attention_mask: as given to the model: (B, S), or (B or 1, 1, S, S) bool or additive, whose last row is read;
             None without padding.
         rows, columns: B and S.
-        device: where the result shall be.
+        device: of the result.
 
     Raises:
-        UserError: padding on the right, where the newest token would have to be.
+        UserError: the batch is padded on the right, where new tokens are added.
     """
     if attention_mask is None:
         return torch.ones(rows, columns, dtype=torch.bool, device=device)
@@ -177,7 +176,7 @@ def live_tokens(attention_mask: Tensor | None, rows: int, columns: int, device: 
 
 
 def live_for_counts(attention_mask: Any, rows: int, columns: int, device: Any) -> Tensor:
-    """Which tokens are no padding, where nothing leaves: padding on either side is right."""
+    """Which tokens are not padding, (B, S) bool, for runs in which nothing leaves. Padding may be on either side."""
     if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
         return attention_mask.bool().to(device)
     return live_tokens(None, rows, columns, device)
@@ -187,11 +186,11 @@ def layout_of(spans: Sequence[Sequence[VisualSpan]], live: Tensor) -> Layout:
     """Finds the tokens of spans in a batch.
 
     Args:
-        spans: of every sample; the groups of a sample are counted through its spans.
-        live: (B, S).
+        spans: of every sample. The groups of a sample are numbered from its first span to its last.
+        live: (B, S) bool: not padding.
 
     Raises:
-        UserError: a span ends behind its prompt, or two of them overlap.
+        UserError: a span ends after the end of its prompt, or two spans of a sample overlap.
     """
     counted = torch.tensor([sum(span.groups for span in row) for row in spans], dtype=torch.int64)
     groups = max(counted.tolist(), default=0)
@@ -222,15 +221,15 @@ def layout_of(spans: Sequence[Sequence[VisualSpan]], live: Tensor) -> Layout:
 
 
 def spans_of_samples(visual: Any, samples: int) -> list[tuple[VisualSpan, ...]]:
-    """Spans of every sample, from what a caller gives.
+    """Brings the spans that a caller gives into one form: a tuple for each sample.
 
     Args:
         visual: one `VisualSpan` for all samples; or a list with one entry a sample, each a span, a list of spans, or
             an empty list.
-        samples: of the batch.
+        samples: number of samples in the batch.
 
     Raises:
-        UserError: another number of entries, or something that is no span.
+        UserError: the number of entries is not the number of samples, or an entry is not a span.
     """
     if isinstance(visual, VisualSpan):
         return [(visual,)] * samples

@@ -1,4 +1,4 @@
-"""What a scorer is and what it sees. A scorer ranks the groups of visual tokens; a budget says how many of them stay.
+"""The interface of a scorer. A scorer ranks the groups of visual tokens; a budget says how many of them stay.
 
 Shapes: B samples, S columns of the batch as it is at the cut, N groups, D width of the model.
 """
@@ -19,10 +19,10 @@ from fastsam3d.mllm.spans import Layout
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of the samples as the decoder got them, whatever has left since.
+    """The prompts of the samples as the decoder got them, before any token has left.
 
     Attributes:
-        layout: of all tokens.
+        layout: layout of all tokens.
         input_ids: (B, S), or None where embeddings were given.
         inputs_embeds: (B, S, D), or None where ids were given.
         objects: what the caller gave for each sample beside the spans, for instance features or scores of its objects;
@@ -42,17 +42,19 @@ class ScoringBatch:
     """What a scorer may read of a prompt, at the layer where tokens are about to leave.
 
     Attributes:
-        layout: of the samples. Copies of a sample, as beam search makes them, are left out: a sample is scored once.
-        hidden: (B, S, D) input of that layer; the embeddings where it is layer 0.
-        prompts: as they were at the beginning, and what the caller said about them.
-        model: that the user accelerated, for scorers whose network is a part of it.
-        wanted: the most groups that can stay in a sample; a scorer that picks one after the other may stop there.
-        read_attention: `(row set, or weights of rows (B, S)) -> ` attention of the layer before, averaged over heads
-            and over those rows: (B, S).
-        read_keys: `() -> ` keys of the layer before, (B, heads, S, d).
-        full_map: (B, N) attention map of a run without any cut, where the scorer asked for one.
-        layer: of the cut.
-        step: 0 while a prompt is read; of scorers that are asked in every step, the number of the step after it.
+        layout: layout of the samples at the cut. A sample is scored once: copies that beam search makes are not here.
+        hidden: (B, S, D) input of the layer at the cut; at layer 0, the embeddings.
+        prompts: the prompts before any token has left, and what the caller said about them.
+        model: the model that the user accelerated, for scorers whose network is a part of it.
+        wanted: the most groups that can stay in a sample. A scorer that chooses one group after the other may stop
+            after so many.
+        read_attention: function of a row set, or of weights of rows (B, S). It returns the attention in the layer
+            before the cut, averaged over the heads and these rows, (B, S).
+        read_keys: function without arguments. It returns the rotated keys of the layer before the cut,
+            (B, key heads, S, d).
+        full_map: (B, N) attention map of a run without any cut, if `Scorer.full_run` asks for one; else None.
+        layer: the layer of the cut, counted from 0.
+        step: 0 while a prompt is read. For scorers with `every_step`: the number of the step of generation, from 1.
     """
 
     layout: Layout
@@ -67,32 +69,32 @@ class ScoringBatch:
     step: int = 0
 
     def attention(self, rows: RowSet | Tensor) -> Tensor:
-        """Attention that the groups get from some rows in the layer before, (B, N): summed over a group's tokens."""
+        """Attention that the groups get from some rows in the layer before the cut, (B, N): summed over tokens."""
         return self.layout.summed(self.read_attention(rows))
 
 
 class Scorer(ABC):
-    """Ranks groups of visual tokens. It is made from its settings and keeps nothing of one prompt for the next."""
+    """Ranks groups of visual tokens. It is made from its settings, and remembers nothing of earlier prompts."""
 
     needs_layer: ClassVar[bool] = False
-    """Whether it reads what a layer before the cut computed, so that the cut cannot be at layer 0."""
+    """Whether it reads the attention or the keys of the layer before the cut. The cut cannot be at layer 0 then."""
     every_step: ClassVar[bool] = False
-    """Whether it is asked anew in every step of generation, about single tokens, which are masked and stay. See
-    `dropping.remasking`: this is how Fast3D was released, and nothing gets faster by it."""
+    """Whether it scores single tokens, and does so again in every step of generation. Tokens are then masked and do not
+    leave, as in the released code of Fast3D; nothing gets faster. See `dropping.remasking`."""
     scale: ClassVar[str] = LOGITS
-    """Of its scores: `budgets.MASS` for shares, as attention is; `budgets.ORDER` where only their order counts."""
+    """Scale of its scores: `LOGITS`, `MASS` or `ORDER` of `budgets`."""
 
     @property
     def full_run(self) -> RowSet | None:
-        """Rows of the map that it wants of a run without any cut; None where it wants no such run."""
+        """Rows of the attention map that it needs from a run without any cut; None: it needs no such run."""
         return None
 
     def cuts(self, first: int, layers: int) -> tuple[int, ...]:
         """Layers from which tokens are missing, ascending.
 
         Args:
-            first: the layer of the settings.
-            layers: of the model.
+            first: the first cut, from the settings.
+            layers: number of layers of the model.
         """
         return (first,)
 
@@ -100,7 +102,7 @@ class Scorer(ABC):
         """Called once before the first prompt, for instance to load a network.
 
         Args:
-            model: that the user accelerates.
+            model: the model that the user accelerates.
 
         Raises:
             UserError: the scorer cannot work for this model; nothing is attached then.
@@ -108,4 +110,4 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, batch: ScoringBatch) -> Tensor:
-        """Scores of the groups, (B, N): the highest stay."""
+        """Scores of the groups, (B, N). The groups with the highest scores stay."""

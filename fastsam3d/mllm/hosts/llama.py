@@ -1,8 +1,8 @@
 """Llama and models with the same decoder interface in Hugging Face transformers, which is used unmodified.
 
-Read in transformers 4.56 and 5.24. The decoder computes one mask and one pair (cos, sin) of rotary tables for all
-layers, and calls each with the hidden states first and everything else by keyword; a layer returns a plain tensor. The
-cache is called `past_key_values` before 5.x and `cache` after.
+Checked against the code of transformers 4.56 and 5.24. The decoder computes one mask and one pair (cos, sin) of rotary
+tables for all layers. It calls each layer with the hidden states first and everything else by keyword; a layer returns
+a plain tensor. The keyword for the cache is `past_key_values` before 5.x and `cache` after.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class LlamaHost(Host):
     @classmethod
     def recognises(cls, model: Any) -> bool:
         kind = getattr(getattr(model, "config", None), "model_type", None)
-        return isinstance(kind, str) and callable(getattr(model, "generate", None)) and isinstance(
-            model, torch.nn.Module
+        return (
+            isinstance(kind, str) and callable(getattr(model, "generate", None)) and isinstance(model, torch.nn.Module)
         )
 
     @property
@@ -59,7 +59,7 @@ class LlamaHost(Host):
         if reasons:
             raise UserError(f"cannot prune this {type(self._model).__name__}: {reasons[0]}.")
         if isinstance(self._model, torch._dynamo.eval_frame.OptimizedModule) or self._model._compiled_call_impl:
-            raise UserError("the model is compiled, and the number of tokens depends on the data: accelerate it plain.")
+            raise UserError("the model is compiled, and the number of tokens depends on the data: do not compile it.")
         kinds = getattr(config, "layer_types", None)
         window = getattr(config, "sliding_window", None)
         if window is not None if kinds is None else set(kinds) != {"full_attention"}:

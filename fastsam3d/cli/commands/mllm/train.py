@@ -1,9 +1,9 @@
 """`mllm train`: the small language model, attention predictors, and the folder that a model is loaded from.
 
-    python -m fastsam3d mllm train model --output runs/model --steps 4000
-    python -m fastsam3d mllm train predictor --model runs/model --output runs/predictor --steps 2500
-    python -m fastsam3d mllm train export --model runs/model --predictor runs/predictor --output my_model
-    python -m fastsam3d mllm train predictor-of-maps --maps maps.safetensors --output runs/gap --steps 10000 ...
+python -m fastsam3d mllm train model --output runs/model --steps 4000
+python -m fastsam3d mllm train predictor --model runs/model --output runs/predictor --steps 2500
+python -m fastsam3d mllm train export --model runs/model --predictor runs/predictor --output my_model
+python -m fastsam3d mllm train predictor-of-maps --maps maps.safetensors --output runs/gap --steps 10000 ...
 """
 
 from __future__ import annotations
