@@ -78,7 +78,9 @@ class Budget:
 
 
 def shares_of_mass(scores: Tensor, present: Tensor, scale: str) -> Tensor:
-    """Share of the mass that each group holds, (B, N) float64, 0 for an absent one; each row sums to 1.
+    """Share of the mass that each group holds, (B, N) float64; 0 for a group that is not present.
+
+    Each row sums to 1, or to 0 where no group has any mass.
 
     Args:
         scores: (B, N); of the scale `MASS` they are not negative.

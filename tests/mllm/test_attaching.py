@@ -188,7 +188,7 @@ def test_a_loss_is_computed_under_masks(model):
         (HALF | {"random": True}, "both rank"),
         (HALF | {"pruning": {"enabled": True, "layer": 0}}, "before layer 0"),
         (HALF | {"pruning": {"enabled": True, "layer": 9}}, "layers 0 to 3"),
-        ({"divprune": True, "pruning": {"enabled": True, "budget": "mass"}}, "an order and no masses"),
+        ({"divprune": True, "pruning": {"enabled": True, "budget": "mass"}}, "only an order of the groups"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(model, settings, words):

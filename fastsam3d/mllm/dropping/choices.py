@@ -1,4 +1,4 @@
-"""Which groups stayed at each cut of a prompt, and the scores that said so: what `acceleration.kept()` returns."""
+"""Which groups stayed at each cut of a prompt, and by which scores: what `acceleration.kept()` returns."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Choice:
     """What was chosen at one cut, for a batch of B samples.
 
     Attributes:
-        layer: the first that lacks the other groups.
+        layer: the first layer that does not see the other groups.
         kept: (B, N) bool: groups that stay.
-        scores: (B, N) of the scorer.
-        present: (B, N) bool: groups that were there before.
-        groups: (B,) groups of each sample's spans.
+        scores: (B, N) scores of the scorer.
+        present: (B, N) bool: groups that were present before the cut.
+        groups: (B,) number of groups in the spans of each sample.
         scale: of the scores, see `budgets`.
     """
 
@@ -37,9 +37,9 @@ class KeptGroups:
     """What was chosen at one cut, for one sample of N groups. Tensors are on the CPU.
 
     Attributes:
-        layer: the first that lacks the other groups, counted from 0.
+        layer: the first layer that does not see the other groups, counted from 0.
         kept: (N,) bool: groups that stay.
-        scores: (N,) float32 of the scorer; not a number for groups that pad, or had left before.
+        scores: (N,) float32 scores of the scorer; NaN for padding objects and for groups that had left before.
         scale: of the scores, `LOGITS`, `MASS` or `ORDER` of `fastsam3d.mllm.budgets`.
     """
 
@@ -49,13 +49,16 @@ class KeptGroups:
     scale: str
 
     def shares(self) -> Tensor:
-        """(N,) float32: the share of the mass that the scores give each group; 0 for those that were not there."""
+        """Share of the mass that the scores give each group, (N,) float32; 0 where the score is NaN.
+
+        Scores of the scale `ORDER` have no mass: the result says nothing about them.
+        """
         present = ~self.scores.isnan()
         return shares_of_mass(self.scores.nan_to_num(0.0)[None], present[None], self.scale)[0].float()
 
 
 def kept_groups(choices: Sequence[Choice]) -> list[list[KeptGroups]]:
-    """One list for each sample, with one record for each cut, from the first layer to the last.
+    """Turns the choices of a batch into one list for each sample, with one record for each cut, in order of layers.
 
     Args:
         choices: of the cuts of one batch.

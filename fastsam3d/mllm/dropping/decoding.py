@@ -1,4 +1,4 @@
-"""One step of generation after a prompt was shortened: the layers from a cut on get masks of their own length."""
+"""One step of generation after a prompt was shortened: each layer after a cut gets a mask of its own length."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from fastsam3d.mllm.dropping.token_dropping import as_additive
 
 @dataclass(frozen=True)
 class Shortened:
-    """What is remembered of a cache whose layers have unequal lengths.
+    """What is remembered about a cache whose layers have unequal lengths.
 
     Attributes:
-        kept: cuts, ascending by layer.
-        length: columns of the whole prompt.
+        kept: cuts at which tokens left, ascending by layer.
+        length: columns of the prompt before any cut.
     """
 
     kept: Sequence[Kept]
     length: int
 
     def generated(self, cache: Any) -> int:
-        """Tokens that the cache holds beside the prompt."""
+        """Number of generated tokens that the cache holds."""
         first = self.kept[0]
         return int(cache.get_seq_length(first.layer)) - first.valid.shape[1]
 
 
 class Decoding:
-    """One step.
+    """One step of generation.
 
     Args:
-        shortened: of the cache.
+        shortened: what is remembered about the cache.
         cache: of the call.
-        rows: of the batch.
-        additive: whether masks are added to logits.
+        rows: rows of the batch.
+        additive: whether masks are added to attention logits; else they are bool.
 
     Raises:
         UserError: the batch has another number of rows than the prompt had.

@@ -1,4 +1,4 @@
-"""What the settings mean for one model: who ranks, at which layers tokens leave, how many stay."""
+"""What the settings mean for one model: which scorer ranks, at which layers tokens leave, how many stay."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Plan:
     Attributes:
         scorer: ranks the groups.
         budget: says how many of them stay at each cut.
-        cuts: layers from which tokens are missing, ascending.
-        mask: the tokens stay and are masked instead: the plain twin, of equal results and no saving.
+        cuts: layers at which tokens leave, ascending.
+        mask: the tokens are masked and do not leave. Results are equal, and nothing is saved.
     """
 
     scorer: Scorer
@@ -33,10 +33,11 @@ class Plan:
 
 
 def plan_of(config: AccelerationConfig, layers: int) -> Plan | None:
-    """The plan of settings for a model of so many layers; None where nothing is pruned.
+    """Makes the plan for a model of `layers` layers; None where nothing is pruned.
 
     Raises:
-        UserError: a cut lies outside the model, or before the layer that the scorer reads.
+        UserError: a cut lies outside the model; or the cut is at layer 0 and the scorer reads the layer before it; or
+            the budget is adaptive and the scorer gives only an order.
     """
     pruning = config["pruning"]
     if not pruning.enabled:
@@ -56,7 +57,7 @@ def plan_of(config: AccelerationConfig, layers: int) -> Plan | None:
         )
     if scorer.scale == ORDER and pruning.budget in ADAPTIVE:
         raise UserError(
-            f"{technique.name} gives an order and no masses, which pruning.budget={pruning.budget} needs: set "
-            "pruning.budget to share or fixed"
+            f"{technique.name} gives only an order of the groups, and pruning.budget={pruning.budget} needs shares: "
+            "set pruning.budget to share or fixed"
         )
     return Plan(scorer, pruning.amount(), scorer.cuts(first, layers), pruning.mask)

@@ -1,7 +1,7 @@
 """One reading of a prompt, in which visual tokens leave at the layers of the plan.
 
-The decoder keeps passing full-length masks, positions and rotary tables to its layers. From the first cut on each layer
-gets those of the tokens that are still there. Kept tokens keep their original positions.
+The decoder still passes masks, positions and rotary tables of the full length to its layers. From the first cut on,
+they are replaced: each layer gets those of the remaining tokens. These tokens keep their original positions.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from fastsam3d.mllm.vocabulary import Prompts, ScoringBatch
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left from a cut on.
+    """The tokens that remain after a cut.
 
     Attributes:
         layer: of the cut.
         valid: (B, R) bool: places of the shortened prompt that hold a token which may be seen.
-        full: whether all of them do.
+        full: whether `valid` is True everywhere.
     """
 
     layer: int
@@ -45,9 +45,9 @@ class Prefill:
     Args:
         host, plan: of the model.
         layout: of the whole batch, copies of samples for beam search included.
-        copies: of each sample, one after the other.
+        copies: rows of each sample, which follow one another.
         prompts: of the samples, for the scorer.
-        full_map: (samples, N), where the scorer asked for one.
+        full_map: (samples, N) attention map of a full run, if the scorer asks for one; else None.
     """
 
     def __init__(
@@ -77,9 +77,12 @@ class Prefill:
 
         Args:
             index: of the layer.
-            hidden: (B, S, D).
-            given: keyword arguments.
-            cache: among them.
+            hidden: (B, S, D) its input.
+            given: its keyword arguments.
+            cache: the cache among them; None without one.
+
+        Returns:
+            The input (B, R, D) without the tokens that have left, and the keyword arguments that fit it.
         """
         self.cache = cache
         given = given | self._given
@@ -118,7 +121,7 @@ class Prefill:
         return int(counts.max())
 
     def _drop(self, index: int, keep: Tensor, hidden: Tensor, given: dict[str, Any]) -> Tensor:
-        """Takes out the tokens of all other groups; fills in what the layers from here on get."""
+        """Takes out the tokens of groups that leave, and prepares the keyword arguments of the next layers."""
         layout = self.layout
         present = keep.repeat_interleave(self._copies, dim=0)
         leaves = layout.visual & ~present.gather(1, layout.group_of.clamp(min=0)) if present.shape[1] else layout.visual

@@ -1,9 +1,9 @@
 """Masks single visual tokens and chooses them anew in every step of generation: the pruning that Fast3D released.
 
-For comparison only; `prefill` and `decoding` are for work. Nothing becomes shorter: from the cut on each layer computes
-all tokens, and every row is kept from seeing those that were not chosen. Defects that are kept on purpose: an object's
-tokens are chosen one by one, so that it may be seen in part; a new token chooses for itself; the first row of a sample
-chooses for all of its beams; objects that only fill up can be chosen.
+For comparison only; `prefill` and `decoding` are for real work. Nothing becomes shorter: from the cut on, each layer
+computes all tokens, and a mask hides the tokens that were not chosen. These defects are kept on purpose: the tokens of
+an object are chosen one by one, so it may be visible in part; each new token makes its own choice; the first row of a
+sample chooses for all of its beams; padding objects can be chosen.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Remasking:
     Args:
         host, plan: of the model.
         layout: of the whole batch, copies of samples for beam search included.
-        copies: of each sample, one after the other.
+        copies: rows of each sample, which follow one another.
         prompts: of the samples, for the scorer.
     """
 
@@ -48,17 +48,17 @@ class Remasking:
         self._mask: Tensor | None = None
         self._cache: ReferenceType[Any] | None = None
         self.kept: tuple[Kept, ...] = ()
-        """As of `Prefill`: nothing leaves."""
+        """As in `Prefill`; empty, because nothing leaves."""
         self.choices: tuple[Choice, ...] = ()
-        """As of `Prefill`: all groups stay."""
+        """As in `Prefill`; empty, because whole groups are not chosen."""
         self.clock = Clock(layout.live.device)
-        """Of choosing, in the prompt and in all steps."""
+        """Seconds of choosing, in the prompt and in all steps."""
         self.masked_by_layer: list[int] = []
         """Visual tokens of the samples that were masked in each layer while the prompt was read."""
 
     @property
     def cache(self) -> Any:
-        """Of the prompt, which remembers this object and must not be held by it; None without one."""
+        """The cache of the prompt; None without one. It is held by a weak reference, so that it can be freed."""
         return None if self._cache is None else self._cache()
 
     def next_step(self, rows: int) -> Remasking:
@@ -144,7 +144,7 @@ class Remasking:
 
 
 def single_tokens(layout: Layout) -> Layout:
-    """The same tokens, where each visual one is a group of its own; those of objects that only fill up are present."""
+    """A layout in which each visual token is a group of its own. Tokens of padding objects are present too."""
     visual = layout.visual
     counts = visual.sum(1)
     numbers = (visual.cumsum(1) - 1).masked_fill(~visual, NO_GROUP)

@@ -1,7 +1,8 @@
 """Takes tokens out of a batch: which columns stay, and the masks that go with them.
 
-Kept tokens are put to the right, in their old order, so that the last column stays the last token of each prompt. A
-sample that keeps fewer has empty places on the left. All shapes: B rows, S columns before, R columns after.
+Kept tokens move to the right, in their old order, so the last column is still the last token of each prompt. A
+sample that keeps fewer tokens than another has empty places on the left. Shapes: B rows, S columns before, R columns
+after.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ def kept_columns(keep: Tensor) -> tuple[Tensor, Tensor]:
     """Columns of the tokens that stay.
 
     Args:
-        keep: (B, S) bool.
+        keep: (B, S) bool: tokens that stay.
 
     Returns:
-        Columns (B, R), ascending among the kept, and which of them hold a token (B, R) bool. R is the number of kept
-        tokens of the sample that keeps most.
+        The columns (B, R), ascending among the kept tokens, and which of them hold a kept token (B, R) bool. R is the
+        number of kept tokens of the sample that keeps most.
     """
     count = max(int(keep.sum(1).max()), 1)
     columns = keep.int().argsort(dim=1, stable=True)[:, -count:]
@@ -36,8 +37,8 @@ def allowed_pairs(mask: Tensor | None, columns: Tensor | None, valid: Tensor) ->
     """Which token sees which, among those that stay.
 
     Args:
-        mask: of all tokens, (B or 1, 1, S, S), bool or additive; None means causal.
-        columns: (B, R); None where every column stays.
+        mask: (B or 1, 1, S, S) of all tokens, bool or additive; None means causal.
+        columns: (B, R) columns that stay; None where every column stays.
         valid: (B, R) bool: columns that hold a token which may be seen.
 
     Returns:
@@ -57,7 +58,7 @@ def allowed_pairs(mask: Tensor | None, columns: Tensor | None, valid: Tensor) ->
 
 
 def as_bool(mask: Tensor) -> Tensor:
-    """A mask as True where a key is seen; an additive one is so where it is not the lowest number."""
+    """A mask as bool, True where a key is seen. An additive mask hides a key with (nearly) the lowest number."""
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 

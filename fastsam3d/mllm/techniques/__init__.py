@@ -1,7 +1,7 @@
-"""Techniques for language models, one a file: settings, scorer, registration.
+"""Techniques for language models. Each file has the settings, the scorer and the registration of one technique.
 
-Every module of this package is imported when the registry is first read, and so registers what it holds: a new scorer
-is a new file.
+Every module of this package is imported when the registry is first read, and registers its technique then. So a new
+scorer needs only a new file.
 """
 
 from __future__ import annotations

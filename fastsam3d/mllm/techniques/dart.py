@@ -1,7 +1,7 @@
-"""DART (arXiv 2502.11494): what resembles a few pivots is double, and leaves.
+"""DART (arXiv 2502.11494): groups that resemble one of a few pivots are duplicates, and leave.
 
-Pivots are the groups with the largest keys in the layer before the cut. They stay, and with them the groups whose
-greatest cosine similarity to a pivot is lowest. No attention is read.
+Pivots are the groups whose keys in the layer before the cut have the largest norms. Pivots stay. Then those groups stay
+whose greatest cosine similarity to a pivot is lowest. No attention is read.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class DartConfig(TechniqueConfig):
     """Settings of DART."""
 
     enabled: bool = setting(False, "Switches the technique.")
-    pivots: int = setting(4, "Groups that stay for their large keys. No effect on speed.", low=1, high=1024)
+    pivots: int = setting(4, "Groups with the largest keys, which stay. No effect on speed.", low=1, high=1024)
 
 
 class DartScorer(Scorer):
-    """Pivots first, then what resembles them least."""
+    """Ranks the pivots first, then the groups that resemble them least."""
 
     needs_layer = True
     scale = ORDER
@@ -46,13 +46,13 @@ def least_similar_first(norms: Tensor, features: Tensor, present: Tensor, pivots
     """Scores groups by their dissimilarity to pivots.
 
     Args:
-        norms: (B, N): the largest are pivots.
-        features: (B, N, D).
-        present: (B, N) bool.
+        norms: (B, N) norms of keys; the groups with the largest are pivots.
+        features: (B, N, D) mean hidden states of the groups.
+        present: (B, N) bool: groups that hold an object and have not left.
         pivots: number of pivots.
 
     Returns:
-        (B, N): 2 for a pivot, else minus the greatest cosine similarity to one.
+        (B, N): 2 for a pivot; for another group, minus its greatest cosine similarity to a pivot.
     """
     features = functional.normalize(features, dim=-1)
     norms = norms.masked_fill(~present, float("-inf"))

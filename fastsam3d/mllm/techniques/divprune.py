@@ -1,7 +1,8 @@
 """DivPrune (CVPR 2025): the groups that stay are as different from one another as possible, whatever the question is.
 
-Greedy: first the group whose nearest neighbour is farthest, then always the one that is farthest from all chosen ones,
-by the cosine distance of their mean hidden states. At layer 0 these are the embeddings, as published.
+The choice is greedy. The first group is the one whose nearest neighbour is farthest. Each next group is the one whose
+nearest chosen group is farthest. Distances are cosine distances of the mean hidden states of groups; at layer 0 these
+are the embeddings, as published.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class DivPruneConfig(TechniqueConfig):
 
 
 class DivPruneScorer(Scorer):
-    """Scores fall in the order in which groups are chosen."""
+    """Chooses groups one after the other. A group that is chosen earlier has a higher score."""
 
     scale = ORDER
 
@@ -46,7 +47,7 @@ def most_different_first(distances: Tensor, present: Tensor, count: int) -> Tens
     Args:
         distances: (B, N, N), symmetric.
         present: (B, N) bool; other groups are chosen last.
-        count: how many are chosen at least.
+        count: number of groups that are chosen.
 
     Returns:
         (B, N): 0 for the first, -1 for the second and so on; -N for groups that were not chosen.

@@ -21,11 +21,11 @@ from fastsam3d.mllm.vocabulary import Scorer, ScoringBatch
 
 @dataclass(frozen=True)
 class ExternalConfig(TechniqueConfig):
-    """Settings of scores from outside."""
+    """Settings of scores that the caller gives."""
 
     enabled: bool = setting(False, "Switches the technique.")
     scale: str = setting(
-        LOGITS, "What the scores are, which matters to the budget mass: logits, or shares.", choices=(LOGITS, MASS)
+        LOGITS, "Scale of the scores, for an adaptive budget: logits, or mass (shares).", choices=(LOGITS, MASS)
     )
 
 
@@ -47,7 +47,7 @@ def scores_given(objects: Sequence[Any] | None, layout: Layout) -> Tensor:
         layout: of the samples.
 
     Raises:
-        UserError: scores are missing, or their number is not that of the groups.
+        UserError: scores are missing, or a sample has another number of scores than of groups.
     """
     samples = len(layout.present)
     if objects is None or len(objects) != samples or any(isinstance(row, Mapping) for row in objects):

@@ -1,6 +1,7 @@
-"""FastV (arXiv 2403.06764): a group is worth the attention that the last token pays it in the layer before the cut.
+"""FastV (arXiv 2403.06764): the score of a group is the attention of the last token to it, in the layer before the cut.
 
-It is asked once, while the prompt is read. Groups stay whole: their attention is summed over their tokens.
+Groups are scored once, while the prompt is read. The attention is summed over the tokens of a group, so a group stays
+or leaves as a whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class FastVConfig(TechniqueConfig):
 
 
 class FastVScorer(Scorer):
-    """Attention of the last token."""
+    """Scores groups by the attention of the last token."""
 
     needs_layer = True
     scale = MASS

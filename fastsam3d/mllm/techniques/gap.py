@@ -1,7 +1,7 @@
 """GAP (Fast3D, ACM MM 2025): a small network predicts the attention of a full run before the model reads anything.
 
-So visual tokens can leave at layer 0, which scorers that read attention cannot do. The network belongs to one language
-model and was trained on its attention maps: `fastsam3d.mllm.predictor`.
+So visual tokens can leave at layer 0. This is impossible with scorers that read the attention of a layer. The network
+belongs to one language model: it was trained on the attention maps of that model. See `fastsam3d.mllm.predictor`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from fastsam3d.mllm.vocabulary import Prompts, Scorer, ScoringBatch
 
 @dataclass(frozen=True)
 class GapConfig(TechniqueConfig):
-    """Settings of global attention prediction."""
+    """Settings of GAP, global attention prediction."""
 
     enabled: bool = setting(False, "Switches the technique.")
     predictor: str = setting(
-        "", f"File of the predictor; empty: the one that the model carries as its attribute {MODEL_ATTRIBUTE}."
+        "", f"File of the predictor. Empty: the predictor in the attribute {MODEL_ATTRIBUTE} of the model."
     )
 
 
 class GapScorer(Scorer):
-    """Logits of a predictor. It reads `objects`: for each sample its boxes, as an attribute or entry `boxes`."""
+    """Scores groups by the logits of a predictor. `objects` may give the boxes of each sample, see `boxes_of`."""
 
     scale = LOGITS
 
@@ -77,7 +77,7 @@ class GapScorer(Scorer):
         return logits.clone()  # an ordinary tensor again
 
     def _on(self, device: torch.device) -> Any:
-        """The predictor on a device, in float32; a model's own one is left where it is."""
+        """The predictor on a device, in float32. If it has to be moved, a copy is moved, and the original stays."""
         weight = next(self._network.parameters())
         if (weight.device, weight.dtype) != (device, torch.float32) or self._network.training:
             self._network = copy.deepcopy(self._network).to(device, torch.float32).eval()
@@ -88,15 +88,17 @@ def boxes_of(objects: Sequence[Any] | None, layout: Layout) -> tuple[Tensor, Ten
     """Boxes of the objects, from what a caller gives for each sample.
 
     Args:
-        objects: None, or one entry a sample: something with `boxes` as its attribute or entry, (groups, 6) numbers, or
-            None where a sample has none.
+        objects: None, or one entry for each sample: an object with the attribute `boxes` or a mapping with the key
+            `boxes`. The boxes of a sample are (groups, 6): centre x, y, z and full extents x, y, z in metres. None: the
+            sample has no boxes.
         layout: of the samples.
 
     Returns:
-        Boxes (B, N, 6) float32, zeros where there are none, and which samples have some (B,) bool; both on the CPU.
+        The boxes (B, N, 6) float32, with zeros where there are none, and which samples have boxes (B,) bool. Both are
+        on the CPU.
 
     Raises:
-        UserError: another number of samples or objects, or numbers that are not finite.
+        UserError: the number of entries or of boxes does not fit, or a present object has numbers that are not finite.
     """
     samples, groups = layout.present.shape
     boxes, given = torch.zeros(samples, groups, 6), torch.zeros(samples, dtype=torch.bool)

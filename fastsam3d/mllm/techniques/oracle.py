@@ -1,6 +1,6 @@
-"""The oracle: a full run of the prompt says which groups its text attends to, over all layers and heads.
+"""The oracle: the score of a group is its attention in a full run of the prompt, averaged over all layers and heads.
 
-It costs more than it saves. It is the bound for scorers that predict such a map.
+It costs more than it saves. It shows how good a perfect predictor of this attention would be.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class OracleConfig(TechniqueConfig):
 
     enabled: bool = setting(False, "Switches the technique.")
     rows: str = setting(
-        "last", "Rows of the map: the last token, or all text after the visual tokens.", choices=("last", "text")
+        "last", "Rows that count: the last token, or all text after the visual tokens.", choices=("last", "text")
     )
-    skip_first: int = setting(0, "Of the text: tokens at its beginning that do not count.", low=0)
-    skip_last: int = setting(0, "Of the text: tokens at the end of the prompt that do not count.", low=0)
+    skip_first: int = setting(0, "For rows=text: tokens after the visual ones that do not count.", low=0)
+    skip_last: int = setting(0, "For rows=text: last tokens of the prompt that do not count.", low=0)
 
 
 class OracleScorer(Scorer):
-    """The map of a full run."""
+    """Scores groups by the attention map of a full run."""
 
     scale = MASS
 

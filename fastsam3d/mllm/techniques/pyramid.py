@@ -1,7 +1,8 @@
-"""PyramidDrop (arXiv 2410.17247): at several layers the rest is ranked again, and a share of it stays.
+"""PyramidDrop (arXiv 2410.17247): at several layers the remaining groups are ranked again, and a share of them stays.
 
-`pruning` says the first of these layers and the share; the others follow at equal distances. Published for 32 layers:
-half of the tokens stays at layers 8, 16 and 24. A group is worth the attention of the last token, as in FastV.
+The settings of `pruning` give the first of these layers and the share. The other layers follow at equal distances. As
+published for 32 layers, half of the remaining tokens stay at layers 8, 16 and 24. The score of a group is the attention
+of the last token, as in FastV.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class PyramidConfig(TechniqueConfig):
 
 
 class PyramidScorer(Scorer):
-    """Attention of the last token, asked at each cut about the groups that are left."""
+    """Scores the remaining groups at each cut by the attention of the last token."""
 
     needs_layer = True
     scale = MASS

@@ -1,4 +1,4 @@
-"""Random pruning, the control that every scorer must beat: groups leave by the draw of a seed."""
+"""Random pruning: the control that every scorer must beat. A seed decides which groups leave."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class RandomConfig(TechniqueConfig):
     """Settings of random pruning."""
 
     enabled: bool = setting(False, "Switches the technique.")
-    seed: int = setting(0, "Of the draws. No effect on speed.", low=0, high=2**31 - 1)
+    seed: int = setting(0, "Seed of the random scores. No effect on speed.", low=0, high=2**31 - 1)
 
 
 class RandomScorer(Scorer):
-    """Draws a score for every group. A draw depends on the seed and on the sample's number, not on its batch."""
+    """Draws a random score for every group. It depends on the seed and the number of the sample, not on its batch."""
 
     def __init__(self, config: RandomConfig) -> None:
         self._seed = config.seed

@@ -1,8 +1,8 @@
 """The scoring half of SparseVLM (arXiv 2410.04417): only words that have to do with the picture rank its objects.
 
-Words that resemble the visual tokens more than the mean of the words does are raters; a group is worth the attention
-that the raters pay it in the layer before the cut. The published rule for the number of tokens, and the merging of
-those that leave, are not part of this.
+A word is a rater if it resembles the visual tokens at least as much as the words do on average. The score of a group is
+the attention of the raters to it, in the layer before the cut. Not included are the published rule for the number of
+tokens, and the merging of tokens that leave.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RatersConfig(TechniqueConfig):
 
 
 class RatersScorer(Scorer):
-    """Attention of the words that resemble the visual tokens."""
+    """Scores groups by the attention of the words that resemble the visual tokens."""
 
     needs_layer = True
     scale = MASS
@@ -43,14 +43,14 @@ class RatersScorer(Scorer):
 
 
 def rater_weights(hidden: Tensor, text: Tensor, visual: Tensor) -> Tensor:
-    """Equal weights of the words whose likeness to the visual tokens is at least the mean of all words.
+    """Equal weights for the words whose likeness to the visual tokens is at least the mean over all words.
 
     Args:
-        hidden: (B, S, D).
-        text, visual: (B, S) bool.
+        hidden: (B, S, D) hidden states.
+        text, visual: (B, S) bool: words, and visual tokens.
 
     Returns:
-        (B, S); each row sums to 1.
+        (B, S), 0 for all other tokens; each row sums to 1.
     """
     first = int(text.any(0).int().argmax())  # words are on the right: all columns are not needed
     words = text[:, first:]

@@ -1,9 +1,9 @@
 """FastV within Fast3D as its authors released it, defects included. For comparison only: nothing gets faster.
 
-Use `fastv` or `gap` for work. Kept on purpose: visual tokens are masked and computed all the same. They are ranked one
-by one, so that an object may be seen in part. In each step of generation the newest token ranks them anew, and the
-first beam does so for all. A cut at layer 0 draws tokens at random, again in each step. Objects that only fill up
-count. Each sample of a batch is treated as if it were alone, which is how the release generates.
+Use `fastv` or `gap` for real work. These defects are kept on purpose. Visual tokens are masked but still computed. They
+are ranked one by one, so an object may be visible in part. In each step of generation the newest token ranks them
+again; the first beam decides for all beams. A cut at layer 0 draws tokens at random, again in each step. Padding
+objects count. Each sample of a batch is treated as if it were alone, because the release generates one at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastsam3d.mllm.techniques.external import scores_given
 from fastsam3d.mllm.vocabulary import Scorer, ScoringBatch
 
 _STEPS = 1_009
-"""Draws that a sample may need before its numbers come near those of the next one."""
+"""Steps after which the seeds of a sample would repeat those of the next sample."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class ReleasedConfig(TechniqueConfig):
     enabled: bool = setting(False, "Switches the technique.")
     scores: str = setting(
         "attention",
-        "Attention of the newest token in the layer before the cut; or external, scores of objects that the caller "
-        "gives, repeated for their tokens. No effect on speed.",
+        "attention: that of the newest token in the layer before the cut. external: scores of objects that the caller "
+        "gives; each token gets the score of its object. No effect on speed.",
         choices=("attention", "external"),
     )
-    seed: int = setting(0, "Of the draws of a cut at layer 0. No effect on speed.", low=0, high=2**31 - 1)
+    seed: int = setting(0, "Seed of the random choice of a cut at layer 0. No effect on speed.", low=0, high=2**31 - 1)
 
 
 class ReleasedScorer(Scorer):
-    """Scores of single visual tokens, asked for in every step."""
+    """Scores single visual tokens, in every step of generation."""
 
     every_step = True
     scale = MASS

@@ -1,4 +1,4 @@
-"""A group is worth the attention that the text after the visual tokens pays it in the layer before the cut."""
+"""The score of a group is the attention of the text after the visual tokens to it, in the layer before the cut."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TextRowsConfig(TechniqueConfig):
 
 
 class TextRowsScorer(Scorer):
-    """Mean attention of the rows of text."""
+    """Scores groups by the mean attention of the rows of text."""
 
     needs_layer = True
     scale = MASS
