@@ -1,4 +1,4 @@
-"""Reads a checkpoint of Chat-Scene: what was trained beside Vicuna. Every key that does not fit is named."""
+"""Reads a checkpoint of Chat-Scene: the weights that were trained on top of Vicuna."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fastsam3d.mllm.chat_scene.tokens import MOST_OBJECTS
 
 WHAT = "the checkpoint of Chat-Scene"
 SETTINGS_CLASSES = ("utils.easydict.EasyDict", "easydict.EasyDict")
-"""Of the entry `config` in published checkpoints. It is read as a plain dictionary, and not used."""
+"""Classes of the entry `config` in published checkpoints. It is read as a plain dictionary, and not used."""
 WRAPPED = "llama_model.base_model.model."
-"""In front of the names of the language model, which PEFT had wrapped."""
+"""Prefix of the names of the language model, which PEFT had wrapped."""
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ADAPTED = (
     *(f"self_attn.{name}_proj" for name in "qkvo"),
@@ -27,11 +27,11 @@ ADAPTED = (
 )
 """Matrices of a layer that LoRA changes."""
 PROJECTIONS = ("object_proj", "object_img_proj")
-"""Of the 3D and the 2D features: two linear layers each."""
+"""Projections of the 3D and the 2D features: two linear layers each."""
 UNUSED = re.compile(r"pos_proj\.|pos_embedding\.|.*\.rotary_emb\.inv_freq$")
-"""Keys of modules that the model has, and does not use for its answers."""
+"""Keys of modules that do not take part in answers. They are ignored."""
 LISTED = 40
-"""Kinds of keys that a message names."""
+"""Most entries in a list of keys in a message. One entry stands for a key in all layers."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Checkpoint:
     """What a checkpoint holds.
 
     Attributes:
-        adapters: (A, B) of LoRA by the name of the changed matrix: A (r, in), B (out, r).
-        embeddings, head: (vocabulary and names of objects, hidden).
-        projections: weights and biases by their names.
+        adapters: by name of the changed matrix, the matrices A (r, in) and B (out, r) of LoRA.
+        embeddings, head: (tokens, hidden). The tokens are the vocabulary, then the names of objects.
+        projections: weights and biases of `PROJECTIONS` by name.
     """
 
     adapters: Mapping[str, tuple[Tensor, Tensor]]
@@ -57,11 +57,11 @@ def read_checkpoint(
 
     Args:
         path: a file of `torch.save` with the entry `model`.
-        shapes: of every parameter of the language model.
+        shapes: shape of every parameter of the language model, by name.
         settings_classes: classes beside `SETTINGS_CLASSES` that the file may name, as "module.Class".
 
     Raises:
-        UserError: the file cannot be read, or keys are missing, left over or of another shape; all of them are named.
+        UserError: the file cannot be read, or keys are missing, left over or of another shape. The message lists them.
     """
     values = read_archive(path, WHAT, (*SETTINGS_CLASSES, *settings_classes))
     state = values.get("model") if isinstance(values, Mapping) else None
@@ -80,7 +80,7 @@ def read_checkpoint(
     }
     if any(problems.values()):
         listed = "; ".join(f"{len(names)} {kind}: {grouped(names)}" for kind, names in problems.items() if names)
-        raise UserError(f"{WHAT} {path} does not fit this language model. {listed}. Check both.")
+        raise UserError(f"{WHAT} {path} does not fit this language model. {listed}. Check that both belong together.")
     return Checkpoint(
         {
             name.removesuffix(".weight"): (tensors[_adapter(name, "A")], tensors[_adapter(name, "B")])
@@ -136,7 +136,7 @@ def _shape(shape: Iterable[int | None]) -> str:
 
 
 def grouped(names: Sequence[str]) -> str:
-    """Names in a list; those that differ in the number of their layer alone are written once, with all numbers."""
+    """Lists names in a text. Names that differ only in the number of their layer are one entry of at most `LISTED`."""
     layers: dict[str, list[str]] = defaultdict(list)
     for name in names:
         match = re.search(r"(?<=\.layers\.)\d+(?=\.)", name)

@@ -1,4 +1,4 @@
-"""Features of objects: files of Chat-Scene, with one vector for each object of each scene."""
+"""Reads the feature files of Chat-Scene, with one vector for each object of each scene."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fastsam3d.mllm.benchmarks.scene_objects import SceneObjects
 from fastsam3d.mllm.chat_scene.tokens import MOST_OBJECTS
 
 WIDEST = 1 << 14
-"""Numbers of a vector."""
+"""Most numbers in a vector."""
 Vectors = Mapping[str, Mapping[int, Tensor]]
-"""By scene and number of the object."""
+"""Vectors by name of the scene and number of the object."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,13 @@ class Scene:
     """What the model sees of a scene.
 
     Attributes:
-        name: of the scan.
-        features_3d: (N, D3) float32, zeros where there is none.
-        features_2d: (N, D2) float32.
-        present: (N,) bool: there is an object; others only fill up.
+        name: name of the scan, such as scene0011_00.
+        features_3d: (N, D3) float32, zeros for an object without a vector.
+        features_2d: (N, D2) float32, zeros for an object without a vector.
+        present: (N,) bool: False for a padding object.
+
+    Raises:
+        UserError: the three have different numbers of objects.
     """
 
     name: str
@@ -42,14 +45,14 @@ class Scene:
         if not len(self.features_3d) == len(self.features_2d) == len(self.present):
             raise UserError(
                 f"{self.name}: {len(self.features_3d)} vectors in 3D, {len(self.features_2d)} in 2D and "
-                f"{len(self.present)} marks do not belong to the same objects."
+                f"{len(self.present)} values of present: give one of each for every object."
             )
 
     def __len__(self) -> int:
         return len(self.present)
 
     def take(self, objects: int) -> Scene:
-        """The scene with its first objects alone."""
+        """The scene with only its first `objects` objects."""
         return Scene(self.name, self.features_3d[:objects], self.features_2d[:objects], self.present[:objects])
 
 
@@ -57,7 +60,7 @@ class FeatureFiles:
     """Vectors of the objects of many scenes, mapped into memory.
 
     Args:
-        vectors_3d, vectors_2d: by scene and number of the object. The vectors of each have one width.
+        vectors_3d, vectors_2d: vectors by scene and number of the object. All vectors of one file have one width.
     """
 
     def __init__(self, vectors_3d: Vectors, vectors_2d: Vectors) -> None:
@@ -68,11 +71,13 @@ class FeatureFiles:
         return any(name in vectors for vectors in self._vectors)
 
     def scene(self, name: str, objects: SceneObjects | None = None) -> Scene:
-        """One scene.
+        """Returns the features of one scene.
 
         Args:
-            objects: the same scene of the attribute file. Its boxes tell which objects are there, and its `obj_ids` the
-                numbers in the feature files. None: the objects that have a vector, from number 0 on.
+            name: of the scene.
+            objects: the objects of this scene in the attribute file. Its boxes say which objects are present, and its
+                `obj_ids` give their numbers in the feature files. None: objects are numbered from 0 to the largest
+                number in the files, and those with a vector are present.
 
         Raises:
             UserError: no file has the scene.
@@ -107,7 +112,7 @@ def read_features(path_3d: str | Path, path_2d: str | Path) -> FeatureFiles:
         path_2d: such as `scannet_mask3d_videofeats.pt`.
 
     Raises:
-        UserError: a file cannot be read, or holds something else; the entry is named.
+        UserError: a file cannot be read, or has an entry that is no vector; the message names it.
     """
     return FeatureFiles(_read_vectors(path_3d), _read_vectors(path_2d))
 
@@ -136,7 +141,7 @@ def _key(key: Any, where: str) -> tuple[str, int]:
     scene, bar, number = key.rpartition("_") if isinstance(key, str) else ("", "", "")
     if not bar or not number.isdecimal() or len(number) > 6 or int(number) >= MOST_OBJECTS:
         raise UserError(
-            f"{where}: the key {short(key)} has to be the name of a scene, a low line, and a number below "
+            f"{where}: the key {short(key)} has to be the name of a scene, an underscore, and a number below "
             f"{MOST_OBJECTS}."
         )
     return scene, int(number)

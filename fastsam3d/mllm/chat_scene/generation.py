@@ -17,17 +17,17 @@ GENERATION: dict[str, Any] = {
     "repetition_penalty": 3.0,
     "length_penalty": 1.0,
 }
-"""Settings of Chat-Scene and Fast3D. The penalty sees generated tokens alone: the prompt has no token ids."""
+"""Settings of Chat-Scene and Fast3D. The penalty sees only generated tokens: the prompt has no token ids."""
 
 
 class RepetitionPenalty:
-    """Makes tokens that were generated before less likely (CTRL, Keskar et al., 2019, section 4.1).
+    """Makes tokens less likely that were already generated (CTRL, Keskar et al., 2019, section 4.1).
 
-    That of transformers 5.24 leaves out as many generated tokens as a prompt of embeddings has padding, so that
-    an answer would depend on its batch.
+    The penalty of transformers 5.24 is not used. If the prompt is given as embeddings, it skips as many generated
+    tokens as the prompt has padding, so an answer would depend on the other prompts of its batch.
 
     Args:
-        penalty: 1: none.
+        penalty: divides positive scores and multiplies negative ones; 1 changes nothing.
     """
 
     def __init__(self, penalty: float) -> None:
@@ -45,7 +45,7 @@ class RepetitionPenalty:
 
 
 def generation_arguments(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `generate`: `GENERATION`, with changes."""
+    """Arguments of `generate`: those of `GENERATION` with changes, and `RepetitionPenalty` as a logits processor."""
     from transformers import LogitsProcessorList
 
     arguments = GENERATION | dict(changes)

@@ -17,7 +17,7 @@ from fastsam3d.mllm.chat_scene.model import PLACE, ChatScene
 from fastsam3d.mllm.chat_scene.tokens import MOST_OBJECTS, ObjectTokenizer
 
 ALPHA = 16.0
-"""Of LoRA in the published training."""
+"""The alpha of LoRA in the published training."""
 
 
 def load_chat_scene(
@@ -33,22 +33,24 @@ def load_chat_scene(
 ) -> ChatScene:
     """Loads Chat-Scene, ready to answer. No code of a file runs, and nothing is fetched.
 
-    LoRA is merged into the matrices, W + (alpha / r) B A, so that a plain Llama comes out. The published code keeps
-    LoRA apart, and embeddings and head in float32 beside layers in bfloat16: with `dtype=torch.bfloat16` numbers differ
-    from it by rounding.
+    LoRA is merged into the matrices, W + (alpha / r) B A, so the result is a plain Llama. The published code does not
+    merge LoRA, and keeps embeddings and head in float32 while the layers are in bfloat16. So with
+    `dtype=torch.bfloat16` the numbers here differ from it by rounding.
 
     Args:
         vicuna: folder of Vicuna-7B v1.5 as transformers loads it, with its tokeniser.
         checkpoint: file of Chat-Scene.
         device: `cpu`, `cuda` or `cuda:0`.
-        dtype: of the language model.
+        dtype: number type of the language model.
         attention: `sdpa` or `eager`.
-        lora_alpha: of its training. The rank is read from the checkpoint.
+        lora_alpha: the alpha of LoRA in its training. The rank is read from the checkpoint.
         missing_objects: `place` or `leave_out`, see `ChatScene`.
-        settings_classes: classes that the checkpoint may name, as "module.Class", beside those of published ones.
+        settings_classes: more classes that the checkpoint may name, as "module.Class". Those of published checkpoints
+            are always allowed.
 
     Raises:
-        UserError: a file is missing or cannot be read, or the two do not belong together; all keys are named.
+        UserError: a file is missing or cannot be read, or Vicuna and the checkpoint do not belong together. The message
+            lists the keys that do not fit.
     """
     folder = user_path(vicuna)
     if not (folder / "config.json").is_file():
@@ -62,7 +64,8 @@ def load_chat_scene(
     if not 0 < objects <= MOST_OBJECTS:
         raise UserError(
             f"{checkpoint} has {len(weights.embeddings)} embeddings, and the tokeniser in {folder} has "
-            f"{len(tokenizer)} tokens; names of objects come behind them. Check that both belong together."
+            f"{len(tokenizer)} tokens: the checkpoint must have 1 to {MOST_OBJECTS} more, for the names of objects. "
+            "Check that both belong together."
         )
     with torch.no_grad():
         merge_adapters(language_model, weights, lora_alpha)
@@ -97,7 +100,7 @@ def _read_language_model(transformers: Any, folder: Path, dtype: torch.dtype, at
     try:
         config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         if config.model_type != "llama":
-            raise UserError(f"the model in {folder} is a {config.model_type}, and Chat-Scene rests on Llama (Vicuna).")
+            raise UserError(f"the model in {folder} is a {config.model_type}, and Chat-Scene needs a Llama (Vicuna).")
         # What a file lacks would be drawn at random: the draws must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             model, found = transformers.LlamaForCausalLM.from_pretrained(

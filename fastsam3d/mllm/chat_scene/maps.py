@@ -1,7 +1,7 @@
-"""Attention maps of questions: which rows of a prompt count, and what they attend to.
+"""Attention maps of questions: how much some rows of a prompt attend to each object.
 
-Fast3D (ACM MM 2025) averages over the text of a question and its answer. The rows are a choice here, and the choice is
-stored with the maps.
+Fast3D (ACM MM 2025) averages over the text of a question and its answer. Here the caller chooses the rows, and the
+choice is stored with the maps.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from fastsam3d.mllm.chat_scene.prompts import question_text
 from fastsam3d.mllm.maps import extract_maps
 
 ROWS = TEXT, LAST, QUESTION, ANSWER = ("text", "last", "question", "answer")
-"""All words from the question to the end of the answer; the last token before the answer; the words of the question;
-those of the answer. The last token alone where there is no answer."""
+"""Rows of a prompt. text: from the question to the end of the answer. last: the last token before the answer. question:
+the words of the question. answer: the words of the answer, or the last token where there is no answer."""
 
 
 def maps_of_questions(
     model: ChatScene, scenes: Sequence[Scene], prompts: Sequence[str], answers: Sequence[str], rows: str
 ) -> tuple[Tensor, Tensor]:
-    """Attention maps of a batch of questions, averaged over layers and heads. Objects are in their own order.
+    """Computes attention maps of questions, averaged over layers and heads. Objects are in their own order.
 
     Args:
-        model: that is not accelerated.
-        scenes, prompts, answers: one of each for every question. The answer is read where its rows count.
+        model: a model that is not accelerated.
+        scenes, prompts, answers: one of each for every question. Only the rows "text" and "answer" read the answers.
         rows: one of `ROWS`.
 
     Returns:
-        The maps (B, N) float32, and which objects are there and do not only fill up (B, N) bool.
+        The maps (B, N) float32, and which objects are present and no padding objects (B, N) bool. Both are on the CPU.
 
     Raises:
         UserError: there are no such rows, or a scene or a question does not fit the model.
@@ -56,17 +56,17 @@ def maps_of_questions(
 
 
 def present_of(inputs: ChatInputs) -> Tensor:
-    """Which objects of the prompts are there and do not only fill up, (B, N) bool."""
+    """Which objects of the prompts are present and no padding objects, (B, N) bool."""
     marks = [torch.tensor(span.mask, dtype=torch.bool) for span in inputs.visual]
     return torch.nn.utils.rnn.pad_sequence(marks, batch_first=True)
 
 
 def answer_text(annotation: Annotation, benchmark: str) -> str:
-    """The answer that is read after a question: the one to train on, or else the first reference.
+    """Returns the answer that is read after a question: the one to train on, or else the first reference.
 
     Args:
         annotation: the question.
-        benchmark: that it is of. References of Multi3DRefer are numbers of true objects and no text: "" then.
+        benchmark: name of its benchmark. For Multi3DRefer the references are numbers of objects, so the result is "".
     """
     if annotation.caption is not None:
         return annotation.caption

@@ -30,7 +30,7 @@ from fastsam3d.mllm.predictor.stored_maps import model_identity
 from fastsam3d.mllm.spans import VisualSpan
 
 PLACE, LEAVE_OUT = "place", "leave_out"
-"""What becomes of objects that only fill up: they get three tokens, with features of zeros, as in training; or none."""
+"""What padding objects get: three tokens with features of zeros, as in training (`PLACE`), or none (`LEAVE_OUT`)."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,16 @@ class ChatInputs:
 class ChatScene(nn.Module):
     """A language model that is asked about a scene of numbered objects.
 
-    `fastsam3d.accelerate` takes it as it is: the language model inside is what is accelerated.
+    `fastsam3d.accelerate` takes this model, and accelerates the language model inside.
 
     Args:
-        language_model: a causal Llama of transformers, whose embeddings hold the names of objects at the end.
-        tokenizer: of the same vocabulary.
+        language_model: a causal Llama of transformers. Its last embeddings are the names of objects.
+        tokenizer: its tokeniser.
         projections: of the 3D and the 2D features to the width of the language model.
-        missing_objects: `PLACE` or `LEAVE_OUT`. Scores of the published weights are those of `PLACE`.
+        missing_objects: `PLACE` or `LEAVE_OUT`. The published weights were trained and scored with `PLACE`.
+
+    Raises:
+        UserError: missing_objects is something else.
     """
 
     def __init__(
@@ -80,23 +83,23 @@ class ChatScene(nn.Module):
 
     @property
     def config(self) -> Any:
-        """Of the language model."""
+        """The configuration of the language model."""
         return self.language_model.config
 
     @property
     def objects(self) -> int:
-        """Objects that the model has names for."""
+        """Number of objects that the model has names for."""
         return self.tokenizer.objects
 
     def identity(self) -> str:
-        """Says which weights these are, for stored maps; the same in float32 and bfloat16.
+        """Identifies the weights, for stored maps. The result is the same in float32 and bfloat16.
 
-        Matrices that LoRA was merged into do not count: machines round them in their own ways.
+        Matrices that LoRA was merged into do not count, because machines may round them differently.
         """
         return model_identity(self, tuple(f".{name}.weight" for name in ADAPTED), torch.bfloat16)
 
     def get_base_model(self) -> Any:
-        """The language model, as wrappers of PEFT give it: this is where an acceleration attaches."""
+        """The language model, under the name that wrappers of PEFT use. An acceleration attaches to it."""
         return self.language_model
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
@@ -113,7 +116,7 @@ class ChatScene(nn.Module):
         Args:
             scene: from `FeatureFiles.scene`.
             prompt: the whole question, as annotation files hold it.
-            generation: changes of `generation.GENERATION`, for instance `max_new_tokens=10`.
+            generation: changes to `generation.GENERATION`, for instance `max_new_tokens=10`.
 
         Raises:
             UserError: the scene or the question does not fit the model.
@@ -134,8 +137,8 @@ class ChatScene(nn.Module):
 
         Args:
             scenes, prompts: one of each for every question.
-            orders: which object is at each slot, for every question; None: in their own order.
-            objects: for scorers of an acceleration that read something about the objects.
+            orders: for every question, the number of the object at each slot; None: objects are in their own order.
+            objects: one entry for every question, for scorers of an acceleration, such as the boxes of its groups.
             generation: as for `answer`.
 
         Raises:
@@ -158,11 +161,11 @@ class ChatScene(nn.Module):
         answers: Sequence[str] | None = None,
         orders: Sequence[Sequence[int]] | None = None,
     ) -> ChatInputs:
-        """A batch of prompts as the language model reads them, for instance for attention maps.
+        """Builds a batch of prompts as the language model reads them, for instance for attention maps.
 
         Args:
             scenes, prompts, orders: as for `answer_all`.
-            answers: texts that follow the prompts, names of objects in them included; None: none.
+            answers: texts that follow the prompts, and may name objects; None: no texts.
 
         Raises:
             UserError: as for `answer_all`.
@@ -187,11 +190,11 @@ class ChatScene(nn.Module):
         return ChatInputs(stacked, mask.to(stacked.device), [span for _, span in built], len(self._tail))
 
     def groups(self, scene: Scene, order: Sequence[int] | None = None) -> list[int]:
-        """Number of the object in each group of a prompt, for who gives something for each group.
+        """Number of the object in each group of a prompt, for callers that give one value for each group.
 
         Args:
             scene: of the prompt.
-            order: which object is at each slot; None: their own order.
+            order: number of the object at each slot; None: objects are in their own order.
 
         Raises:
             UserError: the scene or the order does not fit the model.
@@ -202,7 +205,7 @@ class ChatScene(nn.Module):
 
     @property
     def places_missing(self) -> bool:
-        """Whether objects that only fill up have tokens."""
+        """Whether padding objects have tokens."""
         return self.missing_objects == PLACE
 
     def _orders(self, orders: Sequence[Sequence[int]] | None, questions: int) -> list[list[int]]:

@@ -1,8 +1,8 @@
-"""The prompt of Chat-Scene: texts, objects, and in which order they come.
+"""The prompt of Chat-Scene: its texts, and the order of the objects.
 
     begin, system and instruction | for each slot: name, 3D feature, 2D feature | end of the instruction | question
 
-The texts are those that the published weights were trained with. Each piece is tokenised apart.
+The texts are those that the published weights were trained with. Each piece is tokenised on its own.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ TOKENS_PER_OBJECT = 3
 def question_text(prompt: str, answer: str | None = None) -> str:
     """The last piece of a prompt, as in the evaluation of Chat-Scene.
 
-    The blank in front is not there in its training. Both blanks count: the last token of a prompt is a blank.
+    It begins with a blank, which the training of Chat-Scene does not have. Without an answer it ends with a blank,
+    which is the last token of the prompt.
 
     Args:
-        answer: a text that follows, for instance to see what it attends to; None: the model shall write it.
+        prompt: the question.
+        answer: a text that follows, for instance to read its attention; None: the model writes the answer.
     """
     return f" {prompt} ASSISTANT: {answer or ''}"
 
 
 def object_order(objects: int, seed: int | None = None, number: int = 0) -> list[int]:
-    """Which object is at each slot of a prompt.
+    """Returns the number of the object at each slot of a prompt.
 
     Args:
-        objects: slots.
-        seed: None: object 0 is at slot 0, and so on, as in Fast3D. Otherwise a random order, as in Chat-Scene.
-        number: of the question: each gets an order of its own.
+        objects: number of slots.
+        seed: None: object 0 is at slot 0, and so on, as in Fast3D. A number: a random order, as in Chat-Scene.
+        number: of the question. Each question has another random order.
     """
     if seed is None:
         return list(range(objects))
@@ -50,10 +52,10 @@ def object_order(objects: int, seed: int | None = None, number: int = 0) -> list
 
 
 def check_order(order: Sequence[int], objects: int) -> list[int]:
-    """The order as a list.
+    """Checks an order, and returns it as a list.
 
     Raises:
-        UserError: it does not hold every object once.
+        UserError: it does not hold every number from 0 to `objects` - 1 once.
     """
     if sorted(order) != list(range(objects)):
         raise UserError(f"an order of objects holds each number from 0 to {objects - 1} once: object_order makes one.")
@@ -61,7 +63,7 @@ def check_order(order: Sequence[int], objects: int) -> list[int]:
 
 
 def with_slots(text: str, order: Sequence[int]) -> str:
-    """A question whose names of objects are those of their slots.
+    """Replaces the names of objects in a question by the names of their slots.
 
     Raises:
         UserError: it names an object that the model has no name for.
@@ -77,5 +79,5 @@ def with_slots(text: str, order: Sequence[int]) -> str:
 
 
 def with_objects(text: str, order: Sequence[int]) -> str:
-    """An answer whose names of slots are those of the objects in them; a slot that does not exist is left out."""
+    """Replaces the names of slots in an answer by the names of their objects. Slots that do not exist are removed."""
     return rename_objects(text, lambda slot: order[slot] if slot < len(order) else None)

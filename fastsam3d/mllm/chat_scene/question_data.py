@@ -26,11 +26,11 @@ FEATURES_3D, FEATURES_2D = "scannet_mask3d_uni3d_feats.pt", "scannet_mask3d_vide
 
 @dataclass(frozen=True)
 class Question:
-    """One question among all.
+    """One question, with its number.
 
     Attributes:
-        number: among the questions of all benchmarks, as in stored maps.
-        benchmark: that it is of.
+        number: its place among the questions of all benchmarks, as in stored maps.
+        benchmark: name of its benchmark.
         annotation: the question.
     """
 
@@ -41,12 +41,12 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionData:
-    """Questions of one split, and what is known of their scenes.
+    """Questions of one split, with the features and objects of their scenes.
 
     Attributes:
         split: `train` or `val`.
-        annotations: by benchmark.
-        features: of the objects.
+        annotations: questions by benchmark.
+        features: features of the objects.
         objects: segmented objects by scene.
     """
 
@@ -57,26 +57,26 @@ class QuestionData:
 
     @cached_property
     def sets(self) -> dict[str, QuestionSet]:
-        """What stored maps say about their questions, by benchmark."""
+        """By benchmark, the question set that stored maps name."""
         return {
             name: question_set(f"{name}_{self.split}", ((asked.scene, asked.prompt) for asked in of_one))
             for name, of_one in self.annotations.items()
         }
 
     def places(self, benchmark: str, skip_missing_scenes: bool = False) -> list[int]:
-        """Places in the list of a benchmark's questions about scenes that are known.
+        """Places, in the list of a benchmark, of the questions about scenes with features and objects.
 
         Raises:
-            UserError: a scene is not known, unless those are to be left out.
+            UserError: a scene has no features or objects, and `skip_missing_scenes` is False.
         """
         return places_with_scenes(self.annotations[benchmark], self.features, self.objects, skip_missing_scenes)
 
     def questions(self, skip_missing_scenes: bool = False, most: int | None = None) -> list[Question]:
-        """The questions of all benchmarks about scenes that are known.
+        """The questions of all benchmarks about scenes with features and objects.
 
         Args:
-            skip_missing_scenes: leave out the others, with a warning.
-            most: questions of each benchmark; None: all.
+            skip_missing_scenes: leave out other questions, with a warning; False: they are an error.
+            most: largest number of questions of each benchmark; None: all.
 
         Raises:
             UserError: as for `places`.
@@ -88,11 +88,11 @@ class QuestionData:
         return found
 
     def scene(self, name: str) -> Scene:
-        """One scene."""
+        """Features of one scene."""
         return scene_of(self.features, name, self.objects)
 
     def boxes(self, name: str, count: int) -> Tensor:
-        """Boxes of the first objects of a scene, (count, 6)."""
+        """Boxes of the first `count` objects of a scene, (count, 6) float32: centre and full extents in metres."""
         return self.objects[name].padded_boxes(count)
 
 
@@ -109,8 +109,9 @@ def read_question_data(
         folder: of annotations, in the layout of Chat-Scene.
         benchmarks: names, or `ALL`.
         split: `train` or `val`.
-        features: of `read_features`; or both files, 3D first; or none: those of the published names in the folder.
-        attributes: file of segmented objects; None: that of the published name in the folder.
+        features: result of `read_features`; or two files, 3D first; or empty: the files with the published names in the
+            folder.
+        attributes: file of segmented objects; None: the file with the published name in the folder.
 
     Raises:
         UserError: an unknown benchmark, or a file is missing or cannot be read.

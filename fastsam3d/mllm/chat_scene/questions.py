@@ -30,18 +30,18 @@ def answer_questions(
     skip_missing_scenes: bool = False,
     **generation: Any,
 ) -> list[Prediction]:
-    """Answers questions in their order.
+    """Answers questions, in their order.
 
     Args:
         model: plain or accelerated.
         annotations: from `read_annotations`.
         features: from `read_features`.
-        objects: of the attribute file of segmented objects, which tells which of them are there, and gives their boxes
-            to the predictor of an acceleration; None: those are there that have features.
-        batch: questions at a time.
-        seed: of the random order of the objects, another one for each question; None: their own order.
-        skip_missing_scenes: leave out questions about scenes without features, with a warning; otherwise an error.
-        generation: changes of `generation.GENERATION`.
+        objects: segmented objects by scene, from `read_attributes`. They say which objects are present, and give boxes
+            to the predictor of an acceleration. None: objects with features are present, and there are no boxes.
+        batch: number of questions that are answered together.
+        seed: of a random order of the objects, another one for each question; None: their own order.
+        skip_missing_scenes: leave out questions about scenes without features, with a warning; False: an error.
+        generation: changes to `generation.GENERATION`.
 
     Raises:
         UserError: a scene has no features, or a question does not fit the model.
@@ -65,16 +65,16 @@ def answer_in_turn(
     scores: Callable[[int], Tensor] | None = None,
     **generation: Any,
 ) -> Iterator[list[tuple[int, Prediction]]]:
-    """Answers some of the questions, and gives each batch as soon as it is answered.
+    """Answers some of the questions, and yields each batch as soon as it is answered.
 
     Args:
         model, annotations, features, objects, batch, seed, generation: as for `answer_questions`.
         numbers: places of the questions in the list.
         scores: scores of the objects of a question, (objects,), by its place in the list; the technique `external`
-            reads them. None: the boxes of the objects are given to whoever reads them.
+            reads them. None: scorers get the boxes of the objects instead, if `objects` is given.
 
     Returns:
-        For each batch, place and answer of its questions.
+        For each batch, the place and the answer of each of its questions.
 
     Raises:
         UserError: as for `answer_questions`.
@@ -102,13 +102,13 @@ def answer_in_turn(
 def places_with_scenes(
     annotations: Sequence[Annotation], features: FeatureFiles, objects: Objects | None, skip_missing: bool
 ) -> list[int]:
-    """Places of the questions about scenes that are known.
+    """Places of the questions about scenes with features, and with objects if those are given.
 
     Args:
-        skip_missing: leave out the others, with a warning; otherwise they are an error.
+        skip_missing: leave out other questions, with a warning; False: they are an error.
 
     Raises:
-        UserError: a scene is not known.
+        UserError: a scene has no features or no objects.
     """
 
     def is_known(scene: str) -> bool:
@@ -125,10 +125,10 @@ def places_with_scenes(
 
 
 def scene_of(features: FeatureFiles, name: str, objects: Objects | None) -> Scene:
-    """One scene, with the objects that the attribute file says are there.
+    """Features of one scene. The attribute file, if given, says which of its objects are present.
 
     Raises:
-        UserError: a file does not have it.
+        UserError: the feature files or the attribute file do not have the scene.
     """
     if objects is not None and name not in objects:
         raise UserError(f"the attribute file has no {name}: give that of the same split, or leave it out.")

@@ -1,8 +1,9 @@
-"""Tokens of Chat-Scene: pieces of a prompt, names of objects among them, and text from generated tokens.
+"""Tokens of Chat-Scene: token ids of a piece of a prompt with names of objects, and text from generated tokens.
 
-Chat-Scene asks for transformers 4.39 and its slow tokeniser of Llama (`legacy=False`). That puts one blank in front of
-every text, whether there is one already or not, and none behind the name of an object. Newer tokenisers put it in front
-only where none is. So blanks are written here, and only the merges of the tokeniser are used.
+Chat-Scene asks for transformers 4.39 and its slow tokeniser of Llama (`legacy=False`). This tokeniser puts one blank in
+front of every text, even if the text begins with a blank, and no blank after the name of an object. Newer tokenisers
+put a blank in front only if there is none. So this module writes the blanks itself, and uses only the merges of the
+tokeniser.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from fastsam3d.mllm.benchmarks.metrics.object_ids import OBJECT_ID, object_token
 BLANK = "▁"
 """How the vocabulary of Llama writes a blank."""
 MOST_OBJECTS = 1000
-"""Names have three digits."""
+"""Most objects: their names have three digits."""
 
 
 class ObjectTokenizer:
-    """A tokeniser of Llama, and a token behind its vocabulary for the name of each object.
+    """A tokeniser of Llama, with one more token after its vocabulary for the name of each object.
 
     Args:
         tokenizer: of transformers, backed by the package tokenizers. Names of objects are added to it.
         objects: number of names.
 
     Raises:
-        UserError: the tokeniser is of another kind, or has some of the names already in other places.
+        UserError: the tokeniser is of another kind, has no token for begin or end, or already has some of the names.
     """
 
     def __init__(self, tokenizer: Any, objects: int) -> None:
@@ -59,7 +60,7 @@ class ObjectTokenizer:
         return int(self._tokenizer.eos_token_id)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of one piece of a prompt, which is cut from its neighbours."""
+        """Token ids of one piece of a prompt, which is tokenised on its own."""
         found: list[int] = []
         rest, place = BLANK + text.replace(" ", BLANK), 0
         for match in OBJECT_ID.finditer(rest):
@@ -70,7 +71,7 @@ class ObjectTokenizer:
         return found + self._merged(rest[place:])
 
     def text(self, ids: Sequence[int]) -> str:
-        """Text of a generated answer, in the way in which Chat-Scene tidies it up."""
+        """Text of a generated answer, cleaned up as Chat-Scene does: up to its end token, with single blanks."""
         kept = list(ids)
         if self.end in kept:
             kept = kept[: kept.index(self.end)]

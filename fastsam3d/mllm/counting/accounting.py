@@ -1,4 +1,4 @@
-"""Adds readings of prompts and steps of generation to a report."""
+"""Adds the counts of prompts that were read to a report."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def add_prefill(
     Args:
         report: to add to.
         sizes: of the model.
-        live: (B, S) bool: no padding.
+        live: (B, S) bool: not padding.
         copies: rows of each sample.
         layout: of the batch before any cut; None where no spans were given.
-        run: the reading; None where nothing could leave.
-        cache: after it; None without one.
+        run: the pruned run; None where nothing could leave.
+        cache: the cache after the run; None without one.
     """
     full = live.sum(1)
     whole_tokens = int(full[::copies].sum())

@@ -1,4 +1,4 @@
-"""Operations and memory of a decoder, counted by formula: 2 FLOP a multiplication with its addition."""
+"""Operations and memory of a decoder, by formula. A multiplication with its addition counts as 2 operations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class Sizes:
     """Sizes of a decoder with gated feed-forward layers.
 
     Attributes:
-        layers: their number.
-        width: of the hidden states.
+        layers: number of layers.
+        width: width of the hidden states.
         heads, key_heads, head_size: of the attention.
-        feed_forward: inner width.
-        vocabulary: tokens of the head.
-        element_bytes: of a number in the cache.
+        feed_forward: inner width of the feed-forward layers.
+        vocabulary: number of tokens that the head scores.
+        element_bytes: bytes of a number in the cache.
     """
 
     layers: int
@@ -34,7 +34,7 @@ class Sizes:
         return 2 * self.key_heads * self.head_size * self.element_bytes
 
     def layer_flops(self, tokens: int) -> float:
-        """Operations of one layer that reads so many tokens at once, with causal attention."""
+        """Operations of one layer that reads `tokens` tokens at once, with causal attention."""
         queries, keys = self.heads * self.head_size, self.key_heads * self.head_size
         weights = self.width * (2 * queries + 2 * keys) + 3 * self.width * self.feed_forward
         pairs = tokens * (tokens + 1) / 2
@@ -44,7 +44,7 @@ class Sizes:
         """Operations of reading one prompt, with the head on its last token.
 
         Args:
-            tokens: that each layer sees.
+            tokens: number of tokens that each layer sees.
         """
         return sum(map(self.layer_flops, tokens)) + 2.0 * self.width * self.vocabulary
 
@@ -52,6 +52,6 @@ class Sizes:
         """Bytes of the keys and values of one prompt.
 
         Args:
-            tokens: that each layer holds.
+            tokens: number of tokens that each layer holds.
         """
         return self.cache_bytes_per_token * sum(tokens)

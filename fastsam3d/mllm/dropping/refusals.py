@@ -1,4 +1,4 @@
-"""What cannot work when tokens have left, refused in a line each."""
+"""Checks that refuse calls which cannot work when tokens leave. Each error says what to do instead."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def refuse_generation(given: Mapping[str, Any], default: Any) -> None:
     """Checks the arguments of `generate`.
 
     Args:
-        given: by name; `generation_config` among them counts.
+        given: the arguments by name, with `generation_config` where the caller gives one.
         default: the model's own generation config.
 
     Raises:
-        UserError: a way of generating that needs layers of equal length.
+        UserError: an argument asks for something that does not work with pruning, such as a static cache.
     """
     config = given.get("generation_config") or default
 
@@ -29,12 +29,13 @@ def refuse_generation(given: Mapping[str, Any], default: Any) -> None:
     kind = value("cache_implementation")
     if kind not in (None, "dynamic"):
         raise UserError(
-            f"cache_implementation is {kind!r}, a cache of one length for all layers or of packed numbers, and pruned "
-            "layers are shorter: leave it out"
+            f"cache_implementation is {kind!r}: such a cache has one length for all layers or stores quantised "
+            "numbers, and pruned layers are shorter. Leave cache_implementation out"
         )
     if value("prefill_chunk_size") is not None:
         raise UserError(
-            "the prompt is read in chunks, and visual tokens are ranked at once: leave prefill_chunk_size out"
+            "the prompt would be read in chunks, and visual tokens are ranked over the whole prompt: leave "
+            "prefill_chunk_size out"
         )
     if any(value(n) is not None for n in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")):
         raise UserError(
@@ -43,11 +44,11 @@ def refuse_generation(given: Mapping[str, Any], default: Any) -> None:
         )
     if value("guidance_scale") not in (None, 1, 1.0):
         raise UserError(
-            "guidance_scale runs a second prompt without visual tokens beside the first: generate without guidance"
+            "guidance_scale also reads a second prompt, which has no visual tokens: generate without guidance"
         )
     if value("use_cache") is False:
         raise UserError(
-            "without a cache the whole prompt is read, and ranked anew, for each token: leave use_cache=False out"
+            "without a cache the whole prompt is read and ranked again for each token: leave use_cache=False out"
         )
 
 
@@ -55,7 +56,7 @@ def refuse_cache(cache: Any) -> None:
     """Checks a cache that a prompt is read into.
 
     Raises:
-        UserError: its layers cannot have lengths of their own.
+        UserError: its layers cannot have different lengths.
     """
     if cache is None:
         return
@@ -69,15 +70,19 @@ def refuse_cache(cache: Any) -> None:
 
 
 def refuse_continuation(rows: int, length: int) -> None:
-    """Says that a prompt cannot be read on into a filled cache.
+    """Refuses more than one new token for a filled cache.
+
+    Args:
+        rows: of the batch.
+        length: number of new tokens of each row.
 
     Raises:
         UserError: always.
     """
     raise UserError(
-        f"{length} tokens for each of {rows} rows come into a cache that holds a prompt (a second turn, a prefix kept "
-        "from before, a prompt in chunks, or assisted decoding), and visual tokens leave while a whole prompt is read: "
-        "give the whole prompt with an empty cache"
+        f"the cache already holds a prompt, and {length} more tokens come for each of {rows} rows (a second turn, a "
+        "stored prefix, a prompt in chunks, or assisted decoding). Visual tokens can leave only while a whole prompt "
+        "is read: give the whole prompt with an empty cache"
     )
 
 
@@ -93,29 +98,29 @@ def refuse_rows(filled: int, rows: int) -> None:
     """
     if rows != filled:
         raise UserError(
-            f"the cache was filled by a batch of {filled} and is used with {rows}: visual tokens that have left are "
-            "known for the whole batch only"
+            f"the cache was filled by a batch of {filled} and is used with {rows}, but what has left is known for the "
+            "whole batch only: use the same batch, or read the prompts again"
         )
 
 
 def refuse_foreign_cache(cache: Any, layers: int) -> None:
-    """Checks a filled cache that nothing is remembered about.
+    """Checks a filled cache that this acceleration does not know.
 
     Raises:
-        UserError: its layers have unequal lengths, so that it was filled under another acceleration.
+        UserError: its layers have unequal lengths, so it was filled under another acceleration or is a copy.
     """
     kinds = {type(layer).__name__ for layer in getattr(cache, "layers", ())}
     if kinds and kinds.issubset(GROWING_LAYERS):
         lengths = {int(cache.get_seq_length(index)) for index in range(layers)}
         if len(lengths) > 1:
             raise UserError(
-                f"the cache has layers of {min(lengths)} to {max(lengths)} tokens, filled under an acceleration that "
-                "is gone or copied since: read the prompt again"
+                f"the cache has layers of {min(lengths)} to {max(lengths)} tokens: it was filled under an acceleration "
+                "that has ended, or it is a copy. Read the prompt again"
             )
 
 
 def refuse_checkpointing(decoder: Any) -> None:
-    """Checks that layers are run once.
+    """Checks that each layer runs only once.
 
     Raises:
         UserError: the decoder trains and runs its layers again in the backward pass.
@@ -128,23 +133,23 @@ def refuse_checkpointing(decoder: Any) -> None:
 
 
 def refuse_labels() -> None:
-    """Says that no loss can be computed.
+    """Refuses labels, because no loss can be computed.
 
     Raises:
         UserError: always.
     """
     raise UserError(
-        "labels have a value for every token of the prompt, and the logits of pruned tokens are missing: set "
-        "pruning.mask=true, which keeps all of them, or leave labels out"
+        "labels have a value for every token of the prompt, and pruned tokens have no logits: set pruning.mask=true, "
+        "which keeps all tokens, or leave labels out"
     )
 
 
 def ids_for_placeholder(input_ids: Any) -> Any:
-    """The ids in which placeholders are looked for.
+    """Returns the ids in which placeholders are searched.
 
     Raises:
         UserError: the prompt was given as embeddings.
     """
     if input_ids is None:
-        raise UserError("a placeholder is looked for in input_ids, and the prompt came as embeddings: give VisualSpan")
+        raise UserError("a placeholder is searched in input_ids, and the prompt came as embeddings: give a VisualSpan")
     return input_ids

@@ -97,7 +97,7 @@ def test_another_vocabulary_is_refused(files, tmp_path):
             key = f"{WRAPPED}{name}.weight"
             state[key] = state[key][:-OBJECTS]
 
-    with pytest.raises(UserError, match="names of objects come behind them"):
+    with pytest.raises(UserError, match="1 to 1000 more, for the names of objects"):
         load(files, checkpoint=saved(files, tmp_path, change))
 
 
