@@ -16,7 +16,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.mllm.benchmarks.entries import Entry, read_entries
 
 ZERO_TARGET_TYPES = ("zt_w_d", "zt_wo_d")
-"""Questions of Multi3DRefer that no object fits, with and without others of the same kind in the scene."""
+"""Questions of Multi3DRefer that no object fits, in scenes with (`w_d`) or without (`wo_d`) objects of the class."""
 TARGET_TYPES = (*ZERO_TARGET_TYPES, "st_w_d", "st_wo_d", "mt")
 QUESTION_TYPES = ("what", "is", "how", "can", "which", "other")
 """Kinds of questions of SQA3D, by their number in the files."""
@@ -29,12 +29,14 @@ class Annotation:
     Attributes:
         scene: name of the scan, such as scene0011_00.
         prompt: the whole question.
-        object_id: of the true object that it is about, a row of the true boxes; None where it is about none.
-        predicted_id: of the segmented object that it is about (Scan2Cap), a row of the segmented boxes.
-        references: right answers; for Multi3DRefer the numbers of the true objects.
+        object_id: number of the annotated ("true") object that the question is about, a row of the true boxes; None
+            where it is about no single object.
+        predicted_id: number of the segmented object that the question is about (Scan2Cap), a row of the segmented
+            boxes; None elsewhere.
+        references: right answers. For Multi3DRefer, they are the numbers of the true objects.
         caption: the answer to train on; None in files for validation.
-        kind: of the question: one of `TARGET_TYPES` (Multi3DRefer) or `QUESTION_TYPES` (SQA3D).
-        question_id: of the data set, kept as it is.
+        kind: kind of question: one of `TARGET_TYPES` (Multi3DRefer) or `QUESTION_TYPES` (SQA3D); None elsewhere.
+        question_id: value of the field `qid`, unchanged.
     """
 
     scene: str
@@ -52,7 +54,7 @@ class Prediction:
     """An answer of a model.
 
     Attributes:
-        annotation: the question. Its references are what the answer is compared with.
+        annotation: the question. The answer is compared with its references.
         text: the answer.
     """
 
@@ -61,22 +63,25 @@ class Prediction:
 
 
 def read_annotations(path: str | Path, benchmark: str) -> list[Annotation]:
-    """Questions of an annotation file, for training or validation.
+    """Reads the questions of an annotation file, for training or validation.
 
     Args:
-        benchmark: name of it, see `benchmarks.BENCHMARKS`; it decides which fields have to be there.
+        path: of the JSON file.
+        benchmark: name of the benchmark, see `benchmarks.BENCHMARKS`. It decides which fields are required.
 
     Raises:
-        UserError: the file cannot be read, or a field is missing or wrong; its entry is named.
+        UserError: there is no such benchmark, the file cannot be read, or a field is missing or wrong. The message
+            names the entry.
     """
     check_benchmark(benchmark)
     return [_annotation(entry, benchmark, "obj_id") for entry in read_entries(path, "the annotation file")]
 
 
 def read_predictions(path: str | Path, benchmark: str) -> list[Prediction]:
-    """Answers of a file of predictions: that of `write_predictions`, or of the evaluation of Chat-Scene.
+    """Reads the answers in a file that `write_predictions` or the evaluation of Chat-Scene wrote.
 
     Args:
+        path: of the JSON file.
         benchmark: as for `read_annotations`.
 
     Raises:
@@ -119,10 +124,10 @@ NAMES = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d")
 
 
 def check_benchmark(name: str) -> None:
-    """Refuses a name that is none of a benchmark.
+    """Checks the name of a benchmark.
 
     Raises:
-        UserError: with the names that are known.
+        UserError: no benchmark has this name.
     """
     if name not in NAMES:
         raise UserError(f"there is no benchmark {name!r}. {suggestion(str(name), NAMES)}")

@@ -1,4 +1,4 @@
-"""Answering questions: ScanQA (Azuma et al., CVPR 2022) and SQA3D (Ma et al., ICLR 2023)."""
+"""Scores short answers to questions: ScanQA (Azuma et al., CVPR 2022) and SQA3D (Ma et al., ICLR 2023)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from fastsam3d.mllm.benchmarks.metrics.answers import clean_answer, exact_match,
 
 
 def score_scanqa(predictions: Sequence[Prediction], with_meteor: bool = True) -> Scores:
-    """Exact match, refined exact match, and caption scores.
+    """Computes exact match, refined exact match, and caption scores of ScanQA.
 
-    Answers are cleaned, and references stay as they are: the release of Fast3D does the same. Other evaluations clean
-    both, so that their numbers differ where a reference has an article or a digit.
+    Answers are cleaned (`clean_answer`), and references are not, as in the release of Fast3D. Other evaluations clean
+    both. Their numbers differ where a reference has an article or a digit.
+
+    Args:
+        predictions: answers with their questions.
+        with_meteor: as for `caption_scores`.
 
     Returns:
-        `em`, `em_refined`, and the names of `caption_scores`.
+        `em` and `em_refined`, 0..1, and the scores of `caption_scores`.
     """
     answers = [final_answer(prediction.text) for prediction in predictions]
     targets = [prediction.annotation.references for prediction in predictions]
@@ -32,10 +36,13 @@ def score_scanqa(predictions: Sequence[Prediction], with_meteor: bool = True) ->
 
 
 def score_sqa3d(predictions: Sequence[Prediction]) -> Scores:
-    """Exact match and refined exact match, over all questions and for each kind. Both sides are cleaned.
+    """Computes exact match and refined exact match of SQA3D, over all questions and for each kind of question.
+
+    Answers and references are cleaned (`clean_answer`).
 
     Returns:
-        `em`, `em_refined`, and `what_em` and so on; None where there is no question of a kind.
+        `em` and `em_refined`, 0..1, and `KIND_em` and `KIND_em_refined` for each of `QUESTION_TYPES`, such as
+        `what_em`; None for a kind without questions.
     """
     exact: dict[str, list[float]] = defaultdict(list)
     refined: dict[str, list[float]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Describing objects: Scan2Cap (Chen et al., CVPR 2021), and scores of captions in general."""
+"""Scores descriptions of objects: Scan2Cap (Chen et al., CVPR 2021), and captions in general."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from fastsam3d.mllm.benchmarks.metrics.ptb_tokens import ptb_tokens
 from fastsam3d.mllm.benchmarks.references import References
 
 BEGIN, END = "sos", "eos"
-"""Words around every caption of Scan2Cap. They count as words: an object that is missed still earns something."""
+"""Words around every caption of Scan2Cap. They count as words, so even a missed object can get a score above 0."""
 
 
 def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]], with_meteor: bool = True) -> Scores:
-    """BLEU-1 to BLEU-4, ROUGE-L, CIDEr and METEOR of captions, each compared with its references.
+    """Computes BLEU-1 to BLEU-4, ROUGE-L, CIDEr and METEOR of captions, each compared with its references.
 
     Args:
-        with_meteor: start Java for METEOR, where the package pycocoevalcap is installed.
+        captions: texts.
+        references: for each caption, its reference texts.
+        with_meteor: compute METEOR, which needs the package pycocoevalcap and starts Java.
 
     Returns:
         `bleu1` to `bleu4`, `rouge_l` and `meteor` 0..1, `cider` 0..10; `meteor` None where it cannot be computed.
@@ -34,20 +36,26 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]],
 
 
 def wrapped(caption: str) -> str:
-    """A caption between the words "sos" and "eos", once: files differ in whether they are there already."""
+    """Puts a caption between the words "sos" and "eos". They are not added twice: some files already have them."""
     words = caption.replace("\n", " ").split()
     inner = words[words[:1] == [BEGIN] : len(words) - (words[-1:] == [END])]
     return " ".join([BEGIN, *inner, END])
 
 
 def score_scan2cap(predictions: Sequence[Prediction], references: References, with_meteor: bool = True) -> Scores:
-    """Caption scores over all objects of the corpus, `bleu4@0.5` and so on.
+    """Computes caption scores over all objects of the corpus.
 
-    A caption counts if the segmented object that it describes overlaps the true one by the threshold. An object without
-    such a caption gets an empty one. Of several captions of one object the last counts.
+    A caption counts if the IoU of the segmented object that it describes with the true object is at least the
+    threshold. An object without such a caption gets an empty one. Of several captions of one object, the last counts.
+
+    Args:
+        predictions: captions with their questions.
+        references: boxes and the corpus.
+        with_meteor: as for `caption_scores`.
 
     Returns:
-        The scores for both thresholds, and `outside_corpus`, the captions of objects that the corpus does not have.
+        The scores of `caption_scores` for both thresholds, such as `bleu4@0.5`; and `outside_corpus`, the number of
+        captions of objects that the corpus does not have.
     """
     corpus = references.corpus or {}
     scores: Scores = {}

@@ -18,7 +18,10 @@ class Entry:
 
     Args:
         where: the file and the number of the entry, for messages.
-        values: of its fields.
+        values: values of its fields by name.
+
+    All methods but `get` raise a `UserError` where the value is missing or of another kind. The `optional_` methods say
+    when they give None instead.
     """
 
     def __init__(self, where: str, values: Mapping[str, Any]) -> None:
@@ -26,7 +29,7 @@ class Entry:
         self._values = values
 
     def get(self, name: str) -> Any:
-        """The value as it is; None where it is absent."""
+        """The unchanged value; None where it is missing."""
         return self._values.get(name)
 
     def text(self, name: str) -> str:
@@ -38,11 +41,11 @@ class Entry:
         return self._checked(name, "a whole number", _is_whole)
 
     def optional_text(self, name: str) -> str | None:
-        """A text, or None where it is absent or null."""
+        """A text; None where it is missing or null."""
         return None if self._values.get(name) is None else self.text(name)
 
     def optional_number(self, name: str) -> int | None:
-        """A whole number; None where it is absent, null, or something else, which some data sets write there."""
+        """A whole number; None where it is missing or is anything else, as in some data sets."""
         value = self._values.get(name)
         return value if _is_whole(value) else None
 
@@ -57,7 +60,7 @@ class Entry:
         return tuple(self._checked(name, "a list of whole numbers", lambda value: _is_list(value, _is_whole)))
 
     def choice(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of some values, that has to be there."""
+        """A value that has to be there and has to be one of `choices`."""
         listed = ", ".join(map(repr, choices))
         return self._checked(name, f"one of {listed}", lambda value: value in choices and not isinstance(value, bool))
 
@@ -71,10 +74,14 @@ class Entry:
 
 
 def read_entries(path: str | Path, what: str) -> list[Entry]:
-    """Entries of a JSON file that holds a list of objects.
+    """Reads the entries of a JSON file that holds a list of objects with fields.
+
+    Args:
+        path: of the file.
+        what: what the file is, for messages.
 
     Raises:
-        UserError: it holds something else.
+        UserError: the file cannot be read, or holds something else.
     """
     values = read_json(path, what)
     if not isinstance(values, list) or len(values) > MOST_ENTRIES:

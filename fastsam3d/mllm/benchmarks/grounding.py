@@ -1,6 +1,6 @@
-"""Finding objects: ScanRefer (one object for a description) and Multi3DRefer (any number of them).
+"""Scores answers that name objects: ScanRefer (one object for a description) and Multi3DRefer (any number of objects).
 
-Thresholds are met with "at least". Ids of objects that the scene does not have are left out.
+An object counts as found if its IoU is at least the threshold. Ids of objects that the scene does not have are ignored.
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ from fastsam3d.mllm.benchmarks.references import References
 THRESHOLDS = (0.25, 0.5)
 Scores = dict[str, float | None]
 DEFAULT_OBJECT = 0
-"""What an answer of ScanRefer without any object stands for in the published evaluation. It can be right by chance."""
+"""Object that the published evaluation takes where an answer of ScanRefer names none. It can be right by chance."""
 
 
 def score_scanrefer(predictions: Sequence[Prediction], references: References) -> Scores:
-    """Accuracy of the first object that each answer names (Chen et al., ECCV 2020).
+    """Computes the accuracy of the first object that each answer names (ScanRefer, Chen et al., ECCV 2020).
+
+    Args:
+        predictions: answers with their questions.
+        references: boxes, and the table of unique objects where it is known.
 
     Returns:
-        `acc@0.25` and so on, and the same of unique objects and of others: None where there are none of them, or
-        where it is not known which are.
+        `acc@T`, `unique_acc@T` and `multiple_acc@T` for each threshold T, 0..1. The last two are for objects that are
+        unique in their scene and for others; None where there are no such questions, or no table.
 
     Raises:
-        UserError: an object is not in the table of unique objects.
+        UserError: an object is not in the table of unique objects, or not among the true objects.
     """
     hits: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
@@ -56,10 +60,17 @@ def score_scanrefer(predictions: Sequence[Prediction], references: References) -
 
 
 def score_multi3drefer(predictions: Sequence[Prediction], references: References) -> Scores:
-    """F1 of the sets of objects that answers name, averaged over the questions (Zhang et al., ICCV 2023).
+    """Computes the F1 of the objects that each answer names, averaged over the questions (Zhang et al., ICCV 2023).
+
+    Args:
+        predictions: answers with their questions.
+        references: boxes.
 
     Returns:
-        `f1@0.25` and `f1@0.5`, and the same for each type of question; None where there is none of a type.
+        `f1@T` for each threshold T, 0..1, and `TYPE_f1@T` for each type of question that occurs, such as `mt_f1@0.5`.
+
+    Raises:
+        UserError: an object is not among the true objects.
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
@@ -78,9 +89,10 @@ def score_multi3drefer(predictions: Sequence[Prediction], references: References
 
 
 def f1_of_boxes(boxes: Sequence[Box], targets: Sequence[Box], threshold: float) -> float:
-    """F1 of two sets of boxes, paired so that the sum of their overlaps is largest.
+    """Computes the F1 of two sets of boxes, 0..1; 1 for two empty sets.
 
-    The pairs are not chosen by the threshold: at a low one, another pairing might count more of them. The published
+    Boxes are paired so that the sum of the IoU of all pairs is largest. A pair is right if its IoU is at least the
+    threshold. The pairing does not depend on the threshold, so another one might have more right pairs. The published
     metric is the same.
     """
     if not boxes and not targets:

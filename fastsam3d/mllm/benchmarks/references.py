@@ -1,4 +1,4 @@
-"""What answers are compared with, beside the references of each question: boxes of scenes, and corpora."""
+"""What answers are compared with, beside the references of each question: boxes of scenes, and a corpus of captions."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Corpus = Mapping[tuple[str, int], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class References:
-    """What the benchmarks compare with. Each needs some of it.
+    """What the benchmarks compare answers with. `Benchmark.needs` says which parts a benchmark needs.
 
     Attributes:
-        segmented: objects by scene, as the model sees them: `<OBJ007>` is number 7 of them.
-        true: the annotated objects by scene.
-        unique: which true objects are the only one of their class (ScanRefer); None: this is not told apart.
-        corpus: captions (Scan2Cap).
+        segmented: by scene, the objects that the model sees: `<OBJ007>` is number 7 of them.
+        true: by scene, the annotated objects.
+        unique: which true objects are the only one of their class (ScanRefer); None: not known.
+        corpus: captions of the true objects (Scan2Cap).
     """
 
     segmented: Mapping[str, SceneObjects] | None = None
@@ -40,7 +40,7 @@ class References:
     corpus: Corpus | None = None
 
     def has_scene(self, scene: str) -> bool:
-        """Whether both kinds of objects are known of a scene."""
+        """Whether the segmented and the true objects of a scene are known."""
         return scene in (self.segmented or {}) and scene in (self.true or {})
 
     def segmented_box(self, scene: str, number: int) -> Box | None:
@@ -63,15 +63,19 @@ class References:
         return objects.boxes[number]
 
     def overlap(self, scene: str, segmented: int, true: int) -> float:
-        """IoU of a segmented and a true object; 0 where the former does not exist."""
+        """IoU of a segmented and a true object; 0 where the scene has no such segmented object.
+
+        Raises:
+            UserError: the scene has no such true object.
+        """
         target, box = self.true_box(scene, true), self.segmented_box(scene, segmented)
         return 0.0 if box is None else box_iou(box, target)
 
 
 def read_references(folder: str | Path, split: str = "val") -> References:
-    """Reads what is there of the files of an annotation folder in the layout of Chat-Scene.
+    """Reads those reference files that an annotation folder in the layout of Chat-Scene has.
 
-    `score` says what a benchmark needs and is not there.
+    A missing file is no error here: its attribute is None. `score` refuses a benchmark that needs it.
 
     Raises:
         UserError: no such folder, or one of the files cannot be read.
@@ -94,7 +98,7 @@ def read_references(folder: str | Path, split: str = "val") -> References:
 
 
 def read_corpus(path: str | Path) -> dict[tuple[str, int], tuple[str, ...]]:
-    """Captions of a corpus file of Scan2Cap: lists of texts by "scene|object".
+    """Reads a corpus file of Scan2Cap: lists of captions by "scene|object".
 
     Raises:
         UserError: the file cannot be read, or an entry is something else.

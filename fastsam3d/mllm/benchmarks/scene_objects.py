@@ -1,4 +1,4 @@
-"""Objects of scenes: names and boxes, of a segmentation or as they truly are (the attribute files of Chat-Scene)."""
+"""Reads the attribute files of Chat-Scene: names and boxes of objects, which are segmented or annotated ("true")."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.mllm.benchmarks.metrics.boxes import Box
 
 MOST_OBJECTS = 10_000
-"""Of a scene."""
+"""Largest number of objects in a scene."""
 WHAT = "the attribute file"
 
 
@@ -25,9 +25,9 @@ class SceneObjects:
     """Objects of one scene, numbered from 0.
 
     Attributes:
-        names: of their classes.
-        boxes: centre x, y, z and full extents x, y, z of each, in metres; z is up. Six zeros: there is no object.
-        feature_ids: number of each in the keys of the feature files.
+        names: class names; there may be fewer names than boxes.
+        boxes: centre x, y, z and full extents x, y, z of each object, in metres; z is up. Six zeros: a padding object.
+        feature_ids: number of each object in the keys of the feature files.
     """
 
     names: tuple[str, ...]
@@ -39,13 +39,13 @@ class SceneObjects:
 
     @property
     def present(self) -> tuple[bool, ...]:
-        """Which of them are objects, and not six zeros that fill up."""
+        """For each row, whether it is an object; False for a padding object."""
         return tuple(any(box) for box in self.boxes)
 
     def padded_boxes(self, count: int) -> Tensor:
         """Boxes of the objects 0 to `count` - 1, (count, 6) float32, as attention predictors read them.
 
-        Zeros where there is no object.
+        Rows without an object are zeros.
         """
         boxes = torch.zeros(count, 6)
         known = self.boxes[:count]
@@ -55,10 +55,10 @@ class SceneObjects:
 
 
 def read_attributes(path: str | Path) -> dict[str, SceneObjects]:
-    """Objects of every scene of an attribute file, such as `scannet_mask3d_val_attributes.pt`.
+    """Reads the objects of every scene in an attribute file, such as `scannet_mask3d_val_attributes.pt`.
 
     Raises:
-        UserError: the file cannot be read, or a scene has other values than names and boxes; it is named.
+        UserError: the file cannot be read, or a scene has other values than names and boxes. The message names it.
     """
     values = read_archive(path, WHAT)
     if not isinstance(values, Mapping):

@@ -25,13 +25,13 @@ class Benchmark:
     """A public benchmark of language models that read 3D scenes.
 
     Attributes:
-        name: by which it is asked for.
-        title: as its authors write it.
+        name: name in this package.
+        title: name as its authors write it.
         asks: what its questions ask for.
         file: name of the annotation file, in the layout of Chat-Scene; `{split}` is train or val.
-        needs: attributes of `References` that it cannot do without.
+        needs: attributes of `References` that must be given.
         main: the score that papers compare first.
-        compute: (predictions, references, whether METEOR is wanted) -> scores.
+        compute: function (predictions, references, with_meteor) -> scores.
     """
 
     name: str
@@ -108,16 +108,15 @@ def score(
     """Scores answers as the public evaluation of a benchmark does.
 
     Args:
-        benchmark: name of it, see `BENCHMARKS`.
+        benchmark: name of the benchmark, see `BENCHMARKS`.
         predictions: answers with their questions.
-        references: boxes and corpora, for those that need them: `read_references(folder)`.
-        skip_missing_scenes: leave out answers about scenes of which no boxes are known, with a warning; otherwise they
-            are an error.
-        with_meteor: compute METEOR where pycocoevalcap and Java are there.
+        references: boxes and corpus, for benchmarks that need them; `read_references(folder)` reads them.
+        skip_missing_scenes: leave out answers about scenes without boxes, with a warning; False: they are an error.
+        with_meteor: compute METEOR where pycocoevalcap and Java are installed.
 
     Returns:
-        Scores by name, as shares of 1 (CIDEr: 0..10); None for one that cannot be computed. `samples` and `skipped`
-        count the answers.
+        Scores by name, 0..1 (CIDEr: 0..10); None for a score that cannot be computed. `samples` is the number of
+        answers that were scored, and `skipped` the number of those that were left out.
 
     Raises:
         UserError: no such benchmark, no answers, an answer whose question has no reference, or references that are
@@ -129,7 +128,7 @@ def score(
         kept = [prediction for prediction in predictions if given.has_scene(prediction.annotation.scene)]
         _tell_missing(known, predictions, given, skip_missing_scenes)
     if not kept:
-        raise UserError(f"there are no answers of {known.title} to score.")
+        raise UserError(f"there are no answers of {known.title} to score: give at least one.")
     for number, prediction in enumerate(kept):
         _check_references(known, number, prediction)
     scores = known.compute(kept, given, with_meteor)
@@ -143,7 +142,7 @@ def check_scorable(
     *,
     skip_missing_scenes: bool = False,
 ) -> None:
-    """Says before questions are answered what `score` would refuse afterwards; the arguments are those of `score`.
+    """Checks, before questions are answered, that `score` will accept the answers. The arguments are those of `score`.
 
     Raises:
         UserError: as for `score`.
@@ -189,5 +188,5 @@ def _check_references(benchmark: Benchmark, number: int, prediction: Prediction)
     if lacks_object or lacks_segment or (answered and not asked.references):
         raise UserError(
             f"{benchmark.title}: answer {number} is about a question without references ({asked.prompt[:80]!r}): "
-            "score answers to the annotations for validation."
+            "score only answers to the annotations for validation."
         )

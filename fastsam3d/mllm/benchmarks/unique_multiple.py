@@ -1,4 +1,4 @@
-"""Which objects of ScanRefer are the only one of their class among the annotated objects of their scene."""
+"""Says which objects of ScanRefer are the only one of their class among the annotated objects of their scene."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ UniqueLookup = Mapping[str, Mapping[int, bool]]
 
 
 def read_unique_lookup(path: str | Path) -> dict[str, dict[int, bool]]:
-    """The table of `scanrefer_unique_multiple_lookup.json`: by scene and object, 0 is unique and 1 is multiple.
+    """Reads the table of `scanrefer_unique_multiple_lookup.json`: by scene and object, 0 is unique and 1 is multiple.
 
     Raises:
-        UserError: the file cannot be read, or is no such table.
+        UserError: the file cannot be read, or is not such a table.
     """
     what = "the table of unique objects"
     values = read_json(path, what)
@@ -48,7 +48,7 @@ def unique_lookup(descriptions: str | Path, labels: str | Path) -> dict[str, dic
     Args:
         descriptions: `ScanRefer_filtered.json`.
         labels: `scannetv2-labels.combined.tsv`, whose column `nyu40class` gives the class of a `raw_category`. Classes
-            are compared by name, so that one that is spelled in another way there counts as "others".
+            are compared by name, so a class that has another spelling there counts as "others".
 
     Raises:
         UserError: a file cannot be read, or lacks a field.

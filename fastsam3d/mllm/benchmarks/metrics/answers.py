@@ -1,6 +1,7 @@
-"""Short answers: brought to one way of writing, and compared with references.
+"""Cleans short answers and compares them with references.
 
-The rules are those of the public evaluation of LEO and Chat-Scene, artefacts included, because scores depend on them.
+The rules are those of the public evaluation of LEO and Chat-Scene. Their mistakes are kept, because scores depend on
+them.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ _REPLACEMENTS = [
 
 
 def clean_answer(text: str) -> str:
-    """Brings an answer to one way of writing.
+    """Brings an answer into a normal form.
 
-    Lower case; single blanks; no signs but commas, apostrophes, hyphens and colons; some typing errors of the data sets
-    mended; small numbers as words; no article in front of a word. "TV" alone is in capitals, as in the public code.
+    Lower case; single blanks; no punctuation but commas, apostrophes, hyphens and colons; some typing errors of the
+    data sets corrected; small numbers as words; no article before a word. Only "TV" is in capitals, as in the public
+    code.
     """
     text = re.sub(" {2,}", " ", text.lower().strip(" "))
     text = re.sub(r"[^a-z0-9,'\s:-]+", "", text)
@@ -53,7 +55,7 @@ def clean_answer(text: str) -> str:
 
 
 def final_answer(text: str) -> str:
-    """A generated answer without the full stop and the capital letter of its sentence, cleaned."""
+    """Removes the full stop and the first capital letter of a generated answer, and cleans it (`clean_answer`)."""
     if len(text) > 1:
         text = text.removesuffix(".")
         text = text[0].lower() + text[1:]
@@ -61,10 +63,13 @@ def final_answer(text: str) -> str:
 
 
 def exact_match(answer: str, references: Sequence[str]) -> tuple[int, int]:
-    """Whether an answer is right: exactly, and in the refined way that is called EM-R.
+    """Says whether an answer is right by exact match (EM), and by refined exact match (EM-R).
 
-    Refined, one text may be a part of the other, blanks left out. That is how "no" matches "north wall": an artefact of
-    the published metric, which is kept. An empty answer is wrong in both ways.
+    For EM-R it is enough that one text is a part of the other, without blanks. So "no" matches "north wall": a weakness
+    of the published metric, which is kept. An empty answer is wrong by both.
+
+    Returns:
+        0 or 1 for EM, and 0 or 1 for EM-R.
     """
     if not answer:
         return 0, 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def best_assignment(values: Sequence[Sequence[float]]) -> list[int]:
-    """The column of each row in an assignment with the largest sum.
+    """Finds the assignment with the largest sum, and returns the column of each row.
 
     The Hungarian method with shortest augmenting paths (Jonker and Volgenant, Computing 38, 1987), in O(n^3). Rows are
     added one by one. Prices of rows and columns keep the reduced costs of all pairs at 0 or above, and those of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 SMALL = 1e-8
-"""Added to the union by the published evaluation. It decides exact ties: half a box is below 0.5 and misses at 0.5."""
+"""Added to the union by the published evaluation. So the IoU of a box and half of it is just below 0.5: a miss."""
 
 Box = Sequence[float]
 """Centre x, y, z and full extents x, y, z, in metres."""
@@ -14,8 +14,8 @@ Box = Sequence[float]
 def box_iou(first: Box, second: Box) -> float:
     """Intersection over union of two boxes, 0..1; 0 for two boxes without volume.
 
-    The formula of the public evaluation code of Chat-Scene, in double precision. Its small number is kept, so that
-    scores can be compared.
+    The formula is that of the public evaluation code of Chat-Scene, in double precision. Its small number `SMALL` is
+    kept, so that scores can be compared.
     """
     shared, volumes = 1.0, [1.0, 1.0]
     for axis in range(3):

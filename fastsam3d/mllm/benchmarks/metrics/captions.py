@@ -1,7 +1,8 @@
 """Caption metrics over words: BLEU, ROUGE-L and CIDEr, with the constants of the COCO caption evaluation.
 
-All take a list of generated captions and, for each, a list of references, as lists of words (`ptb_tokens`). Constants
-and details follow the public package pycocoevalcap 1.2, so that scores can be compared with published ones.
+Each function takes a list of generated captions, and a list of references for each caption. Captions and references are
+lists of words, from `ptb_tokens`. Constants and details follow the public package pycocoevalcap 1.2, so that scores can
+be compared with published ones.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from collections.abc import Sequence
 
 Words = Sequence[str]
 LARGEST_N = 4
-"""Words of the longest n-grams."""
+"""Number of words in the longest n-grams."""
 _TINY, _SMALL = 1e-15, 1e-9
 _BETA = 1.2
-"""Of ROUGE-L: how much recall counts against precision."""
+"""Weight of recall against precision in ROUGE-L."""
 _SIGMA = 6.0
-"""Of CIDEr-D: words of difference in length that are forgiven."""
+"""Standard deviation, in words, of the Gaussian length penalty of CIDEr-D."""
 
 
 def n_grams(words: Words, n: int) -> Counter[tuple[str, ...]]:
-    """How often each sequence of n words comes."""
+    """Counts how often each sequence of n words occurs."""
     return Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1))
 
 
 def bleu(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:
     """BLEU-1 to BLEU-4 of the whole corpus (Papineni et al., ACL 2002, equations 1 to 3), each 0..1.
 
-    Of several references, the one with the nearest length counts for the length, and the shorter of two equally near.
+    The reference length of a caption is the nearest length among its references; of two equally near, the shorter.
     """
     matched, possible = [0] * LARGEST_N, [0] * LARGEST_N
     length = reference_length = 0
@@ -90,8 +91,8 @@ def cider(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> f
 def cider_of_each(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> list[float]:
     """CIDEr-D of every caption, 0..10.
 
-    Rare n-grams count more. How rare they are is counted over the references given here, so that the score of a single
-    caption is 0. Lengths in the Gaussian are numbers of word pairs, as in the public code.
+    Rare n-grams count more. How rare an n-gram is depends on all references that are given here, so the score of a
+    single caption is 0. The Gaussian penalty compares numbers of word pairs as lengths, as in the public code.
     """
     rarity: Counter[tuple[str, ...]] = Counter()
     for targets in references:

@@ -1,4 +1,4 @@
-"""METEOR through the package pycocoevalcap, which starts a program in Java. There is no other METEOR like it."""
+"""METEOR through the package pycocoevalcap, which starts a program in Java."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 def meteor(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> float | None:
-    """METEOR 1.5 (Denkowski and Lavie, 2014) of the whole corpus, 0..1; None where it cannot be computed here.
+    """METEOR 1.5 (Denkowski and Lavie, 2014) of the whole corpus, 0..1; None where it cannot be computed.
 
-    It needs the package pycocoevalcap, with its jar file, and Java. The METEOR of other packages has other parameters
-    and gives other numbers, so that none stands in for it.
+    It needs the package pycocoevalcap, with its jar file, and Java. If the program fails, a warning is logged and the
+    result is None. Other packages have other parameters and give other numbers, so they are not used instead.
 
     Args:
         captions, references: as for `captions.bleu`.

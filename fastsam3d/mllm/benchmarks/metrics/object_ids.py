@@ -9,7 +9,7 @@ OBJECT_ID = re.compile(r"<OBJ([0-9]{3})>")
 
 
 def object_token(number: int) -> str:
-    """How a text names an object."""
+    """The name of an object in a text, such as `<OBJ007>`."""
     return f"<OBJ{number:03d}>"
 
 
@@ -17,13 +17,14 @@ def named_objects(text: str, objects: int) -> list[int]:
     """Numbers of the objects that a text names, in order, with repetitions.
 
     Args:
-        objects: of the scene. Larger numbers are left out: no such object is there.
+        text: that may name objects.
+        objects: number of objects in the scene. Numbers from this one on are ignored.
     """
     return [number for number in map(int, OBJECT_ID.findall(text)) if number < objects]
 
 
 def rename_objects(text: str, new_number: Callable[[int], int | None]) -> str:
-    """The text with other numbers of objects; a name for which the function gives None is left out."""
+    """Replaces the numbers of objects in a text. A name is removed if `new_number` gives None for its number."""
 
     def new_name(match: re.Match[str]) -> str:
         number = new_number(int(match[1]))

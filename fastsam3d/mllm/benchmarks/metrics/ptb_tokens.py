@@ -1,8 +1,9 @@
 """Splits captions into words as caption metrics expect them: lower case, Penn Treebank style, without punctuation.
 
-Published numbers use the tokeniser of Stanford CoreNLP through the package pycocoevalcap, which starts Java. This is a
-small one of our own, written from the public rules of the Penn Treebank and from outputs of that program. The two agree
-on ordinary descriptions of rooms. They may differ on rare abbreviations, web addresses, and signs of other languages.
+Published numbers use the tokeniser of Stanford CoreNLP through the package pycocoevalcap, which starts Java. This
+module has a small tokeniser of its own, written from the public rules of the Penn Treebank and from outputs of that
+program. The two agree on ordinary descriptions of rooms. They may differ on rare abbreviations, web addresses, and
+characters of other languages.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ _SPLIT = {
 }
 """Words that the Penn Treebank writes as two."""
 _ABBREVIATIONS = "dr|mr|mrs|ms|prof|st|vs|etc|jr|sr|inc|co|corp|ltd|ave|blvd|rd|ft"
-"""Words that keep the full stop behind them."""
+"""Words that keep the full stop after them."""
 _BEFORE_NUMBERS = "no|fig"
-"""Words that keep it in front of a number alone."""
+"""Words that keep the full stop only before a number."""
 _ALNUM = r"[^\W_]"
 _LETTER = r"[^\W\d_]"
 _TOKEN = re.compile(
