@@ -114,8 +114,8 @@ def refuse_foreign_cache(cache: Any, layers: int) -> None:
         lengths = {int(cache.get_seq_length(index)) for index in range(layers)}
         if len(lengths) > 1:
             raise UserError(
-                f"the cache has layers of {min(lengths)} to {max(lengths)} tokens: it was filled under an acceleration "
-                "that has ended, or it is a copy. Read the prompt again"
+                f"the cache has layers of {min(lengths)} to {max(lengths)} tokens, so it was filled under an "
+                "acceleration that has ended, or it is a copy: read the prompt again"
             )
 
 

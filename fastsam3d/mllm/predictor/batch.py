@@ -1,7 +1,7 @@
 """What a predictor of attention maps reads of a batch of prompts: embeddings of objects and words, and boxes.
 
 Shapes: B prompts, N objects of the prompt that has most, g tokens of an object, T words of the longest text, D width of
-the language model's embeddings.
+the embeddings of the language model.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class PredictorBatch:
     """Inputs of a predictor.
 
     Attributes:
-        visual: (B, N, g, D) embeddings of each object's tokens, as the language model gets them.
+        visual: (B, N, g, D) embeddings of the tokens of each object, as the language model gets them.
         text: (B, T, D) embeddings of the words after the last visual token.
-        present: (B, N) bool: there is an object, and it is none that only fills up.
+        present: (B, N) bool: there is an object, and it is no padding object.
         text_present: (B, T) bool: there is a word.
         boxes: (B, N, 6) centre x, y, z and full extents x, y, z of each object in metres; None without boxes.
     """
@@ -39,7 +39,7 @@ class PredictorBatch:
         return self._mapped(lambda part: part.to(device))
 
     def take(self, rows: Any) -> PredictorBatch:
-        """Some of the prompts.
+        """The batch with only some of the prompts.
 
         Args:
             rows: a slice, or an index tensor.
@@ -63,12 +63,13 @@ def predictor_batch(layout: Layout, embeddings: Tensor, boxes: Tensor | None = N
     """Takes the inputs of a predictor out of whole prompts.
 
     Args:
-        layout: of the prompts, before anything has left. Their text ends where they end: leave answers out.
-        embeddings: (B, S, D), padded on the left.
+        layout: of the prompts, before any token has left. All tokens after the visual ones are read as text, so the
+            prompts must not contain answers.
+        embeddings: (B, S, D) of the prompts, padded on the left.
         boxes: as in `PredictorBatch`.
 
     Returns:
-        The batch. A prompt that has nothing behind its visual tokens gives its last token as text.
+        The batch. Where a prompt has nothing after its visual tokens, its last token is its text.
 
     Raises:
         UserError: the groups have unequal sizes.

@@ -1,6 +1,6 @@
-"""Finds the number of an adaptive budget that leaves out a wanted part of the objects on average.
+"""Finds the number of an adaptive budget that leaves out a given percentage of the objects on average.
 
-Stored scores are enough: no model is run.
+It needs only stored scores, and runs no model.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class FoundBudget:
 
     Attributes:
         rule: "mass" (SAP of Fast3D) or "threshold".
-        value: `alpha` of the one, 0..1, or `times` of the other.
-        percent: of the real objects that it leaves out, a mean over the samples. It need not be the target: the
-            number of objects that stay is whole, so that the percentage moves in steps.
-        fewest, most: objects that stay in any sample.
+        value: `alpha`, 0..1, for "mass"; `times`, 0 or more, for "threshold".
+        percent: percentage of the objects that this value leaves out, averaged as `search_budget` says. It can differ
+            from the target, because the number of objects that stay is whole.
+        fewest, most: smallest and largest number of objects that stay in a sample.
     """
 
     rule: str
@@ -39,7 +39,7 @@ class FoundBudget:
 
     @property
     def number(self) -> str:
-        """Name of the setting that the value is for: "alpha" or "times"."""
+        """Name of the setting that takes the value: "alpha" or "times"."""
         return ADAPTIVE[self.rule]
 
 
@@ -51,21 +51,22 @@ def search_budget(
     sets: Sequence[str] | None = None,
     rule: str = "mass",
 ) -> FoundBudget:
-    """Halves an interval until what is left out on average is as near to the target as it gets.
+    """Searches the number of an adaptive budget that leaves out the target percentage of objects on average.
+
+    The search halves an interval. The mean is taken over the samples.
 
     Args:
         logits_by_sample: (objects,) scores of each sample.
-        present: (objects,) bool of each sample; other objects only fill up and do not count. None: all count.
-        target: percent of the real objects that shall be left out, 0..100.
-        scale: of the scores, as in `fastsam3d.mllm.budgets`.
-        rule: of the budget, "mass" or "threshold".
-        sets: name of each sample's data set: the mean is then one over the sets of their means, as Fast3D takes it.
-
-    Returns:
-        The number that belongs to the rule, and what it does.
+        present: (objects,) bool of each sample, False for padding objects, which do not count. None: all count.
+        target: percentage of the objects to leave out, 0..100.
+        scale: of the scores, `LOGITS` or `MASS` of `fastsam3d.mllm.budgets`.
+        sets: name of the data set of each sample. The mean is then taken within each set, and over the sets, as in
+            Fast3D (ACM MM 2025). None: no sets.
+        rule: rule of the budget, "mass" or "threshold".
 
     Raises:
-        UserError: there are no samples, their numbers do not fit, or not that many objects can be left out.
+        UserError: there are no samples, the lengths of the arguments do not fit, or not that many objects can be left
+            out.
     """
     scores, there = _stacked(logits_by_sample, present)
     weights = _weights(sets, len(scores))
@@ -96,7 +97,7 @@ def search_budget(
 
 
 def search_stored_budget(maps: StoredMaps, target: float, rule: str = "mass") -> FoundBudget:
-    """Searches on stored maps. Where they say which data sets they are of, the mean is one over the sets.
+    """Searches on stored maps. If they name their data sets, the mean is taken over the means of the sets.
 
     Args:
         maps: of one or several data sets.

@@ -1,4 +1,4 @@
-"""Keeps a trained predictor on disk: one safetensors file with its weights, and its sizes as JSON in the metadata."""
+"""Stores a trained predictor in one safetensors file: its weights, and its sizes as JSON in the metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSION = 1
 _ENTRY = "fastsam3d.attention_predictor"
 _LARGEST_FILE = 1 << 30
 _LARGEST_SIZE, _MOST_LAYERS = 1 << 16, 64
-"""Of a file's numbers, so that a damaged file cannot ask for a network without end."""
+"""Bounds for the sizes in a file, so that a damaged file cannot ask for a huge network."""
 
 
 def save_predictor(
@@ -29,13 +29,16 @@ def save_predictor(
     notes: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Writes a predictor so that `load_predictor` gives it back.
+    """Writes a predictor to a file that `load_predictor` reads.
 
     Args:
         network: the predictor.
         path: of the file, `.safetensors`.
-        notes: what else a reader should know, for instance the language model and the data.
-        dtype: in which weights are stored; bfloat16 halves the file.
+        notes: other facts to store with it, for instance the language model and the data.
+        dtype: number type of the stored weights; bfloat16 halves the size of the file.
+
+    Returns:
+        The path that was written.
 
     Raises:
         UserError: the path cannot be written.
@@ -48,10 +51,10 @@ def save_predictor(
 
 
 def load_predictor(path: str | Path) -> AttentionPredictor:
-    """Reads a predictor: float32, on the CPU, in evaluation mode.
+    """Reads a predictor: in float32, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: the file is missing, damaged, or no predictor of this version.
+        UserError: the file is missing or damaged, or is not a predictor of this version.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -72,7 +75,7 @@ def load_predictor(path: str | Path) -> AttentionPredictor:
 
 
 def notes_of(path: str | Path) -> dict[str, str]:
-    """The notes that `save_predictor` was given; empty where the file has none or cannot be read."""
+    """Reads the notes that `save_predictor` stored; empty where the file has none or cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -83,7 +86,7 @@ def notes_of(path: str | Path) -> dict[str, str]:
 
 
 def network_of(config: PredictorConfig, state: Mapping[str, Tensor]) -> AttentionPredictor:
-    """A predictor with given weights, in evaluation mode. No random numbers are drawn.
+    """Makes a predictor with given weights, in evaluation mode. No random numbers are drawn.
 
     Raises:
         ValueError: weights are missing, unexpected or of another shape; the message names the first of them.

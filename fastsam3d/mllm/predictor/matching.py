@@ -1,7 +1,7 @@
 """Late interaction: how well each token of an object matches the words of the prompt.
 
-The largest cosine of a token with any word says that the word speaks of it. The idea is that of ColBERT (Khattab and
-Zaharia, SIGIR 2020). Where a prompt names an object by its identifier, the cosine of the identifier's token is 1.
+A token matches the words as well as its largest cosine with any word. The idea is that of ColBERT (Khattab and Zaharia,
+SIGIR 2020). Where a prompt names an object by its identifier, the cosine of the token of this identifier is 1.
 Shapes: B prompts, N objects, g tokens of an object, T words, D width of the embeddings.
 """
 
@@ -19,17 +19,18 @@ _NO_MATCH = -2.0
 class WordMatching(nn.Module):
     """Compares tokens of objects with words.
 
-    There are, for each token of the group: the largest cosine with a word's embedding as it is, and with a learned map
-    of it; and the products of the former for all pairs of tokens. Each comes a second time less the largest of its
-    scene, so that it tells whether the object matches best.
+    An object gets these numbers. For each of its tokens: the largest cosine with the embedding of a word, and the
+    largest cosine with a learned linear map of the embedding of a word. For each pair of its tokens: the product of
+    their first cosines. Then all these numbers again, minus the largest value in the scene: 0 means that no object
+    matches better.
 
     Args:
         embedding: D.
         group_size: g.
-        rank: of the learned map.
+        rank: rank of the learned map.
 
     Attributes:
-        size: numbers that an object gets.
+        size: how many numbers an object gets.
     """
 
     def __init__(self, embedding: int, group_size: int, rank: int) -> None:
@@ -41,7 +42,7 @@ class WordMatching(nn.Module):
         self.to_rank, self.from_rank = nn.Linear(embedding, rank, bias=False), nn.Linear(rank, embedding, bias=False)
 
     def forward(self, visual: Tensor, text: Tensor, present: Tensor, text_present: Tensor) -> Tensor:
-        """How objects match, (B, N, size).
+        """Computes how well objects match the words, (B, N, size).
 
         Args:
             visual: (B, N, g, D); zeros where there is no object.
@@ -65,7 +66,7 @@ class WordMatching(nn.Module):
 
 
 def of_length(vectors: Tensor, length: float) -> Tensor:
-    """Vectors scaled to a length; zeros stay zeros."""
+    """Scales vectors to a length; zeros stay zeros."""
     return vectors / _lengths(vectors).mul(1.0 / length)
 
 

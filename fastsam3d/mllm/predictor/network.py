@@ -1,6 +1,6 @@
 """The predictor of attention maps that this package trains: some 200,000 parameters, and few operations.
 
-It reads what a language model computes anyway, the embeddings of its prompt, and boxes. Two steps:
+It reads the embeddings of a prompt, which the language model computes anyway, and boxes. It works in two steps:
 
 1. Every object is compared with the words (`matching`). That gives a first logit, at a cost that grows with the number
    of objects.
@@ -8,8 +8,8 @@ It reads what a language model computes anyway, the embeddings of its prompt, an
    added to their logits. It follows GAP of Fast3D (ACM MM 2025): spatial attention among the objects, then attention to
    the words. Its cost grows with the square of its objects, so it gets the candidates alone.
 
-What else differs from GAP: words and objects come from the language model's embeddings instead of a text encoder of its
-own, inputs are normalised, and objects that only fill up are masked.
+It differs from GAP in three more points: words and objects are embeddings of the language model, and there is no text
+encoder; inputs are normalised; and padding objects are masked.
 Shapes: B prompts, N objects, M candidates, g tokens of an object, T words, D width of the embeddings, W width of the
 predictor.
 """
@@ -34,7 +34,7 @@ MODEL_ATTRIBUTE = "attention_predictor"
 ABSENT_LOGIT = -1e4
 """Logit of an object that is not there: its share of a softmax is 0, and sums stay finite."""
 _LONGEST_TEXT = 512
-"""Words behind this one share its position."""
+"""Number of positions. All later words share the last one."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,16 @@ class PredictorConfig:
         embedding: D of the language model.
         group_size: g.
         width: W.
-        heads: of all attention; they divide the width.
-        text_layers, decoder_layers: their numbers.
+        heads: number of heads of every attention; it divides the width.
+        text_layers, decoder_layers: numbers of layers.
         text_feed_forward, feed_forward: inner widths of the text layers and the decoder layers.
         matching: rank of the learned map of `WordMatching`.
-        candidates: M, objects that the decoder looks at; all where there are fewer.
-        boxes: "required", "optional" (the predictor was trained with and without) or "unused".
-        rows: set of prompt rows whose attention it was trained to predict, see `RowSet`; for information.
+        candidates: M, number of objects that the decoder reads; all of them where there are fewer.
+        boxes: "required", "optional" (the predictor was trained with and without boxes) or "unused".
+        rows: prompt rows whose attention it was trained to predict, such as "last"; for information only.
+
+    Raises:
+        ValueError: heads do not divide the width, or `boxes` is something else.
     """
 
     embedding: int = 128
@@ -73,7 +76,7 @@ class PredictorConfig:
 
 
 class AttentionPredictor(nn.Module):
-    """Predicts how the attention of a prompt is shared among its objects.
+    """Predicts which share of the attention of a prompt each of its objects gets.
 
     Args:
         config: sizes.
@@ -106,15 +109,17 @@ class AttentionPredictor(nn.Module):
         self.fill_constants()
 
     def fill_constants(self) -> None:
-        """Computes what is no weight and not stored; needed again after the network was built on the device meta."""
+        """Computes the table of positions, which is not stored. Needed again for a network built on the device meta."""
         device = self.text_projection.weight.device
         self._positions = _sinusoids(_LONGEST_TEXT, self.config.width).to(device)
 
     def forward(self, batch: PredictorBatch) -> Tensor:
-        """Logits of the objects, (B, N) float32; `ABSENT_LOGIT` for those that are not there.
+        """Computes logits of the objects, (B, N) float32; `ABSENT_LOGIT` for objects that are not present.
+
+        Their softmax gives the predicted shares of attention.
 
         Raises:
-            UserError: the batch does not fit the predictor.
+            UserError: the batch has other sizes than the predictor, or lacks boxes that it needs.
         """
         self._check(batch)
         dtype = self.text_projection.weight.dtype
@@ -182,7 +187,7 @@ class AttentionPredictor(nn.Module):
 
 
 def seeded_predictor(config: PredictorConfig, seed: int) -> AttentionPredictor:
-    """A new predictor whose weights depend on the seed alone; the global random state stays as it is."""
+    """Makes a new predictor whose weights depend only on the seed. The global random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return AttentionPredictor(config)
@@ -199,7 +204,12 @@ class TextLayer(nn.Module):
         self.feed_forward = _feed_forward(width, feed_forward)
 
     def forward(self, words: Tensor, hidden: Tensor) -> Tensor:
-        """Words with their context. (B, T, W), and what hides padding (B, 1, 1, T)."""
+        """Vectors of the words after this layer, (B, T, W).
+
+        Args:
+            words: (B, T, W).
+            hidden: (B, 1, 1, T) result of `hiding`.
+        """
         words = words + self.to_out(_attended(self.to_qkv(self.norm1(words)).chunk(3, -1), self._heads, hidden))
         return words + self.feed_forward(self.norm2(words))
 
@@ -233,8 +243,8 @@ class DecoderLayer(nn.Module):
             objects: (B, N, W).
             words: (B, T, W).
             topic: (B, 1, W) mean of the words.
-            pairs: of `pair_features`; None without boxes.
-            hidden_objects, hidden_words: of `hiding`.
+            pairs: result of `pair_features`; None without boxes.
+            hidden_objects, hidden_words: results of `hiding`.
         """
         own = self.norm1(objects)
         mask = hidden_objects

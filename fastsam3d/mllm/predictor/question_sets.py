@@ -1,7 +1,7 @@
-"""The questions that stored maps belong to: data sets by name, so that maps never meet questions of another file.
+"""The question sets that stored maps belong to. They prevent that maps are used with questions of another file.
 
-The maps of several sets are in one file. A question has one number in it: its place in the list of its set, plus the
-sizes of the sets before.
+One file can hold the maps of several sets. The number of a question in the file is its place in the list of its set,
+plus the sizes of the sets before.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class QuestionSet:
     """Questions of one data set, in their order.
 
     Attributes:
-        name: of the set and its split, for instance "scanrefer_val".
-        questions: their number.
-        digest: of scenes and questions; another order gives another one.
+        name: name of the set and its split, for instance "scanrefer_val".
+        questions: number of questions.
+        digest: hash of all scenes and questions in their order.
     """
 
     name: str
@@ -31,11 +31,11 @@ class QuestionSet:
 
 
 def question_set(name: str, questions: Iterable[tuple[str, str]]) -> QuestionSet:
-    """The set of some questions.
+    """Makes the question set of some questions.
 
     Args:
         name: of the set.
-        questions: scene and text of each.
+        questions: scene and text of each question.
     """
     digest, count = hashlib.sha256(), 0
     for scene, text in questions:
@@ -45,10 +45,14 @@ def question_set(name: str, questions: Iterable[tuple[str, str]]) -> QuestionSet
 
 
 def first_number(sets: Sequence[QuestionSet], wanted: QuestionSet) -> int:
-    """Number of the first question of a set among all.
+    """Number of the first question of a set in a file of maps.
+
+    Args:
+        sets: all sets of the file.
+        wanted: the set.
 
     Raises:
-        UserError: the set is not among them, or has other questions there.
+        UserError: the file has no such set, or has a set of this name with other questions.
     """
     first = 0
     for one in sets:
@@ -75,10 +79,10 @@ def set_of(sets: Sequence[QuestionSet], number: int) -> str:
 
 
 def sets_from(values: Any) -> tuple[QuestionSet, ...]:
-    """Sets from the entry of a file.
+    """Reads sets from an entry of a file.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the entry does not hold sets, or two sets have the same name.
     """
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise ValueError("its sets of questions are no list")

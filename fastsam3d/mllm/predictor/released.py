@@ -1,8 +1,9 @@
 """The predictor that Fast3D (ACM MM 2025) published: 158.9 million parameters, most of them a RoBERTa-base.
 
-For its published weights, by the names of their file. It reads the text of a question, the features of objects (shape
-and pictures, 1024 numbers each, not normalised) and their boxes, in slots 0 to 99. It knows objects by their slot only,
-so that identifiers in a prompt have to be slots too. Its logits go to the technique `external`, or into `stored_maps`.
+Its parameters have the names of the published file, so that file can be loaded. The network reads the text of a
+question, the features of objects (of shape and of pictures, 1024 numbers each, not normalised) and their boxes, in
+slots 0 to 99. It knows objects only by their slots, so the identifiers in a prompt have to be slots too. Give its
+logits to the technique `external`, or store them with `stored_maps`.
 Shapes: B prompts, N objects, T pieces of text, W width, H heads.
 """
 
@@ -23,14 +24,14 @@ from fastsam3d.mllm.predictor.network import ABSENT_LOGIT
 from fastsam3d.mllm.predictor.spatial import PAIR_FEATURES, hiding, pair_features, spatial_bias
 
 _LISTED = 4
-"""Names of weights of each kind that an error shows."""
+"""Most names of each kind in an error message."""
 _OLD_BUFFER = "text_encoder.embeddings.position_ids"
-"""Stored by old versions of transformers, and the same in every model."""
+"""Buffer that old versions of transformers store. It is equal in every model, and ignored."""
 
 
 @dataclass(frozen=True)
 class TextEncoderSizes:
-    """Sizes of a RoBERTa, as transformers names them; those of roberta-base."""
+    """Sizes of a RoBERTa, with the names of transformers. The defaults are those of roberta-base."""
 
     vocab_size: int = 50265
     hidden_size: int = 768
@@ -47,16 +48,16 @@ class TextEncoderSizes:
 
 @dataclass(frozen=True)
 class ReleasedSizes:
-    """Sizes of a `ReleasedPredictor`; those of the published one.
+    """Sizes of a `ReleasedPredictor`. The defaults are those of the published one.
 
     Attributes:
         width: W.
         heads: H.
-        layers: of the decoder.
-        feed_forward: inner width of its layers.
-        features: numbers of an object, shape and pictures together.
-        slots: most objects of a scene.
-        text: of the text encoder.
+        layers: number of layers of the decoder.
+        feed_forward: inner width of these layers.
+        features: numbers in the features of an object, shape and pictures together.
+        slots: largest number of objects in a scene.
+        text: sizes of the text encoder.
     """
 
     width: int = 768
@@ -69,7 +70,7 @@ class ReleasedSizes:
 
 
 class ReleasedPredictor(nn.Module):
-    """Predicts how the attention of a prompt is shared among its objects.
+    """Predicts which share of the attention of a prompt each of its objects gets.
 
     Args:
         sizes: of the network.
@@ -98,22 +99,22 @@ class ReleasedPredictor(nn.Module):
     def forward(
         self, text_ids: Tensor, text_present: Tensor, features: Tensor, boxes: Tensor, present: Tensor
     ) -> Tensor:
-        """Logits of the objects, (B, N) float32; `ABSENT_LOGIT` for those that are not there.
+        """Computes logits of the objects, (B, N) float32; `ABSENT_LOGIT` for objects that are not present.
 
         Args:
-            text_ids: (B, T) of RoBERTa's tokenizer, for the question as it is stored, its instruction included.
-            text_present: (B, T) bool: no padding.
-            features: (B, N, 2048), shape then pictures.
-            boxes: (B, N, 6) centre and full extents in metres.
-            present: (B, N) bool. The release says True for all slots of a scene, whether there is an object or not.
+            text_ids: (B, T) token ids of RoBERTa. The text is the question as it is stored, with its instruction.
+            text_present: (B, T) bool: not padding.
+            features: (B, N, 2048), first shape, then pictures.
+            boxes: (B, N, 6) centre x, y, z and full extents x, y, z in metres.
+            present: (B, N) bool. The released code gives True for all slots of a scene, also where there is no object.
 
         Raises:
             UserError: there are more objects than slots.
         """
         if features.shape[1] > self.sizes.slots:
             raise UserError(
-                f"the released predictor knows {self.sizes.slots} objects, and {features.shape[1]} were given: leave "
-                "some out"
+                f"the released predictor knows {self.sizes.slots} objects, and {features.shape[1]} were given: give "
+                "fewer objects"
             )
         encoded = self.text_encoder(input_ids=text_ids, attention_mask=text_present.long())
         text = self.text_projector(encoded.last_hidden_state)
@@ -123,7 +124,7 @@ class ReleasedPredictor(nn.Module):
 
 
 class ReleasedDecoder(nn.Module):
-    """Layers of spatial attention among the objects and attention to the text."""
+    """The decoder: layers of spatial attention among the objects and attention to the text."""
 
     def __init__(self, width: int, heads: int, layers: int, feed_forward: int) -> None:
         super().__init__()
@@ -161,7 +162,7 @@ class ReleasedLayer(nn.Module):
 
 
 class ReleasedSpatialAttention(nn.Module):
-    """Attention among objects whose pairs are opened or closed by where they are; residual and norm are inside."""
+    """Attention among objects that depends on their places. The residual and the norm are inside."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -184,14 +185,14 @@ class ReleasedSpatialAttention(nn.Module):
 
 
 def load_released_predictor(path: str | Path, sizes: ReleasedSizes | None = None) -> ReleasedPredictor:
-    """Reads a checkpoint of the authors' training, in evaluation mode, float32, on the CPU.
+    """Reads a checkpoint of the training of Fast3D's authors: in float32, on the CPU, in evaluation mode.
 
     Args:
-        path: of the file: a dict with `model_state_dict`, as their training writes it, or that state alone.
-        sizes: of the network; None: the published ones.
+        path: of the file. It holds a dict with `model_state_dict`, as their training writes it, or only that state.
+        sizes: sizes of the network; None: the published ones.
 
     Raises:
-        UserError: transformers is missing; or the file is missing, damaged, or of another network.
+        UserError: transformers is missing; or the file is missing or damaged, or is of another network.
     """
     value = read_archive(path, "the checkpoint of the released predictor")
     state = value.get("model_state_dict", value) if isinstance(value, Mapping) else {}

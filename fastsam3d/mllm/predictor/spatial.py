@@ -1,6 +1,6 @@
-"""Where objects are to one another: five features of each pair, and attention that a pair's features open or close.
+"""Spatial attention: five features of the places of each pair of objects, and a bias of attention that they give.
 
-Fast3D (ACM MM 2025), whose spatial attention is that of ViL3DRel (Chen et al., NeurIPS 2022).
+It is the spatial attention of Fast3D (ACM MM 2025), which is that of ViL3DRel (Chen et al., NeurIPS 2022).
 Shapes: B prompts, N objects, H heads.
 """
 
@@ -12,20 +12,20 @@ from torch import Tensor
 PAIR_FEATURES = 5
 _TINY = 1e-10
 _LOWEST = 1e-6
-"""A pair is never closed further than to this share."""
+"""Smallest factor that the features of a pair can give to its attention."""
 HIDDEN = -1e9
-"""Added to the attention logits of what shall not be seen. Finite: where nothing is seen there is no NaN."""
+"""Added to attention logits of what is hidden. It is finite, so there is no NaN where everything is hidden."""
 
 
 def pair_features(centres: Tensor) -> Tensor:
-    """Distances and directions between all objects, after a constant 1 for the bias.
+    """Computes a constant 1 and five features of distance and direction for all pairs of objects.
 
     With delta = centre i - centre j: d = |delta|, d2 = |(dx, dy)|. The features are d / (largest d of the scene), dz/d,
     d2/d, dy/d2, dx/d2.
 
     Args:
-        centres: (B, N, 3) metres. All of them count for the largest distance; one at the mean of the others never
-            changes it.
+        centres: (B, N, 3) metres. Padding objects count for the largest distance too. They do not change it if they
+            are at the mean of the others.
 
     Returns:
         (B, N, 6, N), in the order [row i, feature, column j].
@@ -49,12 +49,12 @@ def pair_features(centres: Tensor) -> Tensor:
 
 
 def spatial_bias(conditions: Tensor, pairs: Tensor, hidden: Tensor) -> Tensor:
-    """What is added to attention logits: log of max(sigmoid(bias + w . features), 1e-6).
+    """Computes the bias that is added to attention logits: log(max(sigmoid(b + w . features), 1e-6)).
 
     Args:
-        conditions: (B, N, H, 6): bias and five weights of each object's row, for each head.
-        pairs: (B, N, 6, N) of `pair_features`.
-        hidden: (B, 1, 1, N): 0, or `HIDDEN` for objects that are not there.
+        conditions: (B, N, H, 6): b and the five weights w of the row of each object, for each head.
+        pairs: (B, N, 6, N), result of `pair_features`.
+        hidden: (B, 1, 1, N), result of `hiding`: 0, or `HIDDEN` for objects that are not present.
 
     Returns:
         (B, H, N, N).
@@ -67,5 +67,5 @@ def spatial_bias(conditions: Tensor, pairs: Tensor, hidden: Tensor) -> Tensor:
 
 
 def hiding(present: Tensor) -> Tensor:
-    """What is added to attention logits so that only what is present is seen. (B, N) bool -> (B, 1, 1, N)."""
+    """Bias for attention logits that hides what is not present. (B, N) bool -> (B, 1, 1, N)."""
     return torch.zeros(present.shape, device=present.device).masked_fill(~present, HIDDEN)[:, None, None]

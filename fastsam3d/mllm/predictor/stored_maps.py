@@ -1,7 +1,7 @@
-"""Attention maps on disk, by the number of the prompt they belong to, with what they are and what made them.
+"""Stores attention maps on disk, by the number of their prompt, with facts about where they come from.
 
-Logits of a predictor and shares of attention look alike and are not: a softmax over shares of .01 makes all of them
-equal. So a file says which of the two it holds, from which rows of the prompts, and of which language model.
+Logits of a predictor and shares of attention look alike, but must not be confused: a softmax over small shares makes
+all of them nearly equal. So a file says which of the two it holds, for which rows of the prompts, and for which model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VERSION = 1
 _ENTRY = "fastsam3d.attention_maps"
 _LARGEST_FILE = 1 << 33
 _SAMPLED = 64
-"""Numbers of each parameter that tell one model from another."""
+"""Most numbers of each parameter that `model_identity` reads."""
 
 
 @dataclass
@@ -35,15 +35,16 @@ class StoredMaps:
     """Maps of one language model.
 
     Attributes:
-        kind: `LOGITS`, of which a softmax gives the shares of attention, or `MASS`, the shares up to a factor.
-        rows: set of prompt rows whose attention it is, in words, for instance "last" or "text".
+        kind: `LOGITS`: their softmax gives the shares of attention. `MASS`: they are these shares times any factor.
+        rows: name of the prompt rows whose attention the maps hold, for instance "last" or "text".
         model: `model_identity` of the language model.
         maps: (objects,) float32 by the number of the prompt, for instance its place in the list of annotations.
-        sets: data sets that the prompts are questions of, in the order of their numbers; empty where nobody said.
-        present: (objects,) bool of prompts some of whose objects only fill up.
+        sets: question sets of the prompts, in the order of their numbers; empty where they are not known.
+        present: (objects,) bool by the number of the prompt, False for padding objects. Prompts without padding objects
+            are left out.
 
     Raises:
-        UserError: the kind is none of the two, or a map is no list of numbers that the kind can hold.
+        UserError: there is no such kind, or a map has numbers that the kind cannot hold.
     """
 
     kind: str
@@ -66,10 +67,10 @@ class StoredMaps:
         Args:
             index: number of the prompt.
             values: (objects,).
-            present: (objects,) bool: others only fill up. None: all are there.
+            present: (objects,) bool, False for padding objects. None: there are no padding objects.
 
         Raises:
-            UserError: it has another one already, or the numbers are none that the kind can hold.
+            UserError: the prompt already has a different map, or the numbers are not possible for the kind.
         """
         values = torch.as_tensor(values).detach().to("cpu", torch.float32).flatten().clone()
         if not len(values) or not bool(values.isfinite().all()):
@@ -89,14 +90,15 @@ class StoredMaps:
             self.present[int(index)] = present.detach().to("cpu", torch.bool).clone()
 
     def there(self, index: int) -> Tensor:
-        """Which objects of a prompt are there and do not only fill up, (objects,) bool."""
+        """Which objects of a prompt are no padding objects, (objects,) bool."""
         return self.present.get(index, torch.ones(len(self.maps[index]), dtype=torch.bool))
 
     def merge(self, other: StoredMaps) -> None:
-        """Adds the maps of another part of the same prompts; a prompt may be in both with the same map.
+        """Adds the maps of other prompts of the same question sets. A prompt may be in both, with equal maps.
 
         Raises:
-            UserError: the maps are of another kind, other rows, another model or other questions, or differ.
+            UserError: the others have another kind, other rows, another model or other sets, or a prompt has two
+                different maps.
         """
         for name in ("kind", "rows", "model", "sets"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -119,7 +121,7 @@ class StoredMaps:
             raise UserError(f"{len(missing)} prompts have no map ({shown}): make the maps of all prompts first")
 
     def objects(self, indices: Iterable[int]) -> list[Tensor]:
-        """Scores of a batch of prompts, as the technique `external` takes them; its setting `scale` is `kind`.
+        """Scores of some prompts, in the form that the technique `external` reads. Set its `scale` to `kind`.
 
         Raises:
             UserError: a map is missing.
@@ -129,7 +131,7 @@ class StoredMaps:
         return [self.maps[index] for index in indices]
 
     def shares(self, index: int) -> Tensor:
-        """Shares of attention of one prompt's objects, (objects,) float32, whatever the kind; they sum to 1.
+        """Shares of attention of the objects of one prompt, (objects,) float32, for both kinds; they sum to 1.
 
         Raises:
             UserError: the map is missing.
@@ -138,10 +140,10 @@ class StoredMaps:
         return shares_of_mass(values[None], self.there(index)[None], self.kind)[0].float()
 
     def logits(self, index: int) -> Tensor:
-        """Logits of one prompt's objects, (objects,), for whoever takes a softmax of them.
+        """Logits of the objects of one prompt, (objects,) float32.
 
         Raises:
-            UserError: these are shares of attention, over which a softmax says nothing; or the map is missing.
+            UserError: the maps are shares of attention, for which a softmax is wrong; or the map is missing.
         """
         if self.kind != LOGITS:
             raise UserError(
@@ -151,7 +153,7 @@ class StoredMaps:
 
 
 def save_maps(maps: StoredMaps, path: str | Path) -> Path:
-    """Writes maps so that `load_maps` gives them back.
+    """Writes maps to a file that `load_maps` reads, and returns its path.
 
     Raises:
         UserError: there are none, or the path cannot be written.
@@ -179,10 +181,10 @@ def load_maps(
 
     Args:
         path: of the file.
-        model, kind, rows: that the maps must have; None: any.
+        model, kind, rows: what the maps must have; None: anything.
 
     Raises:
-        UserError: the file is missing, damaged, or holds other maps than are needed.
+        UserError: the file is missing or damaged, or holds other maps than `model`, `kind` and `rows` ask for.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -219,13 +221,13 @@ def _split(indices: Tensor, lengths: Tensor, values: Tensor) -> dict[int, Tensor
 
 
 def model_identity(model: Any, without: Sequence[str] = (), dtype: torch.dtype = torch.float32) -> str:
-    """Says which language model this is, by its class, its parameters' shapes and a sample of their numbers.
+    """Identifies a language model by its class, the shapes of its parameters and a sample of their numbers.
 
     Args:
         model: a module.
-        without: endings of names of parameters that do not count, for instance those that are computed when it is
-            loaded, so that another machine may round them in another way.
-        dtype: that the numbers are rounded to.
+        without: endings of names of parameters that do not count, for instance parameters that are computed while the
+            model is loaded, because another machine may round them differently.
+        dtype: number type that the numbers are rounded to.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
