@@ -1,8 +1,9 @@
 """A small 3D language model that ships with the package: it answers questions about procedural rooms.
 
-- tokens: words to numbers
+- tokens: turns words into numbers and back
 - model: a `LlamaForCausalLM` of transformers with projectors of object features, as in Chat-Scene
-- prompts: rooms and questions to embeddings, and answers back to words
-- loading: the files that ship; asking: one question, without pruning and with it
-- alpha: how much of the predicted attention has to stay
+- prompts: turns rooms and questions into embeddings, and answers into words
+- loading: reads and writes the files of the model
+- asking: asks one question, without pruning and with it
+- budget_search: finds the number of an adaptive budget that leaves out a given percentage of the objects
 """

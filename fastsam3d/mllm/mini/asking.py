@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 FAMILY = "mllm"
 LONGEST_QUESTION = 48
-"""Words. The longest question of the training has about 20."""
+"""Most words of a question. The longest questions of the training have about 20."""
 ROUNDS = 5
-"""Times that each way of reading the prompt is measured."""
+"""How often the reading of the prompt is measured, with pruning and without."""
 UNPRUNED = "unpruned"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One way of answering.
+    """One answer, with or without pruning.
 
     Attributes:
-        name: of the way, for people.
-        answer: in words.
-        milliseconds: of reading the prompt, scoring included; the median of several.
+        name: name of the preset, or "unpruned".
+        answer: the answer in words.
+        milliseconds: median time of reading the prompt, scoring included.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Asked:
 
     Attributes:
         room, question: what was asked.
-        plain, pruned: both ways of answering.
-        cuts: what was chosen at each cut; empty where nothing could leave.
+        plain, pruned: the answer without pruning, and the answer with it.
+        cuts: which objects stayed at each cut; empty where nothing could leave.
     """
 
     room: Room
@@ -66,19 +66,25 @@ class Asked:
 
     @property
     def kept(self) -> np.ndarray:
-        """(N,) bool: objects that stayed to the end."""
+        """(N,) bool: objects that stayed after the last cut."""
         return self.cuts[-1].kept.numpy() if self.cuts else np.ones(len(self.room), bool)
 
     @property
     def heat(self) -> np.ndarray | None:
-        """(N,) 0..1: share of the mass that the scores gave each object, of the largest; None without scores."""
+        """(N,) 0..1: share of the mass that the scores of the first cut gave each object, divided by the largest share.
+
+        None without scores.
+        """
         if not self.cuts:
             return None
         shares = self.cuts[0].shares().numpy()
         return shares / max(float(shares.max()), 1e-12)
 
     def lines(self) -> list[tuple[str, str]]:
-        """Both ways in words: its name; and its answer, the milliseconds, and how many objects stayed."""
+        """Two lines, without pruning and with it: a name, and a text with the answer and the milliseconds.
+
+        The second text also says how many objects stayed.
+        """
         plain, pruned = (
             f"{named(way.answer, self.room)}; prompt read in {way.milliseconds:.1f} ms"
             for way in (self.plain, self.pruned)
@@ -87,10 +93,10 @@ class Asked:
         return [(self.plain.name, plain), (self.pruned.name, f"{pruned}, {stayed}")]
 
     def picture(self, titled: bool = True) -> Image:
-        """The room from above, with what was pruned.
+        """Draws the room from above. It shows which objects stayed and which objects the pruned answer names.
 
         Args:
-            titled: question and answers stand above it.
+            titled: also write the question and the answers above the room.
         """
         title, lines = (self.question, self.lines()) if titled else ("", [])
         framed = indices_of(self.pruned.answer, self.room)
@@ -98,7 +104,7 @@ class Asked:
 
 
 def check_question(question: str) -> str:
-    """The question without what surrounds it.
+    """Checks a question, and returns it with single blanks between its words.
 
     Raises:
         UserError: it is empty, too long, or has a word that the model does not know.
@@ -114,10 +120,10 @@ def check_question(question: str) -> str:
 
 
 def pruning_preset(preset: str) -> AccelerationConfig:
-    """The settings of a preset of language models, or of a preset file.
+    """Loads the settings of a preset of language models, by its name or from a YAML file.
 
     Raises:
-        UserError: there is none, or something in it is not possible.
+        UserError: there is no such preset, or a setting in it is not possible.
     """
     return load_preset(preset, {}, FAMILY)
 
@@ -129,14 +135,16 @@ def ask(
     preset: AccelerationConfig | str = "balanced",
     step: Callable[[], None] = lambda: None,
 ) -> Asked:
-    """Asks twice, and measures in turns how long the prompt takes to read. The model is as before afterwards.
+    """Asks a question without pruning and with it, and measures in turns how long the prompt takes to read.
+
+    Afterwards the model is not accelerated, as before.
 
     Args:
-        model: that is not accelerated.
-        room: the question is about.
+        model: a model that is not accelerated.
+        room: the room that the question is about.
         question: in words that the model knows.
-        preset: of the pruning.
-        step: called now and then, for whoever wants to break it off.
+        preset: preset of the pruning.
+        step: called before each round of the measurement. An exception from it ends the call.
 
     Raises:
         UserError: the question or the preset is not possible.
@@ -178,14 +186,14 @@ def _now(model: SceneLanguageModel) -> float:
 
 
 def indices_of(text: str, room: Room) -> list[int]:
-    """Indices of the objects that an answer names; those that are not in the room are left out."""
+    """Indices of the objects that an answer names, each once. Objects that are not in the room are left out."""
     numbers = [int(number) for number in re.findall(r"<OBJ(\d+)>", text)]
     rows = {number: row for row, number in enumerate(room.identifiers.tolist())}
     return [rows[number] for number in dict.fromkeys(numbers) if number in rows]
 
 
 def named(text: str, room: Room) -> str:
-    """An answer with the object behind each identifier: "<OBJ012> (large red chair)"."""
+    """Adds a description after each identifier in an answer: "<OBJ012> (large red chair)"."""
     rows = {f"{number:03d}": row for row, number in enumerate(room.identifiers.tolist())}
 
     def with_name(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Finds the number of an adaptive budget that leaves out a wanted part of the objects, for the small model."""
+"""Finds the number of an adaptive budget that leaves out a given percentage of the objects, for the small model."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from fastsam3d.mllm.scenes.rooms import make_room
 from fastsam3d.mllm.spans import layout_of
 
 FIRST_SEED = 800_000_000
-"""Of rooms that neither training nor the benchmark uses."""
+"""First seed of the rooms. Neither the training nor the benchmark uses these seeds."""
 FEWEST, MOST = 30, 100
-"""Objects of such a room."""
+"""Smallest and largest number of objects in such a room."""
 
 
 @torch.inference_mode()
 def predicted_logits(
     model: SceneLanguageModel, rooms: int = 71, questions: int = 18, predictor: AttentionPredictor | None = None
 ) -> list[Tensor]:
-    """Scores of the objects for questions about rooms of 30 to 100 objects, (objects,) of each question.
+    """Makes rooms of 30 to 100 objects with questions, and predicts scores of the objects for each question.
 
     Args:
-        model: whose prompts are scored.
-        rooms, questions: that are predicted; the sizes of the rooms are spread evenly.
-        predictor: of this model; None: the one that it carries.
+        model: the small model, which builds the prompts.
+        rooms: number of rooms; their sizes are spread evenly.
+        questions: number of questions about each room.
+        predictor: a predictor for this model; None: the one that the model carries.
+
+    Returns:
+        For each question, logits (objects,), on the CPU.
     """
     network = model.language_model.attention_predictor if predictor is None else predictor
     logits: list[Tensor] = []
@@ -47,5 +51,13 @@ def predicted_logits(
 def find_budget(
     model: SceneLanguageModel, target: float, rooms: int = 71, questions: int = 18, rule: str = "mass"
 ) -> FoundBudget:
-    """Searches what leaves out `target` percent of the objects, on the scores of `predicted_logits`."""
+    """Finds the number that leaves out `target` percent of the objects, on the scores of `predicted_logits`.
+
+    Args:
+        model, rooms, questions: as for `predicted_logits`.
+        target, rule: as for `search_budget`.
+
+    Raises:
+        UserError: as for `search_budget`.
+    """
     return search_budget(predicted_logits(model, rooms, questions), None, target, rule=rule)

@@ -23,7 +23,7 @@ _TIED = "language_model.lm_head.weight"
 
 
 def save_small_model(model: SceneLanguageModel, path: Path) -> None:
-    """Writes the weights to one file, in half precision."""
+    """Writes the weights and sizes of a model to one file, with weights in half precision."""
     from safetensors.torch import save
 
     state = {name: value.half().contiguous() for name, value in model.state_dict().items() if name != _TIED}
@@ -35,11 +35,11 @@ def load_small_model(folder: str | Path | None = None, predictor: bool = True) -
     """Loads the small 3D language model, in evaluation mode and single precision, on the CPU.
 
     Args:
-        folder: of its two files; None: those that ship with the package.
-        predictor: also load the predictor of its attention, for the presets of GAP.
+        folder: folder with its two files; None: the model that comes with the package.
+        predictor: also load the predictor of its attention, which the presets `balanced` and `gap_...` need.
 
     Raises:
-        UserError: transformers is missing; a file is missing, damaged, or of another vocabulary.
+        UserError: transformers is missing; a file is missing or damaged; or the model has another vocabulary.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,7 +1,7 @@
-"""The small model: a plain Llama of transformers, and what turns the features of objects into tokens of its prompt.
+"""The small model: a plain Llama of transformers, and projectors that turn the features of objects into tokens.
 
-As in Chat-Scene, an object is three tokens: its identifier, its feature by shape, its feature in pictures. The Llama is
-`LlamaForCausalLM` itself; everything of ours is around it.
+As in Chat-Scene, an object has three tokens: its identifier, its feature of shape, and its feature of pictures. The
+Llama is an unmodified `LlamaForCausalLM`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.scenes import features
 
-GROUP = 3  # tokens of an object
+GROUP = 3  # tokens of each object
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class ModelConfig:
     """Sizes of the small model.
 
     Attributes:
-        width: of the hidden states.
-        layers, heads: of the Llama.
+        width: width of the hidden states.
+        layers, heads: numbers of layers, and of heads in each layer.
         feed_forward: inner width of its feed-forward layers.
-        identifier_share: how much of an object's identifier is mixed into its two features.
+        identifier_share: factor with which the embedding of the identifier is added to the two features of its object.
     """
 
     width: int = 128
@@ -39,7 +39,7 @@ class ModelConfig:
 
 
 class FeatureProjector(nn.Module):
-    """A feature to a token: two linear layers, brought to the size that embeddings have."""
+    """Turns a feature into a token: two linear layers, then a scaling to root mean square 1."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ class SceneLanguageModel(nn.Module):
     """A language model that reads the objects of a room.
 
     Attributes:
-        language_model: a `LlamaForCausalLM`, which can be accelerated and generated with as any other.
-        geometry_projector, appearance_projector: of the two features of an object.
-        token_size: root mean square of a feature's token.
+        language_model: a `LlamaForCausalLM`. It can generate, and be accelerated, as any other.
+        geometry_projector, appearance_projector: projectors of the two features of an object.
+        token_size: learned factor of the tokens of features, a scalar.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -74,10 +74,10 @@ class SceneLanguageModel(nn.Module):
         return self.language_model
 
     def object_tokens(self, identifiers: Tensor, geometry: Tensor, appearance: Tensor) -> Tensor:
-        """Tokens of objects.
+        """Computes the tokens of objects: for each object identifier, shape and pictures.
 
         Args:
-            identifiers: (..., N) numbers that the objects are called by.
+            identifiers: (..., N) int64 identifiers of the objects, such as 12 for `<OBJ012>`.
             geometry, appearance: (..., N, inputs), see `scenes.features`.
 
         Returns:
@@ -90,7 +90,7 @@ class SceneLanguageModel(nn.Module):
         return torch.stack([called, shape, pictures], dim=-2).flatten(-3, -2)
 
     def embed(self, numbers: Tensor) -> Tensor:
-        """Embeddings of tokens."""
+        """Embeddings of token numbers. (...) -> (..., width)."""
         return self.language_model.get_input_embeddings()(numbers)
 
 

@@ -1,4 +1,4 @@
-"""Prompts of the small model: rooms and questions to embeddings, and answers back to words.
+"""Prompts of the small model: turns rooms and questions into embeddings, and answers into words.
 
     <s> scene: [three tokens for each object] user: find the red chair assistant:
 """
@@ -28,12 +28,12 @@ LONGEST_ANSWER = 16  # tokens
 
 @dataclass(frozen=True)
 class ObservedRoom:
-    """A room as a model gets it, with the boxes for those who may see them.
+    """A room as the model sees it, with noisy features.
 
     Attributes:
-        identifiers: (N,) numbers that the objects are called by.
-        features: of the objects.
-        boxes: (N, 6) float32, see `Room`.
+        identifiers: (N,) identifiers of the objects, such as 12 for `<OBJ012>`.
+        features: features of the objects.
+        boxes: (N, 6) float32, see `Room`. The language model does not see them; predictors and scores use them.
     """
 
     identifiers: Tensor
@@ -57,7 +57,12 @@ class RoomPrompts:
 
 
 def observe(room: Room, seed: int | None = None) -> ObservedRoom:
-    """Takes the features of a room's objects. `seed` is that of the noise; None: that of the room."""
+    """Computes noisy features of the objects of a room.
+
+    Args:
+        room: with N objects.
+        seed: seed of the noise; None: that of the room.
+    """
     return ObservedRoom(torch.from_numpy(room.identifiers), features_of(room, seed), torch.from_numpy(room.boxes))
 
 
@@ -65,15 +70,15 @@ def observe(room: Room, seed: int | None = None) -> ObservedRoom:
 def build_prompts(
     model: SceneLanguageModel, rooms: Sequence[ObservedRoom], questions: Sequence[str]
 ) -> RoomPrompts:
-    """Prompts of one question each.
+    """Builds one prompt for each question.
 
     Args:
-        model: whose embeddings they are made of.
-        rooms: of the samples; the same one may come several times.
-        questions: of the samples.
+        model: the model that gives the embeddings.
+        rooms: the room of each question. The same room may come several times.
+        questions: in words that the model knows.
 
     Raises:
-        UserError: another number of rooms than of questions, or a question has a word that the model does not know.
+        UserError: the numbers of rooms and questions differ, or a question has a word that the model does not know.
     """
     if len(rooms) != len(questions) or not rooms:
         raise UserError(f"{len(questions)} questions about {len(rooms)} rooms: give one room for each question")
@@ -98,12 +103,15 @@ def build_prompts(
 def answer(
     model: SceneLanguageModel, rooms: Sequence[ObservedRoom], questions: Sequence[str], **generation: Any
 ) -> list[str]:
-    """Answers of a batch, in words.
+    """Answers a batch of questions, in words.
 
     Args:
         model: accelerated or not.
         rooms, questions: as for `build_prompts`.
         generation: keyword arguments of `generate`, for instance `num_beams`.
+
+    Raises:
+        UserError: as for `build_prompts`.
     """
     prompts = build_prompts(model, rooms, questions)
     settings = {"max_new_tokens": LONGEST_ANSWER, "do_sample": False} | generation

@@ -1,4 +1,4 @@
-"""Words to numbers and back, for the small 3D language model."""
+"""Turns words into token numbers and back, for the small 3D language model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SYNONYMS = {"color": "colour", "colours": "colour", "what's": "what is", "where
 
 @cache
 def words() -> tuple[str, ...]:
-    """All tokens, in the order of their numbers; the objects' identifiers come last."""
+    """All tokens, in the order of their numbers. The identifiers of objects come last."""
     plurals = {c.plural: c.name for c in CLASSES}
     forms = [wording.UNIQUE, wording.RELATION, wording.NEAREST, wording.MULTI, wording.DESCRIBE, wording.COLOUR]
     forms += [
@@ -46,17 +46,21 @@ def _numbers() -> dict[str, int]:
 
 
 def number_of(word: str) -> int:
-    """The token of a word. A plural has that of its singular."""
+    """The number of a word. A plural has the number of its singular.
+
+    Raises:
+        KeyError: the word is unknown.
+    """
     return _numbers()[word]
 
 
 def first_identifier() -> int:
-    """The token of `<OBJ000>`; those of the others follow it."""
+    """The number of `<OBJ000>`. The numbers of the other identifiers follow."""
     return len(words()) - IDENTIFIERS
 
 
 def encode(text: str) -> list[int]:
-    """Tokens of a text. Case and punctuation do not matter.
+    """Turns a text into token numbers. Case and punctuation do not matter.
 
     Raises:
         UserError: a word is unknown.
@@ -74,7 +78,7 @@ def encode(text: str) -> list[int]:
 
 
 def decode(tokens: Iterable[int]) -> str:
-    """The words of an answer, up to its end."""
+    """Turns token numbers into words, up to the token that ends an answer."""
     said = []
     for token in tokens:
         if token == END:

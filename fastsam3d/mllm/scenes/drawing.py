@@ -1,6 +1,7 @@
-"""Draws a room from above: what stayed bright, what left pale, the answer framed, the scores of the objects as a glow.
+"""Draws a room from above.
 
-The plan is drawn at twice its size and made smaller, so that edges are smooth. Lengths are in pixels of the result.
+Objects that stayed are bright, and objects that left are pale. The answer has a frame, and a glow shows the scores. The
+plan is drawn at twice its size and then made smaller, for smooth edges. Lengths are in pixels of the result.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fastsam3d.mllm.scenes.rooms import Room
 from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, COLOURS
 
 WIDTH, TALLEST = 1100, 900
-"""Of the picture, and the most that the plan may take of its height."""
+"""Width of the picture, and largest height of the plan in it."""
 MARGIN, FINE = 24, 2  # FINE: how much larger it is drawn
 PAPER, FLOOR, WALL, INK, SOFT = (255, 255, 255), (216, 218, 222), (90, 94, 102), (25, 28, 34), (112, 118, 128)
 EDGE, FRAME = (178, 180, 184), (214, 0, 110)
@@ -30,14 +31,14 @@ FLAT = 0.1  # metres of height up to which an object lies beneath the others
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn of a room.
+    """What is drawn beside the objects of a room.
 
     Attributes:
-        title: above the plan, for instance the question.
-        lines: beneath the title; pairs of a short name and a text.
-        kept: (N,) bool: objects that stayed; None: nothing is said about that.
-        heat: (N,) 0..1: the scores of the objects; None: none are drawn.
-        framed: indices of the objects that are the answer.
+        title: text above the plan, for instance the question.
+        lines: texts below the title: pairs of a short name and a text.
+        kept: (N,) bool: objects that stayed; None: all objects are bright.
+        heat: (N,) 0..1: scores of the objects, drawn as a glow; None: no glow.
+        framed: indices of the objects that the answer names.
     """
 
     title: str = ""

@@ -1,8 +1,8 @@
-"""What a model is given of each object: one feature as from its shape, one as from pictures of it, both with noise.
+"""Makes the noisy features of objects that the small model reads: one of their shape, and one of pictures of them.
 
-They stand for the two features of Chat-Scene: of the point cloud ("3D") and of several views ("2D"). A box is in
-neither. Class, size and place have to be read from the shape's feature; colour, class and, less exactly, the place from
-that of the pictures, since views from several sides tell it.
+They stand for the two features of Chat-Scene: of the point cloud ("3D") and of several views ("2D"). Neither contains a
+box. The feature of shape holds class, size and place. The feature of pictures holds colour, class and, with more noise,
+the place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLASS_CODE, PICTURE_CODE = 32, 24
 WAVES = (1.5, 3.0, 6.0)  # a place also comes as sine and cosine of these multiples
 PLACE = 2 + 4 * len(WAVES)
 GEOMETRY, APPEARANCE = CLASS_CODE + PLACE + 1, 2 * PICTURE_CODE + PLACE
-"""Values of the two features."""
+"""How many numbers the two features have."""
 HALF_SPAN = 5.0  # metres that are 1 in the feature
 PLACE_SCALE, WAVE_SCALE, SIZE_SCALE, CLASS_IN_PICTURES = 2.0, 2.0, 3.0, 0.7
 CLASS_NOISE, PLACE_NOISE, PICTURE_NOISE, PICTURE_PLACE_NOISE = 0.5, 0.02, 0.5, 0.04
@@ -33,8 +33,8 @@ class Features:
     """Features of N objects.
 
     Attributes:
-        geometry: (N, `GEOMETRY`) float32.
-        appearance: (N, `APPEARANCE`) float32.
+        geometry: (N, `GEOMETRY`) float32, of shape.
+        appearance: (N, `APPEARANCE`) float32, of pictures.
     """
 
     geometry: Tensor
@@ -51,11 +51,11 @@ def _codes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def features_of(room: Room, seed: int | None = None) -> Features:
-    """Observes the objects of a room.
+    """Makes the features of the objects of a room.
 
     Args:
         room: with N objects.
-        seed: of the noise; None: that of the room.
+        seed: seed of the noise; None: that of the room.
     """
     shape, picture, colour = _codes()
     rng = np.random.default_rng([room.seed if seed is None else seed, 1])

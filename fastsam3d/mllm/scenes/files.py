@@ -2,10 +2,11 @@
 
     {"width": 6, "depth": 5, "objects": [{"class": "chair", "colour": "red", "place": [-1.5, 0.8]}, ...]}
 
-Metres, seen from above: the middle of the floor is (0, 0), x goes to the right, y away from the viewer, z up. An object
-needs `class` and `colour`. What else it may have: `size` (small, medium, large); `place`, its centre on the floor; or
-`box`, its centre x, y, z and its full extents x, y, z; `id`, the number that it is called by. Without `box` and `place`
-it gets a free place. The file may have a `seed`: of the noise in what the model sees, and of free places.
+All lengths are in metres. Seen from above, the middle of the floor is (0, 0), x goes to the right, y goes away from
+the viewer, and z goes up. An object needs `class` and `colour`. It may have: `size` (small, medium or large); `place`,
+the x and y of its centre on the floor, or `box`, its centre x, y, z and its full extents x, y, z; and `id`, the number
+in its identifier. Without `box` and `place` it gets a free place. The file may have a `seed`, for the noise in the
+features and for free places.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from fastsam3d.mllm.scenes.rooms import IDENTIFIERS, Room, boxes_on, free_places
 from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, SIZE_NAMES, SIZES
 
 LARGEST_FILE = 1 << 20
-"""Bytes of a room file."""
+"""Most bytes of a room file."""
 NARROWEST, WIDEST = 1.0, 12.0
-"""Metres of a wall. Rooms in which the small model was trained have up to 10."""
+"""Shortest and longest wall, in metres. Walls of the rooms that the small model was trained on have up to 10 m."""
 BUNDLED = "room.json"
 _CLASS_NAMES = tuple(c.name for c in CLASSES)
 _ROOM_KEYS, _OBJECT_KEYS = ("width", "depth", "seed", "objects"), ("class", "colour", "size", "place", "box", "id")
@@ -36,7 +37,7 @@ _SEEDS = 2**31
 
 
 def bundled_room() -> Path:
-    """The file of the bundled room: of the source tree, or inside the installed package.
+    """Path of the bundled room file, in the source tree or in the installed package.
 
     Raises:
         UserError: it is missing.
@@ -52,8 +53,8 @@ def read_room(path: str | Path) -> Room:
     """Reads a room file.
 
     Raises:
-        UserError: the file is missing, too large or no JSON; or something in it is no room. The message names the file
-            and the object.
+        UserError: the file is missing, too large or not JSON, or something in it is not possible in a room. The
+            message names the file, and the object where it is about one.
     """
     value = read_json(path, "the room file", LARGEST_FILE)
     try:
@@ -63,7 +64,7 @@ def read_room(path: str | Path) -> Room:
 
 
 def write_room(room: Room, path: str | Path) -> Path:
-    """Writes a room, one object a line, lengths to the millimetre.
+    """Writes a room to a JSON file, with one object on each line and lengths rounded to millimetres.
 
     Raises:
         UserError: the file cannot be written.
@@ -83,10 +84,10 @@ def write_room(room: Room, path: str | Path) -> Path:
 
 
 def room_of(value: Any) -> Room:
-    """The room of a JSON value.
+    """Makes a room from a JSON value.
 
     Raises:
-        UserError: it is none.
+        UserError: the value does not describe a room.
     """
     if not isinstance(value, Mapping):
         raise UserError('it holds no room: write {"width": 6, "depth": 5, "objects": [...]}')

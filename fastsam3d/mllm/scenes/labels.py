@@ -1,4 +1,4 @@
-"""Finds places for the numbers of objects in a plan, so that smaller objects do not hide them."""
+"""Finds places for labels in a plan, so that smaller objects do not hide them. A label is the number of an object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST, SMALLEST = 19.0, 10.5
-"""Heights of the letters, in pixels."""
+"""Largest and smallest height of the letters, in pixels."""
 HIDDEN = 0.12  # share of a label that others may hide
 _PLACES = [(x, y) for y in (0.5, 0.2, 0.8) for x in (0.5, 0.2, 0.8)]  # of the middle of a label, within its object
 
@@ -20,9 +20,9 @@ class Label:
     Attributes:
         centre: (2,) pixels.
         text: the number.
-        name: of the class, beneath the number; empty where there is no room.
-        size: height of the number's letters in pixels; the name's are smaller.
-        crowded: whether the object is too small for it, or others hide a part of it.
+        name: name of the class, below the number; empty where there is not enough space.
+        size: height of the letters of the number, in pixels. Those of the name are smaller.
+        crowded: whether the object is too small for the label, or other objects hide a part of it.
     """
 
     centre: np.ndarray
@@ -43,9 +43,9 @@ def place_labels(
 
     Args:
         corners: (N, 2, 2) upper left and lower right corners of the objects, in pixels.
-        order: indices in which the objects are drawn; later ones hide earlier ones.
-        texts, names: of the objects.
-        width_of: (text, height) -> width in pixels.
+        order: indices of the objects in the order in which they are drawn. Later ones hide earlier ones.
+        texts, names: number and class name of each object.
+        width_of: function (text, height of the letters in pixels) -> width in pixels.
     """
     found: dict[int, Label] = {}
     taken: list[np.ndarray] = []  # corners of labels and of objects that are drawn later

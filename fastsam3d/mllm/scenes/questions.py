@@ -44,9 +44,9 @@ class Question:
     Attributes:
         task: one of `TASKS`.
         kind: one of `KINDS`.
-        text: in words.
-        answer: in words; objects by their identifiers.
-        targets: indices of the objects that the answer is about; empty where there is none.
+        text: the question in words.
+        answer: the answer in words; objects are named by their identifiers.
+        targets: indices of the objects that the answer is about; may be empty.
         anchors: indices of the objects that others are compared with, in the order of the text.
     """
 
@@ -62,14 +62,14 @@ Draw = Callable[[Room, np.random.Generator], "Question | None"]
 
 
 def make_questions(room: Room, count: int, seed: int, kinds: Sequence[str] | None = None) -> list[Question]:
-    """Draws questions about a room, of each kind about equally many; equal arguments give equal questions.
+    """Draws questions about a room, about equally many of each kind. Equal arguments give equal questions.
 
     Args:
-        room: they are about.
-        count: of them.
-        seed: of the draws.
-        kinds: of `KINDS`; None: all. One that is named twice comes twice as often. A kind that the room allows no
-            question of is replaced by another.
+        room: the room that they are about.
+        count: number of questions. There are fewer only if the room allows no question of any kind.
+        seed: seed of the draws.
+        kinds: some of `KINDS`; None: all. A kind that is named twice comes twice as often. Where the room allows no
+            question of a kind, other kinds replace it.
     """
     rng = np.random.default_rng([seed, 2])
     names = list(KINDS if kinds is None else kinds)
@@ -203,11 +203,11 @@ def _situated(room: Room, rng: np.random.Generator) -> Question | None:
 
 
 def seen_direction(side: str, facing: str) -> np.ndarray:
-    """The direction in the room, (2,), of what somebody sees on a side of theirs.
+    """Direction (x, y) in the room that is on a given side of a person.
 
     Args:
-        side: a key of `wording.MY_SIDES`; "front" is the way they face.
-        facing: one of `FACINGS`.
+        side: a key of `wording.MY_SIDES`; "front" is the direction that the person faces.
+        facing: a key of `FACINGS`.
     """
     x, y = {"left": (-1, 0), "right": (1, 0), "front": (0, 1), "behind": (0, -1)}[side]
     for _ in range(FACINGS[facing]):  # clockwise, as they turn
@@ -287,7 +287,7 @@ KINDS: dict[str, Draw] = {
     "count": _count,
     "situated": _situated,
 }
-"""Kinds of questions and what draws one; None where a draw fails."""
+"""By kind of question, the function that draws one. It returns None where a draw fails."""
 TASK_OF = {
     "unique": GROUNDING,
     "relation": GROUNDING,

@@ -1,4 +1,4 @@
-"""Rooms full of objects."""
+"""Makes rooms full of objects from a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, COLOURS, SIZE_NAMES, SIZES
 
 IDENTIFIERS = 128
-"""Numbers that objects are called by: `<OBJ000>` to `<OBJ127>`."""
+"""Number of identifiers of objects: `<OBJ000>` to `<OBJ127>`."""
 FLOOR_PER_OBJECT = 0.6  # square metres, so that larger sets of objects have larger rooms
 MOST_SINGLE = 8  # classes of which a room has one object
 _TRIES = 12  # places that are tried for an object before it may overlap another
@@ -22,13 +22,13 @@ class Room:
     """The objects of one room, as arrays of N rows.
 
     Attributes:
-        seed: the room was made from.
-        width, depth: of the floor, whose centre is the origin, in metres.
+        seed: seed that the room was made from.
+        width, depth: extents of the floor in x and y, in metres. Its centre is the origin.
         classes: (N,) index into `CLASSES`.
         colours: (N,) index into `COLOURS`.
         sizes: (N,) index into `SIZES`.
         boxes: (N, 6) float32: centre x, y, z and full extents x, y, z in metres; axis-aligned, z up, floor at 0.
-        identifiers: (N,) numbers that the objects are called by, ascending.
+        identifiers: (N,) int64 identifiers, such as 12 for `<OBJ012>`, ascending.
     """
 
     seed: int
@@ -50,12 +50,12 @@ class Room:
 
     @cached_property
     def class_counts(self) -> np.ndarray:
-        """(classes,) objects of each class."""
+        """(classes,) number of objects of each class."""
         return np.bincount(self.classes, minlength=len(CLASSES))
 
     @cached_property
     def pairs(self) -> np.ndarray:
-        """(classes, colours) objects of each class and colour."""
+        """(classes, colours) number of objects of each class and colour."""
         counts = np.zeros((len(CLASSES), len(COLOURS)), np.int64)
         np.add.at(counts, (self.classes, self.colours), 1)
         return counts
@@ -66,15 +66,15 @@ class Room:
         return np.nonzero(found if colour is None else found & (self.colours == colour))[0]
 
     def name(self, index: int) -> str:
-        """An object in words: "large red chair"."""
+        """Describes an object in words: "large red chair"."""
         size, colour = SIZE_NAMES[self.sizes[index]], COLOUR_NAMES[self.colours[index]]
         return f"{size} {colour} {CLASSES[self.classes[index]].name}"
 
 
 def make_room(seed: int, objects: int) -> Room:
-    """Makes a room of `objects` objects; equal arguments give equal rooms.
+    """Makes a room of `objects` objects. Equal arguments give equal rooms.
 
-    Some classes have one object, as a room has one piano, and others have several. Not all classes are there.
+    Some classes have one object, others have several, and not every class occurs.
 
     Raises:
         UserError: `objects` is not between 1 and the number of identifiers.
@@ -107,12 +107,12 @@ def _classes(rng: np.random.Generator, objects: int) -> np.ndarray:
 
 
 def boxes_on(places: np.ndarray, classes: np.ndarray, extents: np.ndarray) -> np.ndarray:
-    """Boxes (N, 6) float32, see `Room`, of objects at the heights that are usual for their classes.
+    """Makes boxes (N, 6) float32, see `Room`, of objects at the usual heights of their classes.
 
     Args:
         places: (N, 2) centres on the floor.
         classes: (N,) index into `CLASSES`.
-        extents: (N, 3).
+        extents: (N, 3) full extents x, y, z in metres.
     """
     bottoms = np.array([c.bottom for c in CLASSES])[classes]
     return np.concatenate([places, (bottoms + extents[:, 2] / 2)[:, None], extents], axis=1).astype(np.float32)
@@ -121,13 +121,13 @@ def boxes_on(places: np.ndarray, classes: np.ndarray, extents: np.ndarray) -> np
 def free_places(
     rng: np.random.Generator, extents: np.ndarray, room: np.ndarray, given: np.ndarray | None = None
 ) -> np.ndarray:
-    """Centres (N, 2) on the floor, inside the walls. Objects avoid one another as far as a few tries find room.
+    """Draws centres (N, 2) on the floor, inside the walls. Of a few draws, the one with the least overlap is taken.
 
     Args:
         rng: draws the places.
-        extents: (N, 2) width and depth.
-        room: (2,) width and depth of the floor.
-        given: (M, 2) centres of the first M objects, which stay there.
+        extents: (N, 2) extents of the objects in x and y, in metres.
+        room: (2,) width and depth of the floor, in metres.
+        given: (M, 2) centres of the first M objects, which are not drawn; None: all are drawn.
     """
     places = np.zeros_like(extents)
     first = 0 if given is None else len(given)

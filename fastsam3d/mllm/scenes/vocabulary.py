@@ -1,4 +1,4 @@
-"""What stands in a room, in numbers and in words."""
+"""Classes, colours, sizes and directions: their numbers and their words."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class ObjectClass(NamedTuple):
     """A kind of object.
 
     Attributes:
-        name, plural: the words.
-        extents: width, depth and height of a medium one, in metres.
-        bottom: height of its lower side above the floor, in metres.
+        name, plural: the word and its plural.
+        extents: width, depth and height of a medium object, in metres.
+        bottom: height of the lower side above the floor, in metres.
     """
 
     name: str
@@ -57,13 +57,13 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (238, 236, 230),
     "black": (55, 55, 60),
 }
-"""Their names, with sRGB values for pictures."""
+"""Names of the colours, with sRGB values for pictures."""
 
 SIZES: dict[str, float] = {"small": 0.75, "medium": 1.0, "large": 1.35}
-"""Their names, with the factor of the extents."""
+"""Names of the sizes, with the factors of the extents."""
 
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "front": (0, -1), "behind": (0, 1)}
-"""Directions (x, y) of "left of" and its like, for somebody who looks in from the south: what is in front is nearer."""
+"""Directions (x, y) of "left of" and the others, for a viewer in the south. An object in front is nearer to them."""
 
 FACINGS: dict[str, int] = {"north": 0, "east": 1, "south": 2, "west": 3}
 """Quarter turns clockwise from north."""

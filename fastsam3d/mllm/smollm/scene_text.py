@@ -1,9 +1,9 @@
-"""Rooms as text, one line for each object, and the spans of the lines' tokens.
+"""Writes rooms as text with one line for each object, and says which tokens belong to which line.
 
     table: blue                           a short line
     table: blue, large, at 1.2 -0.4       a full line: colour, size, centre x y on the floor in metres
 
-Lines have different numbers of tokens, and a span has groups of one size. So each object is a span of its own.
+Lines have different numbers of tokens, but all groups of a span have the same size. So each object is its own span.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, SIZE_NAMES
 from fastsam3d.mllm.spans import VisualSpan
 
 _SCENE = "<scene>"
-"""Stands for what the user says when the chat template is asked for what is around it."""
+"""Stands for the message of the user, to find out which text the chat template puts before and after it."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class TextPrompts:
 
 
 def object_lines(room: Room, full: bool = False) -> list[str]:
-    """What is said of each object, in the room's order.
+    """Writes one line for each object, in the order of the room.
 
     Args:
         room: with N objects.
-        full: also its size and place.
+        full: also write the size and the place of each object.
     """
     lines = []
     for index in range(len(room)):
@@ -63,17 +63,17 @@ def build_text_prompts(
     begins: Sequence[str] | None = None,
     full: bool = False,
 ) -> TextPrompts:
-    """Prompts of one question each: the lines of a room, then the question.
+    """Builds one prompt for each question: the lines of a room, then the question.
 
     Args:
         tokenizer: with a chat template, as `load_smollm` gives.
-        rooms: of the samples; the same one may come several times.
-        questions: of the samples.
-        begins: words that each answer begins with, for instance "table:"; None: none.
-        full: also say the size and the place of each object.
+        rooms: the room of each question. The same room may come several times.
+        questions: as text.
+        begins: for each question, the words that the answer begins with, for instance "table:"; None: no words.
+        full: also write the size and the place of each object.
 
     Raises:
-        UserError: another number of rooms than of questions or beginnings.
+        UserError: the numbers of rooms, questions and beginnings differ, or are 0.
     """
     begins = [""] * len(questions) if begins is None else begins
     if not rooms or not len(rooms) == len(questions) == len(begins):
@@ -107,7 +107,7 @@ def _encoded(tokenizer: Any, text: str) -> list[int]:
 
 
 def _spans(start: int, sizes: Sequence[int]) -> list[VisualSpan]:
-    """Groups of unequal sizes, one after the other."""
+    """One span for each group, one after the other."""
     spans = []
     for size in sizes:
         spans.append(VisualSpan(start, 1, size))
