@@ -1,6 +1,6 @@
 """Prompts of the small model: turns rooms and questions into embeddings, and answers into words.
 
-    <s> scene: [three tokens for each object] user: find the red chair assistant:
+<s> scene: [three tokens for each object] user: find the red chair assistant:
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ def observe(room: Room, seed: int | None = None) -> ObservedRoom:
 
 
 @torch.no_grad()
-def build_prompts(
-    model: SceneLanguageModel, rooms: Sequence[ObservedRoom], questions: Sequence[str]
-) -> RoomPrompts:
+def build_prompts(model: SceneLanguageModel, rooms: Sequence[ObservedRoom], questions: Sequence[str]) -> RoomPrompts:
     """Builds one prompt for each question.
 
     Args:
