@@ -28,7 +28,7 @@ class VisualSpan:
         groups: number of groups, for instance objects.
         group_size: tokens of each group. They stay or leave together.
         mask: one bool for each group. False: a padding object, a group that only fills the prompt up to its fixed
-            number of objects. It always leaves and counts for no budget. None: there is no padding object.
+            number of objects. It leaves at the first cut, and counts for no budget. None: there is no padding object.
 
     Raises:
         UserError: a number is out of range, or the mask has another length.
