@@ -18,7 +18,7 @@ SUB_VERBS = {
     "evaluate": Verb("mllm.evaluate", "runs Chat-Scene on its benchmarks, plain or pruned, and scores it", GOES_ON),
     "search-budget": Verb(
         "mllm.search_budget",
-        "finds the budget that leaves out a wanted percentage of the objects",
+        "finds the adaptive budget that leaves out a given percentage of the objects",
     ),
 }
 """Sub-verbs by name. The module is one of `fastsam3d.cli.commands`, as in `fastsam3d.cli.main.VERBS`."""
@@ -32,7 +32,7 @@ HELP = "\n".join(
         "",
         *(f"  {name:<14} {verb.text}" for name, verb in SUB_VERBS.items()),
         "",
-        f"{COMMAND} VERB --help says more.",
+        f"{COMMAND} VERB --help lists its options.",
         "",
     ]
 )

@@ -19,9 +19,9 @@ budget that uses it. All other settings are written with their group, such as ga
   {command} FILES                                            plain inference
   {command} FILES preset=fastv_90 layer=2 keep=5             FastV, 5 objects
   {command} FILES preset=gap_90 maps=MAPS                    stored maps rank the objects
-  {command} FILES preset=gap_sap_90 alpha=0.21 maps=MAPS     stored maps also decide how many objects stay
+  {command} FILES preset=gap_sap_90 alpha=0.21 maps=MAPS     they also decide how many stay
 
-FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. Interrupt and repeat the command to resume."""
+FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. To resume an interrupted run, repeat the command."""
 
 
 def main(words: list[str]) -> int:

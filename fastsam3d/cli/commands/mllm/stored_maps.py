@@ -9,7 +9,7 @@ from fastsam3d.basics.options import describe_options, parse_options
 from fastsam3d.cli.console import Console, say
 from fastsam3d.cli.flags import asks_for_help
 
-FILES = "FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. Interrupt and repeat the command to resume."
+FILES = "FILES stands for vicuna=DIR checkpoint=FILE annotations=DIR. To resume an interrupted run, repeat the command."
 
 
 def write_maps(

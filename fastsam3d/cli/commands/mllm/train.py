@@ -45,7 +45,7 @@ ABOUT = "\n".join(
         "",
         "Trains the small 3D language model from scratch, on rooms that are made during the training. Also trains",
         "predictors of attention: for the small model, and for Chat-Scene on maps that `mllm extract` made.",
-        "Interrupt and repeat the command to resume.",
+        "To resume an interrupted run, repeat the command.",
         "",
         *(f"  {name:<18} {program.text}" for name, program in PROGRAMS.items()),
         "",

@@ -50,7 +50,9 @@ class QuestionOptions(ChatSceneOptions):
         ("all",), words, "scanrefer, multi3drefer, scan2cap, scanqa, sqa3d, several of them, or all"
     )
     split: str = option("val", split_name, "split of the questions: train or val")
-    questions: int | None = option(None, optional(whole(1)), "only so many questions of each benchmark; null: all")
+    questions: int | None = option(
+        None, optional(whole(1)), "number of questions of each benchmark, the first ones; null: all"
+    )
     skip_missing_scenes: bool = option(False, boolean, "leave out questions about scenes without features")
     batch: int = option(1, whole(1), "questions in a batch")
     resume: bool = option(True, boolean, "continue an interrupted run; false starts again")
