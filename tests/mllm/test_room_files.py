@@ -80,7 +80,7 @@ def test_a_room_is_read_as_it_was_written(tmp_path):
         ([CHAIR | {"size": "huge"}], 'size "huge".*small, medium, large'),
         ([CHAIR | {"id": 128}], "id 128: give a number from 0 to 127"),
         ([CHAIR | {"id": True}], "id true"),
-        ([CHAIR | {"id": 5}, CHAIR | {"id": 5}], "the id 5 is there 2 times"),
+        ([CHAIR | {"id": 5}, CHAIR | {"id": 5}], "the id 5 occurs 2 times"),
         ([CHAIR | {"place": [2.1, 0]}], r"object 1 \(a chair\) stands at x=2.1, y=0, outside.* from -2 to 2 in x"),
         ([CHAIR | {"place": [0, 0], "box": [0] * 6}], "a box and a place"),
         ([CHAIR | {"place": [0]}], r"the place \[0\]: give 2 numbers"),
@@ -120,7 +120,7 @@ def test_what_is_wrong_with_a_room_is_said(more, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[1, 2]", "it holds no room"),
+        ("[1, 2]", "it does not describe a room"),
         ("{", "cannot be read as JSON"),
         ('{"width": NaN, "depth": 3, "objects": []}', "NaN is no number"),
         ("[" * 100_000, "nested too deeply|cannot be read"),

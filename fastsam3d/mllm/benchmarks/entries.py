@@ -85,7 +85,7 @@ def read_entries(path: str | Path, what: str) -> list[Entry]:
     """
     values = read_json(path, what)
     if not isinstance(values, list) or len(values) > MOST_ENTRIES:
-        raise UserError(f"{what} {path} holds no list of up to {MOST_ENTRIES} entries. Give another file.")
+        raise UserError(f"{what} {path} does not hold a list of at most {MOST_ENTRIES} entries. Give another file.")
     for number, entry in enumerate(values):
         if not isinstance(entry, dict):
             raise UserError(f"{what} {path}, entry {number}: {short(entry)} is no object with fields. Check the file.")

@@ -91,7 +91,8 @@ def _scene_objects(value: Any, where: str) -> SceneObjects:
         raise UserError(f"{where}: obj_ids is {short(numbers)}, and has to be a list of whole numbers.")
     if not len(names) <= len(boxes) == len(listed):
         raise UserError(
-            f"{where}: {len(boxes)} boxes, {len(names)} names and {len(listed)} obj_ids do not belong together."
+            f"{where}: {len(boxes)} boxes, {len(names)} names and {len(listed)} obj_ids do not belong together. "
+            "Give one obj_id for each box, and not more names than boxes."
         )
     rows = tuple(map(tuple, boxes.double().tolist()))
     return SceneObjects(tuple(names), rows, tuple(listed))

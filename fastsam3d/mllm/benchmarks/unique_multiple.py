@@ -34,7 +34,7 @@ def read_unique_lookup(path: str | Path) -> dict[str, dict[int, bool]]:
     lookup: dict[str, dict[int, bool]] = {}
     for scene, objects in values.items() if isinstance(values, dict) else [("", values)]:
         if not isinstance(objects, dict):
-            raise UserError(f"{what} {path} holds {short(objects)} where a scene's objects by number have to be.")
+            raise UserError(f"{what} {path} holds {short(objects)} in place of the objects of a scene by number.")
         for number, multiple in objects.items():
             if not number.isdecimal() or multiple not in (0, 1):
                 raise UserError(f"{what} {path}, {scene}, {number!r}: {short(multiple)} has to be 0 or 1 by number.")

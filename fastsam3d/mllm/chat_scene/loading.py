@@ -100,7 +100,7 @@ def _read_language_model(transformers: Any, folder: Path, dtype: torch.dtype, at
     try:
         config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         if config.model_type != "llama":
-            raise UserError(f"the model in {folder} is a {config.model_type}, and Chat-Scene needs a Llama (Vicuna).")
+            raise UserError(f"the model in {folder} is a {config.model_type}, no Llama: give the folder of Vicuna.")
         # What a file lacks would be drawn at random: the draws must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             model, found = transformers.LlamaForCausalLM.from_pretrained(
@@ -121,7 +121,7 @@ def _read_language_model(transformers: Any, folder: Path, dtype: torch.dtype, at
     lacking = sorted(found["missing_keys"]) + [str(entry) for entry in found.get("mismatched_keys", ())]
     if lacking:
         raise UserError(
-            f"the language model in {folder} lacks or misfits {grouped(lacking)}. Download or copy it again."
+            f"the language model in {folder} has missing or wrong weights: {grouped(lacking)}. Copy it again."
         )
     # Vicuna's own settings of sampling would be mixed with those of an answer.
     model.generation_config = transformers.GenerationConfig(

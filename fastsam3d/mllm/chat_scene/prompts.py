@@ -72,7 +72,7 @@ def with_slots(text: str, order: Sequence[int]) -> str:
 
     def slot_of(number: int) -> int:
         if number not in slots:
-            raise UserError(f"the question names {object_token(number)}, and there are {len(order)} objects from 0 on.")
+            raise UserError(f"the question names {object_token(number)}, and objects have numbers below {len(order)}.")
         return slots[number]
 
     return rename_objects(text, slot_of)

@@ -127,11 +127,11 @@ def read_question_data(
     files = {name: place / BENCHMARKS[name].file.format(split=split) for name in names}
     missing = [path.name for path in files.values() if not path.exists()]
     if missing:
-        raise UserError(f"{place} has no {missing[0]}: put it there, or name those benchmarks that it has.")
+        raise UserError(f"{place} has no {missing[0]}: put it there, or choose only benchmarks whose files it has.")
     objects = read_attributes(attributes or place / SEGMENTED_FILE.format(split=split))
     annotations = {name: read_annotations(path, name) for name, path in files.items()}
     if not isinstance(features, FeatureFiles):
         if len(features) not in (0, 2):
-            raise UserError(f"features names {len(features)} files: give two, 3D first, as features=FILE,FILE.")
+            raise UserError(f"features has {len(features)} files: give two, 3D first, as features=FILE,FILE.")
         features = read_features(*(features or (place / FEATURES_3D, place / FEATURES_2D)))
     return QuestionData(split, annotations, features, objects)

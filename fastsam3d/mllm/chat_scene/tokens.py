@@ -44,7 +44,7 @@ class ObjectTokenizer:
         names = [object_token(number) for number in range(objects)]
         tokenizer.add_tokens(names, special_tokens=True)
         if tokenizer.convert_tokens_to_ids(names) != list(range(self.first, self.first + objects)):
-            raise UserError("the tokeniser knows names of objects already: give Vicuna's own, without additions.")
+            raise UserError("the tokeniser already has names of objects: give that of Vicuna, without additions.")
         for name in ("bos", "eos"):
             if getattr(tokenizer, f"{name}_token_id") is None:
                 raise UserError(f"the tokeniser has no {name}_token: give the whole folder of Vicuna.")

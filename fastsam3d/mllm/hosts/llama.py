@@ -55,7 +55,7 @@ class LlamaHost(Host):
         config = self._model.config
         reasons = self.describe_differences()
         if config.model_type not in MODEL_TYPES:
-            reasons.insert(0, f"its type is {config.model_type!r}, and known are {', '.join(MODEL_TYPES)}")
+            reasons.insert(0, f"its type is {config.model_type!r}, and supported are {', '.join(MODEL_TYPES)}")
         if reasons:
             raise UserError(f"cannot prune this {type(self._model).__name__}: {reasons[0]}.")
         if isinstance(self._model, torch._dynamo.eval_frame.OptimizedModule) or self._model._compiled_call_impl:
@@ -64,8 +64,8 @@ class LlamaHost(Host):
         window = getattr(config, "sliding_window", None)
         if window is not None if kinds is None else set(kinds) != {"full_attention"}:
             raise UserError(
-                f"the model attends within a sliding window of {window} tokens, which counts tokens that have left: "
-                "load it with sliding_window=None in its config."
+                f"the model attends within a sliding window of {window} tokens, which would count tokens that have "
+                "left: load it with sliding_window=None in its config."
             )
         _ = self.additive_masks
 
@@ -100,7 +100,7 @@ class LlamaHost(Host):
         implementation = self.decoder.config._attn_implementation
         if implementation not in IMPLEMENTATIONS:
             raise UserError(
-                f"the attention implementation is {implementation!r}, and tokens can be taken from "
+                f"the attention implementation is {implementation!r}, and tokens can leave only with "
                 f"{' and '.join(IMPLEMENTATIONS)}: call model.set_attn_implementation('sdpa')."
             )
         return bool(implementation == "eager")

@@ -50,13 +50,13 @@ def load_small_model(folder: str | Path | None = None, predictor: bool = True) -
             said = json.loads((file.metadata() or {}).get(_ENTRY, "null"))
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}. Put the file there again.") from error
+        raise UserError(f"{path} is damaged: {error}. Copy the file again.") from error
     model = SceneLanguageModel(_config(said, path))
     state[_TIED] = state.get("language_model.model.embed_tokens.weight", torch.empty(0))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{path} does not hold the weights that its sizes ask for: {error}") from error
+        raise UserError(f"{path} does not hold the weights that its sizes need: {error}. Copy it again.") from error
     model.eval()
     if predictor:
         model.language_model.attention_predictor = load_predictor(place / PREDICTOR)
@@ -65,12 +65,12 @@ def load_small_model(folder: str | Path | None = None, predictor: bool = True) -
 
 def _config(said: object, path: Path) -> ModelConfig:
     if not isinstance(said, dict) or said.pop("words", None) != list(tokens.words()):
-        raise UserError(f"{path} is no small language model of this version: its words are other ones. Train it again.")
+        raise UserError(f"{path} is no small language model of this version: its vocabulary differs. Train it again.")
     try:
         config = ModelConfig(**said)
         possible = all(0 < getattr(config, name) <= most for name, most in _LARGEST.items())
     except TypeError:
         possible = False
     if not possible:
-        raise UserError(f"{path} gives sizes that no small language model has: {said}. Put the file there again.")
+        raise UserError(f"{path} gives sizes that no small language model has: {said}. Copy the file again.")
     return config

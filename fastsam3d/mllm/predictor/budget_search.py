@@ -84,7 +84,7 @@ def search_budget(
     most = percent(low)
     if not 0.0 <= target <= most + 1e-9:
         raise UserError(
-            f"{target:g} % of the objects cannot be left out: one object always stays, so that 0 to {most:.1f} % can"
+            f"{target:g} % of the objects cannot be left out, because one object always stays: give 0 to {most:.1f} %"
         )
     if percent(high) >= target:
         low = high
@@ -116,12 +116,12 @@ def _stacked(scores: Sequence[Tensor], present: Sequence[Tensor] | None) -> tupl
     if present is None:
         present = [torch.ones(len(of_sample), dtype=torch.bool) for of_sample in scores]
     if not scores or len(present) != len(scores):
-        raise UserError(f"{len(scores)} samples have scores and {len(present)} say which objects are there: give both")
+        raise UserError(f"{len(scores)} samples have scores and {len(present)} have values of present: give both")
     for index, (values, there) in enumerate(zip(scores, present, strict=True)):
         if values.shape != there.shape or values.dim() != 1 or not bool(there.any()):
             raise UserError(
-                f"sample {index} has {values.numel()} scores and {int(there.sum())} objects of {there.numel()}: give "
-                "one score for each object, and at least one object"
+                f"sample {index} has {values.numel()} scores, and present has {there.numel()} values of which "
+                f"{int(there.sum())} are true: give one of each for every object, and at least one object"
             )
     padded = [
         torch.nn.utils.rnn.pad_sequence([part.cpu() for part in parts], batch_first=True) for parts in (scores, present)

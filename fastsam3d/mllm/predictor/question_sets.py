@@ -60,8 +60,8 @@ def first_number(sets: Sequence[QuestionSet], wanted: QuestionSet) -> int:
             return first
         if one.name == wanted.name:
             raise UserError(
-                f"the maps of {one.name} were made for {one.questions} other questions than the {wanted.questions} of "
-                "this annotation file: make them again, or give the file that they were made for"
+                f"the maps of {one.name} were made for {one.questions} other questions, not for the {wanted.questions} "
+                "of this annotation file: make them again, or give the file that they were made for"
             )
         first += one.questions
     known = ", ".join(one.name for one in sets) or "of sets without a name"

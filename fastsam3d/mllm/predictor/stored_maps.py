@@ -76,14 +76,14 @@ class StoredMaps:
         if not len(values) or not bool(values.isfinite().all()):
             raise UserError(f"the map of prompt {index} is empty or has numbers that are not finite: make it again")
         if self.kind == MASS and bool((values < 0).any()):
-            raise UserError(f"the map of prompt {index} has negative shares of attention: logits are of kind {LOGITS}")
+            raise UserError(f"the map of prompt {index} has negative shares of attention: logits need kind={LOGITS}")
         known = self.maps.get(int(index))
         if known is not None and not torch.equal(known, values):
             raise UserError(f"prompt {index} has two different maps: make both files again from the same model")
         if present is not None and (present.shape != values.shape or not bool(present.any())):
             raise UserError(
-                f"prompt {index} has {len(values)} numbers and {int(present.sum())} objects of {present.numel()}: give "
-                "one number for each object, and at least one object"
+                f"prompt {index} has {len(values)} numbers, and present has {present.numel()} values of which "
+                f"{int(present.sum())} are true: give one of each for every object, and at least one object"
             )
         self.maps[int(index)] = values
         if present is not None and not bool(present.all()):

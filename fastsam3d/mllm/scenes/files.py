@@ -90,7 +90,7 @@ def room_of(value: Any) -> Room:
         UserError: the value does not describe a room.
     """
     if not isinstance(value, Mapping):
-        raise UserError('it holds no room: write {"width": 6, "depth": 5, "objects": [...]}')
+        raise UserError('it does not describe a room: write {"width": 6, "depth": 5, "objects": [...]}')
     _check_keys(value, _ROOM_KEYS, "the room")
     width, depth = (_number(value, key, "the room", NARROWEST, WIDEST) for key in ("width", "depth"))
     seed = value.get("seed", 0)
@@ -158,8 +158,8 @@ class _Object:
             raise UserError(f"{where} is {extents} m: give extents from {_SMALLEST:g} m up to those of the room")
         if self.box[2] < 0 or self.box[2] + self.box[5] / 2 > _TALLEST:
             raise UserError(
-                f"{where} has a box at the height z={self.box[2]:g}: give that of its middle, above the floor, so that "
-                f"it ends below {_TALLEST:g} m"
+                f"{where} has a box with its centre at the height z={self.box[2]:g}: give a centre above the floor, "
+                f"and a box that ends below {_TALLEST:g} m"
             )
 
 
@@ -183,7 +183,7 @@ def _identifiers(given: Sequence[int | None]) -> np.ndarray:
     taken = [number for number in given if number is not None]
     twice = {number for number in taken if taken.count(number) > 1}
     if twice:
-        raise UserError(f"the id {min(twice)} is there {taken.count(min(twice))} times: give each object its own")
+        raise UserError(f"the id {min(twice)} occurs {taken.count(min(twice))} times: give each object its own")
     free = iter(sorted(set(range(IDENTIFIERS)) - set(taken)))
     return np.array([next(free) if number is None else number for number in given])
 

@@ -119,7 +119,7 @@ def boxes_of(objects: Sequence[Any] | None, layout: Layout) -> tuple[Tensor, Ten
             )
         there = layout.present[row, :expected].cpu()
         if not bool(values[there].isfinite().all()):
-            raise UserError(f"the boxes of sample {row} have numbers that are not finite: mask objects without a box")
+            raise UserError(f"the boxes of sample {row} have numbers that are not finite: mask padding objects")
         boxes[row, :expected], given[row] = values, True
     return boxes, given
 

@@ -58,7 +58,7 @@ def test_a_wrong_field_is_named_with_its_file_and_entry(write, benchmark, change
     ("text", "words"),
     [
         ("{", "cannot be read as JSON"),
-        ('{"a": 1}', "holds no list"),
+        ('{"a": 1}', "does not hold a list"),
         ("[1]", "entry 0: 1 is no object"),
         ("[NaN]", "NaN is no number of JSON"),
         ("[" * 100_000, "nested too deeply"),
@@ -113,7 +113,7 @@ def test_corpus_and_table_of_unique_objects(write):
         with pytest.raises(UserError, match=words):
             read_corpus(write(value))
     assert read_unique_lookup(write({SCENE: {"0": 0, "1": 1}})) == {SCENE: {0: True, 1: False}}
-    for value, words in [([], "objects by number"), ({SCENE: {"x": 0}}, "0 or 1"), ({SCENE: {"0": 2}}, "0 or 1")]:
+    for value, words in [([], "a scene by number"), ({SCENE: {"x": 0}}, "0 or 1"), ({SCENE: {"0": 2}}, "0 or 1")]:
         with pytest.raises(UserError, match=words):
             read_unique_lookup(write(value))
 

@@ -172,7 +172,7 @@ def test_pieces_have_one_blank_in_front_and_none_behind_names():
     ]
     assert own.first + 3 not in own.ids("<OBJ003>") and len(own.ids("<OBJ003>")) > 3
     assert own.ids("é") == [words["▁"], words["<0xC3>"], words["<0xA9>"]]
-    with pytest.raises(UserError, match="knows names of objects already"):
+    with pytest.raises(UserError, match="already has names of objects"):
         ObjectTokenizer(tokenizer, 3)
 
 

@@ -122,7 +122,7 @@ def test_missing_files_are_named(tmp_path, files):
         read_question_data(files.annotations, ())
     with pytest.raises(UserError, match="does not exist"):
         read_question_data(tmp_path / "nothing")
-    with pytest.raises(UserError, match="features names 1 files: give two, 3D first"):
+    with pytest.raises(UserError, match="features has 1 files: give two, 3D first"):
         read_question_data(files.annotations, features=(files.features_3d,))
     with pytest.raises(UserError, match=r"scannet_mask3d_uni3d_feats.pt does not exist"):
         read_question_data(files.annotations)

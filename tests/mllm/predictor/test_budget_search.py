@@ -72,9 +72,9 @@ def test_masses_are_no_logits():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (([TENTHS], None, 80.0), "0 to 75.0 % can"),
+        (([TENTHS], None, 80.0), "give 0 to 75.0 %"),
         (([], None, 50.0), "0 samples have scores"),
-        (([TENTHS], [torch.ones(3).bool()], 50.0), "4 scores and 3 objects of 3"),
+        (([TENTHS], [torch.ones(3).bool()], 50.0), "4 scores, and present has 3 values"),
         (([TENTHS], [torch.zeros(4).bool()], 50.0), "at least one object"),
         (([TENTHS], None, 50.0, "logits", ["a", "b"]), "2 names of data sets"),
     ],

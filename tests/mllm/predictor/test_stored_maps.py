@@ -106,7 +106,7 @@ def test_maps_tell_which_objects_only_fill_up(tmp_path):
     assert loaded.there(9).tolist() == [False, True, True] and loaded.there(7).tolist() == [True, True]
     assert loaded.shares(9).tolist() == [0, 0.5, 0.5]
     for present in (torch.ones(2).bool(), torch.zeros(3).bool()):
-        with pytest.raises(UserError, match="one number for each object, and at least one object"):
+        with pytest.raises(UserError, match="one of each for every object, and at least one object"):
             maps.add(10, torch.ones(3), present)
 
 
@@ -117,7 +117,7 @@ def test_sets_tell_whose_questions_the_maps_are_of(tmp_path):
     assert loaded.sets == (one, other)
     assert [first_number(loaded.sets, wanted) for wanted in (one, other)] == [0, 2]
     assert [set_of(loaded.sets, number) for number in range(6)] == ["a", "a", "b", "b", "b", ""]
-    with pytest.raises(UserError, match="the maps of a were made for 2 other questions than the 2"):
+    with pytest.raises(UserError, match="the maps of a were made for 2 other questions, not for the 2"):
         first_number(loaded.sets, question_set("a", [("s", "y"), ("s", "x")]))
     with pytest.raises(UserError, match="no maps of c; the maps are a, b: make those of c too"):
         first_number(loaded.sets, question_set("c", []))

@@ -40,7 +40,7 @@ def settings_of(preset: str, changes: Mapping[str, str], maps: StoredMaps | None
     given = [name for name in BUDGETS if f"{PRUNING}.{name}" in overrides]
     if given and f"{PRUNING}.budget" not in overrides:
         if len(given) > 1:
-            raise UserError(f"{' and '.join(given)} belong to different budgets: give one of them, or budget= too")
+            raise UserError(f"{' and '.join(given)} belong to different budgets: give one of them, or give budget= too")
         overrides[f"{PRUNING}.budget"] = BUDGETS[given[0]]
     config = load_preset(preset, {key: _value(key, text) for key, text in overrides.items()}, FAMILY)
     if (changes or maps is not None) and not config[PRUNING].enabled:
