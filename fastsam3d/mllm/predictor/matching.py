@@ -21,7 +21,7 @@ class WordMatching(nn.Module):
 
     An object gets these numbers. For each of its tokens: the largest cosine with the embedding of a word, and the
     largest cosine with a learned linear map of the embedding of a word. For each pair of its tokens: the product of
-    their first cosines. Then all these numbers again, minus the largest value in the scene: 0 means that no object
+    their first cosines. Then all these numbers again, each minus its largest value in the scene: 0 means that no object
     matches better.
 
     Args:

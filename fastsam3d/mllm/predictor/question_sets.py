@@ -1,4 +1,4 @@
-"""The question sets that stored maps belong to. They prevent that maps are used with questions of another file.
+"""The question sets that stored maps belong to. Maps cannot be used with questions of another file.
 
 One file can hold the maps of several sets. The number of a question in the file is its place in the list of its set,
 plus the sizes of the sets before.
