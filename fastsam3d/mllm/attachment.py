@@ -150,8 +150,8 @@ class Attachment:
         if not self._has_read and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"{self._config.name}: no prompt was seen in a generation, and nothing is saved: the decoder is wrapped, "
-                "or was replaced later. Accelerate the model with its own decoder, and again after it is replaced.",
+                f"{self._config.name}: no prompt was seen in a generation, and nothing is saved: the decoder is "
+                "wrapped, or was replaced later. Accelerate the model with its own decoder, and again after it is replaced.",
                 AccelerationWarning,
                 stacklevel=4,
             )
