@@ -151,7 +151,8 @@ class Attachment:
             self._has_warned = True
             warnings.warn(
                 f"{self._config.name}: no prompt was seen in a generation, and nothing is saved: the decoder is "
-                "wrapped, or was replaced later. Accelerate the model with its own decoder, and again after it is replaced.",
+                "wrapped, or was replaced later. Accelerate the model with its own decoder, and "
+                "again after it is replaced.",
                 AccelerationWarning,
                 stacklevel=4,
             )

@@ -173,7 +173,7 @@ def test_what_is_wrong_is_said_before_the_model_is_loaded(files, options, tmp_pa
         ({"vicuna": None}, "mllm evaluate: vicuna is missing"),
         ({"maps": str(tmp_path / "none")}, "the file of attention maps .* does not exist"),
         ({"annotations": str(folder)}, "Scan2Cap needs the corpus of captions"),
-        ({"features": ("a",)}, "features names 1 files"),
+        ({"features": ("a",)}, "features has 1 files"),
         ({"split": "train"}, "has no scanrefer_mask3d_train.json"),
         ({"output": str(files.checkpoint)}, "cannot write to output"),
     ]:
