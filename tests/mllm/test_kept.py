@@ -10,7 +10,8 @@ from tiny_language_models import prompts, tiny_model
 
 import fastsam3d
 from fastsam3d.mllm import VisualSpan
-from fastsam3d.mllm.budgets import LOGITS, MASS
+from fastsam3d.mllm.budgets import LOGITS, MASS, ORDER
+from fastsam3d.mllm.dropping.choices import KeptGroups
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install fastsam3d[mllm]")
 
@@ -77,3 +78,10 @@ def test_a_prompt_without_spans_and_the_preset_off_have_no_records():
     with fastsam3d.accelerate(model, "off") as acceleration, torch.no_grad():
         model(**inputs, visual=SPANS[:1])
         assert acceleration.kept() == []
+
+
+def test_scores_that_are_an_order_give_what_stays_the_same_share():
+    kept = torch.tensor([True, False, True, False])
+    scores = torch.tensor([-3.0, -9.0, -1.0, float("nan")])
+    assert KeptGroups(2, kept, scores, ORDER).shares().tolist() == [0.5, 0, 0.5, 0]
+    assert KeptGroups(2, kept & False, scores, ORDER).shares().tolist() == [0, 0, 0, 0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastsam3d.mllm.budgets import shares_of_mass
+from fastsam3d.mllm.budgets import ORDER, shares_of_mass
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ class KeptGroups:
     def shares(self) -> Tensor:
         """Share of the mass that the scores give each group, (N,) float32; 0 where the score is NaN.
 
-        Scores of the scale `ORDER` have no mass: the result says nothing about them.
+        Scores of the scale `ORDER` have no mass: then all groups that stay get the same share.
         """
+        if self.scale == ORDER:
+            return self.kept.float() / self.kept.sum().clamp(min=1)
         present = ~self.scores.isnan()
         return shares_of_mass(self.scores.nan_to_num(0.0)[None], present[None], self.scale)[0].float()
 
