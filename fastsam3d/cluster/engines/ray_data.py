@@ -192,8 +192,8 @@ def _connected(options: BatchOptions, workers: int, gpus: float) -> Iterator[Non
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = options.address or "here"
         raise UserError(
-            f"Ray cannot be {'reached at' if options.address else 'started'} {where} ({str(error)[:200]}). engine=inline "
-            "needs no Ray."
+            f"Ray cannot be {'reached at' if options.address else 'started'} {where} ({str(error)[:200]}). "
+            "engine=inline needs no Ray."
         ) from None
     try:
         yield
