@@ -102,6 +102,7 @@ def run_items(
         if done:
             listener.note(f"{done} of {len(items)} items are done already")
         rate = Rate(len(items), done)
+        listener.step("starting the workers")
         try:
             for row in engine(todo, work) if todo else ():
                 if row["status"] == STOP:

@@ -40,7 +40,9 @@ class Runner(Protocol):
 class Work(Protocol):
     """What the workers do; it can be pickled."""
 
-    settings: str
+    @property
+    def settings(self) -> str:
+        """Hash of what all results depend on."""
 
     def opened(self) -> AbstractContextManager[Runner]:
         """Makes a runner, for the life of a worker."""
