@@ -85,7 +85,9 @@ def written(photos: Path, kind: str) -> Path:
         pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed here")
         from pyarrow import parquet
 
-        parquet.write_table(pyarrow.Table.from_pylist([{k: r.get(k) for k in {**ROWS[0], **ROWS[1]}} for r in ROWS]), path)
+        parquet.write_table(
+            pyarrow.Table.from_pylist([{k: r.get(k) for k in {**ROWS[0], **ROWS[1]}} for r in ROWS]), path
+        )
     return path
 
 

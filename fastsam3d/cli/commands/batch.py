@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
     own, others = split(words)
     options = parse_options(BatchOptions, own, "batch")
     arguments = parse(others, program=COMMAND, scene=True)
-    _refuse_inputs(arguments)
+    refuse_inputs(arguments, "a batch: give input=FOLDER, a pattern or a manifest, and output=FOLDER")
     # Imported once the flags are known to be usable: these import PyTorch, which takes seconds.
     from fastsam3d.cli.settings import request_of
     from fastsam3d.cluster.batch.running import run_batch
@@ -51,16 +51,20 @@ def main(words: list[str]) -> int:
     return 1 if result.failed else 0
 
 
-def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(options of the batch as key=value, the other words)."""
-    known = {item.name: item for item in fields(BatchOptions)}
+def split(words: Sequence[str], options: type = BatchOptions) -> tuple[list[str], list[str]]:
+    """(words that are options, as key=value; the other words).
+
+    Args:
+        options: a dataclass of `fastsam3d.basics.options.option` fields.
+    """
+    known = {item.name: item for item in fields(options)}
     own, others = [], []
     rest = list(words)
     while rest:
         word = rest.pop(0)
         flag, equals, value = word.partition("=")
         key = flag.lstrip("-").replace("-", "_")
-        if key == "no_resume" and flag.startswith("--"):
+        if key == "no_resume" and "resume" in known and flag.startswith("--"):
             own.append("resume=false")
         elif key not in known:
             others.append(word)
@@ -90,8 +94,16 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _refuse_inputs(arguments: Arguments) -> None:
+def refuse_inputs(arguments: Arguments, what: str) -> None:
+    """Refuses settings that say what one job reads and writes.
+
+    Args:
+        what: they are not for, with the way out.
+
+    Raises:
+        UserError: one was given.
+    """
     given = {*arguments.origins, *(word.partition("=")[0].lstrip("+") for word in arguments.overrides)}
     for key in NOT_HERE:
         if key in given:
-            raise UserError(f"{key} is not for a batch: give input=FOLDER, a pattern or a manifest, and output=FOLDER.")
+            raise UserError(f"{key} is not for {what}.")

@@ -6,34 +6,22 @@ of its own, so that an item that kills its worker twice is set aside, and rows t
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import os
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fastsam3d.basics.optional import optional_module
-from fastsam3d.basics.threads.limits import core_limits
 from fastsam3d.cluster.batch.items import Item
 from fastsam3d.cluster.batch.options import BatchOptions
+from fastsam3d.cluster.engines.connection import connected, quiet, quiet_environment
 from fastsam3d.cluster.work.fetching import Fetched, fetch, needs_fetching
 from fastsam3d.cluster.work.worker import Row, Work, Worker
-from fastsam3d.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 MOST_TASKS = 2000
 """Tasks of a batch at most: the driver keeps facts about each."""
 FETCH_CORES = 0.25
 """Of a core, for a task that fetches: it waits for the network."""
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
-    "RAY_BACKEND_LOG_LEVEL": "error",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 def require_ray() -> None:
@@ -42,8 +30,7 @@ def require_ray() -> None:
     Raises:
         UserError: it is not installed.
     """
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
+    quiet_environment()
     for module in ("ray", "ray.data"):
         optional_module(module, "engine=ray", "ray")
 
@@ -60,7 +47,7 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Iter
 
     gpus = options.gpus_per_worker if _on_cuda(work) else 0
     least, most = options.least_and_most
-    with _connected(options, most, gpus), _quiet():
+    with connected(options.address, most, gpus > 0, options.store_mib), quiet():
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -166,64 +153,3 @@ def _parts(items: Sequence[Item], size: int | None, workers: int) -> list[list[I
 def _on_cuda(work: Work) -> bool:
     request = getattr(work, "request", None)
     return request is not None and str(request.device_name()).startswith("cuda")
-
-
-@contextlib.contextmanager
-def _connected(options: BatchOptions, workers: int, gpus: float) -> Iterator[None]:
-    """A connection to a cluster, or a local Ray that is stopped again; one that the program has is left alone."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        if options.address is not None:
-            ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(
-                # One for every worker, whatever the cores are: they are told apart by `workers` alone. And some for
-                # what waits for the network.
-                num_cpus=max(workers + 1, core_limits().threads if gpus else 0),
-                object_store_memory=options.store_mib * 2**20,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = options.address or "here"
-        raise UserError(
-            f"Ray cannot be {'reached at' if options.address else 'started'} {where} ({str(error)[:200]}). "
-            "engine=inline needs no Ray."
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Ray's own messages off the standard output, which belongs to the results."""
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.data")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(_Log()):
-            yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
-
-
-class _Log:
-    """A stream to the log of this module."""
-
-    def write(self, text: str) -> int:
-        """Logs a line."""
-        if text.strip():
-            logger.debug("%s", text.rstrip())
-        return len(text)
-
-    def flush(self) -> None:
-        """Does nothing: a log needs no flushing."""
