@@ -14,15 +14,15 @@ from batch_stand_in import StandIn, stand_in_items
 
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.running import run_items
-from fastsam3d.cluster.engines.ray_data import require_ray
+from fastsam3d.cluster.engines.connection import quiet_environment
 from fastsam3d.errors import UserError
 
+quiet_environment()
 pytest.importorskip("ray.data", reason="ray is not installed here: pip install 'fastsam3d[ray]'")
 
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    require_ray()
     import ray
 
     ray.init(num_cpus=3, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)

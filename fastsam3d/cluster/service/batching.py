@@ -1,7 +1,7 @@
 """First stages of different requests as one batch.
 
-The first stage has latents of one shape for every object, so objects of different pictures run in one batch, as those of
-one scene do (`fastsam3d.sam3d.scene.reconstruct`). A batch differs from single runs by rounding only. What cannot be
+The first stage has latents of one shape for every object, so objects of different pictures run in one batch, as those
+of one scene do (`fastsam3d.sam3d.scene.reconstruct`). A batch differs from single runs by rounding only. What cannot be
 batched runs alone.
 """
 

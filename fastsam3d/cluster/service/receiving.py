@@ -81,9 +81,9 @@ async def _parts(
         raise Refused(400, f"the request cannot be read: {error.detail}") from None
     except Exception as error:  # parsers raise their own kinds on what is no multipart
         raise Refused(400, f"the request cannot be read as multipart/form-data ({type(error).__name__}).") from None
-    async with form:
-        files: dict[str, list[tuple[str, bytes]]] = {}
-        text: str | None = None
+    files: dict[str, list[tuple[str, bytes]]] = {}
+    text: str | None = None
+    try:
         for part, value in form.multi_items():
             if part == "options" and isinstance(value, str):
                 text = value
@@ -92,6 +92,8 @@ async def _parts(
             else:
                 wanted = ", ".join((*known, "options"))
                 raise Refused(422, f"the part {part[:40]!r} is not wanted here, or is no file: give {wanted}.")
+    finally:
+        await form.close()
     for part, own in files.items():
         most = known[part] or options.masks
         if len(own) > most:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from PIL import Image
+
 from fastsam3d.basics.picture_files import NeedsHeif, open_image_file
 from fastsam3d.cluster.service.options import ServeOptions, with_chosen
 from fastsam3d.cluster.service.store import INPUTS, JobStore
@@ -117,6 +119,8 @@ def _check_pixels(path: Path, options: ServeOptions) -> None:
             pages = getattr(image, "n_frames", 1)
     except NeedsHeif as error:
         raise UserError(f"{path.name} cannot be read: {error}.") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path.name} is too large to be opened safely. Make it smaller.") from None
     except Exception:  # decoders raise many kinds on a damaged file
         raise UserError(f"{path.name} is not an image that can be read; use PNG or JPEG.") from None
     if width * height * pages > options.megapixels * 1e6:

@@ -176,7 +176,7 @@ class Pipeline:
     def sample_structures(
         self, image: Any, masks: Sequence[Any], *, seed: int | Sequence[int] = 0, progress: Progress | None = None
     ) -> list[SampledStructure]:
-        """The first stage of several objects, of one picture or of several, as one batch, each for `run(..., sampled=)`.
+        """The first stage of several objects, of one picture or of several, as one batch: for `run(..., sampled=)`.
 
         Every object has noise of its own from the same seed, as if it were run alone; results agree with those up to
         rounding. Seconds are shared out evenly.
