@@ -45,23 +45,8 @@ def titles() -> dict[int, bytes]:
     return found
 
 
-def parent(process: int) -> int:
-    try:
-        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def below(process: int) -> dict[int, bytes]:
-    """All processes that a process has started, and those that these have."""
-    known, found = titles(), {process}
-    for _ in range(6):
-        found |= {own for own in known if parent(own) in found}
-    return {own: known[own] for own in found - {process} if own in known}
-
-
-def victim(driver: int, kind: str) -> int | None:
-    own = below(driver)
+def victim(driver: int, kind: str, before: set[int]) -> int | None:
+    own = {process: title for process, title in titles().items() if process not in before}
     if kind == "driver":
         return driver
     pool = [process for process, title in own.items() if title.startswith(b"ray::MapWorker")]
@@ -80,12 +65,13 @@ def written(out: Path) -> int:
 @pytest.mark.parametrize("moment", range(5))
 def test_after_a_kill_everything_is_there_once_and_whole(tmp_path, kind, moment):
     out = tmp_path / "out"
+    before = set(titles())
     driver = start(out)
     after = random.Random(f"{kind} {moment}").randrange(1, COUNT - 8)
     end = time.monotonic() + 300
     while written(out) < after and driver.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-    process = victim(driver.pid, kind)
+    process = victim(driver.pid, kind, before)
     assert process is not None
     os.kill(process, signal.SIGKILL)
     code = driver.wait(timeout=300)

@@ -14,7 +14,7 @@ from batch_stand_in import StandIn, stand_in_items
 
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.running import run_items
-from fastsam3d.cluster.engines.connection import quiet_environment
+from fastsam3d.cluster.engines.connection import connected, quiet_environment
 from fastsam3d.errors import UserError
 
 quiet_environment()
@@ -23,11 +23,8 @@ pytest.importorskip("ray.data", reason="ray is not installed here: pip install '
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    import ray
-
-    ray.init(num_cpus=3, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with connected(None, workers=2, cuda=False, store_mib=100):
+        yield
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> 
     """A connection inside a `with` block; one that the program has already is left alone.
 
     Args:
-        address: of a cluster; None: a local Ray.
+        address: of a cluster; None: that of the variable RAY_ADDRESS, or else a local Ray.
         workers: that a local Ray gives a core to. They are told apart by their number, whatever the cores are.
         cuda: whether workers compute on a GPU.
         store_mib: memory of a local Ray's object store.
@@ -42,6 +42,7 @@ def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> 
     """
     import ray
 
+    address = address or os.environ.get("RAY_ADDRESS") or None
     if ray.is_initialized():
         yield
         return
