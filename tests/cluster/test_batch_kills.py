@@ -1,4 +1,4 @@
-"""Batches over Ray that lose a worker, another process of Ray or the driver at random moments, and go on."""
+"""Batches that lose a worker, another process of Ray or the driver at random moments, and go on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from batch_stand_in import stand_in_items
 
-pytest.importorskip("ray.data", reason="ray is not installed here: pip install 'fastsam3d[ray]'")
-pytestmark = pytest.mark.slow
+from fastsam3d.cluster.batch.index import PARQUET
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 40
@@ -22,16 +23,18 @@ DRIVER = (
     "from batch_stand_in import StandIn, stand_in_items\n"
     "from fastsam3d.cluster.batch.options import BatchOptions\n"
     "from fastsam3d.cluster.batch.running import run_items\n"
-    "out = sys.argv[1]\n"
-    "options = BatchOptions(output=out, workers=(2, 2), store_mib=80)\n"
+    "out, engine = sys.argv[1:]\n"
+    "options = BatchOptions(output=out, engine=engine, workers=(2, 2), store_mib=80)\n"
     f"result = run_items(options, stand_in_items({COUNT}), StandIn(out, 0.15), {{}})\n"
     "sys.exit(result.failed)\n"
 )
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed here")
 
 
-def start(out: Path) -> subprocess.Popen[bytes]:
+def start(out: Path, engine: str) -> subprocess.Popen[bytes]:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(out)], env=os.environ | {"PYTHONPATH": paths})
+    words = [sys.executable, "-c", DRIVER, str(out), engine]
+    return subprocess.Popen(words, env=os.environ | {"PYTHONPATH": paths})
 
 
 def titles() -> dict[int, bytes]:
@@ -46,12 +49,11 @@ def titles() -> dict[int, bytes]:
 
 
 def victim(driver: int, kind: str, before: set[int]) -> int | None:
-    own = {process: title for process, title in titles().items() if process not in before}
+    """The driver, a worker of the pool, or the process that counts attempts: of those that began since."""
     if kind == "driver":
         return driver
-    pool = [process for process, title in own.items() if title.startswith(b"ray::MapWorker")]
-    others = [process for process, title in own.items() if title.startswith(b"ray::Attempts")]
-    return next(iter(pool if kind == "worker" else others), None)
+    title = {"worker": b"ray::MapWorker", "attempts": b"ray::Attempts"}[kind]
+    return next((own for own, text in titles().items() if own not in before and text.startswith(title)), None)
 
 
 def written(out: Path) -> int:
@@ -61,12 +63,22 @@ def written(out: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("kind", ["worker", "attempts", "driver"])
-@pytest.mark.parametrize("moment", range(5))
-def test_after_a_kill_everything_is_there_once_and_whole(tmp_path, kind, moment):
-    out = tmp_path / "out"
+def statuses(out: Path) -> dict[str, str]:
+    import json
+
+    if (out / PARQUET).is_file():
+        from pyarrow import parquet
+
+        rows = parquet.read_table(out / PARQUET).to_pylist()
+    else:
+        rows = [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
+    return {row["name"]: row["status"] for row in rows}
+
+
+def killed(out: Path, engine: str, kind: str, moment: int) -> None:
+    """Kills a process of a batch once a number of items is written, and goes on where that was the driver."""
     before = set(titles())
-    driver = start(out)
+    driver = start(out, engine)
     after = random.Random(f"{kind} {moment}").randrange(1, COUNT - 8)
     end = time.monotonic() + 300
     while written(out) < after and driver.poll() is None and time.monotonic() < end:
@@ -74,17 +86,35 @@ def test_after_a_kill_everything_is_there_once_and_whole(tmp_path, kind, moment)
     process = victim(driver.pid, kind, before)
     assert process is not None
     os.kill(process, signal.SIGKILL)
-    code = driver.wait(timeout=300)
-    assert code == (-signal.SIGKILL if kind == "driver" else 0)
+    assert driver.wait(timeout=300) == (-signal.SIGKILL if kind == "driver" else 0)
     if kind == "driver":
-        assert start(out).wait(timeout=300) == 0
-    from pyarrow import parquet
+        assert written(out) < COUNT
+        assert start(out, engine).wait(timeout=300) == 0
 
-    rows = parquet.read_table(out / "index.parquet").to_pylist()
-    assert [row["name"] for row in rows] == [f"item_{n:05d}" for n in range(COUNT)]
-    assert {row["status"] for row in rows} == {"ok"}
+
+def check(out: Path, twice: int) -> None:
+    """Everything is there, once and whole.
+
+    Args:
+        twice: items that may have been begun twice.
+    """
+    names = [item.name for item in stand_in_items(COUNT)]
+    assert statuses(out) == dict.fromkeys(names, "ok")
     texts = {path.parent.name: path.read_text() for path in out.glob("item_*/out.txt")}
-    assert texts == {f"item_{n:05d}": f"item_{n:05d} {n}\n" for n in range(COUNT)}
-    assert not [path for path in out.rglob("*.tmp") if path.is_file()]
-    # Only what was in work at the kill may have been begun twice: of two workers two items, and one task ahead of each.
-    assert written(out) <= COUNT + 2
+    assert texts == {name: f"{name} {number}\n" for number, name in enumerate(names)}
+    assert written(out) <= COUNT + twice
+
+
+@pytest.mark.parametrize("moment", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 5))])
+def test_a_batch_in_one_process_goes_on_after_it_was_killed(tmp_path, moment):
+    killed(tmp_path / "out", "inline", "driver", moment)
+    check(tmp_path / "out", twice=1)
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["worker", "attempts", "driver"])
+@pytest.mark.parametrize("moment", range(5))
+def test_a_batch_on_ray_goes_on_after_a_kill(tmp_path, kind, moment):
+    killed(tmp_path / "out", "ray", kind, moment)
+    check(tmp_path / "out", twice=2)
