@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
+    name = f"photos-{secrets.token_hex(4)}"  # the server keeps buckets as long as the process lives
     host, port = running.get_host_and_port()
     values = {
         "AWS_ACCESS_KEY_ID": "testing",
@@ -33,8 +35,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for key, value in values.items():
         monkeypatch.setenv(key, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem(endpoint_url=values["AWS_ENDPOINT_URL"]).mkdir("photos")
-    yield "s3://photos"
+    s3fs.S3FileSystem(endpoint_url=values["AWS_ENDPOINT_URL"]).mkdir(name)
+    yield f"s3://{name}"
     s3fs.S3FileSystem.clear_instance_cache()
     running.stop()
 
