@@ -50,8 +50,10 @@ class Service:
         """Takes a place in the queue for a request that is being read.
 
         Raises:
-            Refused: the queue is full.
+            Refused: the queue is full, or no worker can be loaded.
         """
+        if self.executor.problem is not None:
+            raise Refused(503, str(self.executor.problem))
         if self.open_jobs() + self._accepting >= self.options.queue:
             after = self.metrics.seconds_until_free(len(self._open), self.executor.workers)
             text = f"the service is busy: {self.options.queue} jobs wait or run. Try again in {after} s."

@@ -22,7 +22,7 @@ from fastsam3d.cluster.service.application import create_application
 from fastsam3d.cluster.service.batching import sample_together, wanted_of, with_sampled
 from fastsam3d.cluster.service.options import ServeOptions
 from fastsam3d.cluster.service.running import JobRunner
-from fastsam3d.cluster.service.store import FAILED, WAITING, JobStore
+from fastsam3d.cluster.service.store import WAITING, JobStore
 from fastsam3d.cluster.service.uploads import request_of
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.request import Request
@@ -35,7 +35,6 @@ BATCH_WAIT = 0.05
 """Seconds that a first stage waits for others."""
 AGAIN = 0.5
 """Seconds before a job whose replica has died is handed out again."""
-MOST_TRIES = 20
 SLOW = 300.0
 """Seconds in which a replica answers whether it is well, also while all cores are busy."""
 
@@ -96,6 +95,7 @@ class ReplicaExecutor:
         self.workers = options.workers[0] if options.workers else 1
         self.problem: Exception | None = None
         self._store, self._handle = store, handle
+        self._closed = threading.Event()
         self._threads = ThreadPoolExecutor(options.queue, thread_name_prefix="job")
         self._ready = threading.Event()
         threading.Thread(target=self._look, daemon=True, name="ready").start()
@@ -110,10 +110,11 @@ class ReplicaExecutor:
 
     def close(self) -> None:
         """See `fastsam3d.cluster.service.running.Executor`. Jobs stay in the store, for the next ingress."""
+        self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _follow(self, name: str) -> None:
-        for _ in range(MOST_TRIES):
+        while not self._closed.is_set():  # the job itself counts how many workers it has killed
             try:
                 self._handle.run.remote(name).result()
             except Exception as error:  # the replica died, or Serve is being stopped
@@ -124,10 +125,9 @@ class ReplicaExecutor:
                     return
             except UserError:
                 return  # deleted
-        self._store.update(name, status=FAILED, error="no worker could finish this job.")
 
     def _look(self) -> None:
-        while not self._ready.is_set():
+        while not self._ready.is_set() and not self._closed.is_set():
             try:
                 self._handle.ready.remote().result(timeout_s=SLOW)
                 self._ready.set()

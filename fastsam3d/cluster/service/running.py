@@ -129,17 +129,26 @@ class JobRunner:
         if self._store.cancelled(name):
             shutil.rmtree(self._store.path / name, ignore_errors=True)
             return
-        shutil.rmtree(self._store.path / name / INPUTS, ignore_errors=True)
+        if self._store.state(name)["status"] not in WAITING:
+            return  # another worker had the job too, and has ended it
         self._store.update(name, **values, progress=None, seconds=time.perf_counter() - start)
+        shutil.rmtree(self._store.path / name / INPUTS, ignore_errors=True)
 
     def _job(self, name: str, pipeline: Any) -> tuple[dict[str, Any], list[Any]]:
         from fastsam3d.jobs.objects import run_object
         from fastsam3d.jobs.scenes import run_scene
+        from fastsam3d.jobs.writing.lock import FolderTaken
 
         request = request_of(self._store, name, self._request)
         run: Any = run_scene if self._store.job(name)["kind"] == "scene" else run_object
         listener = JobListener(self._store, name, self._seconds)
-        result = run(request, pipeline, listener)
+        result: Any = None
+        while result is None:
+            try:
+                result = run(request, pipeline, listener)
+            except FolderTaken:  # by a worker that was given the job before the ingress died, or that is being killed
+                listener.step("waiting")
+                time.sleep(EVERY)
         inside = self._store.path / name
         report = result.report | {"warnings": [without_paths(t, inside / INPUTS) for t in result.report["warnings"]]}
         (inside / RESULTS / "report.json").unlink(missing_ok=True)  # it names paths of this machine

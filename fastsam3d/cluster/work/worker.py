@@ -104,13 +104,13 @@ class Worker:
         before, known = self._attempts.begin(item.name)
         if known is not None:
             return known
-        if before >= MOST_DEATHS:
-            text = f"{before} workers died while they computed it; it was set aside"
-            return row | {"status": POISON, "error": text, "worker": self.name}
         try:
             runner = self._opened()
             facts = runner.finished(item)
             row["reused"] = facts is not None
+            if facts is None and before >= MOST_DEATHS:
+                text = f"{before} workers died while they computed it; it was set aside"
+                return row | {"status": POISON, "error": text, "worker": self.name}
             if facts is None:
                 facts = self._computed(runner, fetched)
         except _NotLoaded as error:
