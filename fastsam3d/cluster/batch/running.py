@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,14 @@ def run_items(
         rate = Rate(len(items), done)
         listener.step("starting the workers")
         try:
-            for row in engine(todo, work) if todo else ():
-                if row["status"] == STOP:
-                    raise UserError(row["error"])
-                ledger.append(row)
-                sums.add(row)
-                listener.step(*rate.add(row))
+            # Closed whatever happens here, so that no worker goes on behind a batch that has ended.
+            with closing(engine(todo, work)) as rows:
+                for row in rows if todo else ():
+                    if row["status"] == STOP:
+                        raise UserError(row["error"])
+                    ledger.append(row)
+                    sums.add(row)
+                    listener.step(*rate.add(row))
         except KeyboardInterrupt:
             ready = sums.statuses[OK]
             raise BatchInterrupted(
@@ -130,7 +132,7 @@ def run_items(
     return BatchResult(report, f"{output.address}/{index}", len(items) - sums.statuses[OK])
 
 
-def engine_of(options: BatchOptions) -> Callable[[Sequence[Item], Work], Iterator[Row]]:
+def engine_of(options: BatchOptions) -> Callable[[Sequence[Item], Work], Generator[Row, None, None]]:
     """The engine that the options name.
 
     Raises:

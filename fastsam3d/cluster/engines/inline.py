@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from fastsam3d.cluster.batch.items import Item
@@ -10,7 +10,7 @@ from fastsam3d.cluster.work.fetching import Fetched, fetch
 from fastsam3d.cluster.work.worker import Row, Work, Worker
 
 
-def run_inline(items: Iterable[Item], work: Work) -> Iterator[Row]:
+def run_inline(items: Iterable[Item], work: Work) -> Generator[Row, None, None]:
     """Yields the row of every item, in their order. While one is computed, the files of the next one are fetched."""
     worker = Worker(work)
     ahead = ThreadPoolExecutor(1, thread_name_prefix="fetch")

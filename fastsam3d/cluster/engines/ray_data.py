@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from fastsam3d.basics.optional import optional_module
@@ -35,7 +35,7 @@ def require_ray() -> None:
         optional_module(module, "engine=ray", "ray")
 
 
-def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Iterator[Row]:
+def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Generator[Row, None, None]:
     """Yields the row of every item as it is done, in any order.
 
     Raises:
@@ -65,9 +65,12 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Iter
             num_gpus=gpus or None,
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
         )
-        for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
-            for text in batch["rows"]:
-                yield from json.loads(text)
+        try:
+            for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
+                for text in batch["rows"]:
+                    yield from json.loads(text)
+        finally:
+            ray.kill(attempts)
 
 
 class AttemptsActor:
