@@ -25,6 +25,6 @@ def application(arguments: Mapping[str, Any]) -> Any:
     words = [f"{key}={value}" for key, value in arguments.get("options", {}).items()]
     options = parse_options(ServeOptions, words, "serve")
     options.token()
-    settings = {"device": "cuda", "output_dir": "."} | dict(arguments.get("settings", {}))
+    settings: dict[str, Any] = {"device": "cuda", "output_dir": ".", **arguments.get("settings", {})}
     request = on_one_thread(request_with(**settings))
     return application_of(options, request, str(settings["device"]).startswith("cuda"))

@@ -89,16 +89,16 @@ def chosen(text: str | None, options: ServeOptions, scene: bool) -> dict[str, An
         UserError: no JSON object, a setting that cannot be chosen, or a value that cannot be used.
     """
     try:
-        values = json.loads(text) if text else {}
+        given = json.loads(text) if text else {}
     except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
+        given = None
+    if not isinstance(given, dict):
         raise UserError('options is no JSON object. Give one such as {"seed": 3, "faces": 5000}.')
     known = [key for key in CHOSEN if not (scene and key == "layout")]
-    for key in values:
+    for key in given:
         if key not in known:
             raise UserError(f"unknown option {key[:40]!r}. {suggestion(key[:40], known, len(known))}")
-    values = {"export": ["glb"], "preview": False} | values
+    values: dict[str, Any] = {"export": ["glb"], "preview": False, **given}
     request_with(**{key: value for key, value in values.items() if value is not None})
     for key, most in (("faces", options.faces), ("texture", 2048)):
         if values.get(key) is not None and values[key] > most:
