@@ -64,3 +64,27 @@ def test_help_names_every_option(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert all(f"  {key}=" in out for key in ("input", "output", "engine", "workers", "gpus_per_worker", "address"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["host=0.0.0.0"], "host=0.0.0.0 lets other machines in: give token_file"),
+        (["token_file=missing"], "the token's file missing does not exist"),
+        (["queue=0"], "queue=0 is not possible: give a whole number of at least 1"),
+        (["--image_path", "x"], "image_path is not for the service"),
+        (["engine=spark"], "give one of ray, inline"),
+    ],
+)
+def test_mistakes_of_the_service_are_said_in_a_line(capsys, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    code = main(["serve", *words])
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "") and said in captured.err and captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_that_can_be_guessed_is_refused(capsys, tmp_path):
+    (tmp_path / "token").write_text("1234")
+    assert main(["serve", f"token_file={tmp_path / 'token'}"]) == 2
+    assert "at least 16 letters and digits" in capsys.readouterr().err

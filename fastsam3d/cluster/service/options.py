@@ -7,13 +7,15 @@ import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastsam3d.basics.options import number_from, option, optional_text, whole
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cluster.batch.options import engine, workers
 from fastsam3d.errors import UserError
-from fastsam3d.jobs.request import Request, request_with
+
+if TYPE_CHECKING:
+    from fastsam3d.jobs.request import Request
 
 CHOSEN = ("seed", "export", "faces", "texture", "watertight", "turntable", "preview", "layout")
 """Settings that a request may choose; all others are those of the service."""
@@ -88,6 +90,8 @@ def chosen(text: str | None, options: ServeOptions, scene: bool) -> dict[str, An
     Raises:
         UserError: no JSON object, a setting that cannot be chosen, or a value that cannot be used.
     """
+    from fastsam3d.jobs.request import request_with
+
     try:
         given = json.loads(text) if text else {}
     except (ValueError, RecursionError):
@@ -108,5 +112,7 @@ def chosen(text: str | None, options: ServeOptions, scene: bool) -> dict[str, An
 
 def with_chosen(request: Request, values: Mapping[str, Any]) -> Request:
     """The request of the service with the settings that were chosen."""
+    from fastsam3d.jobs.request import request_with
+
     checked = request_with(**{key: value for key, value in values.items() if value is not None})
     return dataclasses.replace(request, **{key: getattr(checked, key) for key in values})
