@@ -112,7 +112,8 @@ def engine(options: Options) -> Iterator[dict[str, Any]]:
         start = time.monotonic()
         listener = _Memory(memory, start)
         run_items(settings, items, work, {}, listener)
-        spent = time.monotonic() - start
+        begun = listener.first or start
+        spent = time.monotonic() - begun
         sizes = {path.name: path.stat().st_size for path in Path(folder).iterdir() if path.is_file()}
     slept = count * work.seconds / workers
     first = memory[min(len(memory) - 1, max(1, len(memory) // 20))][1]
@@ -120,6 +121,7 @@ def engine(options: Options) -> Iterator[dict[str, Any]]:
         "items": count,
         "workers": workers,
         "seconds": spent,
+        "seconds_to_first_row": begun - start,
         "engine_ms_per_item": 1000 * (spent - slept) / count,
         "driver_mib_at_start": first,
         "driver_mib_growth": max(mib for _, mib in memory) - first,
@@ -129,14 +131,17 @@ def engine(options: Options) -> Iterator[dict[str, Any]]:
 
 
 class _Memory:
-    """A listener that notes the resident memory of this process every second."""
+    """A listener that notes when the first row came, and the resident memory of this process every second."""
 
     def __init__(self, found: list[tuple[float, float]], start: float) -> None:
         self._found, self._start, self._next = found, start, 0.0
+        self.first: float | None = None
 
     def step(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Notes the memory."""
         now = time.monotonic()
+        if done and self.first is None:
+            self.first = now
         if now >= self._next:
             self._next = now + 1.0
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
