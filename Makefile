@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 # Optional parts of the package that the tests, the benchmark and the page in the browser need.
-EXTRAS ?= bench,dev,demo,browser,simplify,texture,mllm
+EXTRAS ?= bench,dev,demo,browser,simplify,texture,mllm,ray
 # A Python of at least 3.10. Empty: the first suitable one of those below is taken.
 PYTHON ?=
 # Address of a wheel index for PyTorch alone, e.g. that of its CPU builds, which are much smaller. Empty: the usual one.

@@ -44,6 +44,78 @@ def test_conda_environment_suits_this_package() -> None:
             assert needed.specifier.contains(specifier.removeprefix("==")), line
 
 
+def test_extras_that_guides_name_exist() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python below 3.11 has no tomllib")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    named = {
+        name for text in texts for group in re.findall(r"fastsam3d\[([\w,]+)\]", text) for name in group.split(",")
+    }
+    assert named <= extras.keys() and "ray" in named
+
+
+KUBERAY = {
+    "RayJob": {
+        "entrypoint": str,
+        "rayClusterSpec": dict,
+        "shutdownAfterJobFinishes": bool,
+        "ttlSecondsAfterFinished": int,
+        "backoffLimit": int,
+    },
+    "RayService": {"serveConfigV2": str, "rayClusterConfig": dict},
+}
+"""Fields of the resources that we use, with their types, by the API reference of KubeRay (ray.io/v1)."""
+CLUSTER = {"rayVersion": str, "enableInTreeAutoscaling": bool, "headGroupSpec": dict, "workerGroupSpecs": list}
+HEAD = {"rayStartParams": dict, "template": dict}
+GROUP = {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, **HEAD}
+
+
+def assert_fields(values: dict, known: dict[str, type]) -> None:
+    assert values.keys() <= known.keys()
+    for key, value in values.items():
+        assert isinstance(value, known[key]), key
+
+
+@pytest.mark.parametrize(("name", "kind"), [("rayjob.yaml", "RayJob"), ("rayservice.yaml", "RayService")])
+def test_resources_of_kuberay_have_its_fields(name: str, kind: str) -> None:
+    resource = yaml.safe_load((ENVIRONMENTS / name).read_text(encoding="utf-8"))
+    assert (resource["apiVersion"], resource["kind"]) == ("ray.io/v1", kind)
+    assert re.fullmatch(r"[a-z0-9-]{1,50}", resource["metadata"]["name"])
+    assert_fields(resource["spec"], KUBERAY[kind])
+    cluster = resource["spec"]["rayClusterSpec" if kind == "RayJob" else "rayClusterConfig"]
+    assert_fields(cluster, CLUSTER)
+    assert_fields(cluster["headGroupSpec"], HEAD)
+    for group in cluster["workerGroupSpecs"]:
+        assert_fields(group, GROUP)
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        (container,) = pod["containers"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+
+
+def test_the_commands_in_the_resources_are_ours() -> None:
+    from fastsam3d.basics.options import parse_options
+    from fastsam3d.cli.commands.batch import split
+    from fastsam3d.cluster.batch.options import BatchOptions
+    from fastsam3d.cluster.service.options import ServeOptions
+
+    job = yaml.safe_load((ENVIRONMENTS / "rayjob.yaml").read_text(encoding="utf-8"))["spec"]
+    program, words = job["entrypoint"].split()[:4], job["entrypoint"].split()[4:]
+    assert program == ["python", "-m", "fastsam3d", "batch"]
+    own, others = split(words)
+    assert parse_options(BatchOptions, own, "batch").workers == (1, 8)
+    assert {word.partition("=")[0] for word in others} == {"model", "checkpoint_dir", "precision", "acceleration"}
+    service = yaml.safe_load((ENVIRONMENTS / "rayservice.yaml").read_text(encoding="utf-8"))["spec"]
+    (application,) = yaml.safe_load(service["serveConfigV2"])["applications"]
+    assert application["import_path"] == "fastsam3d.cluster.service.deployed:application"
+    options = [f"{key}={value}" for key, value in application["args"]["options"].items()]
+    assert parse_options(ServeOptions, options, "serve").token_file == "/run/token/token"
+
+
 def test_second_step_is_pinned_to_commits() -> None:
     lines = [
         requirements.Requirement(line)
@@ -83,5 +155,7 @@ def test_image_copies_what_exists_and_no_weights() -> None:
     for path in ("checkpoints/sam3d/ss_generator.ckpt", "fastsam3d/x.ckpt", ".git/config", "out/demo/a.glb", ".venv/x"):
         assert ignored(path), path
     assert not ignored("fastsam3d/mini/ss_generator.safetensors")
+    assert re.search(r"^FROM fastsam3d AS service$", DOCKERFILE, flags=re.MULTILINE)
+    assert DOCKERFILE.rstrip().endswith("FROM fastsam3d")  # without a target the image is the small one
     assert 'VOLUME ["/weights"]' in DOCKERFILE
     assert re.search(r"^USER (?!root)", DOCKERFILE, flags=re.MULTILINE)

@@ -48,7 +48,7 @@ def test_help_of_the_commands_for_users_answers_without_importing_pytorch():
         "    except SystemExit: pass\n"
         "    assert 'torch' not in sys.modules, verb\n"
     )
-    verbs = ["infer", "scene", "view", "turntable", "presets", "demo", "download", "doctor", "train"]
+    verbs = ["infer", "scene", "batch", "serve", "view", "turntable", "presets", "demo", "download", "doctor", "train"]
     done = subprocess.run([sys.executable, "-c", code, *verbs], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("usage: python ") == len(verbs)

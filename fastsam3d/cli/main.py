@@ -45,6 +45,8 @@ class Verb:
 VERBS = {
     "infer": Verb("infer", "one masked object of a picture to GLB, PLY, preview and report", NOTHING_LEFT),
     "scene": Verb("scene", "every masked object of a picture, and the scene they form", NOTHING_LEFT),
+    "batch": Verb("batch", "many pictures to a folder each, on one device or on many", GOES_ON),
+    "serve": Verb("serve", "serves the reconstruction over HTTP, on one device or on many", "stopped"),
     "view": Verb("view", "shows an object or a scene in the browser"),
     "turntable": Verb("turntable", "draws an object or a scene from all sides, as a strip and a GIF"),
     "presets": Verb("presets", "lists the acceleration presets, prints one, or explains every key"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,13 +60,19 @@ class ObjectInputs:
         return [*files, Path(self.pointmap_source)] if self.pointmap_source else files
 
 
-def run_object(request: Request, pipeline: Accelerated | None = None, listener: Listener = SILENT) -> ObjectResult:
+def run_object(
+    request: Request,
+    pipeline: Accelerated | None = None,
+    listener: Listener = SILENT,
+    more: Mapping[str, Any] | None = None,
+) -> ObjectResult:
     """Reconstructs one masked object, and writes its files and the report.
 
     Args:
         pipeline: loaded and accelerated already, for several jobs; None: one is loaded once the inputs are known to be
             usable.
         listener: is told steps, warnings and notes.
+        more: further entries of the report.
 
     Raises:
         UserError: anything that the caller can mend; nothing was written then.
@@ -110,7 +117,7 @@ def run_object(request: Request, pipeline: Accelerated | None = None, listener: 
             written = write_object(folder, name, result, picture, mask, request)
         sources = {"image": picture.path, "mask": mask.path, "pointmap": inputs.pointmap_source}
         described = {"name": name} | describe(result) | written.described()
-        report, paths = finish(request, folder, running, sources, [described], clock, told, threads)
+        report, paths = finish(request, folder, running, sources, [described], clock, told, threads, more)
     return ObjectResult(name, report, paths)
 
 

@@ -27,6 +27,10 @@ WHAT = {
 }
 
 
+class MadeOtherwise(UserError):
+    """What an interrupted run left was made with other settings, weights or another picture."""
+
+
 class SceneProgress:
     """Finished objects of a scene in a hidden folder of its output folder.
 
@@ -48,7 +52,7 @@ class SceneProgress:
         """Objects that are finished, by name; none where nothing was left. `outdated` has those that do not count.
 
         Raises:
-            UserError: what is there was made with other settings, weights or another picture.
+            MadeOtherwise: what is there was made with other settings, weights or another picture.
         """
         from fastsam3d.sam3d.scene.storage import load_reconstruction, made_of
 
@@ -56,7 +60,7 @@ class SceneProgress:
         now = json.loads(json_text(self.conditions))
         for key in sorted({*before, *now}) if before else ():
             if before.get(key) != now.get(key):
-                raise UserError(
+                raise MadeOtherwise(
                     f"--resume: {_difference(key, before.get(key), now.get(key))}. Give what was given before, or "
                     "leave --resume out to begin anew."
                 )

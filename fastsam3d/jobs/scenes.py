@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,12 @@ class SceneInterrupted(KeyboardInterrupt):
     """A scene was interrupted, and its finished objects are kept: the same request with `resume` goes on from there."""
 
 
-def run_scene(request: Request, pipeline: Accelerated | None = None, listener: Listener = SILENT) -> SceneResult:
+def run_scene(
+    request: Request,
+    pipeline: Accelerated | None = None,
+    listener: Listener = SILENT,
+    more: Mapping[str, Any] | None = None,
+) -> SceneResult:
     """Reconstructs every masked object, and writes their files, the scene and the report.
 
     An object that fails does not stop the others.
@@ -89,6 +94,7 @@ def run_scene(request: Request, pipeline: Accelerated | None = None, listener: L
         pipeline: loaded and accelerated already, for several jobs; None: one is loaded once the inputs are known to be
             usable.
         listener: is told steps, warnings and notes.
+        more: further entries of the report.
 
     Raises:
         UserError: anything that the caller can mend; nothing was written then.
@@ -104,7 +110,7 @@ def run_scene(request: Request, pipeline: Accelerated | None = None, listener: L
             told.note(f"the scene in {folder.path} is complete, nothing to do")
             return SceneResult(*there, failed=(), complete=True)
         try:
-            return _run(request, pipeline, inputs, folder, facts, told)
+            return _run(request, pipeline, inputs, folder, facts, told, more)
         except KeyboardInterrupt:
             kept = kept_objects(folder.path)
             if folder.published or not kept:
@@ -126,6 +132,7 @@ def _run(
     folder: OutputFolder,
     made_of: str,
     told: ReportedWarnings,
+    more: Mapping[str, Any] | None,
 ) -> SceneResult:
     clock = Clock()
     picture, masks = inputs.picture, inputs.masks
@@ -147,8 +154,8 @@ def _run(
         failed = tuple(item["name"] for item in objects if "error" in item)
         if not failed:
             facts["complete"] = {"made_of": made_of, "files": file_hashes(folder.staged())}
-        more = {"scene": facts | {"camera": camera}}
-        report, paths = finish(request, folder, running, files, objects, clock, told, threads, more)
+        entries = {"scene": facts | {"camera": camera}} | dict(more or {})
+        report, paths = finish(request, folder, running, files, objects, clock, told, threads, entries)
     if not failed:
         progress.begin()  # nothing is left to be resumed
     return SceneResult(report, paths, failed)

@@ -14,6 +14,10 @@ from fastsam3d.errors import UserError
 LOCK = ".fastsam3d-lock"
 
 
+class FolderTaken(UserError):
+    """Another run works in the folder."""
+
+
 class FolderLock:
     """A file in the output folder that says which process works there.
 
@@ -24,7 +28,7 @@ class FolderLock:
         folder: exists.
 
     Raises:
-        UserError: another run works in the folder.
+        FolderTaken: another run works in the folder.
         OSError: the file cannot be made.
     """
 
@@ -64,12 +68,12 @@ class FolderLock:
             os.close(self._file)
             self._file = None
 
-    def _taken(self, owner: dict[str, Any]) -> UserError:
+    def _taken(self, owner: dict[str, Any]) -> FolderTaken:
         folder = self.path.parent
         process, host = owner.get("process", "unknown"), owner.get("host", "unknown")
         here = host == platform.node()
         way_out = "" if here else f" If that run is over, remove {self.path}."
-        return UserError(
+        return FolderTaken(
             f"another run works in {folder} (process {process} on {host}): wait for it, or choose another "
             f"--output_dir.{way_out}"
         )

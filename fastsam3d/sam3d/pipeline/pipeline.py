@@ -174,26 +174,31 @@ class Pipeline:
     @torch.no_grad()
     @counted
     def sample_structures(
-        self, image: Any, masks: Sequence[Any], *, seed: int = 0, progress: Progress | None = None
+        self, image: Any, masks: Sequence[Any], *, seed: int | Sequence[int] = 0, progress: Progress | None = None
     ) -> list[SampledStructure]:
-        """The first stage of several objects of a picture as one batch, each for `run(..., sampled=)`.
+        """The first stage of several objects, of one picture or of several, as one batch: for `run(..., sampled=)`.
 
         Every object has noise of its own from the same seed, as if it were run alone; results agree with those up to
         rounding. Seconds are shared out evenly.
 
         Args:
-            image: what `share_picture` gives, or as of `run` without a point map.
+            image: what `share_picture` gives, or as of `run` without a point map; a list of what it gives, one for
+                each mask.
+            seed: of all objects, or one for each.
 
         Raises:
             UserError: an unusable mask, or a result that is not finite. Then nothing is returned for any of them.
         """
         require_float32()
+        several = isinstance(image, list) and all(isinstance(own, SharedPicture) for own in image)
+        pictures = image if several else [image] * len(masks)
+        seeds = [seed] * len(masks) if isinstance(seed, int) else seed
         with self.residency.running(), recording(StageClock(self.device, progress)) as clock:
             with stage("preprocess"):
-                inputs = [self.preprocess(image, mask) for mask in masks]
+                inputs = [self.preprocess(own, mask) for own, mask in zip(pictures, masks, strict=True)]
             with self.residency.using(EMBEDDERS["sparse_structure"]):  # once for all objects
                 condition = torch.cat([self.embed_condition("sparse_structure", own) for own in inputs])
-            generators = [torch.Generator().manual_seed(as_seed(seed)) for _ in masks]
+            generators = [torch.Generator().manual_seed(as_seed(own)) for own, _ in zip(seeds, masks, strict=True)]
             latents = self._sample_structure_latents(condition, generators)
             with stage("ss_decode"):
                 structures = self.decode_sparse_structures(latents, generators)

@@ -1,0 +1,158 @@
+"""The engine on Ray Data: a pool of workers, each with a pipeline of its own, and files fetched beside them.
+
+A worker that dies is replaced, and its task is given to another one. Which items a worker had begun is kept by an actor
+of its own, so that an item that kills its worker twice is set aside, and rows that came before it are not lost.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+
+from fastsam3d.basics.optional import optional_module
+from fastsam3d.cluster.batch.items import Item
+from fastsam3d.cluster.batch.options import BatchOptions
+from fastsam3d.cluster.engines.connection import connected, quiet, quiet_environment
+from fastsam3d.cluster.work.fetching import Fetched, fetch, needs_fetching
+from fastsam3d.cluster.work.worker import Row, Work, Worker
+
+MOST_TASKS = 2000
+"""Tasks of a batch at most: the driver keeps facts about each."""
+FETCH_CORES = 0.25
+"""Of a core, for a task that fetches: it waits for the network."""
+
+
+def require_ray() -> None:
+    """Imports Ray.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    quiet_environment()
+    for module in ("ray", "ray.data"):
+        optional_module(module, "engine=ray", "ray")
+
+
+def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Generator[Row, None, None]:
+    """Yields the row of every item as it is done, in any order.
+
+    Raises:
+        UserError: Ray cannot be started or reached.
+    """
+    require_ray()
+    import ray
+    import ray.data
+
+    gpus = options.gpus_per_worker if _on_cuda(work) else 0
+    least, most = options.least_and_most
+    with connected(options.address, most, gpus > 0, options.store_mib), quiet():
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.execution_no_progress_timeout_s = -1  # an object may take long
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
+        tasks = [{"items": pickle.dumps(part)} for part in _parts(items, options.items_per_task, most)]
+        data = ray.data.from_items(tasks, override_num_blocks=len(tasks))
+        if any(map(needs_fetching, items)):
+            data = data.map(fetch_task, num_cpus=FETCH_CORES)
+        data = data.map_batches(
+            PoolWorker,
+            fn_constructor_args=(work, attempts),
+            batch_size=1,
+            num_cpus=1,
+            num_gpus=gpus or None,
+            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+        )
+        try:
+            for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
+                for text in batch["rows"]:
+                    yield from json.loads(text)
+        finally:
+            ray.kill(attempts)
+
+
+class AttemptsActor:
+    """Which items were begun, and which of them came to an end; see `fastsam3d.cluster.work.worker.Attempts`."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, int] = {}
+        self._rows: dict[str, Row] = {}
+
+    def begin(self, name: str) -> tuple[int, Row | None]:
+        """Counts an attempt."""
+        before = self._begun.get(name, 0)
+        self._begun[name] = before + 1
+        return before, self._rows.get(name)
+
+    def end(self, name: str, row: Row) -> None:
+        """Keeps a row until its task is done."""
+        self._rows[name] = row
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Forgets the items of a task that is done."""
+        for name in names:
+            self._begun.pop(name, None)
+            self._rows.pop(name, None)
+
+
+class RemoteAttempts:
+    """The actor as a worker sees it.
+
+    Args:
+        actor: a handle of `AttemptsActor`.
+    """
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def begin(self, name: str) -> tuple[int, Row | None]:
+        """See `AttemptsActor`."""
+        import ray
+
+        before, row = ray.get(self._actor.begin.remote(name))
+        return before, row
+
+    def end(self, name: str, row: Row) -> None:
+        """See `AttemptsActor`."""
+        self._actor.end.remote(name, row)
+
+
+class PoolWorker:
+    """A worker of the pool.
+
+    Args:
+        work: is opened here, once.
+        actor: a handle of `AttemptsActor`.
+    """
+
+    def __init__(self, work: Work, actor: Any) -> None:
+        self._actor = actor
+        self._worker = Worker(work, RemoteAttempts(actor))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Rows of a task, as JSON."""
+        key = "fetched" if "fetched" in batch else "items"
+        found = pickle.loads(bytes(batch[key][0]))
+        fetched = [each if isinstance(each, Fetched) else Fetched(each) for each in found]
+        rows = list(self._worker.rows(fetched))
+        self._actor.forget.remote([each.item.name for each in fetched])
+        return {"rows": [json.dumps(rows)]}
+
+
+def fetch_task(row: dict[str, Any]) -> dict[str, Any]:
+    """Fetches the files of the items of a task."""
+    return {"fetched": pickle.dumps([fetch(item) for item in pickle.loads(row["items"])])}
+
+
+def _parts(items: Sequence[Item], size: int | None, workers: int) -> list[list[Item]]:
+    """Items by task: single ones, so that none waits for another, unless there are very many."""
+    size = size or max(1, -(-len(items) // MOST_TASKS))
+    size = max(1, min(size, -(-len(items) // workers)))
+    return [list(items[first : first + size]) for first in range(0, len(items), size)]
+
+
+def _on_cuda(work: Work) -> bool:
+    request = getattr(work, "request", None)
+    return request is not None and str(request.device_name()).startswith("cuda")

@@ -1,0 +1,198 @@
+"""The jobs of the service on disk: a folder each, with its inputs, its state and its results.
+
+Ingress and workers see the same folder. Every state is written whole or not at all, so a job outlives whoever dies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fastsam3d.basics.files import write_json
+from fastsam3d.basics.paths import user_path
+from fastsam3d.errors import UserError
+
+QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
+WAITING = (QUEUED, RUNNING)
+NAME = re.compile(r"[a-z0-9]{32}")
+JOB, STATE, INPUTS, RESULTS, CANCEL = "job.json", "state.json", "inputs", "results", "cancel"
+
+State = dict[str, Any]
+
+
+class JobStore:
+    """A folder of jobs.
+
+    Args:
+        path: is made if needed.
+        keep_seconds: results are kept.
+        most_bytes: of all jobs; the oldest that have ended go first.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+
+    def __init__(self, path: str | Path, keep_seconds: float = 3600.0, most_bytes: int = 2**32) -> None:
+        self.path = user_path(path)
+        self.keep_seconds, self.most_bytes = keep_seconds, most_bytes
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"store={path} cannot be made ({error.strerror or error}): choose another.") from None
+
+    def create(self, kind: str, options: Mapping[str, Any], uploads: Iterable[tuple[str, bytes]]) -> str:
+        """Makes a job that is not accepted yet; returns its name.
+
+        Args:
+            kind: `object` or `scene`.
+            uploads: (name inside the folder of inputs, content); the names are ours.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        name = secrets.token_hex(16)
+        folder = self.path / name
+        try:
+            (folder / INPUTS).mkdir(parents=True)
+            for own, data in uploads:
+                target = folder / INPUTS / own
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(data)
+            write_json(folder / JOB, {"kind": kind, "options": dict(options), "created": time.time()})
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(f"the service cannot store the job ({error.strerror or error}).") from None
+        return name
+
+    def accept(self, name: str) -> None:
+        """From here on the job is done, whatever dies."""
+        self.update(name, status=QUEUED)
+
+    def folder(self, name: str) -> Path:
+        """Folder of a job.
+
+        Raises:
+            UserError: no such job.
+        """
+        if NAME.fullmatch(name) is None or not (self.path / name).is_dir():
+            raise UserError(f"there is no job {name[:40]!r}: it never was, was deleted, or has expired.")
+        return self.path / name
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Kind, options and time of a job.
+
+        Raises:
+            UserError: no such job.
+        """
+        return _read(self.folder(name) / JOB)
+
+    def state(self, name: str) -> State:
+        """Status, progress and times of a job, and its files where it is done.
+
+        Raises:
+            UserError: no such job.
+        """
+        return _read(self.folder(name) / STATE) or {"status": QUEUED}
+
+    def update(self, name: str, **values: Any) -> None:
+        """Changes the state of a job. Does nothing for one that was deleted meanwhile."""
+        with suppress(UserError):
+            folder = self.folder(name)
+            state = _read(folder / STATE) | {**values, "changed": time.time()}
+            write_json(folder / STATE, state)
+
+    def result(self, name: str, file: str) -> Path:
+        """A result of a job.
+
+        Raises:
+            UserError: no such job, or it has no such result.
+        """
+        files = self.state(name).get("files", {})
+        if file not in files:
+            raise UserError(f"the job has no file {file[:60]!r}. It has {', '.join(sorted(files)) or 'none'}.")
+        return self.folder(name) / RESULTS / file
+
+    def remove(self, name: str) -> None:
+        """Removes a job that has ended or waits; one that runs is stopped at its next step, and removed then.
+
+        Raises:
+            UserError: no such job.
+        """
+        folder = self.folder(name)
+        if self.state(name)["status"] == RUNNING:
+            (folder / CANCEL).touch()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def cancelled(self, name: str) -> bool:
+        """Whether a job is to be stopped."""
+        folder = self.path / name
+        return (folder / CANCEL).exists() or not folder.exists()
+
+    def names(self) -> list[str]:
+        """All jobs that were accepted, the oldest first."""
+        found = []
+        for folder in self.path.iterdir():
+            if NAME.fullmatch(folder.name) and (folder / STATE).is_file():
+                found.append((_read(folder / JOB).get("created", 0.0), folder.name))
+        return [name for _, name in sorted(found)]
+
+    def waiting(self) -> list[str]:
+        """Jobs that were accepted and have not ended, the oldest first."""
+        return [name for name in self.names() if _read(self.path / name / STATE).get("status") in WAITING]
+
+    def expire(self) -> list[str]:
+        """Removes what is older than it may be, and the oldest where all is too large; returns the jobs.
+
+        Jobs that wait or run stay. So do uploads of the last minutes that were not accepted yet.
+        """
+        now, removed, kept = time.time(), [], []
+        for folder in sorted(self.path.iterdir()):
+            if NAME.fullmatch(folder.name) is None:
+                continue
+            state = _read(folder / STATE)
+            created = _read(folder / JOB).get("created", now if not state else 0.0)
+            if state.get("status") in WAITING:
+                continue
+            age = now - state.get("changed", created)
+            if age > (self.keep_seconds if state else min(self.keep_seconds, 600.0)):
+                removed.append(folder)
+            else:
+                kept.append((now - age, folder))
+        total = self.used()[1] - sum(map(_size, removed))
+        for _, folder in sorted(kept):
+            if total <= self.most_bytes:
+                break
+            total -= _size(folder)
+            removed.append(folder)
+        for folder in removed:
+            shutil.rmtree(folder, ignore_errors=True)
+        return [folder.name for folder in removed]
+
+    def used(self) -> tuple[int, int]:
+        """(jobs, bytes)."""
+        folders = [folder for folder in self.path.iterdir() if NAME.fullmatch(folder.name)]
+        return len(folders), sum(map(_size, folders))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total

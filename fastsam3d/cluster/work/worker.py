@@ -1,0 +1,144 @@
+"""One worker of a batch, in whatever process: every item ends in a row, whatever happens to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Protocol
+
+from fastsam3d.cluster.batch.items import Item
+from fastsam3d.cluster.work.fetching import Fetched
+from fastsam3d.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+OK, FAILED, POISON, STOP = "ok", "failed", "poison", "stop"
+"""Values of `status`. The last one is no result: the pipeline cannot be loaded, and so no item can be computed."""
+MOST_DEATHS = 2
+"""Workers that an item may kill before it is set aside."""
+
+Row = dict[str, Any]
+
+
+class Runner(Protocol):
+    """Computes items."""
+
+    def load(self) -> None:
+        """Gets ready, if that was not done yet."""
+
+    def finished(self, item: Item) -> Row | None:
+        """The facts of a result that is there already."""
+
+    def run(self, fetched: Fetched) -> Row:
+        """Computes an item; returns its facts, of which `error` says that a part of it failed."""
+
+
+class Work(Protocol):
+    """What the workers do; it can be pickled."""
+
+    @property
+    def settings(self) -> str:
+        """Hash of what all results depend on."""
+
+    def opened(self) -> AbstractContextManager[Runner]:
+        """Makes a runner, for the life of a worker."""
+
+
+class Attempts(Protocol):
+    """Knows which items have killed their worker. It lives as long as the batch, and outlives workers."""
+
+    def begin(self, name: str) -> tuple[int, Row | None]:
+        """Counts an attempt; returns how many there were before, and the row where one of them came to an end."""
+
+    def end(self, name: str, row: Row) -> None:
+        """Keeps the row of an attempt, in case that the worker dies with later items of its task."""
+
+
+class NoAttempts:
+    """Of a batch in one process: whoever kills the worker kills the batch."""
+
+    def begin(self, name: str) -> tuple[int, Row | None]:
+        """See `Attempts`."""
+        return 0, None
+
+    def end(self, name: str, row: Row) -> None:
+        """See `Attempts`."""
+
+
+class Worker:
+    """Runs items one after another.
+
+    Args:
+        work: opened here.
+        attempts: shared by all workers of the batch.
+    """
+
+    def __init__(self, work: Work, attempts: Attempts | None = None) -> None:
+        self.name = f"{platform.node()}:{os.getpid()}"
+        self._work, self._attempts = work, attempts or NoAttempts()
+        self._stack = ExitStack()
+        self._runner: Runner | None = None
+
+    def close(self) -> None:
+        """Closes the work."""
+        self._stack.close()
+        self._runner = None
+
+    def rows(self, fetched: list[Fetched]) -> Iterator[Row]:
+        """A row for every item, in their order."""
+        for each in fetched:
+            yield self.row(each)
+
+    def row(self, fetched: Fetched) -> Row:
+        """The row of an item.
+
+        An exception of its job is its error; that of loading the pipeline gives a row of status `stop`.
+        """
+        item = fetched.item
+        start = time.perf_counter()
+        row: Row = {"name": item.name, "status": OK, "error": None, "made_of": item.made_of(self._work.settings)}
+        before, known = self._attempts.begin(item.name)
+        if known is not None:
+            return known
+        try:
+            runner = self._opened()
+            facts = runner.finished(item)
+            row["reused"] = facts is not None
+            if facts is None and before >= MOST_DEATHS:
+                text = f"{before} workers died while they computed it; it was set aside"
+                return row | {"status": POISON, "error": text, "worker": self.name}
+            if facts is None:
+                facts = self._computed(runner, fetched)
+        except _NotLoaded as error:
+            return row | {"status": STOP, "error": str(error)}
+        except UserError as error:
+            facts = {"error": str(error)}
+        except Exception as error:  # a defect, of this item: the others go on
+            logger.exception("%s failed", item.name)
+            facts = {"error": f"{type(error).__name__}: {error}"}
+        row |= facts
+        row["status"] = OK if row["error"] is None else FAILED
+        row |= {"worker": self.name, "wall_seconds": time.perf_counter() - start}
+        self._attempts.end(item.name, row)
+        return row
+
+    def _opened(self) -> Runner:
+        if self._runner is None:
+            self._runner = self._stack.enter_context(self._work.opened())
+        return self._runner
+
+    def _computed(self, runner: Runner, fetched: Fetched) -> Row:
+        try:
+            runner.load()
+        except Exception as error:
+            text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise _NotLoaded(text) from error
+        return runner.run(fetched)
+
+
+class _NotLoaded(Exception):
+    pass

@@ -1,0 +1,98 @@
+"""The jobs of the service on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fastsam3d.cluster.service.store import JobStore
+from fastsam3d.errors import UserError
+
+
+def ended(store: JobStore, size: int, changed: float) -> str:
+    """A job that ended at some time, with a result of some bytes."""
+    name = store.create("object", {}, [])
+    (store.path / name / "results").mkdir()
+    (store.path / name / "results" / "object.glb").write_bytes(b"x" * size)
+    store.update(name, status="done", files={"object.glb": size})
+    state = json.loads((store.path / name / "state.json").read_text())
+    (store.path / name / "state.json").write_text(json.dumps(state | {"changed": changed}))
+    return name
+
+
+def test_the_oldest_results_go_first_where_all_are_too_large(tmp_path):
+    import time
+
+    now = time.time()
+    store = JobStore(tmp_path, keep_seconds=1000, most_bytes=25_000)
+    old, middle, young = (ended(store, 10_000, now - age) for age in (300, 200, 100))
+    assert store.expire() == [old]
+    assert {path.name for path in tmp_path.iterdir()} == {middle, young}
+    assert store.used()[1] <= 25_000
+
+
+def test_results_that_are_too_old_go_and_jobs_that_wait_stay(tmp_path):
+    store = JobStore(tmp_path, keep_seconds=50)
+    old = ended(store, 10, 0.0)
+    waiting = store.create("scene", {}, [])
+    store.accept(waiting)
+    assert store.expire() == [old]
+    assert store.waiting() == [waiting]
+
+
+def test_two_hundred_jobs_leave_a_bounded_store(tmp_path):
+    import time
+
+    store = JobStore(tmp_path, keep_seconds=1000, most_bytes=50_000)
+    for number in range(200):
+        ended(store, 2_000, time.time() - 500 + number)
+        if number % 10 == 9:
+            store.expire()
+            assert store.used()[1] <= 50_000
+    assert 15 <= store.used()[0] <= 25
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a" * 31, "A" * 32, "0" * 32, "\0"])
+def test_no_name_leads_out_of_the_store(tmp_path, name):
+    with pytest.raises(UserError, match="there is no job"):
+        JobStore(tmp_path).folder(name)
+
+
+def test_only_results_are_given(tmp_path):
+    store = JobStore(tmp_path)
+    name = ended(store, 3, 0.0)
+    assert store.result(name, "object.glb").read_bytes() == b"xxx"
+    for file in ("state.json", "../state.json", "job.json", ""):
+        with pytest.raises(UserError, match="the job has no file"):
+            store.result(name, file)
+
+
+def test_a_job_that_runs_is_marked_and_one_that_waits_is_removed(tmp_path):
+    store = JobStore(tmp_path)
+    first, second = store.create("object", {}, []), store.create("object", {}, [])
+    store.update(first, status="running")
+    store.accept(second)
+    store.remove(first)
+    store.remove(second)
+    assert store.cancelled(first) and (tmp_path / first).exists()
+    assert store.cancelled(second) and not (tmp_path / second).exists()
+    store.update(second, status="done")  # does nothing for what is gone
+    assert not (tmp_path / second).exists()
+
+
+def test_a_state_that_was_cut_off_counts_as_queued(tmp_path):
+    store = JobStore(tmp_path)
+    name = store.create("object", {}, [])
+    store.accept(name)
+    Path(tmp_path / name / "state.json").write_text('{"stat')
+    assert store.state(name) == {"status": "queued"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_store_that_cannot_be_made_is_told(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be made"):
+        JobStore(tmp_path / "x")
