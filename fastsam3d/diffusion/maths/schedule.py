@@ -62,3 +62,23 @@ def avoid_edge(steps: int, times: Callable[[int], Sequence[float]], edges: Seque
         if not any(abs(t - e) < 1e-9 for t in times(count)[:-1] for e in inner):
             return count
     return steps
+
+
+def bent_to_edge(steps: int, rescale: float, edge: float) -> float:
+    """The bend of a time grid, near `rescale`, with which one of `steps` steps begins on a guidance edge.
+
+    The grid is `t_k = s / (1 + (rescale - 1) (1 - s))` with `s = k / steps`, as of all pipelines that are known here.
+    The step begins a billionth before the edge, so that rounding cannot take it out of the guidance interval.
+
+    Args:
+        steps: of the run; with one step there is nothing to place, and `rescale` is returned.
+        rescale: the wanted bend; 1 for equal steps, more for shorter steps near noise.
+        edge: time, inside 0..1.
+    """
+    if steps < 2:
+        return rescale
+    place = edge - 1e-9
+    share = place * rescale / (1 + place * (rescale - 1))  # of the steps, that lie before the edge
+    before = min(max(round(steps * share), 1), steps - 1)
+    own = before / steps
+    return 1 + (own / place - 1) / (1 - own)

@@ -31,6 +31,7 @@ class BenchmarkOptions:
     checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
     random_weights: bool = option(False, boolean, "untrained weights: speed only, quality means nothing")
     noise_row: bool = option(True, boolean, "also run off with other noise, the scale of fidelity")
+    limit: bool = option(False, boolean, "also the converged solution, and every method's distance to it; slow")
     warmup: int = option(1, whole(1), "objects run before anything is timed")
     points: int = option(SURFACE_POINTS, whole(100), "surface points of the metrics")
     resume: bool = option(True, boolean, "go on from records in the output folder; false measures again")

@@ -71,7 +71,7 @@ def run_benchmark(
     runner = Runner(pipeline, options.device, options.points)
     warm_cases = [Case(seed, make_view, options.points) for seed in warmup_seeds]
     methods = _warm_up(runner, methods, warm_cases, options, log)
-    columns = len(methods) + options.noise_row
+    columns = len(methods) + options.noise_row + options.limit
 
     from tqdm import tqdm
 
@@ -83,7 +83,9 @@ def run_benchmark(
                 with guided(pipeline, strength):
                     guidance = guidance_of(pipeline)
                     if not log.select(kind="object", guidance=guidance, object_seed=seed):
-                        records = runner.measure(methods, case, number, noise_row=options.noise_row)
+                        records = runner.measure(
+                            methods, case, number, noise_row=options.noise_row, limit=options.limit
+                        )
                         # One line for all, so that an object is measured whole or not at all.
                         log.append(
                             [{"kind": "object", "guidance": guidance, "object_seed": seed, "methods": records}]

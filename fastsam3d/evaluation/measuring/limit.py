@@ -1,0 +1,100 @@
+"""The limit of a sampler: the solution of its ODE to which more and more steps converge, for the same noise.
+
+The pipeline's own sampler is an approximation too, 25 steps of Euler's method. Here the same velocity is integrated by
+Heun's method in many more, on a grid with a node exactly where guidance ends, so that no step spans the kink there. How
+many intervals are enough was measured by doubling them (docs/benchmark.md). Methods of higher order gain nothing: the
+networks embed time by fast waves, so that velocities are not smooth enough between two nodes for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fastsam3d.evaluation.measuring.counters import STAGES
+
+INTERVALS: Mapping[str, int] = {"nfe_ss": 60, "nfe_slat": 32}
+"""Intervals of a converged run, by the column of its stage; each takes two velocities."""
+BENDS: Mapping[str, float] = {"nfe_ss": 1.5, "nfe_slat": 4.0}
+"""Bend of the grids (`time_grid`) at which they converge soonest, whatever grid the pipeline has."""
+
+
+@contextmanager
+def converged(pipeline: Any, finer: int = 1) -> Iterator[None]:
+    """Both stages are integrated to the limit inside a `with` block.
+
+    Args:
+        pipeline: the native pipeline, not accelerated.
+        finer: factor of the number of intervals, to see whether they are enough.
+    """
+    from fastsam3d.acceleration.patching import Patches
+
+    patches = Patches()
+    try:
+        for column, name in STAGES.items():
+            generator = pipeline.models[name]
+            times = limit_times(finer * INTERVALS[column], BENDS[column], generator.reverse_fn.interval[1] / 1000.0)
+            patches.replace(generator, "sample", _sampler(generator, times))
+        yield
+    finally:
+        patches.restore()
+
+
+def limit_times(intervals: int, bend: float, edge: float) -> list[float]:
+    """A bent grid from 0 to 1 with a node exactly on the guidance edge, where that lies inside."""
+    from fastsam3d.diffusion.maths import bent_to_edge
+    from fastsam3d.evaluation.measuring.methods import step_times
+
+    if not 0.0 < edge < 1.0 or intervals < 2:
+        return step_times(intervals, bend)
+    times = step_times(intervals, bent_to_edge(intervals, bend, edge))
+    nearest = min(range(len(times)), key=lambda k: abs(times[k] - edge))
+    return [edge if k == nearest else time for k, time in enumerate(times)]
+
+
+def heun(
+    velocity: Callable[[Any, float], Any], x: Any, start: float, end: float, combine: Callable[..., Any]
+) -> Any:
+    """One interval of Heun's method of order 2 (Hairer, Norsett and Wanner I, section II.1).
+
+    Args:
+        velocity: (state, time) -> its derivative.
+        x: state at `start`.
+        start: time.
+        end: time.
+        combine: applies a function of tensors to states.
+    """
+    step = end - start
+    first = velocity(x, start)
+    second = velocity(combine(lambda a, b: a + step * b.float(), x, first), end)
+    return combine(lambda a, b, c: a + step / 2 * (b.float() + c.float()), x, first, second)
+
+
+def _sampler(generator: Any, times: list[float]) -> Callable[[Any], Any]:
+    def made(original: Any) -> Callable[..., Any]:
+        def sample(noise: Any, condition: Any, *extra: Any, progress: Any = None) -> Any:
+            from fastsam3d.sam3d.models.flow_matching import combine
+
+            guidance, x = generator.reverse_fn, noise
+            for start, end in zip(times, times[1:], strict=False):
+                # By the middle: the end of an interval may lie on the edge, where the pipeline's own test says guided.
+                guided = guidance.is_guided((start + end) / 2)
+
+                def velocity(state: Any, time: float, guided: bool = guided) -> Any:
+                    kwargs = generator.evaluation_kwargs(state)
+                    conditional = guidance.conditional(state, time, condition, *extra, **kwargs)
+                    if not guided:
+                        return conditional
+                    unconditional = guidance.unconditional(state, time, condition, *extra, **kwargs)
+                    delta = guidance.delta(conditional, unconditional, time)
+                    return combine(lambda c, d: c + d, conditional, delta)
+
+                x = heun(velocity, x, start, end, combine)
+                if progress is not None:
+                    progress(1, 1)
+            return x
+
+        return sample
+
+    return made
