@@ -12,6 +12,7 @@ from fastsam3d.diffusion.maths.magnitude import mean_distance, mean_magnitude, r
 from fastsam3d.diffusion.maths.newton import newton_forecast
 from fastsam3d.diffusion.maths.schedule import (
     bent_to_edge,
+    chosen_steps,
     full_steps,
     guidance_edges,
     network_evaluations,
@@ -27,6 +28,7 @@ __all__ = [
     "DynamicModes",
     "History",
     "bent_to_edge",
+    "chosen_steps",
     "dmd_forecast",
     "full_steps",
     "guidance_edges",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from fastsam3d.acceleration.registry import Technique
-from fastsam3d.diffusion.maths import AdamsIntegral, bent_to_edge
+from fastsam3d.diffusion.maths import AdamsIntegral, bent_to_edge, chosen_steps
 from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     SPARSE_STRUCTURE,
@@ -49,8 +49,17 @@ class MultistepConfig(TechniqueConfig):
         high=100.0,
     )
     hit_edge: bool = setting(True, "Bends the grid a little, so that a step begins where guidance ends. No cost.")
+    own_grid: bool = setting(
+        False, "Keeps the pipeline's grid and runs the network at a share of its steps, instead of taking fewer. No cost."
+    )
+    ends: float = setting(
+        0.0, "With own_grid: shortens what lies between computed steps at both ends. No cost.", low=0.0, high=0.95
+    )
     order: int = setting(
         2, "Values that a step uses: 1 Euler, 2 a line, 3 a parabola. Raising: no cost; sharper, less stable.", low=1, high=3
+    )
+    last_order: int = setting(
+        1, "The same for the last step, which is long and which nothing corrects. No cost.", low=1, high=3
     )
     corrector: int = setting(
         2,
@@ -80,6 +89,10 @@ class MultistepConfig(TechniqueConfig):
         high=100.0,
     )
 
+    def count(self, steps: int) -> int:
+        """Number of computed steps of a run for which the pipeline would take `steps`."""
+        return max(1, round(self.steps * steps))
+
     def grid(self, steps: int, rescale: float, edges: Sequence[float]) -> tuple[int, float]:
         """Number of steps and bend of the time grid.
 
@@ -88,7 +101,9 @@ class MultistepConfig(TechniqueConfig):
             rescale: the bend that the pipeline has.
             edges: times (0..1) at which guidance begins or ends.
         """
-        count = max(1, round(self.steps * steps))
+        if self.own_grid:
+            return steps, rescale
+        count = self.count(steps)
         bend = self.rescale or rescale
         inner = [edge for edge in edges if 0.0 < edge < 1.0]
         return count, bent_to_edge(count, bend, max(inner)) if self.hit_edge and inner else bend
@@ -108,6 +123,10 @@ class Multistep:
         self.edges = [edge for edge in sorted(trajectory.edges) if 0.0 < edge < 1.0]
         self.conditional = AdamsIntegral(config.order, config.corrector, config.growth)
         self.guidance = AdamsIntegral(config.guidance_order, config.guidance_corrector, config.growth)
+        count = trajectory.count
+        self.plan: Sequence[int] = range(count)
+        if config.own_grid:
+            self.plan = chosen_steps(trajectory.times, config.count(count), config.rescale or 1.0, config.ends)
         self._guided_steps = 0  # of the present interval
         self._since_computed = 0
 
@@ -116,11 +135,14 @@ class Multistep:
         if self.shortcut:
             return evaluate(x).combined()
         guided_until = self._guided_until(step)
-        guided = self._evaluated(x, step, guided_until, evaluate)
-        changes = [self.conditional.add(step.time, guided.conditional)]
-        if guided.delta is not None and not guided.delta_is_forecast:
-            changes.append(self.guidance.add(step.time, guided.delta))
-        changes.append(self.conditional.advance(step.time, step.next_time))
+        changes: list[Velocity] = []
+        if step.index in self.plan:
+            guided = self._evaluated(x, step, guided_until, evaluate)
+            changes.append(self.conditional.add(step.time, guided.conditional))
+            if guided.delta is not None and not guided.delta_is_forecast:
+                changes.append(self.guidance.add(step.time, guided.delta))
+        order = min(self.config.order, self.config.last_order) if step.index >= self.plan[-1] else None
+        changes.append(self.conditional.advance(step.time, step.next_time, order))
         if guided_until > step.time:
             changes.append(self.guidance.advance(step.time, guided_until))
         if guided_until < step.next_time:

@@ -14,29 +14,39 @@ from typing import Any
 
 from fastsam3d.evaluation.measuring.counters import STAGES
 
-INTERVALS: Mapping[str, int] = {"nfe_ss": 60, "nfe_slat": 32}
+INTERVALS: Mapping[str, int] = {"nfe_ss": 48, "nfe_slat": 24}
 """Intervals of a converged run, by the column of its stage; each takes two velocities."""
-BENDS: Mapping[str, float] = {"nfe_ss": 1.5, "nfe_slat": 4.0}
+BENDS: Mapping[str, float] = {"nfe_ss": 1.5, "nfe_slat": 3.0}
 """Bend of the grids (`time_grid`) at which they converge soonest, whatever grid the pipeline has."""
+
+BEHIND = 1e-9
+"""Time by which a velocity behind the guidance edge is asked for later."""
 
 
 @contextmanager
-def converged(pipeline: Any, finer: int = 1) -> Iterator[None]:
-    """Both stages are integrated to the limit inside a `with` block.
+def converged(pipeline: Any, finer: int = 1) -> Iterator[Any]:
+    """Both stages are integrated to the limit inside a `with` block, on the exact tier, which changes no result.
 
     Args:
         pipeline: the native pipeline, not accelerated.
         finer: factor of the number of intervals, to see whether they are enough.
+
+    Yields:
+        The `Acceleration` of the exact tier, whose report counts the evaluations.
     """
+    from fastsam3d.acceleration.handle import accelerate
     from fastsam3d.acceleration.patching import Patches
 
     patches = Patches()
     try:
         for column, name in STAGES.items():
             generator = pipeline.models[name]
-            times = limit_times(finer * INTERVALS[column], BENDS[column], generator.reverse_fn.interval[1] / 1000.0)
-            patches.replace(generator, "sample", _sampler(generator, times))
-        yield
+            edge = generator.reverse_fn.interval[1] / 1000.0
+            times = limit_times(finer * INTERVALS[column], BENDS[column], edge)
+            # Not by `replace`: the exact tier goes around it, as around a sampler of the pipeline itself.
+            patches.set(generator, "sample", _sampler(generator, times, edge))
+        with accelerate(pipeline, "exact") as acceleration:
+            yield acceleration
     finally:
         patches.restore()
 
@@ -71,30 +81,19 @@ def heun(
     return combine(lambda a, b, c: a + step / 2 * (b.float() + c.float()), x, first, second)
 
 
-def _sampler(generator: Any, times: list[float]) -> Callable[[Any], Any]:
-    def made(original: Any) -> Callable[..., Any]:
-        def sample(noise: Any, condition: Any, *extra: Any, progress: Any = None) -> Any:
-            from fastsam3d.sam3d.models.flow_matching import combine
+def _sampler(generator: Any, times: list[float], edge: float) -> Callable[..., Any]:
+    def sample(noise: Any, condition: Any, *extra: Any, progress: Any = None) -> Any:
+        from fastsam3d.sam3d.models.flow_matching import combine
 
-            guidance, x = generator.reverse_fn, noise
-            for start, end in zip(times, times[1:], strict=False):
-                # By the middle: the end of an interval may lie on the edge, where the pipeline's own test says guided.
-                guided = guidance.is_guided((start + end) / 2)
+        x = noise
+        for start, end in zip(times, times[1:], strict=False):
 
-                def velocity(state: Any, time: float, guided: bool = guided) -> Any:
-                    kwargs = generator.evaluation_kwargs(state)
-                    conditional = guidance.conditional(state, time, condition, *extra, **kwargs)
-                    if not guided:
-                        return conditional
-                    unconditional = guidance.unconditional(state, time, condition, *extra, **kwargs)
-                    delta = guidance.delta(conditional, unconditional, time)
-                    return combine(lambda c, d: c + d, conditional, delta)
+            def velocity(state: Any, time: float, start: float = start) -> Any:
+                # The interval behind the edge begins on it, where the pipeline's own test still says guided.
+                behind = start >= edge and time == start
+                return generator.velocity(state, time + BEHIND if behind else time, condition, *extra)
 
-                x = heun(velocity, x, start, end, combine)
-                if progress is not None:
-                    progress(1, 1)
-            return x
+            x = heun(velocity, x, start, end, combine)
+        return x
 
-        return sample
-
-    return made
+    return sample

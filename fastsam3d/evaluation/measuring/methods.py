@@ -17,7 +17,7 @@ OFF, EXACT, ALL = "off", "exact", "all"
 LIMIT = "limit"
 """Not a preset: both stages integrated until they converge (`fastsam3d.evaluation.measuring.limit`)."""
 CONTROL, CONTROL_PARTNER = "fewer_steps", "balanced"
-ORDER = ("off", "exact", "paper_release", "paper", "balanced", "fast")
+ORDER = ("off", "exact", "paper_release", "paper", "accurate", "balanced", "fast")
 """Of the rows of `all`; the others follow by kind and name, and the controls come last."""
 
 
@@ -43,15 +43,15 @@ class Method:
 
     @contextmanager
     def attached(self, pipeline: Any) -> Iterator[Any]:
-        """Accelerates the pipeline inside a `with` block; gives the `Acceleration`, or None for "off" and "limit"."""
+        """Accelerates the pipeline inside a `with` block; gives the `Acceleration`, or None for "off"."""
         if self.preset == OFF:
             yield None
             return
         if self.preset == LIMIT:
             from fastsam3d.evaluation.measuring.limit import converged
 
-            with converged(pipeline):
-                yield None
+            with converged(pipeline) as acceleration:
+                yield acceleration
             return
         from fastsam3d.acceleration.handle import accelerate
         from fastsam3d.diffusion.vocabulary import AccelerationWarning
