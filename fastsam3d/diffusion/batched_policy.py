@@ -65,8 +65,9 @@ class _Answers:
             if x is not state or tokens is not None or options:
                 raise OneAtATime("a technique that is on asks for more than the whole state of a step")
             if conditional_only not in self._guided:
-                asked = {"conditional_only": True} if conditional_only else {}
-                self._guided[conditional_only] = self._evaluate(self._x, **asked)
+                whole = not conditional_only
+                answered = self._evaluate(self._x) if whole else self._evaluate(self._x, conditional_only=True)
+                self._guided[conditional_only] = answered
             answer = self._guided[conditional_only]
             delta = None if answer.delta is None else _row(answer.delta, index)
             guided = None if answer.guided is None else _row(answer.guided, index)

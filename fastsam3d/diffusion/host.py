@@ -40,9 +40,7 @@ class Runner(Protocol):
     replay: Replay | None
     """Replays whole evaluations; None where they run as ever."""
 
-    def steps(
-        self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]
-    ) -> int:
+    def steps(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
         """Number of steps of the next run.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from fastsam3d.diffusion.passes import Passes, RunPasses
 from fastsam3d.diffusion.report import StageReport
 from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.diffusion.vocabulary import (
+    CAPABILITIES,
     SHAPE,
     SPARSE_STRUCTURE,
     BlockPolicy,
@@ -52,6 +53,7 @@ class StageRunner:
         steps: step count of the control technique; None leaves the pipeline's own.
         shortcut: the stage runs in its distilled few-step mode, without guidance.
         grid: of a technique with a time grid of its own: (steps, bend, guidance edges) -> steps and bend; else None.
+        offers: capabilities of the pipeline in this stage.
         on_end: called with (trajectory, the pipeline's own passes, passes that ran) after every complete run.
     """
 
@@ -65,6 +67,7 @@ class StageRunner:
         steps: int | None = None,
         shortcut: bool = False,
         grid: Callable[[int, float, Sequence[float]], tuple[int, float]] | None = None,
+        offers: Collection[str] = CAPABILITIES,
         on_end: Callable[[Trajectory, Passes, RunPasses], None] = lambda trajectory, own, computed: None,
     ) -> None:
         self.state = state
@@ -74,6 +77,7 @@ class StageRunner:
         self._make_velocity, self._make_evaluation = velocity_policy, evaluation_policy
         self._make_block_policy = block_policy
         self._steps, self.shortcut, self._grid = steps, shortcut, grid
+        self._offers = frozenset(offers)
         self._edges: tuple[float, ...] = ()
         self._on_end = on_end
         self._own: Passes | None = None
@@ -132,7 +136,7 @@ class StageRunner:
         self._refuse_nested()
         asked = self._asked
         self.finish()
-        trajectory = replace(trajectory, edges=self._edges or trajectory.edges)
+        trajectory = replace(trajectory, edges=self._edges or trajectory.edges, offers=self._offers)
         if trajectory.occupancy is not None:
             trajectory = replace(trajectory, occupancy=partial(self._decoded, trajectory.occupancy))
         self._trajectory = trajectory
@@ -218,9 +222,7 @@ class StageRunner:
 class _Counted:
     """Evaluates the real network, and counts each evaluation once for every object of a batch."""
 
-    def __init__(
-        self, evaluate: Evaluate, runner: StageRunner, trajectory: Trajectory, step: Step
-    ) -> None:
+    def __init__(self, evaluate: Evaluate, runner: StageRunner, trajectory: Trajectory, step: Step) -> None:
         self._evaluate, self._session, self._trajectory, self._step = evaluate, runner, trajectory, step
         self.calls = 0
 

@@ -72,6 +72,7 @@ class Trajectory:
         layout: whether the first stage samples the layout beside the shape.
         batch: objects that are sampled together.
         edges: times at which guidance begins or ends, those of the pipeline's own interval; a run fills them in.
+        offers: capabilities of the pipeline in this stage; a run fills them in.
     """
 
     stage: str
@@ -85,6 +86,7 @@ class Trajectory:
     layout: bool = True
     batch: int = 1
     edges: tuple[float, ...] = ()
+    offers: frozenset[str] = frozenset(CAPABILITIES)
 
     @property
     def count(self) -> int:

@@ -101,9 +101,7 @@ class AdamsIntegral:
             return {}
         exact = self._integral(self.corrector_order, *stretch)
         return {
-            name: limited(exact[name] - value, value, self.growth)
-            for name, value in predicted.items()
-            if name in exact
+            name: limited(exact[name] - value, value, self.growth) for name, value in predicted.items() if name in exact
         }
 
     def advance(self, start: float, end: float, order: int | None = None) -> Values:

@@ -105,7 +105,7 @@ def chosen_steps(times: Sequence[float], count: int, bend: float, ends: float) -
         s = k / count
         m = s + ends * (3 * s * s - 2 * s**3 - s)
         wanted = m / (1 + (bend - 1) * (1 - m))
-        nearest = min(free, key=lambda j: abs(times[j] - wanted))
+        nearest = min(free, key=lambda j: (abs(times[j] - wanted), j))
         free.remove(nearest)
         chosen.add(nearest)
     return tuple(sorted(chosen))

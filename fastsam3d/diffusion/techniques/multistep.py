@@ -50,20 +50,24 @@ class MultistepConfig(TechniqueConfig):
     )
     hit_edge: bool = setting(True, "Bends the grid a little, so that a step begins where guidance ends. No cost.")
     own_grid: bool = setting(
-        False, "Keeps the pipeline's grid and runs the network at a share of its steps, instead of taking fewer. No cost."
+        False,
+        "Keeps the pipeline's grid and runs the network at a share of its steps, instead of taking fewer. No cost.",
     )
     ends: float = setting(
         0.0, "With own_grid: shortens what lies between computed steps at both ends. No cost.", low=0.0, high=0.95
     )
     order: int = setting(
-        2, "Values that a step uses: 1 Euler, 2 a line, 3 a parabola. Raising: no cost; sharper, less stable.", low=1, high=3
+        2,
+        "Values that a step uses: 1 Euler, 2 a line, 3 a parabola. Raising: no cost; sharper, less stable.",
+        low=1,
+        high=3,
     )
     last_order: int = setting(
         1, "The same for the last step, which is long and which nothing corrects. No cost.", low=1, high=3
     )
     corrector: int = setting(
         2,
-        "Values that the correction of the step before uses, the new one included: 2 trapezoidal rule; 0 none. No cost.",
+        "Values that the correction of the step before uses, the new one among them: 2 trapezoidal; 0 none. No cost.",
         low=0,
         high=4,
     )
@@ -74,11 +78,12 @@ class MultistepConfig(TechniqueConfig):
         1, "Unconditional passes at consecutive steps at the start. Raising: slower, safer.", low=1, high=50
     )
     guidance_order: int = setting(
-        1, "Values that guidance uses: 1 holds the last one, 2 a line, which is unstable where guidance is strong.", low=1, high=3
+        1,
+        "Values that guidance uses: 1 holds the last one, 2 a line, which is unstable where guidance is strong.",
+        low=1,
+        high=3,
     )
-    guidance_corrector: int = setting(
-        2, "As corrector, for guidance. No cost; more accurate.", low=0, high=4
-    )
+    guidance_corrector: int = setting(2, "As corrector, for guidance. No cost; more accurate.", low=0, high=4)
     guidance_at_edge: bool = setting(
         True, "Computes guidance where it ends as well, to correct its last stretch. One evaluation more."
     )
@@ -120,6 +125,8 @@ class Multistep:
 
     def __init__(self, config: MultistepConfig, trajectory: Trajectory) -> None:
         self.config, self.shortcut = config, trajectory.shortcut
+        # Elsewhere the unconditional pass runs at every step: dearer, and as accurate.
+        self.may_leave_out = "conditional_only" in trajectory.offers
         self.edges = [edge for edge in sorted(trajectory.edges) if 0.0 < edge < 1.0]
         self.conditional = AdamsIntegral(config.order, config.corrector, config.growth)
         self.guidance = AdamsIntegral(config.guidance_order, config.guidance_corrector, config.growth)
@@ -166,7 +173,7 @@ class Multistep:
 
     def _evaluated(self, x: Velocity, step: Step, guided_until: float, evaluate: Evaluate) -> GuidedVelocity:
         """Runs the network, with its unconditional pass where guidance is due."""
-        if not step.is_guided:
+        if not step.is_guided or not self.may_leave_out:
             return evaluate(x)
         if guided_until <= step.time:
             due = self.config.guidance_at_edge and len(self.guidance) > 0
@@ -199,7 +206,12 @@ class LatentMultistepConfig(MultistepConfig):
 
 register(
     Technique(
-        "multistep", MultistepConfig, "velocity", (SPARSE_STRUCTURE,), _make(SPARSE_STRUCTURE), needs=("conditional_only",)
+        "multistep",
+        MultistepConfig,
+        "velocity",
+        (SPARSE_STRUCTURE,),
+        _make(SPARSE_STRUCTURE),
+        uses=("conditional_only",),
     )
 )
 register(
@@ -209,6 +221,6 @@ register(
         "velocity",
         (STRUCTURED_LATENT,),
         _make(STRUCTURED_LATENT),
-        needs=("conditional_only",),
+        uses=("conditional_only",),
     )
 )

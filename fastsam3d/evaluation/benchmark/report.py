@@ -91,9 +91,7 @@ def report(result: dict[str, Any]) -> str:
 
 def title(meta: dict[str, Any], guidance: float | str | None) -> str:
     """Heading of a result: objects, scenes, seed and device, for one strength of guidance or for all."""
-    counts = [
-        f"{meta[key]} {key if meta[key] != 1 else key[:-1]}" for key in ("objects", "scenes") if meta.get(key)
-    ]
+    counts = [f"{meta[key]} {key if meta[key] != 1 else key[:-1]}" for key in ("objects", "scenes") if meta.get(key)]
     strength = [] if guidance is None else [f"guidance {guidance_text(guidance)}"]
     return ", ".join([*counts, f"seed {meta['seed']}", *strength, str(meta["device_name"])])
 
@@ -123,7 +121,8 @@ def update_document(document: Path, result: dict[str, Any], folder: Path) -> Non
     """Replaces the text between the markers of a Markdown document by this result.
 
     Markers are `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; NAME is a table ("main", "fidelity", ...), a plot
-    ("pareto", "plot-stages", "plot-limit", "sweep"), "run", or "ablation", "sweep-stride" and the like for everything of such a run.
+    ("pareto", "plot-stages", "plot-limit", "sweep"), "run", or "ablation", "sweep-stride", "judges" and the like for
+    everything of such a run; "judges" is both judges of a run with the limit.
 
     Raises:
         UserError: no document, a marker without its end, or none that this result fills.
@@ -173,6 +172,7 @@ def document_parts(result: dict[str, Any], folder: Path, beside: Path) -> dict[s
     drawn = {"pareto": pictures["pareto"], "plot-stages": pictures["stages"]}
     if "limit" in pictures:
         drawn["plot-limit"] = pictures["limit"]
+        drawn["judges"] = "\n\n".join([parts["run"], pictures["limit"], parts["limit"], parts["fidelity"]])
     return {**parts, **drawn}
 
 

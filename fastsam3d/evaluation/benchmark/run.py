@@ -87,9 +87,7 @@ def run_benchmark(
                             methods, case, number, noise_row=options.noise_row, limit=options.limit
                         )
                         # One line for all, so that an object is measured whole or not at all.
-                        log.append(
-                            [{"kind": "object", "guidance": guidance, "object_seed": seed, "methods": records}]
-                        )
+                        log.append([{"kind": "object", "guidance": guidance, "object_seed": seed, "methods": records}])
                 bar.update(columns)
     scene_seeds = [seeds[0] + 900 + 10 * number for number in range(options.scenes)]
     scene_runner.measure_scenes(runner, methods, scene_seeds, options.guidance, log, make_scene)
@@ -131,7 +129,7 @@ def _warm_up(
 def identity_of(pipeline: Any, options: BenchmarkOptions, methods: Sequence[Method]) -> Record:
     """Collects what all records of a run share: everything that a measurement depends on."""
     chosen = asdict(options)
-    for name in ("methods", "objects", "scenes", "output", "resume", "report", "document", "presets"):
+    for name in ("methods", "objects", "scenes", "output", "resume", "report", "document", "presets", "steps"):
         del chosen[name]
     described = {
         method.name: {"matched_to": method.matched_to} if method.matched_to else method.settings()

@@ -63,7 +63,9 @@ def limit_table(rows: Sequence[Row]) -> str | None:
         for name in TO_LIMIT:
             own = number(row[name], DIGITS[name])
             cells.append(own if row["method"] == "off" else f"{own} ({_delta(row, name)})")
-        lines.append([row["method"], number(row["nfe_ss"], 1), number(row["nfe_slat"], 1), _ratio(row, "speedup"), *cells])
+        lines.append(
+            [row["method"], number(row["nfe_ss"], 1), number(row["nfe_slat"], 1), _ratio(row, "speedup"), *cells]
+        )
     header = ["method", HEADINGS["nfe_ss"], HEADINGS["nfe_slat"], "speed-up"]
     return markdown_table([*header, *(f"{HEADINGS[name]} (Δ to off)" for name in TO_LIMIT)], lines)
 
@@ -131,9 +133,7 @@ def split_table(rows: Sequence[Row]) -> str | None:
         if row["method"] in ("off", "exact") or own >= off:
             continue
         share = min(max((off - exact) / (off - own), 0.0), 1.0)
-        lines.append(
-            [row["method"], f"{off - own:.3f}", f"{off / exact:.2f}×", f"{exact / own:.2f}×", f"{share:.0%}"]
-        )
+        lines.append([row["method"], f"{off - own:.3f}", f"{off / exact:.2f}×", f"{exact / own:.2f}×", f"{share:.0%}"])
     header = ["method", "s saved", "exact", "approximate, on top", "share of the saving that is exact"]
     return markdown_table(header, lines)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 from fastsam3d.evaluation.measuring.counters import STAGES
@@ -44,7 +45,7 @@ def converged(pipeline: Any, finer: int = 1) -> Iterator[Any]:
             edge = generator.reverse_fn.interval[1] / 1000.0
             times = limit_times(finer * INTERVALS[column], BENDS[column], edge)
             # Not by `replace`: the exact tier goes around it, as around a sampler of the pipeline itself.
-            patches.set(generator, "sample", _sampler(generator, times, edge))
+            patches.set(generator, "sample", sampler_of(generator, times, edge))
         with accelerate(pipeline, "exact") as acceleration:
             yield acceleration
     finally:
@@ -63,9 +64,7 @@ def limit_times(intervals: int, bend: float, edge: float) -> list[float]:
     return [edge if k == nearest else time for k, time in enumerate(times)]
 
 
-def heun(
-    velocity: Callable[[Any, float], Any], x: Any, start: float, end: float, combine: Callable[..., Any]
-) -> Any:
+def heun(velocity: Callable[[Any, float], Any], x: Any, start: float, end: float, combine: Callable[..., Any]) -> Any:
     """One interval of Heun's method of order 2 (Hairer, Norsett and Wanner I, section II.1).
 
     Args:
@@ -81,12 +80,20 @@ def heun(
     return combine(lambda a, b, c: a + step / 2 * (b.float() + c.float()), x, first, second)
 
 
-def _sampler(generator: Any, times: list[float], edge: float) -> Callable[..., Any]:
+def sampler_of(generator: Any, times: list[float], edge: float) -> Callable[..., Any]:
+    """Makes the `sample` of a generator that integrates its velocity on a grid of `limit_times`.
+
+    Args:
+        generator: its `velocity` is asked, so that what is attached to it acts.
+        times: of the grid, with a node on the edge.
+        edge: time at which guidance ends.
+    """
+
     def sample(noise: Any, condition: Any, *extra: Any, progress: Any = None) -> Any:
         from fastsam3d.sam3d.models.flow_matching import combine
 
         x = noise
-        for start, end in zip(times, times[1:], strict=False):
+        for start, end in pairwise(times):
 
             def velocity(state: Any, time: float, start: float = start) -> Any:
                 # The interval behind the edge begins on it, where the pipeline's own test still says guided.

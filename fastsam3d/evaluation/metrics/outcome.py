@@ -53,9 +53,7 @@ def outcome_of(reconstruction: Any, seed: int, points: int = SURFACE_POINTS) -> 
     return Outcome(surface, solid, reconstruction.pose, mesh, latents)
 
 
-def against_truth(
-    outcome: Outcome, reference: Reference, pose: Any = None, *, visual: bool = True
-) -> dict[str, float]:
+def against_truth(outcome: Outcome, reference: Reference, pose: Any = None, *, visual: bool = True) -> dict[str, float]:
     """Shape metrics against the true object and, given its true pose, layout metrics.
 
     "viou" compares solids in the object frame without any normalisation; "surface_viou" and the surface

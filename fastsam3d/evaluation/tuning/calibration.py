@@ -30,9 +30,7 @@ PARTS = ("ss", "slat", "rest")
 class Calibration:
     """Scores candidates on the calibration objects, against the results of "off" and `exact` there."""
 
-    def __init__(
-        self, pipeline: Any, options: TuneOptions, log: RecordLog, make_view: Callable[[int], Any]
-    ) -> None:
+    def __init__(self, pipeline: Any, options: TuneOptions, log: RecordLog, make_view: Callable[[int], Any]) -> None:
         self.options, self.log = options, log
         self.runner = Runner(pipeline, options.device, POINTS)
         seeds, _ = object_seeds(options.seed, options.objects, first_of_all=CALIBRATION)

@@ -17,7 +17,9 @@ class TuneOptions:
     target_f1_drop: float = option(0.5, number_from(0.0), "F1@0.05 (percent) that may be lost against the truth")
     target_fidelity: float = option(0.95, number_from(0.0, 1.0), "least mean vIoU with what judge names, same noise")
     judge: str = option(
-        "off", one_of(*JUDGES), "off: fidelity to the plain result; limit: to the converged one; both: the lesser counts"
+        "off",
+        one_of(*JUDGES),
+        "off: fidelity to the plain result; limit: to the converged one; both: the lesser counts",
     )
     target_iou_drop: float = option(0.01, number_from(0.0), "3D-IoU of the layout that may be lost")
     objects: int = option(8, whole(1), "number of calibration objects")

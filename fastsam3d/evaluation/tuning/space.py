@@ -98,8 +98,7 @@ def starts_of(axes: Sequence[Axis]) -> list[Point]:
         {MULTISTEP: 3, LATENT_MULTISTEP: 3},
     ]
     return [
-        tuple(min({**careful, **levels}.get(axis.name, 0), len(axis.levels) - 1) for axis in axes)
-        for levels in chosen
+        tuple(min({**careful, **levels}.get(axis.name, 0), len(axis.levels) - 1) for axis in axes) for levels in chosen
     ]
 
 

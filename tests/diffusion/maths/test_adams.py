@@ -1,11 +1,12 @@
 """Adams methods of variable step: weights by hand, exact on polynomials, and against scipy on small ODEs."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
-from fastsam3d.diffusion.maths import AdamsIntegral, bent_to_edge, integral_weights, limited
+from fastsam3d.diffusion.maths import AdamsIntegral, bent_to_edge, chosen_steps, integral_weights, limited
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def run(function, times, order, corrector, x=0.0, growth=100.0):
     """The state at the end of x' = function(t, x), with one evaluation a step."""
     integral = AdamsIntegral(order, corrector, growth)
     state = torch.tensor([x], dtype=torch.float32)
-    for start, end in zip(times, times[1:], strict=False):
+    for start, end in pairwise(times):
         for change in (integral.add(start, {"x": function(start, state)}), integral.advance(start, end)):
             state = state + change.get("x", 0.0)
     return float(state)
@@ -88,7 +89,7 @@ def test_polynomials_in_time_are_exact_after_correction(order, corrector, degree
     state = torch.zeros(1)
     for t in (-0.3, -0.1):
         integral.add(t, {"x": torch.full((1,), value(t))})
-    for start, end in zip(TIMES, TIMES[1:], strict=False):
+    for start, end in pairwise(TIMES):
         for change in (integral.add(start, {"x": torch.full((1,), value(start))}), integral.advance(start, end)):
             state = state + change.get("x", 0.0)
     assert float(state) == pytest.approx(whole, rel=1e-5)
@@ -183,10 +184,21 @@ def test_a_step_begins_where_guidance_ends(steps, rescale, edge):
     nearest = min(times[1:-1], key=lambda t: abs(t - edge))
     assert edge - 1e-8 < nearest <= edge
     assert bend > 0
-    assert all(a < b for a, b in zip(times, times[1:], strict=False))
+    assert all(a < b for a, b in pairwise(times))
 
 
 def test_the_bend_stays_near_what_was_wanted():
     # 17 steps, bend 3: the edge lies at s = 0.75, between steps 12 and 13; step 13 begins there at a bend of 13 / 4.
     assert bent_to_edge(17, 3.0, 0.5) == pytest.approx(3.25, abs=1e-6)
     assert bent_to_edge(1, 3.0, 0.5) == 3.0
+
+
+def test_chosen_steps_are_nearest_to_a_grid_that_is_short_at_both_ends():
+    even = [k / 10 for k in range(11)]
+    assert chosen_steps(even, 5, 1.0, 0.0) == (0, 2, 4, 6, 8)
+    # m = 3 s^2 - 2 s^3 at s 0.2 ... 0.8: 0.104, 0.352, 0.648, 0.896.
+    assert chosen_steps(even, 5, 1.0, 1.0) == (0, 1, 4, 6, 9)
+    # t = m / (1 + 2 (1 - m)) with m = s: 0.077, 0.182, 0.333, 0.571.
+    assert chosen_steps(even, 5, 3.0, 0.0) == (0, 1, 2, 3, 6)
+    assert chosen_steps(even, 99, 1.0, 0.5) == tuple(range(10))
+    assert chosen_steps(even, 1, 1.0, 0.5) == (0,)

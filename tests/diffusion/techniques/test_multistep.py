@@ -113,6 +113,33 @@ def test_the_plan_of_unconditional_passes():
     assert 13 in without.conditional_only
 
 
+def test_a_pipeline_without_conditional_passes_computes_both_at_every_step():
+    times = times_of(17)
+    guided = tuple(t <= 0.5 for t in times[:-1])
+    offered = frozenset({"subset"})
+    policy = Multistep(config(), Trajectory("sparse_structure", times, guided, edges=EDGES, offers=offered))
+    options = []
+    for index in range(17):
+
+        def evaluate(x, tokens=None, **given):
+            options.append(given)
+            return GuidedVelocity({"shape": torch.ones(1)}, {"shape": torch.ones(1)})
+
+        policy.velocity({"shape": torch.zeros(1)}, Step(index, times, guided), evaluate)
+    assert options == [{}] * 17
+
+
+def test_computed_steps_of_the_pipelines_own_grid():
+    times = tuple(k / 10 for k in range(11))
+    settings = config(own_grid=True, steps=0.4, rescale=1.0, ends=0.6, guidance_every=1)
+    assert settings.grid(10, 1.0, EDGES) == (10, 1.0)
+    found = Branches(settings, lambda t: 2.0 + 3.0 * t, lambda t: 0.0, times, guided=(False,) * 10, edges=())
+    # Of 0.25, 0.5 and 0.75 with both ends shortened: 0.194, 0.5, 0.806.
+    assert found.whole == [0, 2, 5, 8]
+    # All stretches but the first are exact by the line, and the first is corrected; the last is held, from 4.4 at 0.8.
+    assert found.end == pytest.approx(2.0 * 0.8 + 1.5 * 0.64 + 0.2 * 4.4, abs=1e-5)
+
+
 def test_strong_guidance_that_falls_fast_stays_bounded():
     # Guidance of 7 that dies away within a few steps, and pulls the state back: a line through it overshoots.
     def conditional(x, t, i):
@@ -141,7 +168,9 @@ def test_the_distilled_mode_is_left_alone():
     assert run.values("shape") == pytest.approx([0.0, 0.25, 0.5, 0.75])
 
 
-@pytest.mark.parametrize(("share", "own", "taken"), [(0.68, 25, 17), (0.68, 12, 8), (0.52, 25, 13), (0.01, 25, 1), (1, 4, 4)])
+@pytest.mark.parametrize(
+    ("share", "own", "taken"), [(0.68, 25, 17), (0.68, 12, 8), (0.52, 25, 13), (0.01, 25, 1), (1, 4, 4)]
+)
 def test_steps_are_a_share_of_the_pipelines_own(share, own, taken):
     steps, bend = MultistepConfig(steps=share).grid(own, 3.0, EDGES)
     assert steps == taken

@@ -196,9 +196,7 @@ class TrellisHost(TwoStageHost):
                     patches.replace(self.pipeline, method, partial(self._knowing_formats, signature))
         super().attach_structure(patches, None if policy is None else _UnlessRadianceField(policy, self))
 
-    def _knowing_formats(
-        self, signature: inspect.Signature | None, original: Forward
-    ) -> Forward:
+    def _knowing_formats(self, signature: inspect.Signature | None, original: Forward) -> Forward:
         def run(*args: Any, **kwargs: Any) -> Any:
             assert signature is not None
             call = signature.bind(*args, **kwargs)
