@@ -54,6 +54,11 @@ class Policies:
                 chosen["grid"] = grid
         return chosen
 
+    def set_steps(self, stage_kind: str) -> list[str]:
+        """Names of the techniques that ask for another number of steps in a kind of stage."""
+        grids = [t for t in self.acting("velocity", stage_kind) if hasattr(self._config[t.name], "grid")]
+        return [technique.name for technique in (*self.acting("steps", stage_kind), *grids)]
+
     def voxels(self, stage_kind: str) -> Any:
         """The policy that changes the voxels of a kind of stage; None without one."""
         made = [t.make(self._config[t.name]) for t in self.acting("voxels", stage_kind) if t.make is not None]

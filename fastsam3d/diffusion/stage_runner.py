@@ -141,8 +141,9 @@ class StageRunner:
             trajectory = replace(trajectory, occupancy=partial(self._decoded, trajectory.occupancy))
         self._trajectory = trajectory
         if self._steps is not None or self._grid is not None:
-            wanted = self._steps if asked is None else asked
-            self.steps_ignored = wanted is None or trajectory.count > wanted
+            if asked is None:
+                asked = self._steps if self._grid is None else self._grid(trajectory.count, 1.0, ())[0]
+            self.steps_ignored = asked is not None and trajectory.count > asked
         self._velocity = self._make_velocity(trajectory)
         self._evaluation = self._make_evaluation(trajectory)
         self.block_policy = self._make_block_policy(trajectory)

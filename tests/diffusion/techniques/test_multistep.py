@@ -21,7 +21,7 @@ EDGES = (0.0, 0.5)
 
 
 def config(**values):
-    return MultistepConfig(enabled=True, **{"growth": 100.0, **values})
+    return MultistepConfig(enabled=True, **{"growth": 100.0, "last_order": 2, **values})
 
 
 def times_of(steps, bend=3.0, hit=True):
@@ -131,7 +131,7 @@ def test_a_pipeline_without_conditional_passes_computes_both_at_every_step():
 
 def test_computed_steps_of_the_pipelines_own_grid():
     times = tuple(k / 10 for k in range(11))
-    settings = config(own_grid=True, steps=0.4, rescale=1.0, ends=0.6, guidance_every=1)
+    settings = config(own_grid=True, steps=0.4, rescale=1.0, ends=0.6, guidance_every=1, last_order=1)
     assert settings.grid(10, 1.0, EDGES) == (10, 1.0)
     found = Branches(settings, lambda t: 2.0 + 3.0 * t, lambda t: 0.0, times, guided=(False,) * 10, edges=())
     # Of 0.25, 0.5 and 0.75 with both ends shortened: 0.194, 0.5, 0.806.

@@ -58,4 +58,3 @@ def test_latent_errors_are_taken_where_both_have_voxels():
     assert latent_error(own, reference) == pytest.approx(math.sqrt(5) / 2)
     assert math.isnan(latent_error(None, reference))
     assert math.isnan(latent_error(own, VoxelLatents(reference.voxels[:1], reference.values[:1])))
-
