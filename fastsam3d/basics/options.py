@@ -63,6 +63,17 @@ def number_from(minimum: float, maximum: float = math.inf) -> Callable[[str], fl
     return parse
 
 
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Returns the parser of a word among choices."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
 def words(text: str) -> tuple[str, ...]:
     """[a,b,c] or a,b,c."""
     return tuple(part.strip() for part in text.strip().strip("[]()").split(",") if part.strip())

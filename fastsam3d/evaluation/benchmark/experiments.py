@@ -21,7 +21,7 @@ ABLATED = "paper"
 
 
 def ablation_methods() -> list[Method]:
-    """"off", and the preset `paper` with each of the eight choices among its three modules.
+    """ "off", and the preset `paper` with each of the eight choices among its three modules.
 
     The row "none" is the exact tier alone: what the modules save is to be compared with it.
     """
@@ -72,13 +72,13 @@ SWEEPS = {
     "stride": Sweep(
         "stride of step caching (first stage)",
         _values("step_caching.stride", (2, 3, 4, 5, 6)),
-        ("paper_release", "paper", "balanced"),
+        ("paper_release", "paper"),
         cliff=4,
     ),
     "threshold": Sweep(
         "threshold of adaptive caching (second stage)",
         _values("adaptive_caching.threshold", (0.1, 0.25, 0.5, 1.0, 1.5, 3.0)),
-        ("paper_release", "paper", "balanced"),
+        ("paper_release", "paper"),
     ),
     "carving": Sweep(
         "carved share of the tokens",
@@ -88,7 +88,7 @@ SWEEPS = {
     "beta": Sweep(
         "β: share of the linear forecast in the layout",
         _values("step_caching.momentum_beta", (0.0, 0.25, 0.5, 0.7, 0.9, 1.0)),
-        ("paper_release", "paper", "balanced"),
+        ("paper_release", "paper"),
     ),
     "hfer": Sweep(
         "lower HFER threshold (the upper: 0.15 more)",
@@ -99,7 +99,7 @@ SWEEPS = {
 
 
 def sweep_methods(name: str, presets: Sequence[str] = ()) -> list[Method]:
-    """"off", and every preset of the sweep (or of `presets`) with every value, named `preset@value`.
+    """ "off", and every preset of the sweep (or of `presets`) with every value, named `preset@value`.
 
     Raises:
         UserError: an unknown sweep.

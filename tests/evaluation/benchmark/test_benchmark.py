@@ -73,7 +73,7 @@ def test_rows_meta_and_files(stand_in, result, tmp_path):
     assert not rows["other_seed"]["timed"]
 
     settings = result["meta"]["method_settings"]["balanced"]
-    assert settings["step_caching"]["enabled"] and settings["exact"]["zero_condition"]
+    assert settings["multistep"]["enabled"] and settings["exact"]["zero_condition"]
     assert "dmd" not in settings  # a group that is off
 
     text = write_results(result, tmp_path)

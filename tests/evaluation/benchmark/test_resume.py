@@ -172,7 +172,7 @@ def test_sweeps_vary_one_setting_of_presets_that_have_it():
         assert len({repr(method.settings()) for method in chosen}) == len(chosen)
     released = {m.name: m.settings() for m in experiments.sweep_methods("stride", ("paper_release",))}
     assert released["paper_release@5"]["released_step_caching"]["stride"] == 5
-    strides = experiments.sweep_methods("stride", ("balanced",))
+    strides = experiments.sweep_methods("stride", ("paper",))
     assert [m.settings()["step_caching"]["stride"] for m in strides[1:]] == [2, 3, 4, 5, 6]
     assert experiments.point_of("balanced@4") == ("balanced", 4.0)
     assert experiments.point_of("fewer_steps@fast") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from fastsam3d.basics.options import describe_options, parse_options, prepare_directory
 from fastsam3d.cli.flags import asks_for_help
@@ -39,6 +40,7 @@ def main(words: list[str]) -> int:
     folder = prepare_directory(options.output, "bench")
     for module in ("scipy.spatial", "matplotlib.figure"):
         optional_module(module, "measuring", "bench")  # now, and not after an hour of measuring
+    from fastsam3d.evaluation.measuring.counters import STAGES
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     pipeline = load_pipeline(
@@ -47,6 +49,10 @@ def main(words: list[str]) -> int:
         checkpoint_dir=options.checkpoint_dir,
         random_weights=options.random_weights,
     )
+    if options.steps is not None:
+        for name in STAGES.values():
+            sampler: Any = pipeline.models[name]
+            sampler.inference_steps = options.steps
     log = RecordLog(folder / RECORDS, identity_of(pipeline, options, methods), resume=options.resume)
     if EARLIER_CODE in log.identity:
         print(f"bench: {log.path} holds records of other code, which stay; resume=false measures anew", file=sys.stderr)

@@ -74,9 +74,7 @@ class NativeHost(Host):
             generators = [models[name] for name in cls.generators.values()]
         except (KeyError, TypeError):
             return False
-        return all(
-            hasattr(g, "velocity") and hasattr(g, "sample") and hasattr(g, "reverse_fn") for g in generators
-        )
+        return all(hasattr(g, "velocity") and hasattr(g, "sample") and hasattr(g, "reverse_fn") for g in generators)
 
     @property
     def device(self) -> torch.device:
@@ -108,9 +106,9 @@ class NativeHost(Host):
 
         def sampled(original: Forward) -> Forward:
             def sample(noise: Any, condition: Tensor, *extra: Any, **kwargs: Any) -> Any:
-                configured = generator.inference_steps
-                steps = runner.steps(configured, self._times(generator), self._edges(generator))
-                changes = {} if steps == configured else {"inference_steps": steps}
+                own = generator.inference_steps, generator.rescale_t
+                grid = runner.grid(*own, self._times(generator), self._edges(generator))
+                changes: dict[str, Any] = {} if grid == own else {"inference_steps": grid[0], "rescale_t": grid[1]}
                 distilled = {"strength": 0.0} if runner.shortcut else {}
                 if runner.shortcut:
                     changes["shortcut"] = True
@@ -276,9 +274,7 @@ class NativeHost(Host):
         moved = not isinstance(getattr(self.pipeline, "residency", Resident()), Resident)
         embedders = {n: e for n, e in self.pipeline.condition_embedders.items() if not is_compiled(e)}
         return [
-            PictureEncoderSite(
-                encoder, "forward", _EMBEDDING[kind], costs.encoder(kind, sees), weights_move=moved
-            )
+            PictureEncoderSite(encoder, "forward", _EMBEDDING[kind], costs.encoder(kind, sees), weights_move=moved)
             for encoder, kind, sees in picture_encoders(embedders)
             if not is_compiled(encoder)
         ]

@@ -113,13 +113,13 @@ class TrellisHost(TwoStageHost):
                 if given["model"] is not network:
                     return original(*args, **kwargs)
                 rescale, interval = given["rescale_t"], self.guidance_interval(given)
-                configured = given["steps"]
+                own = given["steps"], rescale
                 edges = [1.0 - bound for bound in interval or ()]
-                steps = runner.steps(configured, lambda n: [1.0 - t for t in times_of(n, rescale)], edges)
-                if steps != configured:
-                    call.arguments["steps"] = steps
+                grid = runner.grid(*own, lambda n: [1.0 - t for t in times_of(n, rescale)], edges)
+                if grid != own:
+                    call.arguments["steps"], call.arguments["rescale_t"] = grid
                 noise = given["noise"]
-                runner.start(self._trajectory(stage, times_of(steps, rescale), interval, noise))
+                runner.start(self._trajectory(stage, times_of(*grid), interval, noise))
                 runner.state.zero_condition = is_zero(given["neg_cond"])
                 try:
                     return original(*call.args, **call.kwargs)
@@ -196,9 +196,7 @@ class TrellisHost(TwoStageHost):
                     patches.replace(self.pipeline, method, partial(self._knowing_formats, signature))
         super().attach_structure(patches, None if policy is None else _UnlessRadianceField(policy, self))
 
-    def _knowing_formats(
-        self, signature: inspect.Signature | None, original: Forward
-    ) -> Forward:
+    def _knowing_formats(self, signature: inspect.Signature | None, original: Forward) -> Forward:
         def run(*args: Any, **kwargs: Any) -> Any:
             assert signature is not None
             call = signature.bind(*args, **kwargs)
