@@ -1,4 +1,4 @@
-"""Evaluations of TRELLIS's networks by the sampler's own guidance.
+"""Evaluations of a network by the guidance of the sampler itself, as TRELLIS, TRELLIS.2 and Pixal3D have it.
 
 The sampler combines the two branches; this module looks on. The sampler is given a `RecordingNetwork` in the place of
 its network, which notes what the real network says. So guidance formula, rescale, precision and the number of passes
