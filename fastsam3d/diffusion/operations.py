@@ -57,7 +57,7 @@ class Costs(Protocol):
     def sampling(
         self, stage: str, counts: Any = None, layout: bool = True, shape_tokens: int | None = None
     ) -> PassFlops:
-        """One pass of a stage's network; `counts` for the latent stage, the others for the structure stage."""
+        """One pass of the network of a stage, by its name; `counts` for a latent stage, the others for a first one."""
 
     def layout_alone(self) -> PassFlops:
         """One pass of the layout tokens alone through the network of the structure stage."""
@@ -191,27 +191,27 @@ class Operations:
         kind = trajectory.stage
         if kind == SPARSE_STRUCTURE:
             self._unmerged = self._counts = None
-            parts = before = costs.sampling(kind, layout=trajectory.layout)
+            parts = before = costs.sampling(stage, layout=trajectory.layout)
         elif coords is None:
             return
         else:
             self._counts = costs.counts(self._make_index(coords))
-            parts = costs.sampling(kind, self._counts)
-            before = parts if self._unmerged is None else costs.sampling(kind, self._unmerged)
+            parts = costs.sampling(stage, self._counts)
+            before = parts if self._unmerged is None else costs.sampling(stage, self._unmerged)
         # Objects of a batch pass together and each is counted; their own passes are given for one.
         objects = trajectory.batch
         total = sampling_flops(parts, computed.whole, exact, objects, objects * trajectory.count)
         total += extra_flops(costs.layout_alone(), computed.layout, exact)
         for subset, alone in computed.alone:
             if coords is None:
-                seen = costs.sampling(kind, layout=trajectory.layout, shape_tokens=len(subset))
+                seen = costs.sampling(stage, layout=trajectory.layout, shape_tokens=len(subset))
             else:
-                seen = costs.sampling(kind, costs.counts(coords[subset]))
+                seen = costs.sampling(stage, costs.counts(coords[subset]))
             total += extra_flops(seen, alone, exact)
         plain, exactly = (objects * sampling_flops(before, own, names) for names in ((), exact))
         self._add(stage, plain, exactly, total)
         if computed.decodings:
-            self._add("ss_decode", 0.0, 0.0, computed.decodings * costs.others(None)["ss_decode"])
+            self._add("ss_decode", 0.0, 0.0, computed.decodings * costs.others(None).get("ss_decode", 0.0))
         for name, saved in saved_by_switch(before, own, exact).items():
             self._add_exact(name, objects * saved)
 

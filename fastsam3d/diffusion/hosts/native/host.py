@@ -74,9 +74,7 @@ class NativeHost(Host):
             generators = [models[name] for name in cls.generators.values()]
         except (KeyError, TypeError):
             return False
-        return all(
-            hasattr(g, "velocity") and hasattr(g, "sample") and hasattr(g, "reverse_fn") for g in generators
-        )
+        return all(hasattr(g, "velocity") and hasattr(g, "sample") and hasattr(g, "reverse_fn") for g in generators)
 
     @property
     def device(self) -> torch.device:
@@ -276,9 +274,7 @@ class NativeHost(Host):
         moved = not isinstance(getattr(self.pipeline, "residency", Resident()), Resident)
         embedders = {n: e for n, e in self.pipeline.condition_embedders.items() if not is_compiled(e)}
         return [
-            PictureEncoderSite(
-                encoder, "forward", _EMBEDDING[kind], costs.encoder(kind, sees), weights_move=moved
-            )
+            PictureEncoderSite(encoder, "forward", _EMBEDDING[kind], costs.encoder(kind, sees), weights_move=moved)
             for encoder, kind, sees in picture_encoders(embedders)
             if not is_compiled(encoder)
         ]

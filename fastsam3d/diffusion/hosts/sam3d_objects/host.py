@@ -265,9 +265,7 @@ class Sam3dObjectsHost(TwoStageHost):
 
     def _open_embedders(self, name: str) -> list[Any]:
         """Those that are not compiled."""
-        return [
-            e for e in self._embedders(name) if not ({"forward", "inner_forward"} & set(vars(e)) or is_compiled(e))
-        ]
+        return [e for e in self._embedders(name) if not ({"forward", "inner_forward"} & set(vars(e)) or is_compiled(e))]
 
 
 def _inner(pipeline: Any) -> Any:

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.diffusion.hosts.shared.flow_sampling import FlowSamplingHost
 from fastsam3d.diffusion.hosts.shared.signatures import class_signature
+from fastsam3d.diffusion.hosts.shared.single_picture import picture_of
 from fastsam3d.diffusion.hosts.shared.two_stage import STAGE_METHODS, TwoStageHost
 from fastsam3d.diffusion.hosts.shared.voxel_structure import Structure
 from fastsam3d.diffusion.hosts.trellis.parts import TRELLIS_PARTS
@@ -86,7 +85,7 @@ class TrellisHost(TwoStageHost, FlowSamplingHost):
     def attach_picture(self, patches: Patches) -> None:
         def encoded(original: Forward) -> Forward:
             def get_cond(image: Any, *args: Any, **kwargs: Any) -> Any:
-                self._between.picture = _picture(image)
+                self._between.picture = picture_of(image)
                 return original(image, *args, **kwargs)
 
             return get_cond
@@ -106,9 +105,7 @@ class TrellisHost(TwoStageHost, FlowSamplingHost):
                     patches.replace(self.pipeline, method, partial(self._knowing_formats, signature))
         super().attach_structure(patches, None if policy is None else _UnlessRadianceField(policy, self))
 
-    def _knowing_formats(
-        self, signature: inspect.Signature | None, original: Forward
-    ) -> Forward:
+    def _knowing_formats(self, signature: inspect.Signature | None, original: Forward) -> Forward:
         def run(*args: Any, **kwargs: Any) -> Any:
             assert signature is not None
             call = signature.bind(*args, **kwargs)
@@ -133,11 +130,3 @@ class _UnlessRadianceField:
 
     def reduce(self, voxels: VoxelSet) -> MergedVoxels | None:
         return None if RADIANCE_FIELD in self._host._formats else self._policy.reduce(voxels)
-
-
-def _picture(images: Any) -> tuple[Tensor, Tensor] | None:
-    """Picture and object of a single picture, whose background the pipeline has painted black; else None."""
-    if isinstance(images, Tensor) or len(images) != 1:
-        return None
-    pixels = torch.from_numpy(np.array(images[0].convert("RGB")))
-    return pixels, pixels.amax(-1) > 0

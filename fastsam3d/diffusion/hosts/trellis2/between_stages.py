@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastsam3d.diffusion.hosts.shared.put_back import to_fine
 from fastsam3d.diffusion.sites import Forward
-from fastsam3d.diffusion.vocabulary import MergedVoxels, VoxelPolicy, VoxelSet, WayBack
+from fastsam3d.diffusion.vocabulary import VoxelPolicy, VoxelSet, WayBack
 
 
 class BetweenStages:

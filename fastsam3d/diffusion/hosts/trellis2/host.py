@@ -52,8 +52,8 @@ MODES = {
 }
 """Stages that run by mode (`pipeline_type`)."""
 NOT_MEASURED = (
-    "seconds are those of run; what comes after it (o_voxel.postprocess.to_glb: remeshing, unwrapping, baking) is not in "
-    "them, and often takes longer than all sampling"
+    "seconds are those of run; what comes after it (o_voxel.postprocess.to_glb: remeshing, unwrapping, baking) is not "
+    "in them, and often takes longer than all sampling"
 )
 LOW_VRAM = (
     "low_vram is on: every stage of every object moves its network to the device and back. Where memory allows, set "

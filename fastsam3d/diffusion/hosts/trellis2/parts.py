@@ -14,7 +14,9 @@ _ATTENTION = "exact savings and token carving"
 _SAMPLE = ("model", "noise", "cond", "neg_cond", "steps", "rescale_t")
 
 
-def trellis2_parts(networks: Mapping[str, str], samplers: Mapping[str, str], has_structure: bool) -> tuple[Expected, ...]:
+def trellis2_parts(
+    networks: Mapping[str, str], samplers: Mapping[str, str], has_structure: bool
+) -> tuple[Expected, ...]:
     """Parts of a pipeline with these stages.
 
     Args:
@@ -41,7 +43,7 @@ def trellis2_parts(networks: Mapping[str, str], samplers: Mapping[str, str], has
             Expected("sample_sparse_structure", _EVERY_RUN, ("cond", "resolution", "num_samples", "sampler_params")),
             Expected("sample_shape_slat", _EVERY_RUN, ("cond", "flow_model", "coords", "sampler_params")),
             Expected("decode_latent", "putting merged voxels back", optional=True),
-            Expected("models.shape_slat_decoder.upsample", "coordinates without features", ("x", "upsample_times"), True),
+            Expected("models.shape_slat_decoder.upsample", "coordinates alone", ("x", "upsample_times"), optional=True),
         ]
     parts.append(Expected("run", _EVERY_RUN))
     return tuple(parts)

@@ -69,10 +69,10 @@ def attach_chosen_projections(patches: Patches, block: Any, state: EvaluationSta
     def make(original: Forward) -> Forward:
         def forward(x: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
             chosen, projected = state.tokens, context["proj"] if isinstance(context, dict) else None
-            if chosen is not None and projected is not None and SPARSE.accepts(projected):
-                if len(x.feats) != len(projected.feats):
-                    part = SPARSE.write(projected, projected.feats.index_select(0, chosen)[None], chosen)
-                    context = {**context, "proj": part}
+            # What is asked for is not what runs where nothing is kept yet.
+            if chosen is not None and hasattr(projected, "feats") and len(x.feats) != len(projected.feats):
+                part = SPARSE.write(projected, projected.feats.index_select(0, chosen)[None], chosen)
+                context = {**context, "proj": part}
             return original(x, context, *args, **kwargs)
 
         return forward
@@ -109,10 +109,11 @@ def table_sites(decoder: Any) -> list[TableSite]:
 
 def coordinates_site(decoder: Any) -> CoordinatesSite | None:
     """The site of a decoder's `upsample`; None where its parts are not those that are known."""
-    last = partial(_last_block, decoder)
-    blocks = [level[-1] for level in getattr(decoder, "blocks", ())][:-1]
+    blocks = [level[-1] for level in list(getattr(decoder, "blocks", ()))[:-1]]  # the last level goes no further up
     known = bool(blocks) and all(hasattr(block, "to_subdiv") and hasattr(block, "updown") for block in blocks)
-    return CoordinatesSite(decoder, last, _subdivided) if known and hasattr(decoder, "upsample") else None
+    if not known or not hasattr(decoder, "upsample"):
+        return None
+    return CoordinatesSite(decoder, partial(_last_block, decoder), _subdivided)
 
 
 def _last_block(decoder: Any, times: int) -> Any | None:
