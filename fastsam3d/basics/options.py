@@ -47,6 +47,12 @@ def whole(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def optional_whole(minimum: int) -> Callable[[str], int | None]:
+    """Makes a parser of whole numbers from `minimum` on, and null."""
+    number = whole(minimum)
+    return lambda text: None if text in NOTHING else number(text)
+
+
 def number_from(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
     """Makes a parser of numbers in a range."""
 

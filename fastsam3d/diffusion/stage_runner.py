@@ -26,6 +26,7 @@ from fastsam3d.diffusion.vocabulary import (
     Trajectory,
     Velocity,
     VelocityPolicy,
+    count_of,
 )
 from fastsam3d.errors import OneAtATime, UserError
 
@@ -49,7 +50,7 @@ class StageRunner:
         velocity_policy: makes the policy that decides when the network runs, or None.
         evaluation_policy: makes the policy that decides how it runs, or None.
         block_policy: makes the policy that decides when a stack of blocks is replaced by its last change, or None.
-        steps: step count of the control technique; None leaves the pipeline's own.
+        steps: step count of the control technique, or below 1 its share; None leaves the pipeline's own.
         shortcut: the stage runs in its distilled few-step mode, without guidance.
         on_end: called with (trajectory, the pipeline's own passes, passes that ran) after every complete run.
     """
@@ -61,7 +62,7 @@ class StageRunner:
         velocity_policy: Callable[[Trajectory], VelocityPolicy | None],
         evaluation_policy: Callable[[Trajectory], EvaluationPolicy | None],
         block_policy: Callable[[Trajectory], BlockPolicy | None] = lambda trajectory: None,
-        steps: int | None = None,
+        steps: float | None = None,
         shortcut: bool = False,
         on_end: Callable[[Trajectory, Passes, RunPasses], None] = lambda trajectory, own, computed: None,
     ) -> None:
@@ -99,11 +100,14 @@ class StageRunner:
 
     def _steps_of(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
         self._own = None
-        if self._steps is None or (self._steps >= configured and not self.shortcut):
+        if self._steps is None:
+            return configured
+        asked = count_of(self._steps, configured)
+        if asked >= configured and not self.shortcut:
             return configured
         low, high = (min(edges), max(edges)) if edges else (1.0, 0.0)
         self._own = Passes.full(configured, sum(low <= t <= high for t in times(configured)[:-1]))
-        return self._steps if self.shortcut else min(configured, avoid_edge(self._steps, times, edges))
+        return asked if self.shortcut else min(configured, avoid_edge(asked, times, edges))
 
     def start(self, trajectory: Trajectory) -> None:
         """Begins a run: fresh state for every policy.
@@ -118,7 +122,8 @@ class StageRunner:
             trajectory = replace(trajectory, occupancy=partial(self._decoded, trajectory.occupancy))
         self._trajectory = trajectory
         if self._steps is not None:
-            self.steps_ignored = trajectory.count > (self._steps if asked is None else asked)
+            wanted = count_of(self._steps, trajectory.count) if asked is None else asked
+            self.steps_ignored = trajectory.count > wanted
         self._velocity = self._make_velocity(trajectory)
         self._evaluation = self._make_evaluation(trajectory)
         self.block_policy = self._make_block_policy(trajectory)

@@ -129,7 +129,8 @@ def _warm_up(
 def identity_of(pipeline: Any, options: BenchmarkOptions, methods: Sequence[Method]) -> Record:
     """Collects what all records of a run share: everything that a measurement depends on."""
     chosen = asdict(options)
-    for name in ("methods", "objects", "scenes", "output", "resume", "report", "document", "presets"):
+    # The steps of the run are in the environment.
+    for name in ("methods", "objects", "scenes", "output", "resume", "report", "document", "presets", "steps"):
         del chosen[name]
     described = {
         method.name: {"matched_to": method.matched_to} if method.matched_to else method.settings()

@@ -156,6 +156,12 @@ def matched_steps(generator: Any, evaluations: int) -> int:
     return generator.inference_steps
 
 
+def set_steps(pipeline: Any, steps: int) -> None:
+    """Gives both stages of a pipeline another number of steps, as other pipelines have it."""
+    for name in STAGES.values():
+        pipeline.models[name].inference_steps = steps
+
+
 @contextmanager
 def guided(pipeline: Any, strength: float | None) -> Iterator[None]:
     """Both stages at another guidance strength; null keeps the model's own.

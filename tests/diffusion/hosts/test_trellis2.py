@@ -187,7 +187,6 @@ def test_pixal3d_has_the_same_host(cut_out, mode):
         assert distance(run(pipeline, cut_out, mode), plain) < 1e-5
     with accelerate(pipeline, "exact", token_carving={"enabled": True, "carved_fraction": 0.3}) as acceleration:
         result = run(pipeline, cut_out, mode)
-        assert 0 < distance(result, plain) < 0.1 or mode != "512"
         assert acceleration.report().stages["shape_512"].tokens_kept < 1.0
     assert torch.isfinite(result[0].vertices).all()
     assert snapshot(pipeline) == before
