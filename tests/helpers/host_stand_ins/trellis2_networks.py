@@ -84,7 +84,7 @@ class Linear(nn.Linear):
 def phases_of(coords, width):
     """Turns by voxel `[N, width / 2]`, of all three axes one after the other."""
     count = width // 6
-    frequencies = 1.0 / 100.0 ** (torch.arange(count) / max(count, 1))
+    frequencies = 1.0 / 10000.0 ** (torch.arange(count) / max(count, 1))
     turns = torch.outer(coords.reshape(-1).float(), frequencies).reshape(len(coords), -1)
     turns = F.pad(turns, (0, width // 2 - turns.shape[1]))
     return torch.polar(torch.ones_like(turns), turns)
@@ -114,18 +114,18 @@ class Rope(nn.Module):
 class Attention(nn.Module):
     """Dense or sparse, self or cross; objects of a sparse tensor are packed, and `packed` counts such calls."""
 
-    def __init__(self, context=None, sparse=False):
+    def __init__(self, context=None, sparse=False, width=WIDTH):
         super().__init__()
         self.num_heads, self.qk_rms_norm, self.is_cross = HEADS, True, context is not None
         self.use_rope, self.attn_mode, self.packed = context is None, "full", 0
         if context is None:
-            self.to_qkv = nn.Linear(WIDTH, 3 * WIDTH)
+            self.to_qkv = nn.Linear(width, 3 * width)
         else:
-            self.to_q, self.to_kv = nn.Linear(WIDTH, WIDTH), nn.Linear(context, 2 * WIDTH)
-        self.q_rms_norm, self.k_rms_norm = (HeadNorm(WIDTH // HEADS, HEADS) for _ in range(2))
-        self.to_out = nn.Linear(WIDTH, WIDTH)
+            self.to_q, self.to_kv = nn.Linear(width, width), nn.Linear(context, 2 * width)
+        self.q_rms_norm, self.k_rms_norm = (HeadNorm(width // HEADS, HEADS) for _ in range(2))
+        self.to_out = nn.Linear(width, width)
         if sparse and context is None:
-            self.rope = Rope(WIDTH // HEADS)
+            self.rope = Rope(width // HEADS)
 
     def forward(self, x, context=None, phases=None):
         values = x if isinstance(x, torch.Tensor) else x.feats
