@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host_checks import runnable
+from host_checks import ALWAYS_MERGED, runnable
 from host_stand_ins.trellis2 import Pixal3DImageTo3DPipeline, Trellis2ImageTo3DPipeline, Trellis2TexturingPipeline
 from trellis2_checks import assert_same, distance, run, seeded, snapshot
 
@@ -192,6 +192,31 @@ def test_pixal3d_has_the_same_host(cut_out, mode):
     assert snapshot(pipeline) == before
     with pytest.raises(UserError, match=r"token_aggregation cannot .* projected for each voxel"):
         accelerate(pipeline, "off", token_aggregation=True)
+
+
+class Vendored(Trellis2ImageTo3DPipeline):
+    """A copy in another package: more arguments, some of them before the known ones or by name only."""
+
+    def sample_shape_slat(self, cond, flow_model, coords, sampler_params={}, callback=None):  # noqa: B006
+        return super().sample_shape_slat(cond, flow_model, coords, sampler_params)
+
+    def sample_sparse_structure(self, cond, resolution, num_samples=1, sampler_params={}, noise=None):  # noqa: B006
+        return super().sample_sparse_structure(cond, resolution, num_samples, sampler_params)
+
+    def run(self, image, num_samples=1, seed=42, *args, texture_size=None, **kwargs):
+        return super().run(image, num_samples, seed, *args, **kwargs)
+
+
+def test_copies_with_longer_signatures(cut_out):
+    pipeline = seeded(Vendored)
+    plain, before = run(pipeline, cut_out, "512"), snapshot(pipeline)
+    with accelerate(pipeline, "off") as acceleration:
+        assert_same(run(pipeline, cut_out, "512"), plain)
+        assert sum(stage.evaluations for stage in acceleration.report().stages.values()) == 55
+    with accelerate(pipeline, "off", token_aggregation=ALWAYS_MERGED) as acceleration:
+        run(pipeline, cut_out, "512")
+        assert acceleration.report().voxels_after < acceleration.report().voxels_before
+    assert snapshot(pipeline) == before
 
 
 def test_pipelines_that_are_not_as_known(trellis2):

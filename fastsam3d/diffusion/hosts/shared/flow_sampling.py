@@ -7,7 +7,7 @@ Their velocity points from data to noise. Both are turned round, so that techniq
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ Interval = tuple[float, float]
 class FlowSamplingHost(ModelTableHost):
     """A pipeline whose samplers have `sample` and `_inference_model`, the guided velocity of one step."""
 
-    samplers: ClassVar[Mapping[str, str]]
+    samplers: Mapping[str, str]
     """Attribute of the pipeline that holds the sampler of each stage, by name of stage. Stages may share one."""
 
     def network(self, stage: str) -> Any:

@@ -26,7 +26,7 @@ class ModelTableHost(Host):
     Class attributes say where its parts are.
     """
 
-    networks: ClassVar[Mapping[str, str]]
+    networks: Mapping[str, str]
     """Name in `models` of the object that holds each stage's network."""
     structure_decoder: ClassVar[str]
     """Name in `models` of the decoder that gives occupancy logits."""

@@ -39,11 +39,11 @@ class TrellisHost(TwoStageHost, FlowSamplingHost):
     """
 
     name = "TRELLIS (TrellisImageTo3DPipeline)"
-    networks: ClassVar[Mapping[str, str]] = {
+    networks: Mapping[str, str] = {
         SPARSE_STRUCTURE: "sparse_structure_flow_model",
         STRUCTURED_LATENT: "slat_flow_model",
     }
-    samplers: ClassVar[Mapping[str, str]] = {
+    samplers: Mapping[str, str] = {
         SPARSE_STRUCTURE: "sparse_structure_sampler",
         STRUCTURED_LATENT: "slat_sampler",
     }

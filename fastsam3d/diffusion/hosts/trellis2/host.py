@@ -89,8 +89,8 @@ class Trellis2Host(FlowSamplingHost):
         super().__init__(owner_of(pipeline, method))
         found = _stages_of(self.pipeline)
         self.stages = {s: SPARSE_STRUCTURE if s == STRUCTURE else STRUCTURED_LATENT for s in found}
-        self.networks = {stage: STAGE_PARTS[stage][0] for stage in found}  # type: ignore[misc]
-        self.samplers = {stage: STAGE_PARTS[stage][1] for stage in found}  # type: ignore[misc]
+        self.networks = {stage: STAGE_PARTS[stage][0] for stage in found}
+        self.samplers = {stage: STAGE_PARTS[stage][1] for stage in found}
         self.expectations = trellis2_parts(self.networks, self.samplers, STRUCTURE in found)
         self._between = BetweenStages()
         self._condition_tokens: dict[str, int] = {}
