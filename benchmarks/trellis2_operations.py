@@ -74,7 +74,9 @@ def count(mode: str, tokens: int, names: list[str], carving: float | None = None
     carved = {"token_carving": {"enabled": True, "carved_fraction": carving}} if carving else {}
     for name in names:
         variants = [(name, {}), (f"{name} + carving {carving:g}", carved)]
-        for label, overrides in variants[: 2 if carved and not load_preset(name)["guidance_reuse"].enabled else 1]:
+        reuse = load_preset(name)["guidance_reuse"]  # it decides how the network is evaluated, as carving does
+        both = carved and (not reuse.enabled or reuse.stages == "sparse_structure")
+        for label, overrides in variants[: 2 if both else 1]:
             exact = load_preset(name, overrides)["exact"].switched_on
             report = run_report(pipeline, mode, name, overrides)
             stages, shares = {}, {}

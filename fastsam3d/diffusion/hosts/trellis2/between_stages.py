@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastsam3d.diffusion.hosts.shared.put_back import to_fine
+from fastsam3d.diffusion.hosts.shared.signatures import named_arguments
 from fastsam3d.diffusion.sites import Forward
 from fastsam3d.diffusion.vocabulary import VoxelPolicy, VoxelSet, WayBack
 
@@ -61,7 +62,7 @@ class BetweenStages:
         def make(original: Forward) -> Forward:
             def sample_sparse_structure(*args: Any, **kwargs: Any) -> Any:
                 self.ended()
-                resolution = int(_given(signature, args, kwargs)["resolution"])
+                resolution = int(named_arguments(signature, args, kwargs)["resolution"])
                 coords = original(*args, **kwargs)
                 logits, self._decoded = self._decoded, None
                 self._known = coords, resolution, _pooled(logits, resolution)
@@ -133,9 +134,3 @@ def _pooled(logits: Tensor | None, resolution: int) -> Tensor | None:
     ratio = logits.shape[-1] // resolution
     logits = logits.float()
     return logits if ratio == 1 else F.max_pool3d(logits, ratio, ratio, 0)
-
-
-def _given(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    call = signature.bind(*args, **kwargs)
-    call.apply_defaults()
-    return call.arguments

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.diffusion.host import Runner
 from fastsam3d.diffusion.hosts.shared.flow_sampling import FlowSamplingHost, Interval
-from fastsam3d.diffusion.hosts.shared.signatures import class_signature
+from fastsam3d.diffusion.hosts.shared.signatures import class_signature, named_arguments
 from fastsam3d.diffusion.hosts.shared.single_picture import picture_of
 from fastsam3d.diffusion.hosts.shared.stage_clock import StageClock
 from fastsam3d.diffusion.hosts.shared.wrappers import owner_of
@@ -102,11 +102,7 @@ class Trellis2Host(FlowSamplingHost):
 
     def skips(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[str]:
         signature = class_signature(self.pipeline, method)
-        given: Mapping[str, Any] = {}
-        if signature is not None:
-            call = signature.bind(*args, **kwargs)
-            call.apply_defaults()
-            given = call.arguments
+        given = {} if signature is None else named_arguments(signature, args, kwargs)
         if STRUCTURE in self.stages:
             mode = given.get("pipeline_type") or getattr(self.pipeline, "default_pipeline_type", None)
             run: Sequence[str] = MODES.get(str(mode), ())  # of a mode that is not known nothing is expected
@@ -240,9 +236,8 @@ class Trellis2Host(FlowSamplingHost):
 
         def make(original: Forward) -> Forward:
             def run(*args: Any, **kwargs: Any) -> Any:
-                call = signature.bind(*args, **kwargs)
                 # Latents of merged voxels would be given back as if they were whole.
-                self._between.keeps_voxels = bool(call.arguments.get("return_latent", False))
+                self._between.keeps_voxels = bool(named_arguments(signature, args, kwargs).get("return_latent"))
                 try:
                     return original(*args, **kwargs)
                 finally:
