@@ -28,6 +28,7 @@ class Technique:
             the technique has no say in the run. It is called only where the technique is switched on and acts.
         advise: gives warnings about settings that are allowed but known to cost quality.
         needs: capabilities that it asks of a host, names from the family's `Rules.capabilities`.
+        uses: further ones that it makes use of where a host offers them.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Technique:
     make: Callable[..., Any] | None = None
     advise: Callable[[Any], list[str]] = dataclasses.field(default=cast(Any, lambda config: []))
     needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
 
     def acts_on(self, config: Any) -> tuple[str, ...]:
         """Stages on which it acts with these settings; none where it is switched off."""
@@ -69,7 +71,7 @@ class Registry(Mapping[str, Technique]):
         known = self._techniques.get(technique.name)
         if known is not None and known.config is not technique.config:
             raise ValueError(f"technique {technique.name!r} is registered already")
-        if unknown := [need for need in technique.needs if need not in self._capabilities]:
+        if unknown := [need for need in (*technique.needs, *technique.uses) if need not in self._capabilities]:
             raise ValueError(
                 f"technique {technique.name!r} needs {unknown[0]!r}; known are {', '.join(self._capabilities)}"
             )

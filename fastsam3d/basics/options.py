@@ -47,12 +47,6 @@ def whole(minimum: int) -> Callable[[str], int]:
     return parse
 
 
-def optional_whole(minimum: int) -> Callable[[str], int | None]:
-    """Makes a parser of whole numbers from `minimum` on, and null."""
-    number = whole(minimum)
-    return lambda text: None if text in NOTHING else number(text)
-
-
 def number_from(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
     """Makes a parser of numbers in a range."""
 
@@ -65,6 +59,17 @@ def number_from(minimum: float, maximum: float = math.inf) -> Callable[[str], fl
             limits = f"of at least {minimum:g}" if math.isinf(maximum) else f"from {minimum:g} to {maximum:g}"
             raise ValueError(f"a number {limits}")
         return value
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Returns the parser of a word among choices."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
 
     return parse
 

@@ -119,6 +119,7 @@ class Attachment:
             partial(policies.evaluation, kind),
             partial(policies.blocks, kind),
             **policies.step_count(kind),
+            offers={name for name in self._host.offers(kind) if (kind, name) not in self._host.refusals()},
             on_end=partial(self._operations.sampled, stage),
         )
         self.runners[stage] = runner

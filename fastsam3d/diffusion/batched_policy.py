@@ -50,21 +50,25 @@ class BatchedPolicy:
 
 
 class _Answers:
-    """The network's answer to a batch, computed when it is first needed and at most once."""
+    """The network's answer to a batch, computed when it is first needed and once with the same passes."""
 
     def __init__(self, x: Velocity, evaluate: Evaluate) -> None:
         self._x, self._evaluate = x, evaluate
-        self._guided: GuidedVelocity | None = None
+        self._guided: dict[bool, GuidedVelocity] = {}  # by whether the unconditional pass was left out
 
     def to(self, index: int, state: Velocity) -> Evaluate:
         """Returns the `evaluate` of one object of the batch, at its own state."""
 
-        def evaluate(x: Velocity, tokens: Tensor | None = None, **options: Any) -> GuidedVelocity:
+        def evaluate(
+            x: Velocity, tokens: Tensor | None = None, *, conditional_only: bool = False, **options: Any
+        ) -> GuidedVelocity:
             if x is not state or tokens is not None or options:
                 raise OneAtATime("a technique that is on asks for more than the whole state of a step")
-            if self._guided is None:
-                self._guided = self._evaluate(self._x)
-            answer = self._guided
+            if conditional_only not in self._guided:
+                whole = not conditional_only
+                answered = self._evaluate(self._x) if whole else self._evaluate(self._x, conditional_only=True)
+                self._guided[conditional_only] = answered
+            answer = self._guided[conditional_only]
             delta = None if answer.delta is None else _row(answer.delta, index)
             guided = None if answer.guided is None else _row(answer.guided, index)
             return GuidedVelocity(_row(answer.conditional, index), delta, guided=guided)

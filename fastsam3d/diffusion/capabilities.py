@@ -34,6 +34,9 @@ SOME_TOKENS = frozenset({"subset", "tokens"})
 INSIDE = frozenset({"layout_only", "block_stack", *SOME_TOKENS})
 """Needs of techniques that keep or leave out something inside a network."""
 
+MULTISTEP = ("multistep", "latent_multistep")
+"""Velocity techniques that forecast no step."""
+
 
 def _clash(first: Technique, second: Technique, shared: Sequence[str]) -> str | None:
     """Returns the reason why `first` cannot be on with `second` in the stages of both; None where it can."""
@@ -41,6 +44,8 @@ def _clash(first: Technique, second: Technique, shared: Sequence[str]) -> str | 
     distilled = "shortcut" in first.needs and SPARSE_STRUCTURE in shared
     if distilled and second.kind in ("velocity", "blocks", "evaluation"):
         return f"the distilled mode of {network} has neither steps to spare nor guidance"
+    if first.name in MULTISTEP and second.kind == "layout":
+        return f"{first.name} computes every step of {network}, so that {second.name} has nothing to do"
     if first.kind == "blocks" and second.kind == "velocity":
         return f"both reuse what {network} did at earlier steps"
     if first.kind == "blocks" and any(SOME_TOKENS & set(RULES.needs_in(second, stage)) for stage in shared):

@@ -42,14 +42,26 @@ class Runner(Protocol):
     replay: Replay | None
     """Replays whole evaluations; None where they run as ever."""
 
-    def steps(
-        self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]
-    ) -> int:
+    def steps(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
         """Number of steps of the next run.
 
         Args:
             configured: the pipeline's own number.
             times: number of steps -> the times of such a run, 0..1.
+            edges: times at which guidance begins or ends.
+        """
+
+    def grid(
+        self, configured: int, rescale: float, times: Callable[[int], Sequence[float]], edges: Sequence[float]
+    ) -> tuple[int, float]:
+        """Number of steps and bend of the time grid of the next run; for pipelines whose grid has a bend.
+
+        Called instead of `steps`. The grid is `t_k = s / (1 + (rescale - 1) (1 - s))` with `s = k / steps`, 0..1.
+
+        Args:
+            configured: the pipeline's own number of steps.
+            rescale: the pipeline's own bend.
+            times: number of steps -> the times of such a run with that bend, 0..1.
             edges: times at which guidance begins or ends.
         """
 

@@ -44,11 +44,20 @@ class Policies:
         return bool(self.acting("evaluation", stage_kind))
 
     def step_count(self, stage_kind: str) -> dict[str, Any]:
-        """`steps` and `shortcut` of a kind of stage, where a control sets them."""
+        """`steps`, `shortcut` and `grid` of a kind of stage, where a technique sets them."""
+        chosen: dict[str, Any] = {}
         for technique in self.acting("steps", stage_kind):
             settings = self._config[technique.name]
-            return {"steps": settings.steps(stage_kind), "shortcut": settings.distilled(stage_kind)}
-        return {}
+            chosen |= {"steps": settings.steps(stage_kind), "shortcut": settings.distilled(stage_kind)}
+        for technique in self.acting("velocity", stage_kind):
+            if (grid := getattr(self._config[technique.name], "grid", None)) is not None:
+                chosen["grid"] = grid
+        return chosen
+
+    def set_steps(self, stage_kind: str) -> list[str]:
+        """Names of the techniques that ask for another number of steps in a kind of stage."""
+        grids = [t for t in self.acting("velocity", stage_kind) if hasattr(self._config[t.name], "grid")]
+        return [technique.name for technique in (*self.acting("steps", stage_kind), *grids)]
 
     def voxels(self, stage_kind: str) -> Any:
         """The policy that changes the voxels of a kind of stage; None without one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from fastsam3d.diffusion.passes import Passes, RunPasses
 from fastsam3d.diffusion.report import StageReport
 from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
 from fastsam3d.diffusion.vocabulary import (
+    CAPABILITIES,
     SHAPE,
     SPARSE_STRUCTURE,
     BlockPolicy,
@@ -52,6 +53,8 @@ class StageRunner:
         block_policy: makes the policy that decides when a stack of blocks is replaced by its last change, or None.
         steps: step count of the control technique, or below 1 its share; None leaves the pipeline's own.
         shortcut: the stage runs in its distilled few-step mode, without guidance.
+        grid: of a technique with a time grid of its own: (steps, bend, guidance edges) -> steps and bend; else None.
+        offers: capabilities of the pipeline in this stage.
         on_end: called with (trajectory, the pipeline's own passes, passes that ran) after every complete run.
     """
 
@@ -64,6 +67,8 @@ class StageRunner:
         block_policy: Callable[[Trajectory], BlockPolicy | None] = lambda trajectory: None,
         steps: float | None = None,
         shortcut: bool = False,
+        grid: Callable[[int, float, Sequence[float]], tuple[int, float]] | None = None,
+        offers: Collection[str] = CAPABILITIES,
         on_end: Callable[[Trajectory, Passes, RunPasses], None] = lambda trajectory, own, computed: None,
     ) -> None:
         self.state = state
@@ -72,7 +77,9 @@ class StageRunner:
         self.replay: Replay | None = None
         self._make_velocity, self._make_evaluation = velocity_policy, evaluation_policy
         self._make_block_policy = block_policy
-        self._steps, self.shortcut = steps, shortcut
+        self._steps, self.shortcut, self._grid = steps, shortcut, grid
+        self._offers = frozenset(offers)
+        self._edges: tuple[float, ...] = ()
         self._on_end = on_end
         self._own: Passes | None = None
         self._counts_before = StageReport()
@@ -94,20 +101,32 @@ class StageRunner:
         Raises:
             UserError: a run of this stage is in progress.
         """
-        self._refuse_nested()
-        self._asked = self._steps_of(configured, times, edges)
-        return self._asked
+        # A technique's grid needs the bend, which this pipeline keeps: only its number of steps is taken.
+        return self.grid(configured, 1.0, times, edges)[0]
 
-    def _steps_of(self, configured: int, times: Callable[[int], Sequence[float]], edges: Sequence[float]) -> int:
-        self._own = None
-        if self._steps is None:
-            return configured
-        asked = count_of(self._steps, configured)
-        if asked >= configured and not self.shortcut:
-            return configured
-        low, high = (min(edges), max(edges)) if edges else (1.0, 0.0)
-        self._own = Passes.full(configured, sum(low <= t <= high for t in times(configured)[:-1]))
-        return asked if self.shortcut else min(configured, avoid_edge(asked, times, edges))
+    def grid(
+        self, configured: int, rescale: float, times: Callable[[int], Sequence[float]], edges: Sequence[float]
+    ) -> tuple[int, float]:
+        """Step count and bend of the time grid of the run that is about to start; the pipeline's own by default.
+
+        Raises:
+            UserError: a run of this stage is in progress.
+        """
+        self._refuse_nested()
+        self._own, self._edges = None, tuple(edges)
+        count, bend = configured, rescale
+        if self._grid is not None:
+            # No number of steps is avoided here: such a technique integrates guidance exactly up to its edge.
+            most = configured if self._steps is None else min(count_of(self._steps, configured), configured)
+            count, bend = self._grid(configured, rescale, edges)
+            count = min(count, most)
+        elif self._steps is not None and ((asked := count_of(self._steps, configured)) < configured or self.shortcut):
+            count = asked if self.shortcut else min(configured, avoid_edge(asked, times, edges))
+        if (count, bend) != (configured, rescale):
+            low, high = (min(edges), max(edges)) if edges else (1.0, 0.0)
+            self._own = Passes.full(configured, sum(low <= t <= high for t in times(configured)[:-1]))
+        self._asked = count
+        return count, bend
 
     def start(self, trajectory: Trajectory) -> None:
         """Begins a run: fresh state for every policy.
@@ -118,12 +137,16 @@ class StageRunner:
         self._refuse_nested()
         asked = self._asked
         self.finish()
+        trajectory = replace(trajectory, edges=self._edges or trajectory.edges, offers=self._offers)
         if trajectory.occupancy is not None:
             trajectory = replace(trajectory, occupancy=partial(self._decoded, trajectory.occupancy))
         self._trajectory = trajectory
-        if self._steps is not None:
-            wanted = count_of(self._steps, trajectory.count) if asked is None else asked
-            self.steps_ignored = trajectory.count > wanted
+        if self._steps is not None or self._grid is not None:
+            if asked is None:
+                steps = trajectory.count
+                own = None if self._steps is None else count_of(self._steps, steps)
+                asked = own if self._grid is None else self._grid(steps, 1.0, ())[0]
+            self.steps_ignored = asked is not None and trajectory.count > asked
         self._velocity = self._make_velocity(trajectory)
         self._evaluation = self._make_evaluation(trajectory)
         self.block_policy = self._make_block_policy(trajectory)
@@ -203,9 +226,7 @@ class StageRunner:
 class _Counted:
     """Evaluates the real network, and counts each evaluation once for every object of a batch."""
 
-    def __init__(
-        self, evaluate: Evaluate, runner: StageRunner, trajectory: Trajectory, step: Step
-    ) -> None:
+    def __init__(self, evaluate: Evaluate, runner: StageRunner, trajectory: Trajectory, step: Step) -> None:
         self._evaluate, self._session, self._trajectory, self._step = evaluate, runner, trajectory, step
         self.calls = 0
 

@@ -72,6 +72,8 @@ class Trajectory:
         occupancy: decoder of a state of the first stage to occupancy logits `[B, 1, R, R, R]`, where there is one.
         layout: whether the first stage samples the layout beside the shape.
         batch: objects that are sampled together.
+        edges: times at which guidance begins or ends, those of the pipeline's own interval; a run fills them in.
+        offers: capabilities of the pipeline in this stage; a run fills them in.
     """
 
     stage: str
@@ -84,6 +86,8 @@ class Trajectory:
     occupancy: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     layout: bool = True
     batch: int = 1
+    edges: tuple[float, ...] = ()
+    offers: frozenset[str] = frozenset(CAPABILITIES)
 
     @property
     def count(self) -> int:

@@ -71,7 +71,8 @@ class Watch:
         return frozenset(
             name
             for name, stages in ignored.items()
-            if not any(self._runners[s].shortcut for s in stages)
+            if any(t.name == name for kind in self._host.stages.values() for t in self._policies.acting("steps", kind))
+            and not any(self._runners[s].shortcut for s in stages)
             and all(s in stages for s, kind in self._host.stages.items() if name in self._controls(kind))
         )
 
@@ -84,4 +85,4 @@ class Watch:
         return found
 
     def _controls(self, kind: str) -> Sequence[str]:
-        return [technique.name for technique in self._policies.acting("steps", kind)]
+        return self._policies.set_steps(kind)

@@ -180,10 +180,10 @@ class Deaf:
     def __getattr__(self, name):
         return getattr(self._runner, name)
 
-    def steps(self, configured, times, edges):
+    def grid(self, configured, rescale, times, edges):
         if self._asks:
-            self._runner.steps(configured, times, edges)
-        return configured
+            self._runner.grid(configured, rescale, times, edges)
+        return configured, rescale
 
 
 @pytest.fixture

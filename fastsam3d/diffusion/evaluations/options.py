@@ -33,7 +33,9 @@ class CheckedPolicy:
 
     def __init__(self, policy: Any, trajectory: Trajectory, technique: Technique, *inside: Technique) -> None:
         self._policy, self._trajectory, self._technique = policy, trajectory, technique
-        self._declared = frozenset(need for t in (technique, *inside) for need in RULES.needs_in(t, trajectory.stage))
+        every = (technique, *inside)
+        needed = frozenset(need for t in every for need in RULES.needs_in(t, trajectory.stage))
+        self._declared = needed | (trajectory.offers & frozenset(use for t in every for use in t.uses))
 
     def velocity(self, x: Velocity, step: Step, evaluate: Evaluate) -> Velocity:
         """The policy's velocity, see `fastsam3d.diffusion.vocabulary.VelocityPolicy`."""

@@ -62,3 +62,50 @@ def avoid_edge(steps: int, times: Callable[[int], Sequence[float]], edges: Seque
         if not any(abs(t - e) < 1e-9 for t in times(count)[:-1] for e in inner):
             return count
     return steps
+
+
+def bent_to_edge(steps: int, rescale: float, edge: float) -> float:
+    """The bend of a time grid, near `rescale`, with which one of `steps` steps begins on a guidance edge.
+
+    The grid is `t_k = s / (1 + (rescale - 1) (1 - s))` with `s = k / steps`, as of all pipelines that are known here.
+    The step begins a billionth before the edge, so that rounding cannot take it out of the guidance interval.
+
+    Args:
+        steps: of the run; with one step there is nothing to place, and `rescale` is returned.
+        rescale: the wanted bend; 1 for equal steps, more for shorter steps near noise.
+        edge: time, inside 0..1.
+    """
+    if steps < 2:
+        return rescale
+    place = edge - 1e-9
+    share = place * rescale / (1 + place * (rescale - 1))  # of the steps, that lie before the edge
+    before = min(max(round(steps * share), 1), steps - 1)
+    own = before / steps
+    return 1 + (own / place - 1) / (1 - own)
+
+
+def chosen_steps(times: Sequence[float], count: int, bend: float, ends: float) -> tuple[int, ...]:
+    """Steps of a given grid that lie nearest to a grid of `count` steps with short ones near noise and near data.
+
+    The wanted grid is `t = m / (1 + (bend - 1) (1 - m))` with `m = s + ends (3 s^2 - 2 s^3 - s)` and `s = k / count`:
+    `ends` shortens the steps at both ends, `bend` more those near noise.
+
+    Args:
+        times: of the given grid, its end included.
+        count: steps to choose, at least 1; as many as there are at most.
+        bend: more than 0; 1 treats both ends alike.
+        ends: 0 (even) to less than 1.
+
+    Returns:
+        Indices of the steps, ascending; the first step is among them.
+    """
+    steps = len(times) - 1
+    free, chosen = set(range(1, steps)), {0}
+    for k in range(1, min(count, steps)):
+        s = k / count
+        m = s + ends * (3 * s * s - 2 * s**3 - s)
+        wanted = m / (1 + (bend - 1) * (1 - m))
+        nearest = min(free, key=lambda j: (abs(times[j] - wanted), j))
+        free.remove(nearest)
+        chosen.add(nearest)
+    return tuple(sorted(chosen))

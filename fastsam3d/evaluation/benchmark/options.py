@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.basics.options import boolean, option, optional_text, optional_whole, strengths, whole, words
+from fastsam3d.basics.options import boolean, option, optional, optional_text, strengths, whole, words
 from fastsam3d.evaluation.benchmark.experiments import SWEEPS
 from fastsam3d.evaluation.metrics.surfaces import SURFACE_POINTS
 
@@ -23,7 +23,7 @@ class BenchmarkOptions:
     seed: int = option(7, whole(0), "chooses the objects and their noise")
     output: str = option("benchmark", str, "folder for records.jsonl, bench.json, bench.md and plots")
     guidance: tuple[float | None, ...] = option((None,), strengths, "guidance strength, or a list; null: the model's")
-    steps: int | None = option(None, optional_whole(1), "steps of both stages; null: the model's")
+    steps: int | None = option(None, optional(whole(1)), "steps of both samplers without acceleration; null: their own")
     ablation: bool = option(False, boolean, "the eight choices among the three modules of paper, instead of methods")
     sweep: str | None = option(None, optional_text, f"one setting instead: {', '.join(SWEEPS)}")
     presets: tuple[str, ...] = option((), words, "of a sweep: the presets on which the setting is varied")
@@ -32,6 +32,7 @@ class BenchmarkOptions:
     checkpoint_dir: str | None = option(None, optional_text, "folder with weights; null: those of the package")
     random_weights: bool = option(False, boolean, "untrained weights: speed only, quality means nothing")
     noise_row: bool = option(True, boolean, "also run off with other noise, the scale of fidelity")
+    limit: bool = option(False, boolean, "also the converged solution, and every method's distance to it; slow")
     warmup: int = option(1, whole(1), "objects run before anything is timed")
     points: int = option(SURFACE_POINTS, whole(100), "surface points of the metrics")
     resume: bool = option(True, boolean, "go on from records in the output folder; false measures again")

@@ -32,6 +32,7 @@ RELEASED = "#dd9a55"
 COLOURS = {
     "off": INK,
     "exact": EXACT,
+    "accurate": OURS,
     "balanced": OURS,
     "fast": OURS,
     "exact_layout": OURS,

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastsam3d.basics.files import finite, write_text
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.benchmark import plots, tables
+from fastsam3d.evaluation.benchmark import limit_plot, plots, tables
 from fastsam3d.evaluation.benchmark.result import RESULT, load_result
 from fastsam3d.evaluation.reporting.tables import guidance_text
 
@@ -59,6 +59,8 @@ def draw(result: dict[str, Any], folder: Path) -> None:
         return
     for index, rows in enumerate(by_guidance.values()):
         plots.pareto(rows, folder / names["pareto"][index])
+        if "limit" in names:
+            limit_plot.distances(rows, folder / names["limit"][index])
         plots.stage_bars([row for row in rows if row["timed"]], folder / names["stages"][index])
 
 
@@ -68,7 +70,9 @@ def image_names(result: dict[str, Any]) -> dict[str, list[str]]:
         return {"sweep": [f"sweep-{result['meta']['sweep']}.png"]}
     strengths = list(_by_guidance(result["rows"]))
     endings = [f"-guidance-{_name(strength)}" for strength in strengths] if len(strengths) > 1 else [""]
-    return {name: [f"{name}{ending}.png" for ending in endings] for name in ("pareto", "stages")}
+    judged = any(row["method"] == "limit" for row in result["rows"])
+    drawn = ("pareto", *(("limit",) if judged else ()), "stages")
+    return {name: [f"{name}{ending}.png" for ending in endings] for name in drawn}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -87,9 +91,7 @@ def report(result: dict[str, Any]) -> str:
 
 def title(meta: dict[str, Any], guidance: float | str | None) -> str:
     """Heading of a result: objects, scenes, seed and device, for one strength of guidance or for all."""
-    counts = [
-        f"{meta[key]} {key if meta[key] != 1 else key[:-1]}" for key in ("objects", "scenes") if meta.get(key)
-    ]
+    counts = [f"{meta[key]} {key if meta[key] != 1 else key[:-1]}" for key in ("objects", "scenes") if meta.get(key)]
     strength = [] if guidance is None else [f"guidance {guidance_text(guidance)}"]
     return ", ".join([*counts, f"seed {meta['seed']}", *strength, str(meta["device_name"])])
 
@@ -109,6 +111,9 @@ def sections(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
     split = tables.split_table(timed)
     if split is not None:
         found.append(("split", "Exact and approximate savings:", split))
+    limit = tables.limit_table(rows)
+    if limit is not None:
+        found.insert(2, ("limit", "Distance to the limit, the second judge:", limit))
     return found
 
 
@@ -116,7 +121,8 @@ def update_document(document: Path, result: dict[str, Any], folder: Path) -> Non
     """Replaces the text between the markers of a Markdown document by this result.
 
     Markers are `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; NAME is a table ("main", "fidelity", ...), a plot
-    ("pareto", "stages", "sweep"), "run", or "ablation", "sweep-stride" and the like for everything of such a run.
+    ("pareto", "plot-stages", "plot-limit", "sweep"), "run", or "ablation", "sweep-stride", "judges" and the like for
+    everything of such a run; "judges" is both judges of a run with the limit.
 
     Raises:
         UserError: no document, a marker without its end, or none that this result fills.
@@ -163,7 +169,11 @@ def document_parts(result: dict[str, Any], folder: Path, beside: Path) -> dict[s
     strengths = ", ".join(guidance_text(guidance) for guidance in grouped)
     about = title(meta, None)
     parts["run"] = f"{about}; {steps} steps; guidance {strengths}; {versions}."
-    return {**parts, "pareto": pictures["pareto"], "plot-stages": pictures["stages"]}
+    drawn = {"pareto": pictures["pareto"], "plot-stages": pictures["stages"]}
+    if "limit" in pictures:
+        drawn["plot-limit"] = pictures["limit"]
+        drawn["judges"] = "\n\n".join([parts["run"], pictures["limit"], parts["limit"], parts["fidelity"]])
+    return {**parts, **drawn}
 
 
 def _relative(path: Path, beside: Path) -> str:

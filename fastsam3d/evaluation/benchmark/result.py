@@ -10,7 +10,7 @@ from typing import Any
 from fastsam3d.basics.files import finite
 from fastsam3d.basics.record_log import Record, RecordLog, read_log
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.measuring.runner import OTHER_SEED
+from fastsam3d.evaluation.measuring.runner import REFERENCES
 from fastsam3d.evaluation.reporting.tables import summarise
 
 RECORDS, RESULT = "records.jsonl", "bench.json"
@@ -26,7 +26,8 @@ PROTOCOL = (
     "of both directed mean distances, not squared; f1 in percent. viou: solids on a 64^3 grid in the "
     "object frame; surface_viou: 64^3 occupancy of the surface points. iou_3d: axis-aligned boxes of the "
     "posed objects in the camera frame. fidelity_* and layout_distance compare with off for the same "
-    "object and noise; layout_distance is the root mean square displacement of the corners of off's box "
+    "object and noise, limit_* with the converged solution for that noise; layout_distance is the root mean "
+    "square displacement of the corners of off's box "
     "over its diagonal. *_ci: 95 % limits of the paired difference to off, of the mean itself for "
     "fidelity and layout. nfe: network evaluations, conditional and unconditional. tflop: operations of the "
     "networks, two a multiply-add. fewer_steps@NAME: the fewest plain steps, object by object, that take at least "
@@ -39,14 +40,14 @@ def result_of(log: RecordLog, seeds: Sequence[int] | None = None) -> Record:
     """bench.json from the records: of the objects with these seeds, or of all that were measured."""
     identity = log.identity
     objects = _flattened(log, "object", None if seeds is None else set(seeds))
-    names = [name for name in [*identity["methods"], OTHER_SEED] if any(r["method"] == name for r in objects)]
+    names = [name for name in [*identity["methods"], *REFERENCES] if any(r["method"] == name for r in objects)]
     rows = []
     for guidance in dict.fromkeys(record["guidance"] for record in objects):
         tables = {name: [r for r in objects if (r["method"], r["guidance"]) == (name, guidance)] for name in names}
         scenes = [r for r in _flattened(log, "scene") if r["guidance"] == guidance]
         for name in names:
             row = summarise(name, tables[name], tables["off"], scenes=scenes)
-            rows.append({**row, "guidance": guidance, "timed": name != OTHER_SEED})
+            rows.append({**row, "guidance": guidance, "timed": name not in REFERENCES})
     meta = {key: value for key, value in identity.items() if key != "methods"}
     meta.update(
         schema=SCHEMA,

@@ -71,7 +71,7 @@ def run_benchmark(
     runner = Runner(pipeline, options.device, options.points)
     warm_cases = [Case(seed, make_view, options.points) for seed in warmup_seeds]
     methods = _warm_up(runner, methods, warm_cases, options, log)
-    columns = len(methods) + options.noise_row
+    columns = len(methods) + options.noise_row + options.limit
 
     from tqdm import tqdm
 
@@ -83,11 +83,11 @@ def run_benchmark(
                 with guided(pipeline, strength):
                     guidance = guidance_of(pipeline)
                     if not log.select(kind="object", guidance=guidance, object_seed=seed):
-                        records = runner.measure(methods, case, number, noise_row=options.noise_row)
-                        # One line for all, so that an object is measured whole or not at all.
-                        log.append(
-                            [{"kind": "object", "guidance": guidance, "object_seed": seed, "methods": records}]
+                        records = runner.measure(
+                            methods, case, number, noise_row=options.noise_row, limit=options.limit
                         )
+                        # One line for all, so that an object is measured whole or not at all.
+                        log.append([{"kind": "object", "guidance": guidance, "object_seed": seed, "methods": records}])
                 bar.update(columns)
     scene_seeds = [seeds[0] + 900 + 10 * number for number in range(options.scenes)]
     scene_runner.measure_scenes(runner, methods, scene_seeds, options.guidance, log, make_scene)
@@ -129,7 +129,6 @@ def _warm_up(
 def identity_of(pipeline: Any, options: BenchmarkOptions, methods: Sequence[Method]) -> Record:
     """Collects what all records of a run share: everything that a measurement depends on."""
     chosen = asdict(options)
-    # The steps of the run are in the environment.
     for name in ("methods", "objects", "scenes", "output", "resume", "report", "document", "presets", "steps"):
         del chosen[name]
     described = {

@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastsam3d.evaluation.reporting.tables import DIGITS, HEADINGS, TO_BASELINE, half_width, markdown_table, number
+from fastsam3d.evaluation.reporting.tables import (
+    DIGITS,
+    HEADINGS,
+    TO_BASELINE,
+    TO_LIMIT,
+    half_width,
+    markdown_table,
+    number,
+)
 
 Row = Mapping[str, Any]
 
@@ -38,6 +46,28 @@ def fidelity_table(rows: Sequence[Row]) -> str:
             cells = [number(row[n], DIGITS[n]) for n in TO_BASELINE]
         lines.append([row["method"], _ratio(row, "speedup"), _limits(row, "speedup_ci"), *cells])
     return markdown_table(["method", "speed-up", "95 %", *(HEADINGS[name] for name in TO_BASELINE)], lines)
+
+
+def limit_table(rows: Sequence[Row]) -> str | None:
+    """The second judge: distance to the converged solution, and its paired difference to that of "off".
+
+    None without a row "limit".
+    """
+    if not any(row["method"] == "limit" for row in rows):
+        return None
+    lines = []
+    for row in rows:
+        if row["method"] == "limit":
+            continue
+        cells = []
+        for name in TO_LIMIT:
+            own = number(row[name], DIGITS[name])
+            cells.append(own if row["method"] == "off" else f"{own} ({_delta(row, name)})")
+        lines.append(
+            [row["method"], number(row["nfe_ss"], 1), number(row["nfe_slat"], 1), _ratio(row, "speedup"), *cells]
+        )
+    header = ["method", HEADINGS["nfe_ss"], HEADINGS["nfe_slat"], "speed-up"]
+    return markdown_table([*header, *(f"{HEADINGS[name]} (Δ to off)" for name in TO_LIMIT)], lines)
 
 
 def front_table(rows: Sequence[Row]) -> str:
@@ -103,9 +133,7 @@ def split_table(rows: Sequence[Row]) -> str | None:
         if row["method"] in ("off", "exact") or own >= off:
             continue
         share = min(max((off - exact) / (off - own), 0.0), 1.0)
-        lines.append(
-            [row["method"], f"{off - own:.3f}", f"{off / exact:.2f}×", f"{exact / own:.2f}×", f"{share:.0%}"]
-        )
+        lines.append([row["method"], f"{off - own:.3f}", f"{off / exact:.2f}×", f"{exact / own:.2f}×", f"{share:.0%}"])
     header = ["method", "s saved", "exact", "approximate, on top", "share of the saving that is exact"]
     return markdown_table(header, lines)
 

@@ -14,8 +14,10 @@ from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.counters import STAGES
 
 OFF, EXACT, ALL = "off", "exact", "all"
+LIMIT = "limit"
+"""Not a preset: both stages integrated until they converge (`fastsam3d.evaluation.measuring.limit`)."""
 CONTROL, CONTROL_PARTNER = "fewer_steps", "balanced"
-ORDER = ("off", "exact", "paper_release", "paper", "balanced", "fast")
+ORDER = ("off", "exact", "paper_release", "paper", "accurate", "balanced", "fast")
 """Of the rows of `all`; the others follow by kind and name, and the controls come last."""
 
 
@@ -25,7 +27,7 @@ class Method:
 
     Attributes:
         name: of the row.
-        preset: an acceleration preset or preset file; "off" leaves the pipeline untouched.
+        preset: an acceleration preset or preset file; "off" leaves the pipeline untouched, "limit" converges it.
         overrides: changed settings of the preset.
         matched_to: of a control: the method whose network evaluations it takes, object by object.
         optional: left out, and said so, where the pipeline cannot run it.
@@ -45,6 +47,12 @@ class Method:
         if self.preset == OFF:
             yield None
             return
+        if self.preset == LIMIT:
+            from fastsam3d.evaluation.measuring.limit import converged
+
+            with converged(pipeline) as acceleration:
+                yield acceleration
+            return
         from fastsam3d.acceleration.handle import accelerate
         from fastsam3d.diffusion.vocabulary import AccelerationWarning
 
@@ -57,7 +65,7 @@ class Method:
 
     def settings(self) -> dict[str, Any]:
         """All settings as plain values; UserError where they are not possible."""
-        if self.preset == OFF:
+        if self.preset in (OFF, LIMIT):
             return {}
         from fastsam3d.acceleration.presets import load_preset
 
@@ -154,12 +162,6 @@ def matched_steps(generator: Any, evaluations: int) -> int:
         if evaluations_of_steps(generator, steps) >= evaluations and not on_edge:
             return steps
     return generator.inference_steps
-
-
-def set_steps(pipeline: Any, steps: int) -> None:
-    """Gives both stages of a pipeline another number of steps, as other pipelines have it."""
-    for name in STAGES.values():
-        pipeline.models[name].inference_steps = steps
 
 
 @contextmanager

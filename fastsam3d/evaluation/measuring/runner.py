@@ -6,7 +6,8 @@ order of methods rotates from object to object, so that a machine that grows war
 
 The judge is fidelity to the result of "off" for the same object and noise: with a generative model the truth is only
 one of many plausible completions, and its metrics hardly tell methods apart. The row "other_seed" shows how far two
-results of the untouched pipeline lie from one another.
+results of the untouched pipeline lie from one another. A second judge is the distance to the limit, the converged
+solution for that noise, of which "off" is an approximation too.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from typing import Any
 from fastsam3d.basics.peak_memory import PeakMemory
 from fastsam3d.basics.record_log import Record
 from fastsam3d.evaluation.measuring.counters import counted_evaluations, counted_work, synchronise
-from fastsam3d.evaluation.measuring.methods import OFF, Method
-from fastsam3d.evaluation.metrics.outcome import Outcome, against_outcome, against_truth, outcome_of
+from fastsam3d.evaluation.measuring.methods import LIMIT, OFF, Method
+from fastsam3d.evaluation.metrics.outcome import Outcome, against_limit, against_outcome, against_truth, outcome_of
 from fastsam3d.evaluation.metrics.surfaces import SURFACE_POINTS
 from fastsam3d.evaluation.metrics.true_shape import Reference, reference_shape
 
 OTHER_SEED = "other_seed"
+REFERENCES = (OTHER_SEED, LIMIT)
+"""Rows that are no methods: their seconds are not compared."""
 NOISE_SHIFT = 500_000_009
 """Added to the seed of the noise for the row `other_seed`."""
 
@@ -81,18 +84,23 @@ class Runner:
         }
         return outcome_of(result, case.seed, self.points), record
 
-    def measure(self, methods: Sequence[Method], case: Case, number: int, *, noise_row: bool) -> list[Record]:
+    def measure(
+        self, methods: Sequence[Method], case: Case, number: int, *, noise_row: bool, limit: bool = False
+    ) -> list[Record]:
         """Records of every method on one object, metrics and fidelity to "off" included.
 
         Args:
             methods: among them "off".
             number: of the object, by which the order of the methods is turned.
             noise_row: also "off" with other noise.
+            limit: also the converged solution, and every method's distance to it.
         """
         runs = [(method.name, method, 0) for method in methods]
         if noise_row:
             off = next(method for method in methods if method.name == OFF)
             runs.append((OTHER_SEED, off, NOISE_SHIFT))
+        if limit:
+            runs.append((LIMIT, Method(LIMIT, LIMIT), 0))
         outcomes: dict[str, Outcome] = {}
         own: dict[str, Record] = {}
         for name, method, shift in rotated(runs, number):
@@ -103,6 +111,8 @@ class Runner:
         records = []
         for name, _, _ in runs:
             compared = against_outcome(outcomes[name], outcomes[OFF])
+            if limit:
+                compared |= against_limit(outcomes[name], outcomes[LIMIT])
             records.append({"method": name, "family": case.reference.family, **own[name], **compared})
         return records
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsam3d.evaluation.metrics.latents import VoxelLatents, latent_error, latents_of
 from fastsam3d.evaluation.metrics.pose_metrics import apply_pose, box_iou_3d, compare_poses, layout_distance
 from fastsam3d.evaluation.metrics.surfaces import (
     SURFACE_POINTS,
@@ -24,12 +25,13 @@ from fastsam3d.evaluation.metrics.voxelize import voxelize_mesh
 
 @dataclass(frozen=True)
 class Outcome:
-    """Surface points and solid voxels (object frame), the pose and the mesh of one reconstruction."""
+    """Surface points and solid voxels (object frame), the pose, the mesh and the latents of one reconstruction."""
 
     surface: Surface
     solid: np.ndarray
     pose: Any
     mesh: Any = None
+    latents: VoxelLatents | None = None
 
     @cached_property
     def renders(self) -> Renders:
@@ -47,12 +49,11 @@ def outcome_of(reconstruction: Any, seed: int, points: int = SURFACE_POINTS) -> 
     """Samples and voxelises the mesh of a reconstruction; `seed`, the object's, makes the points repeatable."""
     mesh = reconstruction.mesh
     surface = sample_surface(mesh.vertices, mesh.faces, points, np.random.default_rng(seed))
-    return Outcome(surface, voxelize_mesh(mesh.vertices, mesh.faces), reconstruction.pose, mesh)
+    solid, latents = voxelize_mesh(mesh.vertices, mesh.faces), latents_of(reconstruction)
+    return Outcome(surface, solid, reconstruction.pose, mesh, latents)
 
 
-def against_truth(
-    outcome: Outcome, reference: Reference, pose: Any = None, *, visual: bool = True
-) -> dict[str, float]:
+def against_truth(outcome: Outcome, reference: Reference, pose: Any = None, *, visual: bool = True) -> dict[str, float]:
     """Shape metrics against the true object and, given its true pose, layout metrics.
 
     "viou" compares solids in the object frame without any normalisation; "surface_viou" and the surface
@@ -87,14 +88,31 @@ def against_outcome(outcome: Outcome, baseline: Outcome, *, visual: bool = True)
     else:
         # No normalisation of its own for each: a shape that grew or moved in its frame has changed.
         f1 = compare_surfaces(outcome.framed, baseline.framed, normalise="none")["f1_005"]
-    low, high = baseline.surface.low, baseline.surface.high
-    if baseline.surface.empty:
-        low, high = np.full(3, -0.5), np.full(3, 0.5)
     result = {
         "fidelity_viou": intersection_over_union(outcome.solid, baseline.solid),
         "fidelity_f1_005": f1,
-        "layout_distance": layout_distance(outcome.pose, baseline.pose, low, high),
+        "layout_distance": _moved(outcome, baseline),
     }
     if visual:
         result["fidelity_ssim"] = compare_renders(outcome.renders, baseline.renders)["ssim"]
     return result
+
+
+def against_limit(outcome: Outcome, limit: Outcome) -> dict[str, float]:
+    """Distance to the converged solution of the same object and noise (`fastsam3d.evaluation.measuring.limit`).
+
+    "limit_viou": IoU of the solids; "limit_layout_distance": as "layout_distance"; "limit_latent_error": relative L2
+    error of the latents at the voxels that both have.
+    """
+    return {
+        "limit_viou": intersection_over_union(outcome.solid, limit.solid),
+        "limit_layout_distance": _moved(outcome, limit),
+        "limit_latent_error": latent_error(outcome.latents, limit.latents),
+    }
+
+
+def _moved(outcome: Outcome, reference: Outcome) -> float:
+    low, high = reference.surface.low, reference.surface.high
+    if reference.surface.empty:
+        low, high = np.full(3, -0.5), np.full(3, 0.5)
+    return layout_distance(outcome.pose, reference.pose, low, high)

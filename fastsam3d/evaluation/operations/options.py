@@ -14,5 +14,5 @@ class FlopsOptions:
     model: str = option("sam3d", str, "sam3d or mini: the sizes that are counted")
     voxels: int = option(10_000, whole(8), "voxels of the latent stage")
     acceleration: tuple[str, ...] = option(
-        ("off", "exact", "paper", "balanced", "fast"), words, "presets or preset files, a list, or all"
+        ("off", "exact", "paper", "accurate", "balanced", "fast"), words, "presets or preset files, a list, or all"
     )

@@ -31,6 +31,9 @@ COLUMNS = (
     ("fidelity_f1_005", "fidelity F1 ↑", 2),
     ("fidelity_ssim", "fidelity SSIM ↑", 4),
     ("layout_distance", "layout distance ↓", 4),
+    ("limit_viou", "vIoU with the limit ↑", 4),
+    ("limit_layout_distance", "layout distance to the limit ↓", 4),
+    ("limit_latent_error", "latents' error ↓", 4),
     ("nfe_ss", "NFE SS", 1),
     ("nfe_slat", "NFE SLaT", 1),
     ("tokens_ss", "tokens SS", 0),
@@ -43,6 +46,7 @@ COLUMNS = (
 HEADINGS = {name: heading for name, heading, _ in COLUMNS}
 DIGITS = {name: digits for name, _, digits in COLUMNS}
 TO_BASELINE = ("fidelity_viou", "fidelity_f1_005", "fidelity_ssim", "layout_distance")
+TO_LIMIT = ("limit_viou", "limit_layout_distance", "limit_latent_error")
 COSTS = ("nfe_ss", "nfe_slat", "tokens_ss", "tokens_slat", *COUNTED, "peak_memory_mib")
 Record = Mapping[str, Any]
 

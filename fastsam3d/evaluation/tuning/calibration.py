@@ -9,10 +9,10 @@ import numpy as np
 
 from fastsam3d.basics.record_log import Record, RecordLog
 from fastsam3d.evaluation.measuring.counters import STAGE_NAMES
-from fastsam3d.evaluation.measuring.methods import EXACT, OFF, Method, guidance_of, guided
+from fastsam3d.evaluation.measuring.methods import EXACT, LIMIT, OFF, Method, guidance_of, guided
 from fastsam3d.evaluation.measuring.runner import Case, Runner
 from fastsam3d.evaluation.measuring.seeds import CALIBRATION, object_seeds
-from fastsam3d.evaluation.metrics.outcome import Outcome, against_outcome, against_truth
+from fastsam3d.evaluation.metrics.outcome import Outcome, against_limit, against_outcome, against_truth
 from fastsam3d.evaluation.tuning.options import TuneOptions
 from fastsam3d.evaluation.tuning.search import Score, Settings
 
@@ -30,14 +30,13 @@ PARTS = ("ss", "slat", "rest")
 class Calibration:
     """Scores candidates on the calibration objects, against the results of "off" and `exact` there."""
 
-    def __init__(
-        self, pipeline: Any, options: TuneOptions, log: RecordLog, make_view: Callable[[int], Any]
-    ) -> None:
+    def __init__(self, pipeline: Any, options: TuneOptions, log: RecordLog, make_view: Callable[[int], Any]) -> None:
         self.options, self.log = options, log
         self.runner = Runner(pipeline, options.device, POINTS)
         seeds, _ = object_seeds(options.seed, options.objects, first_of_all=CALIBRATION)
         self.cases = [Case(seed, make_view, POINTS) for seed in seeds]
         self.baseline: dict[tuple[Any, int], tuple[Outcome, Record]] = {}
+        self.limits: dict[tuple[Any, int], Outcome] = {}
         self.exact_records: list[Record] = []
         self.prices: dict[str, float] = {}
         self.exact_cost = 1.0
@@ -49,13 +48,15 @@ class Calibration:
         return models["ss_generator"].inference_steps, models["slat_generator"].inference_steps
 
     def prepare(self) -> None:
-        """Runs "off" everywhere, and finds the cost of an operation of each stage under `exact`."""
+        """Runs "off" everywhere, and the limit where it judges, and finds the cost of operations under `exact`."""
         for strength in self.options.guidance:
             with guided(self.runner.pipeline, strength):
                 for case in self.cases:
                     outcome, _ = self.runner.run(Method(OFF, OFF), case)
                     truth = against_truth(outcome, case.reference, case.view.pose, visual=False)
                     self.baseline[strength, case.seed] = outcome, truth
+                    if self.options.judge != OFF:
+                        self.limits[strength, case.seed] = self.runner.run(Method(LIMIT, LIMIT), case)[0]
         exact = Method(EXACT, EXACT)
         self.runner.run(exact, self.cases[0])  # warm
         self.exact_records = [self._record(exact, case) for case in self.cases]
@@ -115,9 +116,11 @@ class Calibration:
                 name = str(guidance_of(self.runner.pipeline))
             off, off_truth = self.baseline[strength, case.seed]
             truth = against_truth(outcome, case.reference, case.view.pose, visual=False)
+            limit = self.limits.get((strength, case.seed))
             values[name] = {
                 **work_of(run),
                 **against_outcome(outcome, off, visual=False),
+                **({} if limit is None else against_limit(outcome, limit)),
                 "f1_drop": off_truth["f1_005"] - truth["f1_005"],
                 "iou_drop": off_truth["iou_3d"] - truth["iou_3d"],
             }
@@ -132,8 +135,9 @@ class Calibration:
         def means(name: str) -> list[float]:
             return [float(np.mean([record["values"][key][name] for record in records])) for key in strengths_]
 
+        judged = {OFF: ["fidelity_viou"], LIMIT: ["limit_viou"], "both": ["fidelity_viou", "limit_viou"]}
         return {
-            "fidelity": min(means("fidelity_viou")),
+            "fidelity": min(min(means(name)) for name in judged[self.options.judge]),
             "f1_drop": max(means("f1_drop")),
             "iou_drop": max(means("iou_drop")),
             "layout_distance": max(means("layout_distance")),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.basics.options import boolean, number_from, option, optional_text, strengths, whole
+from fastsam3d.basics.options import boolean, number_from, one_of, option, optional_text, strengths, whole
+
+JUDGES = ("off", "limit", "both")
+"""What `target_fidelity` compares with."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +15,12 @@ class TuneOptions:
     """Options of the search."""
 
     target_f1_drop: float = option(0.5, number_from(0.0), "F1@0.05 (percent) that may be lost against the truth")
-    target_fidelity: float = option(0.95, number_from(0.0, 1.0), "least mean vIoU with the result of off, same noise")
+    target_fidelity: float = option(0.95, number_from(0.0, 1.0), "least mean vIoU with what judge names, same noise")
+    judge: str = option(
+        "off",
+        one_of(*JUDGES),
+        "off: fidelity to the plain result; limit: to the converged one; both: the lesser counts",
+    )
     target_iou_drop: float = option(0.01, number_from(0.0), "3D-IoU of the layout that may be lost")
     objects: int = option(8, whole(1), "number of calibration objects")
     seed: int = option(0, whole(0), "chooses the calibration objects; never those of a benchmark")

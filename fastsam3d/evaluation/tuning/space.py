@@ -11,9 +11,14 @@ from fastsam3d.evaluation.tuning.search import Axis, Point
 STRIDE, THRESHOLD = "first stage: stride", "second stage: threshold"
 LATENT_STRIDE = "second stage: stride, instead of a threshold"
 STRUCTURE_STEPS, LATENT_STEPS = "first stage: plain steps", "second stage: plain steps"
+MULTISTEP, LATENT_MULTISTEP = "first stage: multistep", "second stage: multistep"
 STRUCTURE_SHARES = (1.0, 0.8, 0.68, 0.52, 0.44, 0.36, 0.28)
 LATENT_SHARES = (1.0, 0.8, 0.64, 0.48, 0.4, 0.32, 0.24, 0.16)
 """Of the pipeline's own steps that plain sampling keeps; forecasts come on top."""
+
+FIRST = {"guidance_first": 6, "growth": 0.3}
+LATER = {"rescale": 4.0, "guidance_every": 3}
+"""Settings of multistep sampling with which its steps are varied, by stage."""
 
 
 def _levels(key: str, values: Sequence[Any]) -> tuple[dict[str, Any], ...]:
@@ -40,6 +45,8 @@ def axes_of(structure_steps: int, latent_steps: int) -> list[Axis]:
         Axis(STRIDE, _switched("step_caching", *({"stride": stride} for stride in (2, 3, 4, 5, 6)))),
         Axis(THRESHOLD, _switched("adaptive_caching", *({"threshold": value} for value in thresholds))),
         Axis(LATENT_STRIDE, _switched("latent_step_caching", *({"stride": stride} for stride in (2, 3, 4, 6)))),
+        Axis(MULTISTEP, _switched("multistep", *({**FIRST, "steps": share} for share in (0.88, 0.8, 0.68, 0.6, 0.44)))),
+        Axis(LATENT_MULTISTEP, _switched("latent_multistep", *({**LATER, "steps": s} for s in (0.52, 0.4, 0.28, 0.2)))),
         Axis(f"{first}: order", _orders("step_caching")),
         Axis(f"{second}: order", _orders("adaptive_caching")),
         Axis(STRUCTURE_STEPS, _steps("sparse_structure_steps", structure_steps, STRUCTURE_SHARES)),
@@ -74,7 +81,7 @@ def _is_known(level: Mapping[str, Any]) -> bool:
 
 
 def starts_of(axes: Sequence[Axis]) -> list[Point]:
-    """Points to begin with, from the most careful to bold: forecasts alone, fewer steps alone, and both."""
+    """Points to begin with, from the most careful to bold: forecasts, fewer steps, both, and multistep."""
     careful = {
         "first stage: order": 2,
         "second stage: order": 2,
@@ -88,10 +95,10 @@ def starts_of(axes: Sequence[Axis]) -> list[Point]:
         {STRIDE: 2, LATENT_STRIDE: 2},
         {STRUCTURE_STEPS: 4, LATENT_STEPS: 4},
         {STRIDE: 2, THRESHOLD: 3, STRUCTURE_STEPS: 2, LATENT_STEPS: 2},
+        {MULTISTEP: 3, LATENT_MULTISTEP: 3},
     ]
     return [
-        tuple(min({**careful, **levels}.get(axis.name, 0), len(axis.levels) - 1) for axis in axes)
-        for levels in chosen
+        tuple(min({**careful, **levels}.get(axis.name, 0), len(axis.levels) - 1) for axis in axes) for levels in chosen
     ]
 
 

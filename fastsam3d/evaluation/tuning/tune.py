@@ -2,10 +2,11 @@
 
 Candidates are run on calibration objects, whose seeds no benchmark reaches, with the same noise as the untouched
 pipeline. The budget is judged on means over those objects, at every guidance strength asked for, and the worst strength
-counts: same-seed fidelity to "off", and the drop of F1@0.05 and 3D-IoU against the truth. Cost is not seconds, which a
-busy machine disturbs, but operations: those of each stage, priced with the seconds that an operation of this stage
-takes under `exact`; what takes clearly more processor time than that is charged for it. Every measured object is
-appended to a log beside the preset, and the same command goes on where it was interrupted.
+counts: same-seed fidelity to "off", or to the converged solution (`judge=limit`, or `both`), and the drop of F1@0.05
+and 3D-IoU against the truth. Cost is not seconds, which a busy machine disturbs, but operations: those of each stage,
+priced with the seconds that an operation of this stage takes under `exact`; what takes clearly more processor time than
+that is charged for it. Every measured object is appended to a log beside the preset, and the same command goes on where
+it was interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fastsam3d.evaluation.tuning.space import axes_of, complete, starts_of
 
 def identity_of(pipeline: Any, options: TuneOptions) -> Record:
     """Collects what all records of a search share, without the budget and the limits."""
-    kept = ("seed", "guidance", "device", "model", "checkpoint_dir")
+    kept = ("seed", "guidance", "device", "model", "checkpoint_dir", "judge")
     values = asdict(options)
     return {name: values[name] for name in kept} | environment(pipeline, options.device)
 

@@ -226,7 +226,7 @@ def test_a_recording_has_to_be_worth_it(make_pipeline, stand_in):
 
 
 def test_where_graphs_rest_the_report_says_why(make_pipeline, stand_in, monkeypatch):
-    for preset, changes in (("first_block_cache", {}), ("balanced", {"exact_layout": True})):
+    for preset, changes in (("first_block_cache", {}), ("paper", {"exact_layout": True})):
         with accelerate(make_pipeline(), preset, **changes, **GRAPHS) as acceleration:
             inside = next(iter(changes), preset)
             assert note_of(acceleration) == f"CUDA graphs rest in {STAGE}: {inside} works inside the network"

@@ -25,6 +25,9 @@ class WatchingSession:
         assert sorted(edges) == pytest.approx([0.0, 0.5])
         return configured
 
+    def grid(self, configured, rescale, times, edges):
+        return self.steps(configured, times, edges), rescale
+
     def start(self, trajectory):
         self.trajectory, self.state.running = trajectory, True
 

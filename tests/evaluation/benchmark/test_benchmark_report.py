@@ -39,7 +39,7 @@ def test_result_follows_the_documented_schema_and_every_row_key_is_documented(re
     documented = SCHEMA["properties"]["rows"]["items"]["properties"]
     assert set(result["rows"][0]) == set(documented)
     assert set(result["meta"]) <= set(SCHEMA["properties"]["meta"]["properties"]) | {
-        "model", "checkpoint_dir", "random_weights", "noise_row", "warmup",
+        "model", "checkpoint_dir", "random_weights", "noise_row", "limit", "warmup",
     }  # fmt: skip
     broken = copy.deepcopy(result)
     del broken["rows"][0]["cd"]

@@ -82,6 +82,13 @@ def test_settings_of_a_technique_that_is_off_are_left_out():
     assert changes({"t.enabled": True, "u.k": 1}, {"u.k": 2}) == "-t, u.k=2"
 
 
+ONE_A_STAGE = (
+    ("step_caching", "multistep"),
+    ("multistep", "exact_layout"),
+    ("latent_step_caching", "adaptive_caching", "latent_multistep"),
+)
+
+
 def test_every_start_and_every_single_change_is_a_valid_preset():
     axes = axes_of(25, 25)
     search = Search(axes, toy(1), limit=1)
@@ -90,8 +97,8 @@ def test_every_start_and_every_single_change_is_a_valid_preset():
         points += [(*points[2][:index], level, *points[2][index + 1 :]) for level in range(len(axis.levels))]
     for point in points:
         settings = complete(search.settings(point), 25, 25)
-        if {"latent_step_caching.enabled", "adaptive_caching.enabled"} <= set(settings):
-            with pytest.raises(UserError, match="both switched on"):  # refused, and passed over by the search
+        if any(len([g for g in groups if f"{g}.enabled" in settings]) > 1 for groups in ONE_A_STAGE):
+            with pytest.raises(UserError, match="switched on"):  # refused, and passed over by the search
                 load_preset("exact", settings)
         else:
             load_preset("exact", settings)
@@ -152,7 +159,32 @@ def test_the_boldest_stride_within_the_budget_is_found_and_resumed(stand_in, mon
     assert "calibration objects" in text
 
 
+@pytest.mark.parametrize(("judge", "stride"), [("off", 3), ("limit", 5), ("both", 3)])
+def test_the_judge_decides_which_result_fidelity_is_to(stand_in, monkeypatch, tmp_path, judge, stride):
+    stride_only(monkeypatch)
+    plain = methods.Method.attached
+
+    @contextmanager
+    def attached(method, pipeline):
+        # The limit is two voxels wider than "off", as the result of stride 4 is.
+        with with_error(pipeline, 2 / 64, 25) if method.preset == "limit" else plain(method, pipeline):
+            yield None
+
+    monkeypatch.setattr(methods.Method, "attached", attached)
+    options = TuneOptions(objects=2, target_fidelity=0.9, target_f1_drop=50.0, target_iou_drop=1.0, judge=judge)
+    log = RecordLog(tmp_path / "p.jsonl", identity_of(stand_in, options))
+    if judge == "both":
+        # Stride 2 is two voxels from the limit, and stride 4 two from "off": only 3 is near both.
+        settings, score = tune(stand_in, options, log, make_view)
+        assert (settings["step_caching.stride"], score.details["fidelity"]) == (3, pytest.approx(0.93, abs=0.01))
+        return
+    settings, _ = tune(stand_in, options, log, make_view)
+    assert settings["step_caching.stride"] == stride
+
+
 def test_bad_options_are_named(tmp_path):
+    with pytest.raises(UserError, match="one of off, limit, both"):
+        main(["judge=truth"])
     with pytest.raises(UserError, match=r"ends in \.yaml"):
         main([f"output={tmp_path / 'preset.json'}"])
     with pytest.raises(UserError, match="from 0 to 1"):

@@ -39,7 +39,7 @@ def main(words: list[str]) -> int:
     folder = prepare_directory(options.output, "bench")
     for module in ("scipy.spatial", "matplotlib.figure"):
         optional_module(module, "measuring", "bench")  # now, and not after an hour of measuring
-    from fastsam3d.evaluation.measuring.methods import set_steps
+    from fastsam3d.evaluation.measuring.counters import STAGES
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     pipeline = load_pipeline(
@@ -49,7 +49,8 @@ def main(words: list[str]) -> int:
         random_weights=options.random_weights,
     )
     if options.steps is not None:
-        set_steps(pipeline, options.steps)
+        for name in STAGES.values():
+            pipeline.models[name].inference_steps = options.steps
     log = RecordLog(folder / RECORDS, identity_of(pipeline, options, methods), resume=options.resume)
     if EARLIER_CODE in log.identity:
         print(f"bench: {log.path} holds records of other code, which stay; resume=false measures anew", file=sys.stderr)

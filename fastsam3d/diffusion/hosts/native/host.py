@@ -106,9 +106,9 @@ class NativeHost(Host):
 
         def sampled(original: Forward) -> Forward:
             def sample(noise: Any, condition: Tensor, *extra: Any, **kwargs: Any) -> Any:
-                configured = generator.inference_steps
-                steps = runner.steps(configured, self._times(generator), self._edges(generator))
-                changes = {} if steps == configured else {"inference_steps": steps}
+                own = generator.inference_steps, generator.rescale_t
+                grid = runner.grid(*own, self._times(generator), self._edges(generator))
+                changes: dict[str, Any] = {} if grid == own else {"inference_steps": grid[0], "rescale_t": grid[1]}
                 distilled = {"strength": 0.0} if runner.shortcut else {}
                 if runner.shortcut:
                     changes["shortcut"] = True

@@ -162,9 +162,9 @@ class Sam3dObjectsHost(TwoStageHost):
 
         def generated(original: Forward) -> Forward:
             def generate(shape: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
-                configured = generator.inference_steps
-                steps = runner.steps(configured, sampler.times, sampler.edges())
-                changes: dict[str, Any] = {} if steps == configured else {"inference_steps": steps}
+                own = generator.inference_steps, float(generator.rescale_t)
+                grid = runner.grid(*own, sampler.times, sampler.edges())
+                changes: dict[str, Any] = {} if grid == own else {"inference_steps": grid[0], "rescale_t": grid[1]}
                 distilled = {"strength": 0} if runner.shortcut else {}
                 if runner.shortcut:
                     changes["no_shortcut"] = False

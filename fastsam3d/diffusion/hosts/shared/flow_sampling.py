@@ -58,12 +58,12 @@ class FlowSamplingHost(ModelTableHost):
                 if given["model"] is not network:
                     return original(*args, **kwargs)
                 rescale, interval = given["rescale_t"], self.guidance_interval(given)
-                configured = given["steps"]
+                own = given["steps"], rescale
                 edges = [1.0 - bound for bound in interval or ()]
-                steps = runner.steps(configured, lambda n: [1.0 - t for t in times_of(n, rescale)], edges)
-                if steps != configured:
-                    call.arguments["steps"] = steps
-                runner.start(self.trajectory(stage, times_of(steps, rescale), interval, given))
+                grid = runner.grid(*own, lambda n: [1.0 - t for t in times_of(n, rescale)], edges)
+                if grid != own:
+                    call.arguments["steps"], call.arguments["rescale_t"] = grid
+                runner.start(self.trajectory(stage, times_of(*grid), interval, given))
                 runner.state.zero_condition = is_zero(given["neg_cond"])
                 try:
                     return original(*call.args, **call.kwargs)
