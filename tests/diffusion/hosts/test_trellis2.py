@@ -11,6 +11,7 @@ from trellis2_checks import assert_same, distance, run, seeded, snapshot
 from fastsam3d.acceleration.family import describe_differences, find_host
 from fastsam3d.acceleration.handle import accelerate
 from fastsam3d.acceleration.settings import AccelerationWarning
+from fastsam3d.diffusion.hosts.shared.flow_evaluations import is_zero
 from fastsam3d.errors import UserError
 
 MODES = ("512", "1024", "1024_cascade", "1536_cascade")
@@ -190,6 +191,19 @@ def test_pixal3d_has_the_same_host(cut_out, mode):
     assert snapshot(pipeline) == before
     with pytest.raises(UserError, match=r"token_aggregation cannot .* projected for each voxel"):
         accelerate(pipeline, "off", token_aggregation=True)
+
+
+def test_a_condition_of_several_parts_is_zero_where_all_are(cut_out):
+    pipeline = seeded(Pixal3DImageTo3DPipeline)
+    parts = pipeline.condition_at(pipeline.get_cond([cut_out], 512), torch.zeros(3, 4).int())
+    assert is_zero(parts["neg_cond"]) and not is_zero(parts["cond"])
+    assert not is_zero({**parts["neg_cond"], "proj": parts["cond"]["proj"]}) and not is_zero({}) and not is_zero(None)
+    inner = pipeline.models["shape_slat_flow_model_512"].blocks[0].cross_attn.cross_attn_block
+    for switch, calls in ((False, 6), (True, 3)):  # three guided steps
+        inner.packed = 0
+        with accelerate(pipeline, "off", **{"exact.zero_condition": switch}):
+            run(pipeline, cut_out, "512", steps=3)
+        assert inner.packed == calls
 
 
 class Vendored(Trellis2ImageTo3DPipeline):
