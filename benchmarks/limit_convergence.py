@@ -1,6 +1,6 @@
 """Is the limit of `bench limit=true` converged? Halves its steps and prints how far its results move.
 
-    python benchmarks/limit_convergence.py objects=3 guidance=2,7
+python benchmarks/limit_convergence.py objects=3 guidance=2,7
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ OUTPUTS = ("export", "faces", "texture", "watertight", "turntable", "batch", "re
 
 EPILOG = """\
 After the flags, any setting as key=value; python -m fastsam3d presets --keys lists those of acceleration:
-  acceleration=NAME        preset: off, exact, paper, balanced, fast; or a YAML file
+  acceleration=NAME        preset: off, exact, paper, accurate, balanced, fast; or a YAML file
   acceleration.step_caching.stride=2
   model=NAME               mini (default, weights included) or sam3d (needs checkpoint_dir=DIR)
   model.ss_sampler.inference_steps=12

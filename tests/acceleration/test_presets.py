@@ -14,7 +14,7 @@ from fastsam3d.errors import UserError
 
 
 def test_presets_at_hand():
-    assert {"off", "exact", "paper", "balanced", "fast"} <= set(preset_names())
+    assert {"off", "exact", "paper", "accurate", "balanced", "fast"} <= set(preset_names())
 
 
 def preset_files():
@@ -41,7 +41,7 @@ def test_presets_say_what_they_are_and_name_only_what_is_on(path):
         assert REGISTRY[group].acts_on(load_preset(path.stem)[group]), f"{group} is named and off"
 
 
-@pytest.mark.parametrize("name", ["off", "exact", "paper", "balanced", "fast"])
+@pytest.mark.parametrize("name", ["off", "exact", "paper", "accurate", "balanced", "fast"])
 def test_our_presets_state_all_values_of_what_is_on(name):
     values = OmegaConf.to_container(OmegaConf.load(config_directory() / "acceleration" / f"{name}.yaml"))
     for group in set(values) - {"name", "kind", "description", "exact"}:

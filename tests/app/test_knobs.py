@@ -30,8 +30,12 @@ def test_turned_knobs_change_what_they_say_and_nothing_else() -> None:
     stride, error, carving, merging = values("balanced")
     plain = load_preset("balanced")
     changed = configure("balanced", 2 if stride != 2 else 3, error, carving, merging)
-    assert changed.name == "balanced_changed" and changed["step_caching"].stride != plain["step_caching"].stride
-    assert changed["adaptive_caching"] == plain["adaptive_caching"]
+    assert changed.name == "balanced_changed" and changed["step_caching"].enabled
+    assert not changed["multistep"].enabled  # both would decide when the network runs
+    assert changed["latent_multistep"] == plain["latent_multistep"]
+    bolder = configure("balanced", stride, 1.0, carving, merging)
+    assert bolder["adaptive_caching"].threshold == 1.0 and not bolder["latent_multistep"].enabled
+    assert bolder["multistep"] == plain["multistep"]
     still = configure("balanced", 1, 0, False, False)
     assert not still["step_caching"].enabled and not still["adaptive_caching"].enabled
     assert still["exact"] == plain["exact"]

@@ -10,7 +10,7 @@ from fastsam3d.acceleration.presets import AccelerationConfig, load_preset, pres
 from fastsam3d.basics.config_files import preset_names
 from fastsam3d.errors import UserError
 
-ORDER = ("balanced", "fast", "exact", "paper", "off")
+ORDER = ("balanced", "accurate", "fast", "exact", "paper", "off")
 """Presets as the page lists them: the one to begin with first."""
 MAXIMUM_STRIDE, MAXIMUM_ERROR = 3, 2.0
 
@@ -74,12 +74,17 @@ def configure(preset: Any, stride: Any, error: Any, carving: Any, merging: Any) 
     """
     before = knobs_of(preset)
     after = _checked(stride, error, carving, merging)
+    own = load_preset(preset)
     changes: dict[str, dict[str, Any]] = {}
     if after.stride != before.stride:
         changes["step_caching"] = {"enabled": after.stride > 1} | ({"stride": after.stride} if after.stride > 1 else {})
+        if after.stride > 1 and own["multistep"].enabled:
+            changes["multistep"] = {"enabled": False}  # both decide when the network runs
     if abs(after.error - before.error) > 1e-6:
         on = after.error > 0
         changes["adaptive_caching"] = {"enabled": on} | ({"threshold": after.error} if on else {})
+        if on and own["latent_multistep"].enabled:
+            changes["latent_multistep"] = {"enabled": False}
     if after.carving != before.carving:
         changes["token_carving"] = {"enabled": after.carving}
     if after.merging != before.merging:

@@ -68,7 +68,7 @@ def bent_to_edge(steps: int, rescale: float, edge: float) -> float:
     """The bend of a time grid, near `rescale`, with which one of `steps` steps begins on a guidance edge.
 
     The grid is `t_k = s / (1 + (rescale - 1) (1 - s))` with `s = k / steps`, as of all pipelines that are known here.
-    The step begins a billionth before the edge, so that rounding cannot take it out of the guidance interval.
+    The step begins a trace before the edge, so that rounding to fp32 cannot take it out of the guidance interval.
 
     Args:
         steps: of the run; with one step there is nothing to place, and `rescale` is returned.
@@ -77,7 +77,7 @@ def bent_to_edge(steps: int, rescale: float, edge: float) -> float:
     """
     if steps < 2:
         return rescale
-    place = edge - 1e-9
+    place = edge - 2.5e-7
     share = place * rescale / (1 + place * (rescale - 1))  # of the steps, that lie before the edge
     before = min(max(round(steps * share), 1), steps - 1)
     own = before / steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from fastsam3d.evaluation.reporting.plot_style import INK, MUTED, figure_of, lab
 
 Row = Mapping[str, Any]
 PANELS = (
-    ("distance of the shape to the limit (1 - vIoU)", lambda row: 1 - row["limit_viou"]),
-    ("distance of the layout to the limit", lambda row: row["limit_layout_distance"]),
-    ("relative error of the latents", lambda row: row["limit_latent_error"]),
+    ("limit_viou", "distance of the shape to the limit (1 - vIoU)"),
+    ("limit_layout_distance", "distance of the layout to the limit"),
+    ("limit_latent_error", "relative error of the latents"),
 )
 
 
@@ -24,23 +25,32 @@ def distances(rows: Sequence[Row], path: str | Path) -> Path:
     are more accurate than the pipeline that they accelerate.
     """
     figure = figure_of(12, 4.6)
-    drawn = [row for row in rows if row.get("timed", True) and row.get("limit_viou") is not None]
-    off = next(row for row in drawn if row["method"] == "off")
+    timed = [row for row in rows if row.get("timed", True)]
+    known = [(name, title) for name, title in PANELS if _value(timed[0], name) is not None]
     labelled = []
-    for axes, (title, value) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+    for axes, (name, title) in zip(figure.subplots(1, len(known), squeeze=False)[0], known, strict=True):
         style(axes)
-        spots = [(row["nfe_ss"] + row["nfe_slat"], value(row)) for row in drawn]
+        drawn = [row for row in timed if _value(row, name) is not None]
+        spots = [(row["nfe_ss"] + row["nfe_slat"], _value(row, name) or 0.0) for row in drawn]
         for spot, row in zip(spots, drawn, strict=True):
             colour = colour_of(row["method"])
             axes.scatter(*spot, s=40, marker="D" if colour == CONTROL else "o", color=colour, zorder=3)
-        axes.axhline(value(off), color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
-        axes.set_ylim(bottom=0)
+            if row["method"] == "off":
+                axes.axhline(spot[1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
         axes.margins(0.14)
+        axes.set_ylim(bottom=0)
         axes.set_xlabel("network evaluations of both stages", color=INK)
         axes.set_title(title, color=INK, loc="left", fontsize=10)
-        labelled.append((axes, spots))
+        labelled.append((axes, spots, [row["method"] for row in drawn]))
     figure.draw_without_rendering()  # settles the layout, on which the places of the labels depend
-    names = [row["method"] for row in drawn]
-    for axes, spots in labelled:
+    for axes, spots, names in labelled:
         label(axes, spots, names, colours=[colour_of(name) for name in names], size=8.5)
     return save(figure, path)
+
+
+def _value(row: Row, name: str) -> float | None:
+    """Distance of a row, smaller is better; None where a pipeline does not say."""
+    value = row.get(name)
+    if value is None or not math.isfinite(value):
+        return None
+    return 1 - value if name == "limit_viou" else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host_checks import OPTIONS, STEPS, assert_same, distance, snapshot
+from host_checks import OPTIONS, STEPS, assert_same, distance, saved, snapshot
 from host_stand_ins.sam3d_objects import InferencePipelinePointMap
 from host_stand_ins.trellis import ThreeStagePipeline, TrellisImageTo3DPipeline
 from tiny_pipeline import tiny_pipeline
@@ -92,7 +92,7 @@ def test_stages_with_names_of_their_own(case, preset):
     elif preset == "exact":
         assert distance(result, plain) < 1e-4
     elif preset != "fewer_steps":
-        assert all(counts.forecast > 0 for counts in report.stages.values())
+        assert all(saved(counts) for counts in report.stages.values())
 
 
 def test_a_compiled_stage_is_named_in_the_refusal(case):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from fastsam3d.basics.options import describe_options, parse_options, prepare_directory
 from fastsam3d.cli.flags import asks_for_help
@@ -50,7 +51,8 @@ def main(words: list[str]) -> int:
     )
     if options.steps is not None:
         for name in STAGES.values():
-            pipeline.models[name].inference_steps = options.steps
+            sampler: Any = pipeline.models[name]
+            sampler.inference_steps = options.steps
     log = RecordLog(folder / RECORDS, identity_of(pipeline, options, methods), resume=options.resume)
     if EARLIER_CODE in log.identity:
         print(f"bench: {log.path} holds records of other code, which stay; resume=false measures anew", file=sys.stderr)
