@@ -55,11 +55,11 @@ def converged(pipeline: Any, finer: int = 1) -> Iterator[Any]:
 def limit_times(intervals: int, bend: float, edge: float) -> list[float]:
     """A bent grid from 0 to 1 with a node exactly on the guidance edge, where that lies inside."""
     from fastsam3d.diffusion.maths import bent_to_edge
-    from fastsam3d.evaluation.measuring.methods import step_times
+    from fastsam3d.sam3d.models.flow_matching import time_grid
 
     if not 0.0 < edge < 1.0 or intervals < 2:
-        return step_times(intervals, bend)
-    times = step_times(intervals, bent_to_edge(intervals, bend, edge))
+        return time_grid(intervals, bend)
+    times = time_grid(intervals, bent_to_edge(intervals, bend, edge))
     nearest = min(range(len(times)), key=lambda k: abs(times[k] - edge))
     return [edge if k == nearest else time for k, time in enumerate(times)]
 

@@ -195,7 +195,7 @@ def test_pixal3d_has_the_same_host(cut_out, mode):
 
 def test_a_condition_of_several_parts_is_zero_where_all_are(cut_out):
     pipeline = seeded(Pixal3DImageTo3DPipeline)
-    parts = pipeline.condition_at(pipeline.get_cond([cut_out], 512), torch.zeros(3, 4).int())
+    parts = pipeline.condition_at(pipeline.get_cond([cut_out], 512), torch.tensor([[0, 1, 2, 3]]).int())
     assert is_zero(parts["neg_cond"]) and not is_zero(parts["cond"])
     assert not is_zero({**parts["neg_cond"], "proj": parts["cond"]["proj"]}) and not is_zero({}) and not is_zero(None)
     inner = pipeline.models["shape_slat_flow_model_512"].blocks[0].cross_attn.cross_attn_block
