@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -57,13 +57,25 @@ class Costs(Protocol):
     def sampling(
         self, stage: str, counts: Any = None, layout: bool = True, shape_tokens: int | None = None
     ) -> PassFlops:
-        """One pass of the network of a stage, by its name; `counts` for a latent stage, the others for a first one."""
+        """One pass of a kind of stage's network; `counts` for the latent stage, the others for the structure stage."""
 
     def layout_alone(self) -> PassFlops:
         """One pass of the layout tokens alone through the network of the structure stage."""
 
     def others(self, counts: Any) -> Mapping[str, float]:
         """FLOP of one object by network, for all networks but the velocity networks."""
+
+
+@runtime_checkable
+class StagedCosts(Protocol):
+    """Costs of a pipeline whose stages of one kind have networks of different sizes."""
+
+    def of_stage(self, stage: str) -> Costs:
+        """Costs with the network of this stage, by its name, for that of its kind."""
+
+
+def _of_stage(costs: Costs, stage: str) -> Costs:
+    return costs.of_stage(stage) if isinstance(costs, StagedCosts) else costs
 
 
 def sampling_flops(
@@ -187,26 +199,26 @@ class Operations:
             passes[LAYOUT] = passes.get(LAYOUT, Passes()) + computed.layout
         if self._costs is None:
             return
-        costs, exact, coords = self._costs, self._exact, trajectory.coords
+        costs, exact, coords = _of_stage(self._costs, stage), self._exact, trajectory.coords
         kind = trajectory.stage
         if kind == SPARSE_STRUCTURE:
             self._unmerged = self._counts = None
-            parts = before = costs.sampling(stage, layout=trajectory.layout)
+            parts = before = costs.sampling(kind, layout=trajectory.layout)
         elif coords is None:
             return
         else:
             self._counts = costs.counts(self._make_index(coords))
-            parts = costs.sampling(stage, self._counts)
-            before = parts if self._unmerged is None else costs.sampling(stage, self._unmerged)
+            parts = costs.sampling(kind, self._counts)
+            before = parts if self._unmerged is None else costs.sampling(kind, self._unmerged)
         # Objects of a batch pass together and each is counted; their own passes are given for one.
         objects = trajectory.batch
         total = sampling_flops(parts, computed.whole, exact, objects, objects * trajectory.count)
         total += extra_flops(costs.layout_alone(), computed.layout, exact)
         for subset, alone in computed.alone:
             if coords is None:
-                seen = costs.sampling(stage, layout=trajectory.layout, shape_tokens=len(subset))
+                seen = costs.sampling(kind, layout=trajectory.layout, shape_tokens=len(subset))
             else:
-                seen = costs.sampling(stage, costs.counts(coords[subset]))
+                seen = costs.sampling(kind, costs.counts(coords[subset]))
             total += extra_flops(seen, alone, exact)
         plain, exactly = (objects * sampling_flops(before, own, names) for names in ((), exact))
         self._add(stage, plain, exactly, total)

@@ -109,29 +109,39 @@ def sizes_of(network: Any, cross_attention: Any) -> FlowSizes | None:
 
 
 class FlowCosts:
-    """Costs of a pipeline's flow networks, see `fastsam3d.diffusion.operations.Costs`.
+    """Costs of a pipeline's flow networks, see `fastsam3d.diffusion.operations.StagedCosts`.
 
     Args:
         sizes: by stage.
         structure_tokens: tokens of the structure network.
         condition_tokens: stage -> tokens of the condition in its latest run.
+        stage: whose network is meant; by default the first.
     """
 
     def __init__(
-        self, sizes: Mapping[str, FlowSizes], structure_tokens: int, condition_tokens: Callable[[str], int]
+        self,
+        sizes: Mapping[str, FlowSizes],
+        structure_tokens: int,
+        condition_tokens: Callable[[str], int],
+        stage: str | None = None,
     ) -> None:
         self._sizes, self._structure_tokens, self._condition_tokens = sizes, structure_tokens, condition_tokens
+        self._stage = next(iter(sizes)) if stage is None else stage
+
+    def of_stage(self, stage: str) -> FlowCosts:
+        """Costs with the network of this stage."""
+        return FlowCosts(self._sizes, self._structure_tokens, self._condition_tokens, stage)
 
     def counts(self, voxels: Tensor) -> int:
         """Tokens of a latent stage: one for each voxel."""
         return len(voxels)
 
     def sampling(
-        self, stage: str, counts: int | None = None, layout: bool = True, shape_tokens: int | None = None
+        self, kind: str, counts: int | None = None, layout: bool = True, shape_tokens: int | None = None
     ) -> FlowPass:
-        """One pass of a stage's network."""
+        """One pass of the stage's network."""
         tokens = counts if counts is not None else shape_tokens or self._structure_tokens
-        return self._sizes[stage].one_pass(tokens, self._condition_tokens(stage))
+        return self._sizes[self._stage].one_pass(tokens, self._condition_tokens(self._stage))
 
     def layout_alone(self) -> FlowPass:
         """Nothing: there is no layout."""
