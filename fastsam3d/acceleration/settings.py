@@ -24,6 +24,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[Any, ...] = (),
+    share: bool = False,
 ) -> Any:
     """A checked field of a technique's settings.
 
@@ -32,10 +33,19 @@ def setting(
         help: unit, and what raising it does to speed and to quality.
         low, high: inclusive range of a number.
         choices: allowed values of a name; none: any text, for instance a path.
+        share: the whole number may also be given as a share of the run's steps, above 0 and below 1; see `count_of`.
     """
     return dataclasses.field(
-        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices}
+        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "share": share}
     )
+
+
+def count_of(value: float, steps: int) -> int:
+    """The number of steps that a field with `share` means in a run of so many steps: at least 1.
+
+    A number below 1 is a share of the steps, rounded to the nearest whole number.
+    """
+    return max(1, round(value * steps)) if value < 1 else int(value)
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,8 @@ class TechniqueConfig:
         lines = {}
         for field in dataclasses.fields(cls):
             limits = _range_text(field.metadata)
-            lines[field.name] = f"{field.metadata.get('help', '')}{f' Allowed: {limits}.' if limits else ''}"
+            share = " Below 1: a share of the run's steps." if field.metadata.get("share") else ""
+            lines[field.name] = f"{field.metadata.get('help', '')}{f' Allowed: {limits}.' if limits else ''}{share}"
         return lines
 
 
@@ -98,15 +109,16 @@ def _checked(value: Any, field: dataclasses.Field[Any], where: str) -> Any:
     return _checked_number(value, cast(float, default), metadata, where, way_out)
 
 
-def _checked_number(
-    value: Any, default: float, metadata: Mapping[str, Any], where: str, way_out: str
-) -> float:
+def _checked_number(value: Any, default: float, metadata: Mapping[str, Any], where: str, way_out: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not _finite(value):
         raise UserError(f"{where} is {short(value)}: a finite number is needed{way_out}")
     number = float(value)
+    if metadata.get("share") and 0 < number < 1:
+        return number
     if isinstance(default, int):
         if number != int(number):
-            raise UserError(f"{where} is {short(value)}: a whole number is needed{way_out}")
+            kind = "a whole number, or a share below 1," if metadata.get("share") else "a whole number"
+            raise UserError(f"{where} is {short(value)}: {kind} is needed{way_out}")
         number = int(number)
     low, high = metadata["low"], metadata["high"]
     if (low is not None and number < low) or (high is not None and number > high):

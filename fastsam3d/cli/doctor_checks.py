@@ -71,6 +71,9 @@ PACKAGES = (
     Package("xformers", "xformers", "attention of TRELLIS and DINOv2 falls back, or is refused", upstream=True),
     Package("flash_attn", "flash-attn", "sam3d_objects stops on A100, H100 and H200", upstream=True),
     Package("trellis", "trellis", "TRELLIS cannot run", upstream=True),
+    Package("trellis2", "trellis2", "TRELLIS.2 cannot run", upstream=True),
+    Package("flex_gemm", "flex_gemm", "TRELLIS.2 does not start (sparse convolution)", upstream=True),
+    Package("o_voxel", "o_voxel", "TRELLIS.2 does not start (meshes)", upstream=True),
 )
 
 UPSTREAM_NAMES: dict[str, dict[str, tuple[str, ...]]] = {

@@ -85,7 +85,8 @@ class Attachment:
         """A copy of the counts since the start or the last reset."""
         report = copy.deepcopy(self._report)
         report.techniques = tuple(t for t in report.techniques if t not in self._watch.without_effect())
-        report.notes += (*(note() for note in self._target.notes), *self._watch.notes())
+        own = self._host.notes()
+        report.notes += (*(note() for note in self._target.notes), *self._watch.notes(), *own)
         report.details = {name: details() for name, details in self._target.details.items()}
         return report
 

@@ -42,12 +42,29 @@ class DiffusionFamily(Family):
 
         host.check()
         refuse_what_a_host_lacks(self.registry, self.rules, host, config.settings)
+        self._refuse_voxels(host, config)
         # Said before an acceleration that is there is taken off.
         for stage, kind in host.stages.items():
             blocks_needed(host, config, stage, kind)
         full = host.no_room_for()
         off = {f"{GROUP}.{saving.name}": False for saving in savings() if saving.keeps and saving.keeps in full}
         return load_preset(config, off, self.name) if off else config
+
+    def _refuse_voxels(self, host: Host, config: AccelerationConfig) -> None:
+        """Refuses techniques that change the voxels of a pipeline which cannot put them back.
+
+        Raises:
+            UserError: names the technique, the reason, and what to switch off.
+        """
+        from fastsam3d.errors import UserError
+
+        reason = host.voxels_refusal()
+        for technique in self.registry.values() if reason is not None else ():
+            if technique.kind == "voxels" and technique.acts_on(config[technique.name]):
+                raise UserError(
+                    f"{technique.name} cannot be attached to this pipeline: {reason}. Set "
+                    f"{technique.name}.enabled=false."
+                )
 
     def notices(self, host: Host, config: AccelerationConfig) -> list[str]:
         from fastsam3d.diffusion.exact.saving import GROUP, savings

@@ -22,11 +22,13 @@ from fastsam3d.diffusion.evaluations.whole import Replay
 from fastsam3d.diffusion.sites import (
     TENSORS,
     BlockSite,
+    CoordinatesSite,
     CrossAttentionSite,
     EvaluationState,
     HiddenStates,
     PictureEncoderSite,
     StreamBlockSite,
+    TableSite,
     TimeSite,
 )
 from fastsam3d.diffusion.vocabulary import Evaluate, Trajectory, VoxelPolicy
@@ -96,12 +98,12 @@ class Host(ABC):
 
     name: ClassVar[str]
     family: ClassVar[str] = "diffusion"
-    stages: ClassVar[Mapping[str, str]] = {
+    stages: Mapping[str, str] = {
         SPARSE_STRUCTURE: SPARSE_STRUCTURE,
         STRUCTURED_LATENT: STRUCTURED_LATENT,
     }
-    """Kind of every sampled stage by its name, in the order in which they run. Methods here take the name; techniques,
-    settings and trajectories know the kind."""
+    """Kind of every sampled stage by its name, in the order in which they run; of the class, or of the host of one
+    pipeline where pipelines differ. Methods here take the name; techniques, settings and trajectories know the kind."""
     capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """What its evaluations offer beyond whole ones, by kind of stage; names from
     `fastsam3d.diffusion.capabilities.CAPABILITIES`. A technique that needs more is refused, so that the `evaluate` that
@@ -169,6 +171,14 @@ class Host(ABC):
     def refusals(self) -> dict[tuple[str, str], str]:
         """Capabilities that this very pipeline cannot offer, by (kind of stage, capability), and why."""
         return {}
+
+    def voxels_refusal(self) -> str | None:
+        """Why the voxels of this very pipeline cannot be changed by a technique; None where they can."""
+        return None
+
+    def notes(self) -> list[str]:
+        """Lines for the report: what its seconds leave out, and what would make this very pipeline faster."""
+        return []
 
     def closed_sites(self) -> dict[tuple[str, str], str]:
         """Sites that this very pipeline does not list although its kind has them, by (site, place), and why.
@@ -263,6 +273,18 @@ class Host(ABC):
 
     def windowed_attentions(self) -> list[Any]:
         """Self-attention modules that attend inside windows of a sparse tensor."""
+        return []
+
+    def packed_attentions(self) -> list[BlockSite]:
+        """Blocks whose self-attention packs objects of different lengths, also where there is one object."""
+        return []
+
+    def guided_decoders(self) -> list[tuple[Any, list[TableSite], list[TableSite]]]:
+        """(decoder, its convolutions, those of a decoder that runs after it on voxels of its own) where there are."""
+        return []
+
+    def coordinate_decoders(self) -> list[CoordinatesSite]:
+        """Decoders that are asked for coordinates alone."""
         return []
 
     def surface_extractors(self) -> list[tuple[Any, str]]:

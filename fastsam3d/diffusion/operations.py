@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -57,13 +57,25 @@ class Costs(Protocol):
     def sampling(
         self, stage: str, counts: Any = None, layout: bool = True, shape_tokens: int | None = None
     ) -> PassFlops:
-        """One pass of a stage's network; `counts` for the latent stage, the others for the structure stage."""
+        """One pass of a kind of stage's network; `counts` for the latent stage, the others for the structure stage."""
 
     def layout_alone(self) -> PassFlops:
         """One pass of the layout tokens alone through the network of the structure stage."""
 
     def others(self, counts: Any) -> Mapping[str, float]:
         """FLOP of one object by network, for all networks but the velocity networks."""
+
+
+@runtime_checkable
+class StagedCosts(Protocol):
+    """Costs of a pipeline whose stages of one kind have networks of different sizes."""
+
+    def of_stage(self, stage: str) -> Costs:
+        """Costs with the network of this stage, by its name, for that of its kind."""
+
+
+def _of_stage(costs: Costs, stage: str) -> Costs:
+    return costs.of_stage(stage) if isinstance(costs, StagedCosts) else costs
 
 
 def sampling_flops(
@@ -187,7 +199,7 @@ class Operations:
             passes[LAYOUT] = passes.get(LAYOUT, Passes()) + computed.layout
         if self._costs is None:
             return
-        costs, exact, coords = self._costs, self._exact, trajectory.coords
+        costs, exact, coords = _of_stage(self._costs, stage), self._exact, trajectory.coords
         kind = trajectory.stage
         if kind == SPARSE_STRUCTURE:
             self._unmerged = self._counts = None
@@ -211,7 +223,7 @@ class Operations:
         plain, exactly = (objects * sampling_flops(before, own, names) for names in ((), exact))
         self._add(stage, plain, exactly, total)
         if computed.decodings:
-            self._add("ss_decode", 0.0, 0.0, computed.decodings * costs.others(None)["ss_decode"])
+            self._add("ss_decode", 0.0, 0.0, computed.decodings * costs.others(None).get("ss_decode", 0.0))
         for name, saved in saved_by_switch(before, own, exact).items():
             self._add_exact(name, objects * saved)
 

@@ -186,7 +186,10 @@ class Report:
         return ", ".join(parts) or "nothing is skipped"
 
     def __str__(self) -> str:
-        names = [*self.seconds, *(name for name in self.stages if name not in self.seconds)]
+        # A pipeline may have more stages than one of its modes runs.
+        idle = any(stage.runs for stage in self.stages.values())
+        unmeasured = [name for name, stage in self.stages.items() if name not in self.seconds]
+        names = [*self.seconds, *(name for name in unmeasured if self.stages[name].runs or not idle)]
         rows = [("stage", "seconds", "computed", "forecast", "tokens kept")]
         for name in names:
             stage = self.stages.get(name)

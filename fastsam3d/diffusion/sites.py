@@ -170,6 +170,36 @@ class StreamBlockSite:
 
 
 @dataclass(frozen=True)
+class TableSite:
+    """One sparse convolution of a decoder that keeps its neighbour table with the voxels of its input.
+
+    Attributes:
+        module: object whose `forward(x)` is called, `x` with `coords [N, 4]`.
+        read: `x -> ` the tables that are kept with its voxels, by name.
+        write: `(x, tables)` keeps them there.
+    """
+
+    module: Any
+    read: Callable[[Any], dict[str, Any]]
+    write: Callable[[Any, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class CoordinatesSite:
+    """One decoder that is asked for coordinates alone.
+
+    Attributes:
+        decoder: object whose `upsample(x, upsample_times) -> coords [M, 4]` is called.
+        last: `(upsample_times) -> ` the block whose output is asked for its coordinates, or None.
+        subdivided: `(block) -> forward`, which gives what the block gives, with few channels of no meaning.
+    """
+
+    decoder: Any
+    last: Callable[[int], Any | None]
+    subdivided: Callable[[Any], Forward]
+
+
+@dataclass(frozen=True)
 class PictureEncoderSite:
     """One encoder of pictures.
 

@@ -27,6 +27,7 @@ from fastsam3d.diffusion.vocabulary import (
     Trajectory,
     Velocity,
     VelocityPolicy,
+    count_of,
 )
 from fastsam3d.errors import OneAtATime, UserError
 
@@ -50,7 +51,7 @@ class StageRunner:
         velocity_policy: makes the policy that decides when the network runs, or None.
         evaluation_policy: makes the policy that decides how it runs, or None.
         block_policy: makes the policy that decides when a stack of blocks is replaced by its last change, or None.
-        steps: step count of the control technique; None leaves the pipeline's own.
+        steps: step count of the control technique, or below 1 its share; None leaves the pipeline's own.
         shortcut: the stage runs in its distilled few-step mode, without guidance.
         grid: of a technique with a time grid of its own: (steps, bend, guidance edges) -> steps and bend; else None.
         offers: capabilities of the pipeline in this stage.
@@ -64,7 +65,7 @@ class StageRunner:
         velocity_policy: Callable[[Trajectory], VelocityPolicy | None],
         evaluation_policy: Callable[[Trajectory], EvaluationPolicy | None],
         block_policy: Callable[[Trajectory], BlockPolicy | None] = lambda trajectory: None,
-        steps: int | None = None,
+        steps: float | None = None,
         shortcut: bool = False,
         grid: Callable[[int, float, Sequence[float]], tuple[int, float]] | None = None,
         offers: Collection[str] = CAPABILITIES,
@@ -116,11 +117,11 @@ class StageRunner:
         count, bend = configured, rescale
         if self._grid is not None:
             # No number of steps is avoided here: such a technique integrates guidance exactly up to its edge.
-            most = configured if self._steps is None else min(self._steps, configured)
+            most = configured if self._steps is None else min(count_of(self._steps, configured), configured)
             count, bend = self._grid(configured, rescale, edges)
             count = min(count, most)
-        elif self._steps is not None and (self._steps < configured or self.shortcut):
-            count = self._steps if self.shortcut else min(configured, avoid_edge(self._steps, times, edges))
+        elif self._steps is not None and ((asked := count_of(self._steps, configured)) < configured or self.shortcut):
+            count = asked if self.shortcut else min(configured, avoid_edge(asked, times, edges))
         if (count, bend) != (configured, rescale):
             low, high = (min(edges), max(edges)) if edges else (1.0, 0.0)
             self._own = Passes.full(configured, sum(low <= t <= high for t in times(configured)[:-1]))
@@ -142,7 +143,9 @@ class StageRunner:
         self._trajectory = trajectory
         if self._steps is not None or self._grid is not None:
             if asked is None:
-                asked = self._steps if self._grid is None else self._grid(trajectory.count, 1.0, ())[0]
+                steps = trajectory.count
+                own = None if self._steps is None else count_of(self._steps, steps)
+                asked = own if self._grid is None else self._grid(steps, 1.0, ())[0]
             self.steps_ignored = asked is not None and trajectory.count > asked
         self._velocity = self._make_velocity(trajectory)
         self._evaluation = self._make_evaluation(trajectory)

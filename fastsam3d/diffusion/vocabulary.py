@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastsam3d.acceleration.settings import AccelerationWarning, TechniqueConfig, setting
+from fastsam3d.acceleration.settings import AccelerationWarning, TechniqueConfig, count_of, setting
 from fastsam3d.diffusion.capabilities import (
     CAPABILITIES,
     LATENT,
@@ -44,6 +44,7 @@ __all__ = [
     "VoxelSet",
     "WayBack",
     "bounded",
+    "count_of",
     "setting",
     "stages_setting",
 ]

@@ -8,8 +8,9 @@ from fastsam3d.diffusion.host import Host
 from fastsam3d.diffusion.hosts.native.host import NativeHost
 from fastsam3d.diffusion.hosts.sam3d_objects.host import Sam3dObjectsHost
 from fastsam3d.diffusion.hosts.trellis.host import TrellisHost
+from fastsam3d.diffusion.hosts.trellis2.host import Trellis2Host
 
-_HOSTS: list[type[Host]] = [NativeHost, Sam3dObjectsHost, TrellisHost]
+_HOSTS: list[type[Host]] = [NativeHost, Sam3dObjectsHost, TrellisHost, Trellis2Host]
 
 
 def hosts() -> tuple[type[Host], ...]:

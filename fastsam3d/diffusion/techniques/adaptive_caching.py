@@ -21,6 +21,7 @@ from fastsam3d.diffusion.vocabulary import (
     TechniqueConfig,
     Trajectory,
     Velocity,
+    count_of,
     setting,
 )
 
@@ -36,8 +37,8 @@ class AdaptiveCachingConfig(TechniqueConfig):
         low=0.0,
         high=100.0,
     )
-    warmup: int = setting(
-        2, "Computed steps at the start; two are whatever it says. Raising: slower, safer.", low=1, high=50
+    warmup: float = setting(
+        2, "Computed steps at the start; two are whatever it says. Raising: slower, safer.", low=1, high=50, share=True
     )
     max_consecutive_skips: int = setting(
         3, "Longest run of forecast steps. Raising: faster; forecasts far ahead go astray.", low=0, high=50
@@ -74,6 +75,7 @@ class AdaptiveCaching:
             {trajectory.count - 1, *(e + k for e in edges for k in range(config.edge_steps))}
         )
         self.always = trajectory.shortcut
+        self.warmup = count_of(config.warmup, trajectory.count)
         self.forecaster = GuidedForecaster(
             ForecastRule(
                 config.order,
@@ -108,7 +110,7 @@ class AdaptiveCaching:
             return False
         allowed = (
             not self.always
-            and step.index >= self.config.warmup
+            and step.index >= self.warmup
             and step.index not in self.forced
             and self.skips < self.config.max_consecutive_skips
         )

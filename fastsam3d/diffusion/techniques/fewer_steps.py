@@ -17,15 +17,15 @@ class FewerStepsConfig(TechniqueConfig):
     """Settings."""
 
     enabled: bool = setting(False, "Switches the technique.")
-    sparse_structure_steps: int = setting(
-        10, "Steps of the first stage, at most. Raising: slower, better.", low=1, high=1000
+    sparse_structure_steps: float = setting(
+        10, "Steps of the first stage, at most. Raising: slower, better.", low=1, high=1000, share=True
     )
-    structured_latent_steps: int = setting(
-        11, "Steps of the latent stage, at most. Raising: slower, better.", low=1, high=1000
+    structured_latent_steps: float = setting(
+        11, "Steps of the latent stage, at most. Raising: slower, better.", low=1, high=1000, share=True
     )
 
-    def steps(self, stage: str) -> int:
-        """The step count asked for in `stage`."""
+    def steps(self, stage: str) -> float:
+        """The step count asked for in `stage`; below 1, a share of the pipeline's own."""
         return self.sparse_structure_steps if stage == SPARSE_STRUCTURE else self.structured_latent_steps
 
     def distilled(self, stage: str) -> bool:

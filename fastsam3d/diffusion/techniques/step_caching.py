@@ -25,6 +25,7 @@ from fastsam3d.diffusion.vocabulary import (
     TechniqueConfig,
     Trajectory,
     Velocity,
+    count_of,
     setting,
 )
 
@@ -36,14 +37,19 @@ class StepCachingConfig(TechniqueConfig):
     """Settings of step caching; the help text of each field names unit and effect."""
 
     enabled: bool = setting(False, "Switches the technique.")
-    stride: int = setting(
-        3, "Steps from one computed step to the next. Raising: faster; pose drifts from 4 on.", low=1, high=50
+    stride: float = setting(
+        3,
+        "Steps from one computed step to the next. Raising: faster; pose drifts from 4 on.",
+        low=1,
+        high=50,
+        share=True,
     )
-    warmup: int = setting(
+    warmup: float = setting(
         4,
         "Computed steps at the start, where the velocity changes most. Raising: slower, safer.",
         low=1,
         high=50,
+        share=True,
     )
     order: int = setting(
         1,
@@ -95,10 +101,9 @@ class StepCaching:
     def __init__(self, config: StepCachingConfig, trajectory: Trajectory) -> None:
         self.config = config
         guided = trajectory.guided
+        stride, warmup = (count_of(value, len(guided)) for value in (config.stride, config.warmup))
         self.plan = frozenset(
-            range(len(guided))
-            if trajectory.shortcut
-            else full_steps(guided, config.stride, config.warmup, config.edge_steps)
+            range(len(guided)) if trajectory.shortcut else full_steps(guided, stride, warmup, config.edge_steps)
         )
         self.edges = frozenset(guidance_edges(guided))
         self.forecaster = GuidedForecaster(

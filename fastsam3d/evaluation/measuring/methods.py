@@ -17,7 +17,7 @@ OFF, EXACT, ALL = "off", "exact", "all"
 LIMIT = "limit"
 """Not a preset: both stages integrated until they converge (`fastsam3d.evaluation.measuring.limit`)."""
 CONTROL, CONTROL_PARTNER = "fewer_steps", "balanced"
-ORDER = ("off", "exact", "paper_release", "paper", "accurate", "balanced", "fast")
+ORDER = ("off", "exact", "paper_release", "paper", "accurate", "balanced", "balanced_12", "fast")
 """Of the rows of `all`; the others follow by kind and name, and the controls come last."""
 
 

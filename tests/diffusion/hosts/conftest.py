@@ -5,6 +5,7 @@ import pytest
 import torch
 from host_stand_ins.sam3d_objects import InferencePipelinePointMap
 from host_stand_ins.trellis import TrellisImageTo3DPipeline
+from host_stand_ins.trellis2 import Trellis2ImageTo3DPipeline
 from PIL import Image
 
 
@@ -32,6 +33,11 @@ def make_trellis():
 @pytest.fixture
 def trellis(make_trellis):
     return make_trellis()
+
+
+@pytest.fixture
+def trellis2():
+    return seeded(Trellis2ImageTo3DPipeline)
 
 
 @pytest.fixture

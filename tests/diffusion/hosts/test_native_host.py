@@ -42,10 +42,7 @@ class Stack:
         for block in self.blocks:
             for parameter in block.parameters():
                 parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
-        self.sites = [
-            block_site(b, own=b.self_attn.project)
-            for b in self.blocks
-        ]
+        self.sites = [block_site(b, own=b.self_attn.project) for b in self.blocks]
         self.time, self.condition = (torch.randn(*s, generator=generator) for s in ((1, 12), (1, 3, 12)))
 
     def __call__(self, h):

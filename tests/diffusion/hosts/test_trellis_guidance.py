@@ -8,7 +8,7 @@ from host_checks import OPTIONS, STEPS, assert_same, distance, saved, snapshot
 from host_stand_ins.trellis import FlowEulerGuidanceIntervalSampler, RescaledGuidanceSampler
 
 from fastsam3d.acceleration.handle import accelerate
-from fastsam3d.diffusion.hosts.trellis.sampler import evaluator
+from fastsam3d.diffusion.hosts.shared.flow_evaluations import evaluator
 from fastsam3d.diffusion.sites import CONDITIONAL, UNCONDITIONAL, EvaluationState
 
 INTERVALS = [(0.0, 1.0), (0.5, 1.0), (0.2, 0.7), (0.0, 0.4)]

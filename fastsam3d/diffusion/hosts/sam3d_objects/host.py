@@ -43,7 +43,7 @@ class Sam3dObjectsHost(TwoStageHost):
     """
 
     name = "SAM 3D Objects (InferencePipelinePointMap, Inference)"
-    networks: ClassVar[Mapping[str, str]] = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
+    networks: Mapping[str, str] = {SPARSE_STRUCTURE: "ss_generator", STRUCTURED_LATENT: "slat_generator"}
     capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {
         SPARSE_STRUCTURE: ("conditional_only", "occupancy", "block_stack", "shortcut"),
         STRUCTURED_LATENT: ("conditional_only", "subset", "tokens", "block_stack"),

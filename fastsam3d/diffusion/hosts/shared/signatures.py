@@ -6,6 +6,14 @@ import inspect
 from typing import Any
 
 
+def named_arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a call by name, defaults included, and those that the method collects by name itself."""
+    call = signature.bind(*args, **kwargs)
+    call.apply_defaults()
+    collected = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+    return {**call.arguments, **(call.arguments[collected[0]] if collected else {})}
+
+
 def class_signature(owner: Any, name: str) -> inspect.Signature | None:
     """The signature of method `name` of `owner`'s class, without `self`; None where there is no such function.
 

@@ -1,4 +1,4 @@
-"""Evaluations of TRELLIS's networks by the sampler's own guidance.
+"""Evaluations of a network by the guidance of the sampler itself, as TRELLIS, TRELLIS.2 and Pixal3D have it.
 
 The sampler combines the two branches; this module looks on. The sampler is given a `RecordingNetwork` in the place of
 its network, which notes what the real network says. So guidance formula, rescale, precision and the number of passes
@@ -135,6 +135,9 @@ def _for_each(condition: Any, objects: int) -> Any:
     return condition.repeat(objects, *([1] * (condition.dim() - 1)))
 
 
-def is_zero(condition: Tensor | Mapping[str, Any]) -> bool:
-    """Whether a condition holds zeros only; one that is no tensor is not looked into."""
-    return isinstance(condition, Tensor) and not bool(condition.any())
+def is_zero(condition: Any) -> bool:
+    """Whether a condition holds zeros only: a tensor, a sparse tensor, or a mapping of them; False of anything else."""
+    if isinstance(condition, Mapping):
+        return len(condition) > 0 and all(is_zero(value) for value in condition.values())
+    values = getattr(condition, "feats", condition)
+    return isinstance(values, Tensor) and not bool(values.any())
