@@ -25,6 +25,11 @@ from fastsam3d.procedural.objects import make_object
 
 STRIPE = 0.035
 """Width of a stripe and of a check, object units."""
+SOFT = 0.012
+"""Width of the edges between colours."""
+OBLIQUE = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+SUPERSAMPLE = 2
+"""Rendered pixels for each side of a pixel, so that the pictures are not compared by their jagged edges."""
 PAINTS = np.array([[0.85, 0.25, 0.20], [0.95, 0.90, 0.75], [0.15, 0.35, 0.60], [0.30, 0.65, 0.35]])
 
 
@@ -44,12 +49,27 @@ class Truth:
 
 
 def painted(points: np.ndarray) -> np.ndarray:
-    """The colours: checks on the left, stripes on the right, one flat colour below."""
-    x, y, z = np.floor(points / STRIPE + 1e-6).astype(np.int64).T
-    checks = np.where((x + y + z) % 2 == 0, 0, 1)
-    stripes = np.where(z % 3 == 0, 2, 1)
-    paint = np.where(points[:, 0] < 0, checks, stripes)
-    return PAINTS[np.where(points[:, 2] < -0.2, 3, paint)]
+    """The colours: checks on the left, stripes on the right, one flat colour below; soft over `SOFT` at their edges.
+
+    Checks and stripes lie obliquely, so that no flat part of the object runs along an edge of theirs.
+    """
+    turned = points @ OBLIQUE
+    wave = np.sin(np.pi / STRIPE * turned)
+    checks, stripes = _soft(wave.prod(axis=1), 0.5), _soft(wave[:, 2], 1.0)
+    left = PAINTS[0] + (PAINTS[1] - PAINTS[0]) * checks[:, None]
+    right = PAINTS[2] + (PAINTS[1] - PAINTS[2]) * stripes[:, None]
+    upper = left + (right - left) * _soft(turned[:, 0], STRIPE / np.pi)[:, None]
+    return PAINTS[3] + (upper - PAINTS[3]) * _soft(points[:, 2] + 0.2, STRIPE / np.pi)[:, None]
+
+
+def is_flat(points: np.ndarray) -> np.ndarray:
+    """Which points lie where the colour is the same all around, `[P]`."""
+    return points[:, 2] < -0.2 - 3 * SOFT
+
+
+def _soft(height: np.ndarray, slope: float) -> np.ndarray:
+    """A step from 0 to 1 where a wave of the given height, in units of `STRIPE / pi`, goes through 0."""
+    return 1 / (1 + np.exp(-np.clip(height / slope * STRIPE / np.pi / (SOFT / 4), -30, 30)))
 
 
 def make_truth(seed: int = 7, family: str = "vase", faces: int = 300_000, gaussians: int = 300_000) -> Truth:
@@ -95,6 +115,8 @@ def unlit_views(mesh: Mesh, color: Callable[[np.ndarray], np.ndarray] | None = N
         size: side of a view in pixels.
     """
 
+    canvas = size * SUPERSAMPLE
+
     def shown(hit: Fragments) -> np.ndarray:
         if color is not None:
             return color(hit.interpolate(mesh.vertices, mesh.faces))
@@ -102,13 +124,14 @@ def unlit_views(mesh: Mesh, color: Callable[[np.ndarray], np.ndarray] | None = N
             return sample_picture(mesh.texture, hit.interpolate(mesh.uv, mesh.faces))
         return hit.interpolate(mesh.vertex_colors, mesh.faces)
 
-    pictures = np.ones((len(VIEWS), size * size, 3), dtype=np.float32)
-    masks = np.zeros((len(VIEWS), size * size), dtype=bool)
+    pictures = np.ones((len(VIEWS), canvas * canvas, 3), dtype=np.float32)
+    masks = np.zeros((len(VIEWS), canvas * canvas), dtype=bool)
     for index, (azimuth, elevation) in enumerate(VIEWS):
         seen = mesh.vertices @ view_rotation(azimuth, elevation).T
-        screen = np.stack([seen[:, 0], -seen[:, 1]], axis=1) * (size / 2 / HALF_SIDE) + size / 2
-        hit = rasterize(screen, 1000.0 - seen[:, 2], mesh.faces, size, size)
+        screen = np.stack([seen[:, 0], -seen[:, 1]], axis=1) * (canvas / 2 / HALF_SIDE) + canvas / 2
+        hit = rasterize(screen, 1000.0 - seen[:, 2], mesh.faces, canvas, canvas)
         pictures[index, hit.pixels] = shown(hit)
         masks[index, hit.pixels] = True
-    shape = (len(VIEWS), size, size)
-    return Renders(pictures.reshape(*shape, 3).clip(0, 1), masks.reshape(shape))
+    shape = (len(VIEWS), size, SUPERSAMPLE, size, SUPERSAMPLE)
+    small = pictures.reshape(*shape, 3).clip(0, 1).mean(axis=(2, 4))
+    return Renders(small, masks.reshape(shape).mean(axis=(2, 4)) >= 0.5)

@@ -106,20 +106,28 @@ def spread(picture: np.ndarray, reach: int) -> np.ndarray:
     Up to `reach` steps away from known texels they get the mean of their known neighbours, further away the mean of
     all.
     """
-    picture = picture.copy()
-    known = np.isfinite(picture[..., 0])
-    mean = picture[known].mean(axis=0) if known.any() else np.zeros(3)
+    height, width, channels = picture.shape
+    known = np.pad(np.isfinite(picture[..., 0]), 1)
+    mean = picture[known[1:-1, 1:-1]].mean(axis=0) if known.any() else np.zeros(channels)
+    values = np.pad(np.where(known[1:-1, 1:-1, None], picture, 0), ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
+    around = [row * (width + 2) + column for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
     for _ in range(reach):
-        if known.all():
+        beside = known.copy()
+        beside[:, 1:] |= known[:, :-1]
+        beside[:, :-1] |= known[:, 1:]
+        wide = beside.copy()
+        beside[1:] |= wide[:-1]
+        beside[:-1] |= wide[1:]
+        fresh = np.flatnonzero((beside[1:-1, 1:-1] & ~known[1:-1, 1:-1]).reshape(-1))
+        if not len(fresh):
             break
-        values = np.pad(np.where(known[..., None], picture, 0), ((1, 1), (1, 1), (0, 0)))
-        weight = np.pad(known.astype(np.float32), 1)
-        height, width = known.shape
-        windows = [(row, column) for row in range(3) for column in range(3) if (row, column) != (1, 1)]
-        total = np.sum([values[r : r + height, c : c + width] for r, c in windows], axis=0)
-        count = np.sum([weight[r : r + height, c : c + width] for r, c in windows], axis=0)
-        fresh = ~known & (count > 0)
-        picture[fresh] = total[fresh] / count[fresh][:, None]
-        known = known | fresh
-    picture[~known] = mean
-    return picture
+        # Only the texels at the rim of what is known are computed; of a picture's texels they are few.
+        place = (fresh // width + 1) * (width + 2) + fresh % width + 1
+        near = [place + step for step in around]
+        weights = [known.reshape(-1)[spot].astype(np.float32) for spot in near]
+        total = np.sum([values[spot] * weight[:, None] for spot, weight in zip(near, weights, strict=True)], axis=0)
+        values[place] = total / np.sum(weights, axis=0)[:, None]
+        known.reshape(-1)[place] = True
+    result = values.reshape(height + 2, width + 2, channels)[1:-1, 1:-1].copy()
+    result[~known[1:-1, 1:-1]] = mean
+    return result
