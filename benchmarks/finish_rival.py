@@ -24,7 +24,7 @@ RATE, VARIATION = 1e-1, 0.01
 
 @dataclass(frozen=True)
 class View:
-    """What a view gives: colours `[P, 3]` of the pixels that show the mesh, and their places in the texture `[P, 2]`."""
+    """Colours `[P, 3]` of the pixels of a view that show the mesh, and their places in the texture `[P, 2]`."""
 
     colors: torch.Tensor
     uv: torch.Tensor
@@ -69,7 +69,7 @@ def bake_by_optimising(
         for group in optimizer.param_groups:  # one cosine
             group["lr"] = RATE * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / steps)))
         drawn = F.grid_sample(texture, 2 * view.uv[None, None] - 1, align_corners=False)[0, :, 0].T
-        variation = (texture.diff(dim=2).abs().mean() + texture.diff(dim=3).abs().mean())
+        variation = texture.diff(dim=2).abs().mean() + texture.diff(dim=3).abs().mean()
         loss = (drawn - view.colors).abs().mean() + VARIATION * variation
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -14,13 +14,13 @@ import torch
 
 from fastsam3d.evaluation.metrics.signed_distance import distance_of, marching_tetrahedra
 from fastsam3d.evaluation.metrics.visual import HALF_SIDE, VIEWS, Renders, welded
-from fastsam3d.meshes.finishing.baking import sample_picture
 from fastsam3d.meshes.geometry import interpolate, sample_surface, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.preview import view_rotation
 from fastsam3d.meshes.rasterizer import Fragments, rasterize
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 from fastsam3d.meshes.splats.splats import Splats
+from fastsam3d.meshes.turntable import sample_texture
 from fastsam3d.procedural.objects import make_object
 
 STRIPE = 0.035
@@ -121,7 +121,7 @@ def unlit_views(mesh: Mesh, color: Callable[[np.ndarray], np.ndarray] | None = N
         if color is not None:
             return color(hit.interpolate(mesh.vertices, mesh.faces))
         if isinstance(mesh, TexturedMesh):
-            return sample_picture(mesh.texture, hit.interpolate(mesh.uv, mesh.faces))
+            return sample_texture(mesh.texture, hit.interpolate(mesh.uv, mesh.faces))
         return hit.interpolate(mesh.vertex_colors, mesh.faces)
 
     pictures = np.ones((len(VIEWS), canvas * canvas, 3), dtype=np.float32)

@@ -61,6 +61,7 @@ class Request:
     faces: int | None
     texture: int | None
     watertight: bool
+    finish: bool
     turntable: bool
     batch: int | None
     resume: bool
@@ -200,6 +201,7 @@ def request_from(
         faces=_optional_whole(values, "faces", 4, 10**8),
         texture=_optional_whole(values, "texture", 16, 8192),
         watertight=_switch(values, "watertight"),
+        finish=_switch(values, "finish"),
         turntable=_switch(values, "turntable"),
         batch=_optional_whole(values, "batch", 1, 1024),
         resume=_switch(values, "resume"),

@@ -13,7 +13,7 @@ from known_shapes import ball, color_at, cube
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.formats.glb import encode_glb
 from fastsam3d.meshes.geometry import sample_surface
-from fastsam3d.meshes.texture import spread, bake_texture
+from fastsam3d.meshes.texture import bake_texture, spread
 from fastsam3d.meshes.turntable import sample_texture
 from fastsam3d.meshes.writing import Preparation, export_mesh
 

@@ -17,6 +17,7 @@ from fastsam3d.meshes.nearest import nearest_on_surface
 from fastsam3d.meshes.rasterizer import rasterize
 from fastsam3d.meshes.splats.gathering import gather_colors, layer_depth
 from fastsam3d.meshes.texture import EXTRA, GUTTER, PURPOSE, spread, unwrap
+from fastsam3d.meshes.turntable import sample_texture
 
 LEAST_COVERED = 0.1
 """Opacity of the Gaussians at a texel below which its colour is taken from its neighbours on the surface."""
@@ -175,29 +176,16 @@ def _painter(
         if not isinstance(mesh, TexturedMesh):
             return interpolate(mesh.vertex_colors, mesh.faces, chosen, weights), np.ones(len(points))
         uv = interpolate(mesh.uv, mesh.faces, chosen, weights)
-        return sample_picture(mesh.texture, uv), np.ones(len(points))
+        return sample_texture(mesh.texture, uv), np.ones(len(points))
 
     return nearest
-
-
-def sample_picture(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Interpolates a picture `[H, W, C]` uint8 at positions `[P, 2]`, 0..1 from its left and top; returns 0..1."""
-    height, width = picture.shape[:2]
-    place = uv * [width, height] - 0.5
-    low = np.floor(place).astype(np.int64)
-    share = (place - low)[:, :, None]
-    left, right = (np.clip(low[:, 0] + k, 0, width - 1) for k in (0, 1))
-    top, bottom = (np.clip(low[:, 1] + k, 0, height - 1) for k in (0, 1))
-    upper = picture[top, left] * (1 - share[:, 0]) + picture[top, right] * share[:, 0]
-    lower = picture[bottom, left] * (1 - share[:, 0]) + picture[bottom, right] * share[:, 0]
-    return (upper * (1 - share[:, 1]) + lower * share[:, 1]) / 255
 
 
 def filled(texels: Texels, values: np.ndarray, coverage: np.ndarray) -> np.ndarray:
     """Gives uncovered texels the mean of the nearest covered ones on the surface, weighted by 1 / distance.
 
-    Neighbours are looked for in space and not in the picture, so that a texel at the rim of a chart has the same ones as
-    the texel on the other side of the seam. Where nothing is covered, all texels become grey.
+    Neighbours are looked for in space and not in the picture: a texel at the rim of a chart has the same ones as the
+    texel on the other side of the seam. Where nothing is covered, all texels become grey.
     """
     known = coverage >= LEAST_COVERED
     if known.all():

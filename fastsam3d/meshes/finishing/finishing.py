@@ -184,9 +184,7 @@ def _colored(
     from fastsam3d.meshes.geometry import vertex_normals
 
     with _timed(seconds, "colours", told):
-        points = Texels(
-            np.arange(len(shape.vertices)), shape.vertices, vertex_normals(shape.vertices, shape.faces)
-        )
+        points = Texels(np.arange(len(shape.vertices)), shape.vertices, vertex_normals(shape.vertices, shape.faces))
         values, coverage = colors_of_texels(points, source, kind, device, deadline)
         values = filled(points, values, coverage)
         if kind == "voxels" and source.voxels is not None:

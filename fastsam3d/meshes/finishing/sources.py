@@ -59,10 +59,7 @@ def source_of(result: Any, gaussians: Any = None) -> Source:
     Raises:
         UserError: there is no mesh with faces, or the kind of the result is unknown.
     """
-    if isinstance(result, (str, Path)):
-        source = _of_file(Path(result))
-    else:
-        source = _of_object(result)
+    source = _of_file(Path(result)) if isinstance(result, (str, Path)) else _of_object(result)
     if gaussians is not None:
         source = Source(source.mesh, _splats(gaussians), source.voxels, source.colored)
     if source.mesh.is_empty:
@@ -73,7 +70,9 @@ def source_of(result: Any, gaussians: Any = None) -> Source:
 def _of_object(result: Any) -> Source:
     if isinstance(result, (list, tuple)):
         if len(result) != 1:
-            raise UserError(f"There are {len(result)} results in the list: finish one at a time, as finish(results[0]).")
+            raise UserError(
+                f"There are {len(result)} results in the list: finish one at a time, as finish(results[0])."
+            )
         return _of_object(result[0])
     if isinstance(result, Mesh):
         return Source(result)
@@ -89,7 +88,9 @@ def _of_object(result: Any) -> Source:
     if isinstance(mesh, Mesh):
         return Source(mesh, splats)
     if not (hasattr(mesh, "vertices") and hasattr(mesh, "faces")):
-        raise UserError(f"A {type(mesh).__name__} cannot be finished: it has no vertices and faces. Give a mesh or a file.")
+        raise UserError(
+            f"A {type(mesh).__name__} cannot be finished: it has no vertices and faces. Give a mesh or a file."
+        )
     vertices = _array(mesh.vertices, np.float32)
     faces = _array(mesh.faces, np.int64).reshape(-1, 3)
     attributes = getattr(mesh, "vertex_attrs", None)

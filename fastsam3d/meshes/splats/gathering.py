@@ -53,9 +53,7 @@ class _Columns:
 
 
 @torch.no_grad()
-def gather_colors(
-    points: Tensor, normals: Tensor, splats: Splats, depth: float | None = None
-) -> tuple[Tensor, Tensor]:
+def gather_colors(points: Tensor, normals: Tensor, splats: Splats, depth: float | None = None) -> tuple[Tensor, Tensor]:
     """Gathers the colours of surface points from Gaussians.
 
     Args:
@@ -103,7 +101,9 @@ def _gather_some(
     for level in levels:
         point, number = expand(level.length)
         member = level.members.index_select(0, level.begin.index_select(0, point) + number)
-        x, y, z = (_take(own, point) - _take(centre, member) for own, centre in zip(points, packed.centers, strict=True))
+        x, y, z = (
+            _take(own, point) - _take(centre, member) for own, centre in zip(points, packed.centers, strict=True)
+        )
         nx, ny, nz = (_take(own, point) for own in normals)
         height = -(x * nx + y * ny + z * nz)
         # First what is far away across the normal, whatever its shape: most of what the cells list.

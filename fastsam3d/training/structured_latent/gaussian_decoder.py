@@ -1,6 +1,6 @@
 """Trains the mini model's Gaussian decoder, on the latents that the mesh decoder reads.
 
-    python -m fastsam3d train gaussian-decoder --output RUN --minutes 30 --trunk fastsam3d/mini/slat_decoder_mesh.safetensors
+    python -m fastsam3d train gaussian-decoder --output RUN --minutes 30 --trunk slat_decoder_mesh.safetensors
 
 The target of every Gaussian is known (`gaussian_targets`), so nothing is rendered.
 """
@@ -77,9 +77,7 @@ def load_trunk(decoder: GaussianDecoder, path: str | Path) -> None:
     decoder.load_state_dict({name: state[name] for name in names}, strict=False)
 
 
-def draw_object(
-    rng: np.random.Generator, resolution: int
-) -> tuple[ProceduralObject, Placement, VoxelSample]:
+def draw_object(rng: np.random.Generator, resolution: int) -> tuple[ProceduralObject, Placement, VoxelSample]:
     """A random training object with its voxels, some of them smaller or with a ragged outline."""
     item = make_object(int(rng.integers(HELD_OUT_SEED)))
     scale = float(rng.uniform(0.5, 1.0)) if rng.random() < 0.25 else 1.0
