@@ -104,12 +104,8 @@ class Request:
         )
         for part, values in self.samplers.items():
             generator = pipeline.models[part.replace("_sampler", "_generator")]
-            for key, owner in (
-                ("inference_steps", generator),
-                ("rescale_t", generator),
-                ("strength", generator.reverse_fn),
-                ("interval", generator.reverse_fn),
-            ):
+            own = (("inference_steps", generator), ("rescale_t", generator))
+            for key, owner in (*own, ("strength", generator.reverse_fn), ("interval", generator.reverse_fn)):
                 if f"model.{part}.{key}" in self.given:
                     setattr(owner, key, tuple(values[key]) if key == "interval" else values[key])
                 # The report shows what holds.

@@ -115,7 +115,8 @@ def run_scene(request: Request, pipeline: Accelerated | None = None, listener: L
 
 def planned_files(request: Request, names: Sequence[str]) -> set[str]:
     """Names of all files that the scene of a request may write."""
-    wanted = {"preview": request.preview, "turntable": request.turntable, "texture": request.texture is not None or request.finish}
+    textured = request.finish or request.texture is not None
+    wanted = {"preview": request.preview, "turntable": request.turntable, "texture": textured}
     return set(SCENE_FILES).union(*(files_of(name, request.export, **wanted) for name in names))
 
 
