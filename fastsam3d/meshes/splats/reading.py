@@ -23,6 +23,13 @@ _GROUPS = {
 }
 
 
+def holds_splats(path: Path) -> bool:
+    """Tells whether a PLY file that can be read holds Gaussians, by the names of its values."""
+    from fastsam3d.meshes.parsing.ply import read_vertex_columns
+
+    return {name for group in _GROUPS.values() for name in group} <= read_vertex_columns(path).keys()
+
+
 def read_splats(path: str | Path) -> Splats:
     """Reads the Gaussians of a 3DGS PLY file (logarithmic scales, opacity logits, w x y z), taken to be z up.
 

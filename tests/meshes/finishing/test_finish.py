@@ -146,7 +146,9 @@ def test_voxels_bring_colours_and_materials():
     grid = np.array(list(itertools.product(range(32), repeat=3)))
     centres = -0.5 + (grid + 0.5) * side
     shell = np.abs(np.linalg.norm(centres, axis=1) - 0.4) < 2 * side
-    attributes = np.concatenate([color_at(centres[shell]), np.full((shell.sum(), 1), 0.25), np.ones((shell.sum(), 1))], 1)
+    attributes = np.concatenate(
+        [color_at(centres[shell]), np.full((shell.sum(), 1), 0.25), np.ones((shell.sum(), 1))], 1
+    )
     mesh = SimpleNamespace(
         vertices=torch.from_numpy(shape.vertices),
         faces=torch.from_numpy(shape.faces),
