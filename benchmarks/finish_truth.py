@@ -72,7 +72,7 @@ def _soft(height: np.ndarray, slope: float) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(height / slope * STRIPE / np.pi / (SOFT / 4), -30, 30)))
 
 
-def make_truth(seed: int = 7, family: str = "vase", faces: int = 300_000, gaussians: int = 300_000) -> Truth:
+def make_truth(seed: int = 7, family: str = "mug", faces: int = 300_000, gaussians: int = 300_000) -> Truth:
     """Makes the object with about so many faces and exactly so many Gaussians."""
     shape = make_object(seed, family)
     resolution = 48

@@ -137,6 +137,7 @@ class ExportOptions:
     ss_flow: str | None = flag(str, "run folder", None)
     slat_vae: str | None = flag(str, "run folder", None)
     slat_flow: str | None = flag(str, "run folder", None)
+    gaussians: str | None = flag(str, "run folder", None)
     output: str = flag(str, "folder of the weights", "fastsam3d/mini")
 
 

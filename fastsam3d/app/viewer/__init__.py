@@ -1,6 +1,7 @@
 """A 3D viewer of our own for web pages: plain JavaScript on WebGL 2, nothing fetched from anywhere.
 
-`glb.js` reads binary glTF, `splats.js` draws Gaussians, `viewer.js` shows all; the head of each file documents its interface. In a page:
+`glb.js` reads binary glTF, `splats.js` draws Gaussians, `viewer.js` shows all; the head of each file documents its
+interface. In a page:
 
     <canvas id="result"></canvas>
     <script>{scripts()}</script>

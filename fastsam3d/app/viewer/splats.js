@@ -30,14 +30,16 @@
       mat3 turn = mat3(view);
       vec3 rowX = vec3(focal.x / depth, 0.0, focal.x * seen.x / (depth * depth)) * turn;
       vec3 rowY = vec3(0.0, focal.y / depth, focal.y * seen.y / (depth * depth)) * turn;
-      // The covariance in pixels, a little wider so that none falls between them, and its axes.
-      float xx = dot(rowX, spread * rowX) + 0.3, xy = dot(rowX, spread * rowY), yy = dot(rowY, spread * rowY) + 0.3;
+      // The covariance in pixels, a little wider so that none falls between them, and fainter for it; and its axes.
+      float xx = dot(rowX, spread * rowX), xy = dot(rowX, spread * rowY), yy = dot(rowY, spread * rowY);
+      float area = max(xx * yy - xy * xy, 0.0);
+      xx += 0.3; yy += 0.3;
       float middle = 0.5 * (xx + yy), away = length(vec2(0.5 * (xx - yy), xy));
       float longest = middle + away, shortest = max(middle - away, 0.1);
       vec2 along = abs(xy) > 1e-9 ? normalize(vec2(xy, longest - xx)) : xx >= yy ? vec2(1.0, 0.0) : vec2(0.0, 1.0);
       place = 3.0 * corner;
       vec2 offset = place.x * sqrt(longest) * along + place.y * sqrt(shortest) * vec2(-along.y, along.x);
-      tint = vec4(b.w, c.w, d.x, a.w);
+      tint = vec4(b.w, c.w, d.x, a.w * sqrt(area / (xx * yy - xy * xy)));
       gl_Position = vec4(clip.xy / clip.w + 2.0 * offset / canvas, clip.z / clip.w, 1.0);
     }`;
   const FRAGMENT = `#version 300 es

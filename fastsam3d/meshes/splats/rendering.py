@@ -1,4 +1,8 @@
-"""Draws Gaussians from a camera on any device: the projection of Zwicker et al. 2001, blended front to back."""
+"""Draws Gaussians from a camera on any device: the projection of Zwicker et al. 2001, blended front to back.
+
+Every projected Gaussian is widened by a part of a pixel and made fainter for it (Yu et al. 2024, "Mip-Splatting", section
+4.2), so that small ones neither fall between pixels nor make the object larger.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from fastsam3d.meshes.splats.compositing import LEAST_OPAQUE, MOST_OPAQUE, compo
 from fastsam3d.meshes.splats.splats import REACH, Splats
 
 SMOOTHING = 0.3
-"""Variance in square pixels that every projected Gaussian is widened by, so that none falls between pixels."""
+"""Variance in square pixels that every projected Gaussian is widened by."""
 PAIRS = 2_000_000
 """Pixels that Gaussians cover, of one strip of rows; bounds the memory."""
 NEAREST = 0.01
@@ -53,17 +57,21 @@ def render_splats(
     scaled = splats.axes * splats.deviations[:, :, None]
     spread = jacobian @ rotation @ scaled.transpose(1, 2)
     covariance = spread @ spread.transpose(1, 2)
-    xx, xy, yy = covariance[:, 0, 0] + SMOOTHING, covariance[:, 0, 1], covariance[:, 1, 1] + SMOOTHING
+    xx, xy, yy = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
+    area = (xx * yy - xy * xy).clamp(min=0)
+    xx, yy = xx + SMOOTHING, yy + SMOOTHING
     determinant = xx * yy - xy * xy
+    # What is spread over more pixels is fainter in each.
+    faded = splats.opacities * (area / determinant).sqrt()
     low_x, high_x = _span(x, REACH * xx.sqrt(), size)
     low_y, high_y = _span(y, REACH * yy.sqrt(), size)
-    drawn = (high_x > low_x) & (high_y > low_y) & (determinant > 0)
+    drawn = (high_x > low_x) & (high_y > low_y) & (determinant > 0) & (faded >= LEAST_OPAQUE)
     order = torch.argsort(depth[drawn])
     rows = torch.nonzero(drawn).flatten()[order]
     inverse = torch.stack([yy, xy, xx], 1)[rows] / determinant[rows, None]
     boxes = torch.stack([low_x, high_x, low_y, high_y], 1)[rows]
     place = torch.stack([x, y], 1)[rows]
-    opacity, tint = splats.opacities[rows], splats.colors[rows]
+    opacity, tint = faded[rows], splats.colors[rows]
     picture, cover = tint.new_zeros(size * size, 3), tint.new_zeros(size * size)
     for top, bottom in _strips(boxes, size):
         inside = torch.nonzero((boxes[:, 2] < bottom) & (boxes[:, 3] > top)).flatten()

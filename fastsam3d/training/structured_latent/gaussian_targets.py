@@ -23,7 +23,7 @@ from fastsam3d.training.structured_latent.data import Placement
 
 NEIGHBOURS = 8
 """Gaussians that the area which one of them covers is measured by."""
-SPREAD = 0.7
+SPREAD = 0.525
 """Standard deviation along the surface, in sides of the square that a Gaussian covers."""
 THICKNESS = 0.0013
 """Standard deviation across the surface, object units: hardly above the smallest that the class has."""

@@ -119,10 +119,12 @@ def test_the_grid_lists_every_ball_that_a_point_lies_in_once():
 def test_a_picture_shows_the_nearer_gaussian_in_front():
     splats = flat_splats([0.0, 0.2], [0.5, 0.6], [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     picture, cover = render_splats(splats, torch.eye(3), torch.zeros(3), math.inf, 100.0, 65)
-    assert torch.allclose(picture[32, 32], torch.tensor([0.6, 0.0, 0.2]), atol=1e-4)
-    assert cover[32, 32] == pytest.approx(0.8, abs=1e-4)
-    # Ten pixels are one deviation; each is wider by the smoothing of 0.3 square pixels.
-    fall = math.exp(-0.5 * 100 / 100.3)
+    # Ten pixels are one deviation; each is wider by the smoothing of 0.3 square pixels, and fainter for it.
+    faint = 100 / 100.3
+    front, back = 0.6 * faint, 0.5 * faint
+    assert torch.allclose(picture[32, 32], torch.tensor([front, 0.0, (1 - front) * back]), atol=1e-4)
+    assert cover[32, 32] == pytest.approx(1 - (1 - front) * (1 - back), abs=1e-4)
+    fall = math.exp(-0.5 * 100 / 100.3) * faint
     assert cover[32, 42] == pytest.approx(1 - (1 - 0.6 * fall) * (1 - 0.5 * fall), abs=1e-4)
     assert cover[0, 0] == 0
 
