@@ -81,7 +81,8 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("file", metavar="FILE", help=f"a mesh: {suffix_list(read_formats())} with faces")
     add("--gaussians", metavar="PLY", help="Gaussians of the same object (a 3DGS PLY file), to take the colours from")
-    add("--output", metavar="FILE", help=f"{suffix_list(written_formats())} (default: FILE_finished.glb beside FILE)")
+    kinds = suffix_list([each for each in written_formats() if each.encode_mesh is not None])
+    add("--output", metavar="FILE", help=f"{kinds} (default: FILE_finished.glb beside FILE)")
     add("--faces", type=whole, default=20_000, metavar="N", help="about so many faces (default 20000); 0 keeps all")
     add(
         "--texture", type=whole, default=1024, metavar="SIZE", help="side of the texture (default 1024); 0: at vertices"

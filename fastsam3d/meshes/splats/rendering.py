@@ -1,7 +1,7 @@
 """Draws Gaussians from a camera on any device: the projection of Zwicker et al. 2001, blended front to back.
 
-Every projected Gaussian is widened by a part of a pixel and made fainter for it (Yu et al. 2024, "Mip-Splatting", section
-4.2), so that small ones neither fall between pixels nor make the object larger.
+Every projected Gaussian is widened by a part of a pixel and made fainter for it (Yu et al. 2024, "Mip-Splatting",
+section 4.2), so that small ones neither fall between pixels nor make the object larger.
 """
 
 from __future__ import annotations
