@@ -66,6 +66,7 @@ def _rotation_from_z(normals: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.zeros_like(x), x, y, torch.zeros_like(x)], dim=1)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_goes_on(tmp_path):
     settings = {"batch": 1, "seed": 3}
     train(GaussianDecoderOptions(output=str(tmp_path / "whole"), steps=2, **settings))

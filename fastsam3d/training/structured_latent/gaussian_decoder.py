@@ -31,7 +31,6 @@ from fastsam3d.training.structured_latent.data import (
     DILATION,
     Placement,
     VoxelSample,
-    latent_statistics,
     occupied_voxels,
     voxel_sample,
 )
@@ -130,7 +129,7 @@ def train(options: GaussianDecoderOptions) -> None:
     )
     average = Average(decoder, options.average)
     budget = Budget(options.minutes, options.steps)
-    statistics = latent_statistics(config.resolution)
+    spread = torch.tensor(config.slat_std)
     loop = TrainingLoop(
         "Gaussian decoder", options.output, budget, decoder, optimizer, generator, average=average, save_seconds=60.0
     )
@@ -141,7 +140,7 @@ def train(options: GaussianDecoderOptions) -> None:
             target = gaussian_target(item, placement, sample.coords[:, 1:], decoder)
             strength = LATENT_NOISE * torch.rand(1, generator=generator)
             noise = torch.randn(len(sample.coords), config.slat_decoder_mesh.latent_channels, generator=generator)
-            losses = decoder_losses(decoder, sample, target, strength * noise * statistics["latent_std"])
+            losses = decoder_losses(decoder, sample, target, strength * noise * spread)
             total = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
             (total / options.batch).backward()
             loop.record(losses)
