@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastsam3d.acceleration.handle import Acceleration, accelerate
     from fastsam3d.basics.config_files import preset_names as presets
     from fastsam3d.errors import UserError
+    from fastsam3d.meshes.finishing.finishing import finish
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
     from fastsam3d.sam3d.export import export
 
@@ -31,6 +32,7 @@ __all__ = [
     "accelerate",
     "describe_differences",
     "export",
+    "finish",
     "load_pipeline",
     "presets",
 ]
@@ -45,6 +47,7 @@ _LAZY = {
     "UserError": ("fastsam3d.errors", "UserError"),
     "describe_differences": ("fastsam3d.acceleration.family", "describe_differences"),
     "export": ("fastsam3d.sam3d.export", "export"),
+    "finish": ("fastsam3d.meshes.finishing.finishing", "finish"),
     "load_pipeline": ("fastsam3d.sam3d.checkpoints.loading", "load_pipeline"),
     "presets": ("fastsam3d.basics.config_files", "preset_names"),
 }

@@ -37,7 +37,7 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 """Configuration keys that a parameter flag of Fast-SAM3D sets."""
 
 INPUTS = ("image_path", "image_dir", "mask_index", "mask_path", "masks", "pointmap", "output_dir", "seed")
-OUTPUTS = ("export", "faces", "texture", "watertight", "turntable", "batch", "resume")
+OUTPUTS = ("export", "faces", "texture", "watertight", "finish", "turntable", "batch", "resume")
 """Flags that are configuration keys of the same name, for what is read and for what is written."""
 
 EPILOG = """\
@@ -173,6 +173,7 @@ def _add_outputs(group: argparse._ArgumentGroup, scene: bool) -> None:
     add("--faces", type=whole, metavar="N", help="reduce meshes to about N faces; colours are kept")
     add("--texture", type=whole, metavar="SIZE", help="colours in a texture of SIZE x SIZE; quicker with --faces")
     add("--watertight", action="store_true", help="close holes, so that programs for printing take the mesh")
+    add("--finish", action="store_true", help="clean, small, textured meshes: 20000 faces, a texture of 1024")
     add("--turntable", action="store_true", help="also write views from all sides, as a strip (PNG) and a GIF")
     if scene:
         add("--batch", type=whole, metavar="N", help="objects whose first stage runs at once (default: by memory)")

@@ -49,6 +49,7 @@ VERBS = {
     "serve": Verb("serve", "serves the reconstruction over HTTP, on one device or on many", "stopped"),
     "view": Verb("view", "shows an object or a scene in the browser"),
     "turntable": Verb("turntable", "draws an object or a scene from all sides, as a strip and a GIF"),
+    "finish": Verb("finish", "makes a clean, small, textured mesh of a file", NOTHING_LEFT),
     "presets": Verb("presets", "lists the acceleration presets, prints one, or explains every key"),
     "demo": Verb("demo", "serves a page for trying it in the browser"),
     "download": Verb("download", "fetches the official weights, or those of MoGe, from the Hugging Face Hub", GOES_ON),

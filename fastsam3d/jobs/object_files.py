@@ -52,15 +52,15 @@ def write_object(
     mesh: Mesh | None = None
     exported: dict[str, Any] = {}
     if result.mesh is not None:
-        mesh, exported = _prepared(result.mesh, request)
+        mesh, exported = _finished(result, request) if request.finish else _prepared(result.mesh, request)
     known = {each.name: each for each in written_formats()}
     # Formats that take Gaussians come last; the others stay in the order that was asked for.
     for kind in sorted(request.export, key=lambda kind: known[kind].encode_gaussians is not None):
         content = known[kind].content(mesh is not None, result.gaussian is not None)
         if content == GAUSSIANS:
-            files[kind] = export_gaussians(result.gaussian, folder / f"{name}.{kind}").name
+            files[kind] = export_gaussians(result.gaussian, folder / f"{name}{known[kind].ending}").name
         elif content == FACES and mesh is not None:
-            files[kind] = export_mesh(mesh, folder / f"{name}.{kind}").name
+            files[kind] = export_mesh(mesh, folder / f"{name}{known[kind].ending}").name
         elif content == POINTS and result.mesh is not None:
             # Programs for splats show nothing of points, so the name says what they are. They keep all colours of
             # the surface as it was reconstructed.
@@ -94,8 +94,20 @@ def preparation_of(request: Request) -> Preparation:
     from fastsam3d.meshes.writing import Preparation
 
     preparation = Preparation(request.faces, request.watertight, request.texture)
+    if request.finish:
+        from fastsam3d.meshes.finishing.finishing import FACES, TEXTURE
+
+        preparation = Preparation(request.faces or FACES, request.watertight, request.texture or TEXTURE)
     preparation.check()
     return preparation
+
+
+def _finished(result: Reconstruction, request: Request) -> tuple[Mesh, dict[str, Any]]:
+    from fastsam3d.meshes.finishing.finishing import finish
+
+    wanted = preparation_of(request)
+    finished = finish(result, faces=wanted.faces, texture=wanted.texture, watertight=wanted.watertight)
+    return finished.mesh, finished.facts | {"seconds": finished.seconds}
 
 
 def _prepared(mesh: Mesh, request: Request) -> tuple[Mesh, dict[str, Any]]:

@@ -89,7 +89,7 @@ def run_object(
         request.export,
         preview=request.preview,
         turntable=request.turntable,
-        texture=request.texture is not None,
+        texture=request.texture is not None or request.finish,
         placed=False,
     )
     clock = Clock()

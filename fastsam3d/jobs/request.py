@@ -61,6 +61,7 @@ class Request:
     faces: int | None
     texture: int | None
     watertight: bool
+    finish: bool
     turntable: bool
     batch: int | None
     resume: bool
@@ -103,12 +104,8 @@ class Request:
         )
         for part, values in self.samplers.items():
             generator = pipeline.models[part.replace("_sampler", "_generator")]
-            for key, owner in (
-                ("inference_steps", generator),
-                ("rescale_t", generator),
-                ("strength", generator.reverse_fn),
-                ("interval", generator.reverse_fn),
-            ):
+            own = (("inference_steps", generator), ("rescale_t", generator))
+            for key, owner in (*own, ("strength", generator.reverse_fn), ("interval", generator.reverse_fn)):
                 if f"model.{part}.{key}" in self.given:
                     setattr(owner, key, tuple(values[key]) if key == "interval" else values[key])
                 # The report shows what holds.
@@ -200,6 +197,7 @@ def request_from(
         faces=_optional_whole(values, "faces", 4, 10**8),
         texture=_optional_whole(values, "texture", 16, 8192),
         watertight=_switch(values, "watertight"),
+        finish=_switch(values, "finish"),
         turntable=_switch(values, "turntable"),
         batch=_optional_whole(values, "batch", 1, 1024),
         resume=_switch(values, "resume"),

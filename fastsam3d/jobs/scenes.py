@@ -121,7 +121,8 @@ def run_scene(
 
 def planned_files(request: Request, names: Sequence[str]) -> set[str]:
     """Names of all files that the scene of a request may write."""
-    wanted = {"preview": request.preview, "turntable": request.turntable, "texture": request.texture is not None}
+    textured = request.finish or request.texture is not None
+    wanted = {"preview": request.preview, "turntable": request.turntable, "texture": textured}
     return set(SCENE_FILES).union(*(files_of(name, request.export, **wanted) for name in names))
 
 

@@ -123,6 +123,11 @@ class _Document:
         self.images.append({"bufferView": self._view(texture_png(mesh)), "mimeType": "image/png"})
         surface = dict(MATERIAL["pbrMetallicRoughness"])  # type: ignore[call-overload]
         surface["baseColorTexture"] = {"index": len(self.images) - 1}
+        if mesh.material is not None:
+            from fastsam3d.meshes.texture import material_png
+
+            self.images.append({"bufferView": self._view(material_png(mesh.material)), "mimeType": "image/png"})
+            surface |= {"metallicFactor": 1.0, "metallicRoughnessTexture": {"index": len(self.images) - 1}}
         self.materials.append(MATERIAL | {"name": "texture", "pbrMetallicRoughness": surface})
         return len(self.materials) - 1
 

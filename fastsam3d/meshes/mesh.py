@@ -38,8 +38,10 @@ class TexturedMesh(Mesh):
         normals: fp32 `[V, 3]`, unit, of the surface without seams, so that the shading shows none.
         uv: fp32 `[V, 2]`, positions in the picture, 0..1, from its left and from its top.
         texture: uint8 `[S, S, 3]`, sRGB.
+        material: uint8 `[S, S, 2]`, metallic and roughness; None for a matt surface.
     """
 
     normals: np.ndarray
     uv: np.ndarray
     texture: np.ndarray
+    material: np.ndarray | None = None

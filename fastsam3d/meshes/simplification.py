@@ -28,13 +28,34 @@ def simplify(mesh: Mesh, faces: int) -> Mesh:
     Raises:
         UserError: fewer than four faces asked for, or a missing package.
     """
-    if faces < MINIMUM_FACES:
-        raise UserError(f"{faces} faces enclose nothing: ask for at least {MINIMUM_FACES}.")
+    check_faces(faces)
     if faces >= len(mesh.faces):
         return mesh
+    vertices, triangles = collapse_edges(mesh.vertices, mesh.faces, faces)
+    chosen, weights = nearest_on_surface(vertices, mesh.vertices, mesh.faces, PURPOSE, EXTRA)
+    colors = interpolate(mesh.vertex_colors, mesh.faces, chosen, weights).astype(np.float32)
+    return Mesh(vertices, triangles, colors)
+
+
+def check_faces(faces: int) -> None:
+    """Checks a wanted number of faces.
+
+    Raises:
+        UserError: fewer than four.
+    """
+    if faces < MINIMUM_FACES:
+        raise UserError(f"{faces} faces enclose nothing: ask for at least {MINIMUM_FACES}.")
+
+
+def collapse_edges(vertices: np.ndarray, triangles: np.ndarray, faces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reduces a surface `[V, 3]`, `[F, 3]` to about `faces` faces; see `simplify`. Returns vertices and faces.
+
+    Raises:
+        UserError: too few faces for this object, or a missing package.
+    """
     collapse = optional_module("fast_simplification", PURPOSE, EXTRA).simplify
     vertices, triangles = collapse(
-        mesh.vertices.astype(np.float64), mesh.faces.astype(np.int32), target_count=int(faces), agg=5.0
+        vertices.astype(np.float64), triangles.astype(np.int32), target_count=int(faces), agg=5.0
     )
     vertices, triangles = np.asarray(vertices, dtype=np.float32), np.asarray(triangles, dtype=np.int64)
     if len(triangles) == 0:
@@ -43,17 +64,19 @@ def simplify(mesh: Mesh, faces: int) -> Mesh:
     vertices, triangles = vertices[used], triangles.reshape(-1, 3)
     if len(triangles) > 1.1 * faces:
         logger.warning("the object cannot be brought below %d faces; %d were asked for", len(triangles), faces)
-    chosen, weights = nearest_on_surface(vertices, mesh.vertices, mesh.faces, PURPOSE, EXTRA)
-    colors = interpolate(mesh.vertex_colors, mesh.faces, chosen, weights).astype(np.float32)
-    return Mesh(vertices, triangles, colors)
+    return vertices, triangles
 
 
-def close_surface(mesh: Mesh) -> Mesh:
+def close_surface(mesh: Mesh, longest: float | None = None) -> Mesh:
     """Makes a mesh watertight: every edge belongs to two faces, which run along it in opposite directions.
 
     Vertices at the same place are joined. Faces without area are dropped, and faces that would give an edge a third
     face or the wrong direction. A fan of faces around its middle closes each hole; the middle takes the mean colour of
     the rim. A closed mesh is returned as it is. Surfaces may still cut through each other.
+
+    Args:
+        mesh: the surface.
+        longest: rims that are longer than this stay open; None closes all.
     """
     places, joined = np.unique(mesh.vertices, axis=0, return_inverse=True)
     faces = joined.reshape(-1)[mesh.faces] if len(places) < len(mesh.vertices) else mesh.faces
@@ -64,6 +87,8 @@ def close_surface(mesh: Mesh) -> Mesh:
         vertices, colors = places, mesh.vertex_colors[first]
     kept = _consistent(faces)
     loops = _holes(faces[kept])
+    if longest is not None:
+        loops = [loop for loop in loops if _length(vertices[np.array(loop)]) <= longest]
     if not loops and kept.all() and faces is mesh.faces:
         return mesh
     faces = faces[kept]
@@ -83,7 +108,7 @@ def close_surface(mesh: Mesh) -> Mesh:
         faces = np.concatenate([faces, *fans])
     used, faces = np.unique(faces, return_inverse=True)
     vertices, colors, faces = vertices[used].astype(np.float32), colors[used].astype(np.float32), faces.reshape(-1, 3)
-    if signed_volume(vertices, faces) < 0:
+    if longest is None and signed_volume(vertices, faces) < 0:
         faces = faces[:, ::-1].copy()
     return Mesh(vertices, faces, colors)
 
@@ -103,6 +128,10 @@ def signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
     corners = np.asarray(vertices, dtype=np.float64)[faces]
     middle = corners.mean(axis=(0, 1)) if len(corners) else np.zeros(3)
     return float(((corners[:, 0] - middle) * face_cross_products(vertices, faces)).sum() / 6)
+
+
+def _length(rim: np.ndarray) -> float:
+    return float(np.linalg.norm(rim - np.roll(rim, -1, axis=0), axis=1).sum())
 
 
 def _directed_edges(faces: np.ndarray) -> np.ndarray:

@@ -35,9 +35,8 @@ def bake_texture(mesh: Mesh, size: int, detail: Mesh | None = None) -> TexturedM
     Raises:
         UserError: a size out of range, or a missing package.
     """
-    if not SMALLEST <= size <= LARGEST:
-        raise UserError(f"a texture of {size} texels a side is not possible: give {SMALLEST} to {LARGEST}.")
-    origin, faces, uv = _unwrap(mesh, size)
+    check_size(size)
+    origin, faces, uv = unwrap(mesh, size)
     vertices = mesh.vertices[origin]
     # One texel is one pixel of a picture whose plane is the unwrapped surface.
     hit = rasterize(uv * size, np.ones(len(uv)), faces, size, size)
@@ -48,7 +47,7 @@ def bake_texture(mesh: Mesh, size: int, detail: Mesh | None = None) -> TexturedM
         points = hit.interpolate(vertices, faces)
         chosen, weights = nearest_on_surface(points, detail.vertices, detail.faces, PURPOSE, EXTRA)
         picture[hit.pixels] = interpolate(detail.vertex_colors, detail.faces, chosen, weights)
-    filled = _spread(picture.reshape(size, size, 3), 2 * max(2, round(GUTTER * size)))
+    filled = spread(picture.reshape(size, size, 3), 2 * max(2, round(GUTTER * size)))
     pixels = np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
     normals = vertex_normals(mesh.vertices, mesh.faces)[origin]
     return TexturedMesh(vertices, faces, mesh.vertex_colors[origin], normals, uv, pixels)
@@ -61,7 +60,25 @@ def texture_png(mesh: TexturedMesh) -> bytes:
     return stream.getvalue()
 
 
-def _unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def material_png(material: np.ndarray) -> bytes:
+    """Encodes metallic and roughness `[S, S, 2]` as the PNG file that glTF wants: roughness green, metallic blue."""
+    stream = io.BytesIO()
+    picture = np.stack([np.full_like(material[..., 0], 255), material[..., 1], material[..., 0]], axis=2)
+    Image.fromarray(picture).save(stream, format="PNG", compress_level=6)
+    return stream.getvalue()
+
+
+def check_size(size: int) -> None:
+    """Checks the side of a texture.
+
+    Raises:
+        UserError: it is out of range.
+    """
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(f"a texture of {size} texels a side is not possible: give {SMALLEST} to {LARGEST}.")
+
+
+def unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unwraps a mesh with xatlas.
 
     Returns:
@@ -83,26 +100,34 @@ def _unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return origin.astype(np.int64), faces.astype(np.int64), np.clip(uv, 0.0, 1.0).astype(np.float32)
 
 
-def _spread(picture: np.ndarray, reach: int) -> np.ndarray:
+def spread(picture: np.ndarray, reach: int) -> np.ndarray:
     """Fills unknown (NaN) texels of `[S, S, 3]`.
 
     Up to `reach` steps away from known texels they get the mean of their known neighbours, further away the mean of
     all.
     """
-    picture = picture.copy()
-    known = np.isfinite(picture[..., 0])
-    mean = picture[known].mean(axis=0) if known.any() else np.zeros(3)
+    height, width, channels = picture.shape
+    known = np.pad(np.isfinite(picture[..., 0]), 1)
+    mean = picture[known[1:-1, 1:-1]].mean(axis=0) if known.any() else np.zeros(channels)
+    values = np.pad(np.where(known[1:-1, 1:-1, None], picture, 0), ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
+    around = [row * (width + 2) + column for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
     for _ in range(reach):
-        if known.all():
+        beside = known.copy()
+        beside[:, 1:] |= known[:, :-1]
+        beside[:, :-1] |= known[:, 1:]
+        wide = beside.copy()
+        beside[1:] |= wide[:-1]
+        beside[:-1] |= wide[1:]
+        fresh = np.flatnonzero((beside[1:-1, 1:-1] & ~known[1:-1, 1:-1]).reshape(-1))
+        if not len(fresh):
             break
-        values = np.pad(np.where(known[..., None], picture, 0), ((1, 1), (1, 1), (0, 0)))
-        weight = np.pad(known.astype(np.float32), 1)
-        height, width = known.shape
-        windows = [(row, column) for row in range(3) for column in range(3) if (row, column) != (1, 1)]
-        total = np.sum([values[r : r + height, c : c + width] for r, c in windows], axis=0)
-        count = np.sum([weight[r : r + height, c : c + width] for r, c in windows], axis=0)
-        fresh = ~known & (count > 0)
-        picture[fresh] = total[fresh] / count[fresh][:, None]
-        known = known | fresh
-    picture[~known] = mean
-    return picture
+        # Only the texels at the rim of what is known are computed; of a picture's texels they are few.
+        place = (fresh // width + 1) * (width + 2) + fresh % width + 1
+        near = [place + step for step in around]
+        weights = [known.reshape(-1)[spot].astype(np.float32) for spot in near]
+        total = np.sum([values[spot] * weight[:, None] for spot, weight in zip(near, weights, strict=True)], axis=0)
+        values[place] = total / np.sum(weights, axis=0)[:, None]
+        known.reshape(-1)[place] = True
+    result = values.reshape(height + 2, width + 2, channels)[1:-1, 1:-1].copy()
+    result[~known[1:-1, 1:-1]] = mean
+    return result

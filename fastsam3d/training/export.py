@@ -1,6 +1,7 @@
 """Turns training runs into the weights and constants of the mini model.
 
-    python -m fastsam3d train export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN
+    python -m fastsam3d train export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN \\
+        --gaussians RUN
 
 Weights are stored in six (generators) and eight bits (decoders) a value under the official names; the constants
 that undo the standardisation of the latents go into `configs/model/mini.yaml`, whose other lines stay as they are.
@@ -26,7 +27,7 @@ from fastsam3d.training.options import ExportOptions
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
 EMBEDDER_PREFIX = "_base_models.condition_embedder."
 GENERATOR_BITS, DECODER_BITS = 6, 8
-RUNS = ("ss_vae", "ss_flow", "slat_vae", "slat_flow")
+RUNS = ("ss_vae", "ss_flow", "slat_vae", "slat_flow", "gaussians")
 """Stages whose runs hold weights."""
 
 
@@ -116,6 +117,8 @@ def export(options: ExportOptions) -> None:
     if "slat_vae" in states:
         decoder = part(states["slat_vae"]["model"], "decoder.")
         write(decoder, output / "slat_decoder_mesh.safetensors", DECODER_BITS)
+    if "gaussians" in states:
+        write(states["gaussians"]["average"], output / "slat_decoder_gs.safetensors", DECODER_BITS)
     if "slat_flow" in states:
         flow = states["slat_flow"]
         write(generator_state(flow["average"]), output / "slat_generator.safetensors", GENERATOR_BITS)

@@ -104,6 +104,22 @@ class StructuredLatentFlowOptions(StageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GaussianDecoderOptions:
+    """Settings of the Gaussian decoder's training, on a CPU, from objects that are made on the way."""
+
+    output: str = flag(str, "run folder: checkpoint.pt and losses.jsonl")
+    trunk: str | None = flag(str, "weights of a mesh decoder whose trunk to start from (.safetensors)", None)
+    model: str = flag(str, "file in configs/model that gives the sizes", "mini")
+    seed: int = flag(int, "of weights and batches", 0)
+    minutes: float | None = flag(float, "length of the run, over all resumptions", None, one_of="length")
+    steps: int | None = flag(int, "length of the run in steps, instead of minutes", None, one_of="length")
+    batch: int = flag(int, "objects a step", 2)
+    learning_rate: float = flag(float, "AdamW's peak", 3e-3)
+    matrix_learning_rate: float = flag(float, "Muon's peak; 0 switches it off", 2e-3)
+    average: float = flag(float, "decay of the averaged weights", 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StructuredLatentQualityOptions:
     """Settings of the measurement of the second stage alone."""
 
@@ -121,6 +137,7 @@ class ExportOptions:
     ss_flow: str | None = flag(str, "run folder", None)
     slat_vae: str | None = flag(str, "run folder", None)
     slat_flow: str | None = flag(str, "run folder", None)
+    gaussians: str | None = flag(str, "run folder", None)
     output: str = flag(str, "folder of the weights", "fastsam3d/mini")
 
 

@@ -19,6 +19,11 @@ from PIL import Image
 from fastsam3d.app.viewer import page, scripts
 from fastsam3d.meshes.gltf import Node, glb_bytes
 from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.meshes.preview import view_rotation
+from fastsam3d.meshes.rotations import quaternion_to_matrix
+from fastsam3d.meshes.splats.gltf import splats_glb
+from fastsam3d.meshes.splats.rendering import render_splats
+from fastsam3d.meshes.splats.splats import Splats
 
 NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -51,7 +56,7 @@ def test_page_holds_everything_and_fetches_nothing(glb: bytes) -> None:
 def test_reader_finds_what_trimesh_finds(glb: bytes, tmp_path: Path) -> None:
     (tmp_path / "scene.glb").write_bytes(glb)
     program = (
-        scripts().split("// A small 3D viewer")[0]
+        scripts().split("// Draws Gaussians")[0]
         + """
         const data = require("fs").readFileSync(process.argv[2]);
         Fastsam3dGlb.parse(new Uint8Array(data)).then(({ primitives }) => console.log(JSON.stringify(
@@ -77,7 +82,7 @@ def test_reader_finds_what_trimesh_finds(glb: bytes, tmp_path: Path) -> None:
 @pytest.mark.skipif(NODE is None, reason="needs Node.js, to run the reader outside of a browser")
 def test_reader_says_what_is_wrong(tmp_path: Path) -> None:
     program = (
-        scripts().split("// A small 3D viewer")[0]
+        scripts().split("// Draws Gaussians")[0]
         + """
         const short = new ArrayBuffer(24);
         new DataView(short).setUint32(0, 0x46546c67, true);
@@ -133,6 +138,48 @@ def test_page_in_a_browser(glb: bytes, tmp_path: Path) -> None:
     assert after["azimuth"] == pytest.approx(20, abs=1)
     assert after["zoom"] > 1.3
     assert (reset["azimuth"], reset["zoom"]) == (30, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="needs Playwright: pip install playwright")
+def test_gaussians_in_a_browser(tmp_path: Path) -> None:
+    """The browser's picture of a cloud of Gaussians is that of our own renderer, from the same camera."""
+    import torch
+    from playwright.sync_api import sync_playwright
+    from torch.nn import functional as F
+
+    draw = torch.Generator().manual_seed(0)
+    count = 400
+    splats = Splats(
+        0.4 * F.normalize(torch.randn(count, 3, generator=draw), dim=1),
+        quaternion_to_matrix(torch.randn(count, 4, generator=draw)).transpose(1, 2).contiguous(),
+        0.03 * torch.exp(0.5 * torch.randn(count, 3, generator=draw)),
+        0.3 + 0.6 * torch.rand(count, generator=draw),
+        torch.rand(count, 3, generator=draw),
+    )
+    (tmp_path / "view.html").write_text(page(splats_glb(splats, "cloud"), "cloud"), encoding="utf-8")
+    with sync_playwright() as playwright:
+        flags = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        view = browser.new_page(viewport={"width": 480, "height": 400}, reduced_motion="reduce")
+        view.goto((tmp_path / "view.html").as_uri())
+        view.wait_for_selector("body[data-state=ready]")
+        view.evaluate("viewer.setView({azimuth: 30, elevation: 20})")
+        shown = picture(view.evaluate("viewer.capture()"))
+        names = ["_radius", "_center"]
+        radius, (x, y, z) = (view.evaluate(f"viewer.{name}") for name in names)
+        browser.close()
+    size = min(shown.shape[:2])
+    top, left = (shown.shape[0] - size) // 2, (shown.shape[1] - size) // 2
+    shown = shown[top : top + size, left : left + size, :3] / 255
+    half = np.radians(28) / 2
+    rotation = torch.from_numpy(view_rotation(30, 20)).float()
+    centre, distance = torch.tensor([x, -z, y]), 1.08 * radius / np.sin(half)
+    own, cover = render_splats(splats, rotation, centre, distance, size / 2 / np.tan(half), size)
+    inside = (cover > 0.98).numpy()
+    assert inside.mean() > 0.1
+    assert np.abs(own.numpy() - shown)[inside].mean() < 0.02
 
 
 def picture(url: str) -> np.ndarray:

@@ -104,7 +104,7 @@ def test_gaussians_are_called_by_their_name_alone(tmp_path):
     assert written.files == {"ply": "vase.ply", "ply_holds": "Gaussians"}
     assert b"property float f_dc_0" in (tmp_path / "o" / "vase.ply").read_bytes()
     settings.export = ("glb",)
-    with OutputFolder(tmp_path / "p") as folder, pytest.raises(UserError, match="Add ply to --export"):
+    with OutputFolder(tmp_path / "p") as folder, pytest.raises(UserError, match="Add ply or splats to --export"):
         write_object(folder, "vase", result, None, None, settings)
 
 
@@ -195,8 +195,8 @@ def test_the_server_gives_its_page_to_this_machine_only():
 def test_commands_of_the_document_can_be_given():
     text = (Path(__file__).resolve().parents[2] / "docs" / "scenes_and_files.md").read_text(encoding="utf-8")
     commands = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("python infer")]
-    assert len(commands) == 6
+    assert len(commands) == 7
     for _, script, *words in commands:
         parse(words, script, scene=script == "infer_scene.py")
     verbs = set(re.findall(r"^python -m fastsam3d (\w+)", text, flags=re.MULTILINE))
-    assert verbs == {"view", "turntable"} and verbs <= set(VERBS)
+    assert verbs == {"view", "turntable", "finish"} and verbs <= set(VERBS)

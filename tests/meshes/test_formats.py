@@ -51,10 +51,11 @@ def encode_nothing(mesh, name) -> bytes:
 
 
 def test_the_formats_of_the_package():
-    assert [each.suffix for each in mesh_formats()] == [".glb", ".obj", ".stl", ".ply"]
-    assert written_formats() == read_formats() == mesh_formats()
-    assert [each.axes["up"] for each in mesh_formats()] == ["+y", "+y", "+z", "+z"]
-    assert suffix_list(mesh_formats()) == ".glb, .obj, .stl or .ply"
+    assert [each.suffix for each in mesh_formats()] == [".glb", ".obj", ".stl", ".ply", ".splats"]
+    assert written_formats() == mesh_formats() and read_formats() == mesh_formats()[:-1]
+    assert [each.axes["up"] for each in mesh_formats()] == ["+y", "+y", "+z", "+z", "+y"]
+    assert suffix_list(read_formats()) == ".glb, .obj, .stl or .ply"
+    assert [each.ending for each in mesh_formats()][-2:] == [".ply", "_splats.glb"]
     assert suffix_list(mesh_formats()[:1]) == ".glb"
     assert format_to_write("A/B.GLB") is format_to_read("b.glb") is mesh_formats()[0]
 
@@ -76,7 +77,7 @@ def test_looking_formats_up_imports_neither_pytorch_nor_trimesh():
         "import sys\n"
         "import fastsam3d.meshes.formats as formats\n"
         "assert 'numpy' not in sys.modules and not [m for m in sys.modules if m.endswith('formats.glb')]\n"
-        "assert len(formats.mesh_formats()) == 4\n"
+        "assert len(formats.mesh_formats()) == 5\n"
         "assert not {'torch', 'trimesh', 'PIL', 'scipy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=OFF.parents[2], check=True, timeout=60)

@@ -13,7 +13,7 @@ from known_shapes import ball, color_at, cube
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.formats.glb import encode_glb
 from fastsam3d.meshes.geometry import sample_surface
-from fastsam3d.meshes.texture import _spread, bake_texture
+from fastsam3d.meshes.texture import bake_texture, spread
 from fastsam3d.meshes.turntable import sample_texture
 from fastsam3d.meshes.writing import Preparation, export_mesh
 
@@ -87,7 +87,7 @@ def test_obj_with_its_material_and_picture(tmp_path) -> None:
 def test_gutters_take_the_colour_beside_them() -> None:
     picture = np.full((5, 5, 3), np.nan, dtype=np.float32)
     picture[2, 2] = [1, 0, 0]
-    near = _spread(picture, 1)
+    near = spread(picture, 1)
     assert np.allclose(near[1:4, 1:4], [1, 0, 0])
     assert np.isfinite(near).all()
 

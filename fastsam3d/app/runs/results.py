@@ -105,7 +105,7 @@ def _write_run(result: ResultFiles, run: Run, whole: bool, picture: np.ndarray, 
             continue
         has_mesh = reconstruction.mesh is not None and not reconstruction.mesh.is_empty
         has_gaussians = reconstruction.gaussian is not None
-        suffixes = {each.suffix for each in written_formats() if each.content(has_mesh, has_gaussians)}
+        suffixes = {each.ending for each in written_formats() if each.content(has_mesh, has_gaussians)}
         for suffix in sorted(suffixes if whole else suffixes & {".glb"}):
             path = export(reconstruction, folder / f"{item.name}{suffix}")
             meshes += [path] if suffix == ".glb" else []

@@ -1,6 +1,7 @@
 """A 3D viewer of our own for web pages: plain JavaScript on WebGL 2, nothing fetched from anywhere.
 
-`glb.js` reads binary glTF, `viewer.js` shows it; the head of each file documents its interface. In a page:
+`glb.js` reads binary glTF, `splats.js` draws Gaussians, `viewer.js` shows all; the head of each file documents its
+interface. In a page:
 
     <canvas id="result"></canvas>
     <script>{scripts()}</script>
@@ -22,8 +23,8 @@ _FOLDER = Path(__file__).parent
 
 
 def scripts() -> str:
-    """Both scripts as one text, for a `<script>` element; they define `Fastsam3dViewer` and `Fastsam3dGlb`."""
-    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("glb.js", "viewer.js"))
+    """All scripts as one text, for a `<script>` element; they define `Fastsam3dViewer` and `Fastsam3dGlb`."""
+    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("glb.js", "splats.js", "viewer.js"))
 
 
 def page(glb: bytes, title: str) -> str:

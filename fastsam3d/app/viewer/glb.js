@@ -1,11 +1,13 @@
-// Reads binary glTF 2.0: triangles and points with vertex colours or a base colour texture, and their nodes.
+// Reads binary glTF 2.0: triangles and points with vertex colours or a base colour texture, Gaussians
+// (KHR_gaussian_splatting), and their nodes.
 //
 //   const model = await Fastsam3dGlb.parse(arrayBuffer);
-//   model.primitives: [{name, mode, positions, normals, colors, uvs, indices, matrix, factor, image}]
+//   model.primitives: [{name, mode, positions, normals, colors, uvs, indices, matrix, factor, image, splats}]
 //
 // Positions, normals (unit), colours (linear light, RGB) and uvs are Float32Array, indices Uint32Array, `matrix` is
 // the node's place in the file's frame (column-major 4 x 4), `factor` the base colour (linear RGB), `image` an
-// ImageBitmap or null. Compression and external files are not read: an Error says what is missing.
+// ImageBitmap or null. `splats` is null, or {rotations, scales, opacities, coefficients} of Gaussians: x y z w,
+// standard deviations, 0 to 1, and the constant spherical harmonic. Compression and external files are not read: an Error says what is missing.
 (function (root) {
   "use strict";
 
@@ -76,6 +78,10 @@
     const indices = read ? Uint32Array.from(read.values) : Uint32Array.from({ length: count }, (_, i) => i);
     const normal = attribute("NORMAL"), color = attribute("COLOR_0"), uv = attribute("TEXCOORD_0");
     const material = (document.materials || [])[primitive.material] || {};
+    const own = (name) => (attribute(`KHR_gaussian_splatting:${name}`) || {}).values;
+    const isSplats = mode === POINTS && (primitive.extensions || {}).KHR_gaussian_splatting;
+    const splats = isSplats ? { rotations: own("ROTATION"), scales: own("SCALE"), opacities: own("OPACITY"), coefficients: own("SH_DEGREE_0_COEF_0") } : null;
+    if (splats && Object.values(splats).some((values) => !values)) throw new Error("its Gaussians lack an attribute");
     const pbr = material.pbrMetallicRoughness || {};
     const texture = pbr.baseColorTexture;
     return {
@@ -86,6 +92,7 @@
       uvs: uv ? uv.values : new Float32Array(2 * count),
       indices,
       factor: (pbr.baseColorFactor || [1, 1, 1, 1]).slice(0, 3),
+      splats,
       image: texture && uv ? images[document.textures[texture.index].source] || null : null,
     };
   }

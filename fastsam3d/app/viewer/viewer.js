@@ -1,5 +1,5 @@
 // A small 3D viewer for GLB files: one canvas, no library, nothing fetched but the file it is given.
-// Needs glb.js to be loaded before it. Both are plain scripts, so that they work in a page opened from the disk.
+// Needs glb.js and splats.js to be loaded before it. All are plain scripts, so that they work in a page opened from the disk.
 //
 //   const viewer = Fastsam3dViewer.mount(canvas, source, options);
 //
@@ -61,7 +61,7 @@
     constructor(canvas, options) {
       this.canvas = canvas;
       this.options = options;
-      this.gl = canvas.getContext("webgl2", { antialias: true, alpha: true, premultipliedAlpha: false });
+      this.gl = canvas.getContext("webgl2", { antialias: true, alpha: true, premultipliedAlpha: true });
       if (!this.gl) throw new Error("this browser shows no 3D graphics (WebGL 2 is missing or switched off)");
       const still = root.matchMedia && root.matchMedia("(prefers-reduced-motion: reduce)").matches;
       this.autoRotate = options.autoRotate === undefined ? !still : Boolean(options.autoRotate);
@@ -69,6 +69,7 @@
       this.links = new Set();
       this._wireframe = Boolean(options.wireframe);
       this._items = [];
+      this._splats = [];
       this._center = [0, 0, 0];
       this._radius = 1;
       this._loads = 0;
@@ -145,6 +146,7 @@
     }
 
     _build() {
+      this._painter = new root.Fastsam3dSplats(this.gl);
       const gl = this.gl, program = gl.createProgram();
       for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
         const shader = gl.createShader(kind);
@@ -179,7 +181,8 @@
         if (primitive.mode === 0) statistics.points += count;
         else statistics.faces += primitive.indices.length / 3;
         if (!statistics.names.includes(primitive.name)) statistics.names.push(primitive.name);
-        this._items.push(this._upload(primitive));
+        if (primitive.splats) this._splats.push(this._painter.upload(primitive));
+        else this._items.push(this._upload(primitive));
       }
       this.statistics = statistics;
       if (low[0] <= high[0]) {
@@ -232,13 +235,15 @@
         item.buffers.forEach((buffer) => this.gl.deleteBuffer(buffer));
         if (item.texture) this.gl.deleteTexture(item.texture);
       }
+      for (const item of this._splats) this._painter.free(item);
       this._items = [];
+      this._splats = [];
     }
 
     _tick(now) {
       const seconds = Math.min((now - this._last) / 1000, 0.1);
       this._last = now;
-      if (this.autoRotate && !this._held && this._items.length) {
+      if (this.autoRotate && !this._held && this._items.length + this._splats.length) {
         this.setView({ azimuth: this._view.azimuth + TURN_PER_SECOND * seconds });
       }
       if (this._dirty) this._draw();
@@ -255,7 +260,7 @@
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
       gl.enable(gl.DEPTH_TEST);
       gl.useProgram(this._program);
-      const { view, turn, projection } = this._camera(width / height);
+      const { view, turn, projection, towards } = this._camera(width / height);
       const places = this._places;
       gl.uniformMatrix4fv(places.view, false, view);
       gl.uniformMatrix4fv(places.projection, false, projection);
@@ -274,6 +279,7 @@
         gl.drawElements(item.mode === 0 ? gl.POINTS : lines ? gl.LINES : gl.TRIANGLES, lines ? item.edges : item.count, gl.UNSIGNED_INT, 0);
       }
       gl.bindVertexArray(null);
+      for (const item of this._splats) this._painter.draw(item, { view, projection, width, height, towards });
     }
 
     // glTF's axes: y up, and the front of an object looks along +z.
@@ -298,7 +304,7 @@
       const projection = new Float32Array([
         f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (far + near) / (near - far), -1, 0, 0, (2 * far * near) / (near - far), 0,
       ]);
-      return { view, turn, projection };
+      return { view, turn, projection, towards };
     }
 
     _listen() {

@@ -79,6 +79,11 @@ PROGRAMS = {
         settings.StructuredLatentFlowOptions,
         "structured_latent.flow:train",
     ),
+    "gaussian-decoder": Program(
+        "Trains the Gaussian decoder, on the latents that the mesh decoder reads.",
+        settings.GaussianDecoderOptions,
+        "structured_latent.gaussian_decoder:train",
+    ),
     "structured-latent-quality": Program(
         "Measures the second stage alone, on held-out objects; prints JSON.",
         settings.StructuredLatentQualityOptions,

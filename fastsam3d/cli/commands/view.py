@@ -64,8 +64,12 @@ def page_of(path: Path) -> str:
     from fastsam3d.app.viewer import page
     from fastsam3d.meshes.gltf import Node, glb_bytes
     from fastsam3d.meshes.reading import read_model
+    from fastsam3d.meshes.splats.gltf import splats_glb
+    from fastsam3d.meshes.splats.reading import holds_splats, read_splats
 
     parts = read_model(path)
+    if path.suffix.lower() == ".ply" and all(mesh.is_empty for _, mesh in parts) and holds_splats(path):
+        return page(splats_glb(read_splats(path), path.stem), path.name)
     data = path.read_bytes() if path.suffix.lower() == ".glb" else glb_bytes([Node(*part) for part in parts])
     return page(data, path.name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 SCENE_FILES = (
     "scene.glb",
@@ -75,7 +75,7 @@ def usable_name(name: str) -> str:
 
 def files_of(
     name: str,
-    kinds: Iterable[str],
+    kinds: Collection[str],
     *,
     preview: bool = True,
     turntable: bool = True,
@@ -89,7 +89,10 @@ def files_of(
         preview, turntable, texture: whether those are wanted.
         placed: whether it belongs to a scene.
     """
+    from fastsam3d.meshes.formats import written_formats
+
     files = {f"{name}{end}.{kind}" for kind in kinds for end in ("", "_points")}
+    files |= {f"{name}{each.ending}" for each in written_formats() if each.name in kinds}
     files |= {f"{name}_camera.glb"} if placed else set()
     files |= {f"{name}{PREVIEW_SUFFIX}"} if preview else set()
     files |= {f"{name}{end}" for end in TURNTABLE_SUFFIXES} if turntable else set()

@@ -53,6 +53,8 @@ class MeshFormat:
             say it. A format without this function says that all of its files are upright.
         samples_surface: the file holds points of a mesh's surface in place of its faces.
         units: length of one unit in the file.
+        file_ending: what the names of its files end with, where that is not `suffix`: "_splats.glb". Then `suffix`
+            without its dot is the format's name only.
     """
 
     suffix: str
@@ -65,6 +67,12 @@ class MeshFormat:
     read_up: Callable[[bytes], np.ndarray | None] | None = None
     samples_surface: bool = False
     units: str = OBJECT_UNITS
+    file_ending: str | None = None
+
+    @property
+    def ending(self) -> str:
+        """What the names of its files end with."""
+        return self.file_ending or self.suffix
 
     @property
     def name(self) -> str:
@@ -160,11 +168,12 @@ def format_to_write(path: str | Path) -> MeshFormat:
     Raises:
         UserError: no format with this suffix can be written.
     """
-    known = {each.suffix: each for each in written_formats()}
-    try:
-        return known[Path(path).suffix.lower()]
-    except KeyError:
-        raise UserError(f"{path} has no known suffix; use one of {', '.join(known)}.") from None
+    known = {each.ending: each for each in written_formats()}
+    # The longest first: "_splats.glb" is one that ".glb" ends with, too.
+    for ending in sorted(known, key=len, reverse=True):
+        if Path(path).name.lower().endswith(ending):
+            return known[ending]
+    raise UserError(f"{path} has no known suffix; use one of {', '.join(known)}.")
 
 
 def format_to_read(path: str | Path) -> MeshFormat:

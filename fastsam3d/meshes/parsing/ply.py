@@ -50,11 +50,7 @@ def read_ply_file(path: Path) -> list[tuple[str, Mesh]]:
     Raises:
         ValueError: it is no PLY file, a damaged one, or one of a kind that is not read.
     """
-    data = path.read_bytes()
-    order, elements, body = read_header(data)
-    columns = _read_text(data[body:], elements) if order is None else _read_binary(data, body, elements, order)
-    if "vertex" not in columns:
-        raise ValueError("it has no vertices")
+    columns = _read_columns(path)
     vertex = columns["vertex"]
     if not all(axis in vertex for axis in "xyz"):
         if "packed_position" in vertex:
@@ -64,6 +60,24 @@ def read_ply_file(path: Path) -> list[tuple[str, Mesh]]:
     face = columns.get("face", {})
     corners = next((face[name] for name in _CORNERS if name in face), np.zeros((0, 3), dtype=np.int64))
     return [(path.stem, Mesh(vertices, corners, _colours(vertex)))]
+
+
+def read_vertex_columns(path: Path) -> Columns:
+    """Reads the values of the vertices by property, `[count]` each.
+
+    Raises:
+        ValueError: it is no PLY file, a damaged one, or one without vertices.
+    """
+    return _read_columns(path)["vertex"]
+
+
+def _read_columns(path: Path) -> dict[str, Columns]:
+    data = path.read_bytes()
+    order, elements, body = read_header(data)
+    columns = _read_text(data[body:], elements) if order is None else _read_binary(data, body, elements, order)
+    if "vertex" not in columns:
+        raise ValueError("it has no vertices")
+    return columns
 
 
 def read_header(data: bytes) -> tuple[str | None, list[Element], int]:

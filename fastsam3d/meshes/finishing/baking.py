@@ -1,0 +1,203 @@
+"""Bakes textures: where each texel lies on the surface, what colour it takes, and what is done with the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fastsam3d.basics.optional import optional_module
+from fastsam3d.meshes.finishing.sources import Source
+from fastsam3d.meshes.geometry import interpolate, vertex_normals
+from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+from fastsam3d.meshes.nearest import nearest_on_surface
+from fastsam3d.meshes.rasterizer import rasterize
+from fastsam3d.meshes.splats.gathering import gather_colors, layer_depth
+from fastsam3d.meshes.texture import EXTRA, GUTTER, PURPOSE, spread, unwrap
+from fastsam3d.meshes.turntable import sample_texture
+
+LEAST_COVERED = 0.1
+"""Opacity of the Gaussians at a texel below which its colour is taken from its neighbours on the surface."""
+NEIGHBOURS = 4
+PASSES = 16
+"""Parts of the texels that are coloured one after the other where there is a time limit, each spread over the whole."""
+CHUNK = 65_536
+"""Texels between two looks at the clock and two steps of the progress."""
+
+
+@dataclass(frozen=True)
+class Texels:
+    """The texels that lie on the surface.
+
+    Attributes:
+        pixels: flat indices into the picture `[T]`.
+        points, normals: fp32 `[T, 3]`; normals unit and outward.
+    """
+
+    pixels: np.ndarray
+    points: np.ndarray
+    normals: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """An unwrapped mesh.
+
+    Attributes:
+        mesh: before it was unwrapped.
+        origin: index of the mesh's vertex for each vertex of the atlas.
+        faces, uv: of the atlas; uv 0..1 with v downwards.
+        size: side of the picture in texels.
+    """
+
+    mesh: Mesh
+    origin: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    size: int
+
+    def texels(self) -> Texels:
+        """Finds the place on the surface of every texel whose middle lies in a chart."""
+        hit = rasterize(self.uv * self.size, np.ones(len(self.uv)), self.faces, self.size, self.size)
+        points = hit.interpolate(self.mesh.vertices[self.origin], self.faces)
+        normals = hit.interpolate(vertex_normals(self.mesh.vertices, self.mesh.faces)[self.origin], self.faces)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        return Texels(hit.pixels, points.astype(np.float32), normals.astype(np.float32))
+
+    def painted(self, texels: Texels, values: np.ndarray) -> np.ndarray:
+        """The picture `[S, S, C]` uint8 of the texels' values `[T, C]` 0..1; the space between charts is padded."""
+        channels = [
+            values[:, first : first + 3] for first in range(0, values.shape[1], 3)
+        ]  # three at a time, as colours are
+        pictures = []
+        for channel in channels:
+            picture = np.full((self.size * self.size, channel.shape[1]), np.nan, dtype=np.float32)
+            picture[texels.pixels] = channel
+            shape = (self.size, self.size, channel.shape[1])
+            pictures.append(spread(picture.reshape(shape), 2 * max(2, round(GUTTER * self.size))))
+        return np.rint(np.clip(np.concatenate(pictures, axis=2), 0, 1) * 255).astype(np.uint8)
+
+    def textured(self, texture: np.ndarray, material: np.ndarray | None = None) -> TexturedMesh:
+        """The mesh with a picture on it."""
+        normals = vertex_normals(self.mesh.vertices, self.mesh.faces)[self.origin]
+        colors = self.mesh.vertex_colors[self.origin]
+        vertices = self.mesh.vertices[self.origin]
+        return TexturedMesh(vertices, self.faces, colors, normals, self.uv, texture, material)
+
+
+def make_atlas(mesh: Mesh, size: int) -> Atlas:
+    """Unwraps a mesh, see `texture.unwrap`.
+
+    Raises:
+        UserError: it does not fit into the picture, or a missing package.
+    """
+    origin, faces, uv = unwrap(mesh, size)
+    return Atlas(mesh, origin, faces, uv, size)
+
+
+def colors_of_texels(
+    texels: Texels,
+    source: Source,
+    kind: str,
+    device: torch.device,
+    deadline: float | None = None,
+    step: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the values of texels.
+
+    Args:
+        texels: where they lie.
+        source: what colours them.
+        kind: one of `source.kinds`.
+        device: where Gaussians are gathered.
+        deadline: of `time.monotonic`; texels that are not reached by then count as uncovered. The first part of them
+            is always computed.
+        step: told how many texels of how many are done.
+
+    Returns:
+        (values `[T, C]`, of which the first three columns are the colour; coverage `[T]` 0..1).
+    """
+    count = len(texels)
+    coverage = np.zeros(count, dtype=np.float32)
+    paint = _painter(source, kind, device)
+    width = source.voxels.values.shape[1] if kind == "voxels" and source.voxels is not None else 3
+    values = np.zeros((count, width), dtype=np.float32)
+    done, passes = 0, 1 if deadline is None else PASSES
+    for number in range(passes):
+        rows = np.arange(_reversed(number, passes), count, passes)
+        for first in range(0, len(rows), CHUNK):
+            if number and deadline is not None and time.monotonic() > deadline:
+                return values, coverage
+            some = rows[first : first + CHUNK]
+            values[some], coverage[some] = paint(texels.points[some], texels.normals[some])
+            done += len(some)
+            if step is not None:
+                step(done, count)
+    return values, coverage
+
+
+def _reversed(number: int, count: int) -> int:
+    """The bits of a number below a power of two, from the other end: parts next to each other come far apart."""
+    result = 0
+    while count > 1:
+        result, number, count = 2 * result + number % 2, number // 2, count // 2
+    return result
+
+
+def _painter(
+    source: Source, kind: str, device: torch.device
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    if kind == "gaussians":
+        assert source.splats is not None
+        splats = source.splats.to(device)
+        depth = layer_depth(splats)
+
+        def gather(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            place, facing = (torch.from_numpy(values).to(device) for values in (points, normals))
+            colors, coverage = gather_colors(place, facing, splats, depth)
+            return colors.cpu().numpy(), coverage.cpu().numpy()
+
+        return gather
+    if kind == "voxels":
+        assert source.voxels is not None
+        voxels = source.voxels
+        return lambda points, normals: (voxels.sample(points), np.ones(len(points)))
+    mesh = source.mesh
+
+    def nearest(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        del normals
+        chosen, weights = nearest_on_surface(points, mesh.vertices, mesh.faces, PURPOSE, EXTRA)
+        if not isinstance(mesh, TexturedMesh):
+            return interpolate(mesh.vertex_colors, mesh.faces, chosen, weights), np.ones(len(points))
+        uv = interpolate(mesh.uv, mesh.faces, chosen, weights)
+        return sample_texture(mesh.texture, uv), np.ones(len(points))
+
+    return nearest
+
+
+def filled(texels: Texels, values: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """Gives uncovered texels the mean of the nearest covered ones on the surface, weighted by 1 / distance.
+
+    Neighbours are looked for in space and not in the picture: a texel at the rim of a chart has the same ones as the
+    texel on the other side of the seam. Where nothing is covered, all texels become grey.
+    """
+    known = coverage >= LEAST_COVERED
+    if known.all():
+        return values
+    values = values.copy()
+    if not known.any():
+        values[:] = 0.5
+        return values
+    tree = optional_module("scipy.spatial", PURPOSE, EXTRA).cKDTree(texels.points[known])
+    count = min(NEIGHBOURS, int(known.sum()))
+    distance, near = (each.reshape(-1, count) for each in tree.query(texels.points[~known], k=count))
+    weight = 1 / np.maximum(distance, 1e-9)
+    weight /= weight.sum(axis=1, keepdims=True)
+    values[~known] = (values[known][near] * weight[:, :, None]).sum(axis=1)
+    return values
