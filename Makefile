@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 # Optional parts of the package that the tests, the benchmark and the page in the browser need.
-EXTRAS ?= bench,dev,demo,browser,simplify,texture,mllm,ray
+EXTRAS ?= bench,dev,demo,browser,simplify,texture,mllm
 # A Python of at least 3.10. Empty: the first suitable one of those below is taken.
 PYTHON ?=
 # Address of a wheel index for PyTorch alone, e.g. that of its CPU builds, which are much smaller. Empty: the usual one.
@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-extras
-# With Triton, whose interpreter runs the GPU kernels without a GPU: 700 MB that only the slow tests need.
+# With Triton, whose interpreter runs the GPU kernels without a GPU, and with Ray: 1 GB that only slow tests need.
 KERNELS := $(VENV)/.installed-kernels
 CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
@@ -69,9 +69,9 @@ $(FULL): $(STAMP)
 	@touch $@
 
 $(KERNELS): $(FULL)
-	@echo "make: installing its extra kernels"
+	@echo "make: installing its extras kernels and ray"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
-	  -c constraints.txt -e '.[kernels]'
+	  -c constraints.txt -e '.[kernels,ray]'
 	@touch $@
 
 demo: $(STAMP)

@@ -19,6 +19,7 @@ from fastsam3d.errors import UserError
 
 quiet_environment()
 pytest.importorskip("ray.data", reason="ray is not installed here: pip install 'fastsam3d[ray]'")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
