@@ -64,7 +64,8 @@ KUBERAY = {
     },
     "RayService": {"serveConfigV2": str, "rayClusterConfig": dict},
 }
-"""Fields of the resources that we use, with their types, by the API reference of KubeRay (ray.io/v1)."""
+"""Fields of the resources that we use, with their types, as we know them of KubeRay (ray.io/v1). A typing error shows here;
+whether KubeRay takes the files does not: that was never tried."""
 CLUSTER = {"rayVersion": str, "enableInTreeAutoscaling": bool, "headGroupSpec": dict, "workerGroupSpecs": list}
 HEAD = {"rayStartParams": dict, "template": dict}
 GROUP = {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, **HEAD}
