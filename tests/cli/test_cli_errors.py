@@ -95,7 +95,7 @@ CASES = {
     "switch no switch": ("acceleration.token_carving.enabled=maybe", ["token_carving.enabled", "true or false"]),
     "two techniques for one network": (
         "acceleration=balanced acceleration.latent_step_caching.enabled=true",
-        ["adaptive_caching", "latent_step_caching"],
+        ["latent_multistep", "latent_step_caching"],
     ),
     "seed negative": ("--seed -1", ["seed is -1", "from 0"]),
     "seed not whole": ("seed=1.5", ["seed is 1.5", "whole number"]),
@@ -216,7 +216,7 @@ def test_unknown_checkpoint(words, expected, folder, tmp_path, capsys):
     ("words", "expected"),
     [
         (["infr"], "unknown verb 'infr'. Did you mean infer?"),
-        (["presets", "balance"], "unknown preset 'balance'. Did you mean balanced?"),
+        (["presets", "balance"], "unknown preset 'balance'. Did you mean balanced or balanced_12?"),
         (["presets", "--key"], "presets takes"),
         (["scene", "--image_dir", "/nowhere"], "/nowhere is no folder"),
         (["scene", "--mask_path", "x.png"], "--mask_path is a flag of infer only"),

@@ -39,7 +39,7 @@ def test_help_of_a_run_says_what_the_carving_ratio_is(verb, capsys, monkeypatch)
     assert all(f"--{flag}" in stdout for flag in PARAMETERS)
 
 
-@pytest.mark.parametrize("verb", sorted({*VERBS} - {"infer", "scene", "view", "turntable", "demo", "examples"}))
+@pytest.mark.parametrize("verb", sorted({*VERBS} - {"infer", "scene", "view", "turntable", "finish", "demo", "examples"}))
 def test_help_of_the_other_verbs(verb, capsys):
     assert main([verb, "--help"]) == 0
     assert f"python -m fastsam3d {verb}" in capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_presets_are_listed_by_kind_with_their_descriptions(capsys):
     assert main(["presets"]) == 0
     blocks = [block.splitlines() for block in capsys.readouterr().out.split("\n\n")]
     names = [[line.split()[0] for line in lines[1:]] for lines in blocks[:3]]
-    assert names[0] == ["off", "exact", "paper", "balanced", "fast"]
+    assert names[0] == ["off", "exact", "paper", "balanced", "fast", "accurate", "balanced_12"]
     assert {"taylorseer", "easycache", "hicache"} <= set(names[1])
     assert "fewer_steps" in names[2]
     assert sorted(name for group in names for name in group) == sorted(preset_names())
@@ -161,3 +161,10 @@ def test_an_interruption_says_what_is_left(monkeypatch, capsys, verb, expected) 
 
     monkeypatch.setattr(importlib.import_module(f"fastsam3d.cli.commands.{VERBS[verb].module}"), "main", interrupted)
     assert main([verb]) == 130 and capsys.readouterr().err == expected
+
+
+def test_help_of_finish(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["finish", "--help"])
+    assert leaving.value.code == 0
+    assert "python -m fastsam3d finish" in capsys.readouterr().out
