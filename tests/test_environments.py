@@ -64,8 +64,8 @@ KUBERAY = {
     },
     "RayService": {"serveConfigV2": str, "rayClusterConfig": dict},
 }
-"""Fields of the resources that we use, with their types, as we know them of KubeRay (ray.io/v1). A typing error shows here;
-whether KubeRay takes the files does not: that was never tried."""
+"""Fields of the resources that we use, with their types, as we know them of KubeRay (ray.io/v1). This test finds typing
+errors. Whether KubeRay takes the files was never tried."""
 CLUSTER = {"rayVersion": str, "enableInTreeAutoscaling": bool, "headGroupSpec": dict, "workerGroupSpecs": list}
 HEAD = {"rayStartParams": dict, "template": dict}
 GROUP = {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, **HEAD}
