@@ -289,14 +289,9 @@ KINDS: dict[str, Draw] = {
 }
 """By kind of question, the function that draws one. It returns None where a draw fails."""
 TASK_OF = {
-    "unique": GROUNDING,
-    "relation": GROUNDING,
-    "nearest": GROUNDING,
-    "multi": MULTI_GROUNDING,
-    "caption": CAPTION,
-    "colour": QUESTION,
-    "exists": QUESTION,
-    "count": QUESTION,
+    **dict.fromkeys(("unique", "relation", "nearest"), GROUNDING),
+    **{"multi": MULTI_GROUNDING, "caption": CAPTION},
+    **dict.fromkeys(("colour", "exists", "count"), QUESTION),
     "situated": SITUATED,
 }
 """The task of each kind."""
