@@ -24,8 +24,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    with connected(None, workers=2, cuda=False, store_mib=100):
-        yield
+    # The workers are processes of their own, and load the stand-in by its name.
+    folders = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1] / "helpers")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")]))
+        with connected(None, workers=2, cuda=False, store_mib=100):
+            yield
 
 
 @pytest.fixture
