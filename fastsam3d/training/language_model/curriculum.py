@@ -25,20 +25,17 @@ class Curriculum(nn.Module):
 
     Attributes:
         largest: objects of the largest rooms.
-        right: running share of right answers to the simplest questions.
-        right_by_kind: the same for each of `KINDS`.
+        right_by_kind: running share of right answers for each of `KINDS`.
         grown: steps since the rooms have their full size.
     """
 
     largest: Tensor
-    right: Tensor
     right_by_kind: Tensor
     grown: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("largest", torch.tensor(float(SMALLEST)))
-        self.register_buffer("right", torch.tensor(0.0))
         self.register_buffer("right_by_kind", torch.zeros(len(KINDS)))
         self.register_buffer("grown", torch.tensor(0.0))
 
@@ -64,12 +61,10 @@ class Curriculum(nn.Module):
         """Takes in the shares of right answers of a step."""
         for kind, share in by_kind.items():
             self.right_by_kind[KINDS.index(kind)].lerp_(torch.tensor(share), 0.05)
-        simple = [by_kind[kind] for kind in SIMPLE if kind in by_kind]
-        if simple:
-            self.right.lerp_(torch.tensor(sum(simple) / len(simple)), 0.05)
+        simple = float(self.right_by_kind[: len(SIMPLE)].mean())  # `KINDS` begins with them
         if float(self.largest) >= LARGEST:
             self.grown += 1
-        elif float(self.right) > KEEPS_UP and not self._holds():
+        elif simple > KEEPS_UP and not self._holds():
             self.largest.mul_(GROWTH).clamp_(max=LARGEST)
 
     def _holds(self) -> bool:

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from fastsam3d.cli.commands.mllm.search_budget import RULES
 from fastsam3d.errors import UserError
-from fastsam3d.mllm.budgets import MASS
+from fastsam3d.mllm.budgets import ADAPTIVE, MASS
 from fastsam3d.mllm.predictor.budget_search import search_budget, search_stored_budget
 from fastsam3d.mllm.predictor.question_sets import question_set
 from fastsam3d.mllm.predictor.stored_maps import StoredMaps
@@ -94,3 +95,7 @@ def test_the_threshold_of_a_wanted_percentage_by_hand():
     assert search_budget([masses], None, 75, MASS, rule="threshold").value > 1.2
     with pytest.raises(UserError, match="cannot be left out"):
         search_budget([masses], None, 80, MASS, rule="threshold")
+
+
+def test_the_command_offers_the_rules_that_there_are():
+    assert tuple(ADAPTIVE) == RULES

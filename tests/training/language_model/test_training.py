@@ -21,7 +21,16 @@ from fastsam3d.training.language_model.aids import (
     watched_rows,
 )
 from fastsam3d.training.language_model.batches import make_batch
-from fastsam3d.training.language_model.curriculum import FADING, GROWTH, HOLD, KINDS, LARGEST, SMALLEST, Curriculum
+from fastsam3d.training.language_model.curriculum import (
+    FADING,
+    GROWTH,
+    HOLD,
+    KINDS,
+    LARGEST,
+    SIMPLE,
+    SMALLEST,
+    Curriculum,
+)
 from fastsam3d.training.language_model.options import LanguageModelOptions
 from fastsam3d.training.language_model.packing import Packed
 from fastsam3d.training.language_model.training import BEFORE_OBJECTS, rate_factor, read, train
@@ -46,18 +55,18 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, monkeypat
 def test_rooms_grow_while_answers_are_right_and_the_aid_fades_afterwards():
     curriculum = Curriculum()
     for _ in range(200):
-        curriculum.follow({"unique": 0.0, "situated": 1.0})
+        curriculum.follow(dict.fromkeys(SIMPLE, 0.0) | {"situated": 1.0})
     assert float(curriculum.largest) == SMALLEST and curriculum.aid == 1.0
     assert "relation" not in curriculum.kinds
     for _ in range(300):
-        curriculum.follow({"unique": 1.0, "situated": 0.0, "relation": 1.0})
+        curriculum.follow(dict.fromkeys(SIMPLE, 1.0) | {"situated": 0.0, "relation": 1.0})
     assert HOLD <= float(curriculum.largest) < HOLD * GROWTH and "relation" in curriculum.kinds
     for _ in range(300):
-        curriculum.follow({"unique": 1.0, "situated": 0.0, "nearest": 1.0})
+        curriculum.follow(dict.fromkeys(SIMPLE, 1.0) | {"situated": 0.0, "nearest": 1.0})
     assert float(curriculum.largest) == LARGEST
     before = curriculum.aid
     for _ in range(FADING // 2):
-        curriculum.follow({"unique": 0.0, "situated": 1.0})  # rooms do not shrink
+        curriculum.follow(dict.fromkeys(SIMPLE, 0.0) | {"situated": 1.0})  # rooms do not shrink
     assert curriculum.aid == pytest.approx(before - 0.5)
     counts = [curriculum.objects(torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert min(counts) >= LARGEST // 3 and max(counts) <= LARGEST
