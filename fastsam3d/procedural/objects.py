@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastsam3d.errors import UserError
 from fastsam3d.procedural.builder import Parts
-from fastsam3d.procedural.families import furniture, things, vehicles
+from fastsam3d.procedural.families import furniture, household, living, things, transport, vehicles
 from fastsam3d.procedural.primitives import CompiledTable
 
 _FAMILIES = {
@@ -39,6 +39,30 @@ _FAMILIES = {
     "lighthouse": (vehicles.lighthouse, "mirror"),
 }
 FAMILIES: tuple[str, ...] = tuple(_FAMILIES)
+"""Families that a seed draws from. Their number and order decide what every seed makes, held-out ones too."""
+_EVERYDAY = {
+    "animal": (living.animal, "none"),
+    "bird": (living.bird, "mirror"),
+    "fish": (living.fish, "none"),
+    "person": (living.person, "mirror"),
+    "flower": (living.flower, "none"),
+    "bowl": (household.bowl, "none"),
+    "cup_and_saucer": (household.cup_and_saucer, "none"),
+    "teapot": (household.teapot, "mirror"),
+    "bag": (household.bag, "mirror"),
+    "shoe": (household.shoe, "mirror"),
+    "device": (household.device, "mirror"),
+    "fruit": (household.fruit, "none"),
+    "hat": (household.hat, "mirror"),
+    "composite": (household.composite, "none"),
+    "motorcycle": (transport.motorcycle, "none"),
+    "bus": (transport.bus, "mirror"),
+    "boat": (transport.boat, "none"),
+}
+EVERYDAY_FAMILIES: tuple[str, ...] = tuple(_EVERYDAY)
+"""Families that only training draws, beside the others: nearer to what people photograph."""
+EVERYDAY_SHARE = 0.55
+"""Share of `training_object` that is of an everyday family."""
 
 
 @dataclass
@@ -46,7 +70,7 @@ class ProceduralObject:
     """An object in its canonical frame: z up, front -y, longest half extent 0.475 around the origin.
 
     Attributes:
-        family: one of `FAMILIES`.
+        family: one of `FAMILIES` or `EVERYDAY_FAMILIES`.
         seed: the seed that made it.
         table: float32 `[K, 17]`, see `fastsam3d.procedural.primitives`.
     """
@@ -65,7 +89,7 @@ class ProceduralObject:
         """Pose ambiguity: "none", "mirror" (x reflection, no rotation), "twofold_z" or "continuous_z"."""
         if _axial(self.table):
             return "continuous_z"
-        declared = _FAMILIES[self.family][1]
+        declared = (_FAMILIES | _EVERYDAY)[self.family][1]
         return "mirror" if declared == "continuous_z" else declared
 
     def sdf(self, points: Tensor) -> Tensor:
@@ -91,7 +115,7 @@ def make_object(seed: int, family: str | None = None) -> ProceduralObject:
 
     Args:
         seed: non-negative integer; `HELD_OUT_SEED` and above are reserved for evaluation.
-        family: one of `FAMILIES`; by default drawn from the seed.
+        family: one of `FAMILIES` or `EVERYDAY_FAMILIES`; by default one of `FAMILIES`, drawn from the seed.
 
     Raises:
         UserError: unknown family.
@@ -99,11 +123,26 @@ def make_object(seed: int, family: str | None = None) -> ProceduralObject:
     rng = np.random.default_rng([20_26, seed])
     drawn = FAMILIES[int(rng.integers(len(FAMILIES)))]
     family = drawn if family is None else family
-    if family not in _FAMILIES:
-        raise UserError(f"procedural object: unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+    known = _FAMILIES | _EVERYDAY
+    if family not in known:
+        raise UserError(f"procedural object: unknown family {family!r}; choose one of {', '.join(known)}")
     parts = Parts()
-    _FAMILIES[family][0](parts, rng)
+    known[family][0](parts, rng)
     return ProceduralObject(family, seed, parts.table())
+
+
+def training_object(seed: int) -> ProceduralObject:
+    """Makes the training object of a seed: of any family, everyday ones for `EVERYDAY_SHARE` of the seeds.
+
+    Evaluation keeps to `make_object`, whose seeds make the same objects as before there were everyday families.
+
+    Args:
+        seed: non-negative integer below `HELD_OUT_SEED`.
+    """
+    rng = np.random.default_rng([20_27, seed])
+    if rng.random() >= EVERYDAY_SHARE:
+        return make_object(seed)
+    return make_object(seed, EVERYDAY_FAMILIES[int(rng.integers(len(EVERYDAY_FAMILIES)))])
 
 
 def voxel_centers(resolution: int) -> Tensor:

@@ -23,6 +23,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.packed_weights import pack
 from fastsam3d.training.optimization import require_checkpoint
 from fastsam3d.training.options import ExportOptions
+from fastsam3d.training.sparse_structure.flow import POSE_CONSTANTS
 
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
 EMBEDDER_PREFIX = "_base_models.condition_embedder."
@@ -75,14 +76,8 @@ def replace_line(text: str, key: str, value: Any) -> str:
 
 def pose_constants(constants: Mapping[str, Any]) -> dict[str, Any]:
     """Lines of the model's `pose` section from the standardisation of a training run."""
-    names = {
-        "rotation": "6drotation_normalized",
-        "translation": "translation",
-        "scale": "scale",
-        "translation_scale": "translation_scale",
-    }
     lines: dict[str, Any] = {}
-    for line, latent in names.items():
+    for latent, line in POSE_CONSTANTS.items():
         for kind in ("mean", "std"):
             values = constants[f"pose_{kind}"][latent].tolist()
             single = line in ("scale", "translation_scale")

@@ -64,6 +64,7 @@ class SparseStructureVaeOptions(StageOptions):
     batch: int = flag(int, "objects a step", 16)
     learning_rate: float = flag(float, "AdamW's peak", 3e-3)
     kl_weight: float = flag(float, "of the Kullback-Leibler loss", 5e-4)
+    keep_decoder: bool = flag(boolean, "keep the shipped decoder of --model and train an encoder for it", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,8 @@ class SparseStructureFlowOptions(StageOptions):
     """Settings of the sparse-structure flow."""
 
     vae: str = flag(str, "checkpoint of the program sparse-structure-vae")
+    start_shipped: bool = flag(boolean, "start from the shipped weights of --model and keep its constants", False)
+    photographic: float = flag(float, "share of pictures drawn with the looks of photographs, 0 to 1", 0.6)
     images: int = flag(int, "images a step", 16)
     noises: int = flag(int, "noises and times an image", 4)
     learning_rate: float = flag(float, "AdamW's peak", 8e-4)

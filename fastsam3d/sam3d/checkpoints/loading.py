@@ -68,7 +68,7 @@ def load_pipeline(
     limit = plan_limit(config, memory, formats, precision, target)
     folder = None
     if not random_weights:
-        folder, values = read_folder(_checkpoint_directory(model, checkpoint_dir))
+        folder, values = read_folder(checkpoint_directory(model, checkpoint_dir))
         config = with_official_settings(config, values, folder.path / PIPELINE_FILE)
     built_on = target if folder is None else torch.device("cpu")
     # Initialisation draws from the global generators; they are given back as they were.
@@ -141,7 +141,12 @@ def _config_path(model: str) -> Path:
     return config_directory() / "model" / f"{model}.yaml"
 
 
-def _checkpoint_directory(model: str, checkpoint_dir: str | Path | None) -> Path:
+def checkpoint_directory(model: str, checkpoint_dir: str | Path | None = None) -> Path:
+    """The folder that a model's weights come from: the one given, or the package's own.
+
+    Raises:
+        UserError: none is given and the package ships no weights of the model.
+    """
     if checkpoint_dir is None:
         packaged = Path(__file__).resolve().parents[2] / model
         if any(packaged.glob("*.safetensors")):  # a folder of that name may hold code

@@ -15,9 +15,19 @@ from torch.nn import functional as F
 
 from fastsam3d.training.data.dataset import ProceduralDataset
 from fastsam3d.training.data.device_dataset import DeviceDataset
+from fastsam3d.training.data.photographic import (
+    BEFORE,
+    BEHIND,
+    Draws,
+    Exposure,
+    Neighbour,
+    PhotographicBackground,
+    photographic_surface,
+    ragged_mask,
+)
 
-MISSING_POINTMAP = 0.2
-"""Share of samples without a point map."""
+MISSING_POINTMAP, MISSING_IN_PHOTOGRAPHS = 0.2, 0.6
+"""Share of samples without a point map, of plain ones and of those with the looks of photographs."""
 GROUND = 0.25
 """Share of samples whose point map also knows the ground that the object stands on."""
 
@@ -29,6 +39,7 @@ def build_condition_batch(
     count: int = 16,
     image_size: int = 64,
     scene_factor: float = 0.0,
+    photographic: float = 0.0,
 ) -> dict[str, Tensor]:
     """Network inputs and targets for some views.
 
@@ -40,6 +51,7 @@ def build_condition_batch(
         image_size: side of the condition images.
         scene_factor: share of samples whose point-map scale is that of a larger scene, the object's own scale
             times exp(U(0, 1.6)); for pipelines that take the scale over all points of the picture.
+        photographic: share of samples with the looks of photographs, see `fastsam3d.training.data.photographic`.
 
     Returns:
         `image`, `rgb_image` `[B, 3, S, S]` in 0..1; `mask`, `rgb_image_mask` `[B, 1, S, S]`; `pointmap`,
@@ -67,17 +79,34 @@ def build_condition_batch(
 
     shift, unit = _moments(points, known)
     factor = torch.where(uniform() < scene_factor, torch.exp(1.6 * uniform()), 1.0)
-    missing = uniform() < MISSING_POINTMAP
+    looks = (uniform() < photographic)[:, None, None, None].float()
+    missing = uniform() < torch.where(looks.flatten() > 0, MISSING_IN_PHOTOGRAPHS, MISSING_POINTMAP)
     unit = unit * torch.where(missing, 1.0, factor)
 
     crop_uv = _window_coordinates(raw["window"], color.shape[-1])
     full_uv = _window_coordinates(torch.tensor([[0.0, 0.0, 1.0]], device=device).expand(count, 3), image_size)
-    background = _Background(uniform)
+    background: Callable[[Tensor], Tensor] = _Background(uniform)
+    mask, exposure, before = alpha, None, None
+    if photographic > 0:
+        draws = Draws(count, generator)
+        painted = photographic_surface(color, raw["points"], rotation, draws)
+        color = torch.where(looks > 0, painted, color)
+        mask = torch.where(looks > 0, ragged_mask(alpha, draws), alpha)
+        background = _Photographed(background, draws, looks, color, alpha, raw["window"])
+        before = Neighbour.beside(color, alpha, raw["window"], draws, BEFORE, (0.45, 0.7))
+        before = Neighbour(before.layers, before.window, before.shown * looks)
+        exposure = Exposure(draws, looks)
     gain, blur = (0.75 + 0.45 * uniform(1, 1, 1)), uniform(1, 1, 1) * (uniform(1, 1, 1) < 0.5)
 
     crop_image = color * alpha + background(crop_uv) * (1 - alpha)
-    full_image, full_mask, full_points = _paste(color, alpha, points, raw["window"], image_size)
+    full_image, full_mask, full_points = _paste(color, alpha, mask, points, raw["window"], image_size)
     full_image = full_image[:, :3] + background(full_uv) * (1 - full_image[:, 3:])
+    if before is not None and exposure is not None:
+        crop_image, hidden = before.over(crop_image, crop_uv)
+        full_image, full_hidden = before.over(full_image, full_uv)
+        mask, full_mask = mask * (hidden < 0.5), full_mask * (full_hidden < 0.5)
+        known = known & (hidden < 0.5)
+        crop_image, full_image = exposure(crop_image), exposure(full_image)
     crop_image = torch.lerp(crop_image, _blurred(crop_image), blur)
 
     ground = (uniform() < GROUND)[:, None, None, None]
@@ -92,7 +121,7 @@ def build_condition_batch(
     outside_points = torch.where(missing[:, None, None, None], torch.nan, 0.0)
     batch = {
         "image": (crop_image * gain).clamp(0, 1) * inside,
-        "mask": alpha * inside,
+        "mask": mask * inside,
         "pointmap": torch.where(inside, normalise(points), outside_points),
         "rgb_image": (full_image * gain).clamp(0, 1),
         "rgb_image_mask": full_mask,
@@ -161,7 +190,30 @@ class _Background:
         return torch.lerp(first, second, along).permute(0, 3, 1, 2)
 
 
-def _paste(color: Tensor, alpha: Tensor, points: Tensor, window: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+class _Photographed:
+    """A plain background for some samples, a cluttered one, often with another object in it, for the others."""
+
+    def __init__(
+        self,
+        plain: Callable[[Tensor], Tensor],
+        draws: Draws,
+        looks: Tensor,
+        color: Tensor,
+        alpha: Tensor,
+        window: Tensor,
+    ) -> None:
+        self.plain, self.looks = plain, looks
+        self.cluttered = PhotographicBackground(plain, draws)
+        self.behind = Neighbour.beside(color, alpha, window, draws, BEHIND, (0.3, 1.0))
+
+    def __call__(self, uv: Tensor) -> Tensor:
+        cluttered, _ = self.behind.over(self.cluttered(uv), uv)
+        return torch.where(self.looks > 0, cluttered, self.plain(uv))
+
+
+def _paste(
+    color: Tensor, alpha: Tensor, mask: Tensor, points: Tensor, window: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The crop placed in the full frame: premultiplied RGBA `[B, 4, S, S]`, mask, points."""
 
     def coordinates(resolution: int) -> Tensor:
@@ -171,7 +223,7 @@ def _paste(color: Tensor, alpha: Tensor, points: Tensor, window: Tensor, size: i
 
     premultiplied = torch.cat([color * alpha, alpha], dim=1)
     fine = F.grid_sample(premultiplied, coordinates(2 * size), mode="bilinear", align_corners=False)
-    stacked = torch.cat([alpha, torch.nan_to_num(points)], dim=1)
+    stacked = torch.cat([mask, torch.nan_to_num(points)], dim=1)
     coarse = F.grid_sample(stacked, coordinates(size), mode="nearest", align_corners=False)
     return F.avg_pool2d(fine, 2), (coarse[:, :1] > 0.5).float(), coarse[:, 1:]
 

@@ -19,7 +19,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.procedural import HELD_OUT_SEED
 from fastsam3d.procedural.batch import TableBatch, padded_tables
 from fastsam3d.procedural.batch_views import grid_distances, render_crops, sample_cameras
-from fastsam3d.procedural.objects import make_object
+from fastsam3d.procedural.objects import training_object
 from fastsam3d.training.data.shards import CROP_SIZE, MAXIMUM_PARTS, SDF_CLIP, lowest_level
 
 SEEDS_A_TASK = 1024
@@ -27,7 +27,7 @@ SEEDS_A_TASK = 1024
 
 def make_tables(first_seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Tables `[count, 48, 17]` of the objects of consecutive seeds, and their numbers of rows `[count]`."""
-    tables = [make_object(seed).table for seed in range(first_seed, first_seed + count)]
+    tables = [training_object(seed).table for seed in range(first_seed, first_seed + count)]
     return padded_tables(tables, MAXIMUM_PARTS)
 
 

@@ -4,7 +4,7 @@ A shard is an uncompressed `.npz` with, for N objects and V views each:
 
 - `table` float32 `[N, 48, 17]` primitive rows (see `fastsam3d.procedural.primitives`), `parts` int16
   `[N]` the number of rows used
-- `family` int16 `[N]` index into `FAMILIES`, `seed` int64 `[N]`
+- `family` int16 `[N]` index into `FAMILIES + EVERYDAY_FAMILIES`, `seed` int64 `[N]`
 - `sdf` int8 `[N, 32, 32, 32]`, index order x, y, z: distance clipped at 0.2, times 127 / 0.2
 - `rgba` uint8 `[N, V, 64, 64, 4]` crop around the object (box factor 1.2), alpha = mask
 - `points` float16 `[N, V, 64, 64, 3]` (p_cam - t) / s, NaN off the object; being relative they are
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.procedural.cameras import quaternion_from_matrix, sample_camera
-from fastsam3d.procedural.objects import FAMILIES, make_object
+from fastsam3d.procedural.objects import EVERYDAY_FAMILIES, FAMILIES, training_object
 from fastsam3d.procedural.primitives import COLUMNS
 from fastsam3d.procedural.render import crop_window, render_windows
 from fastsam3d.procedural.shading import sample_light
@@ -38,7 +38,7 @@ SDF_CLIP = 0.2
 
 def object_record(seed: int, views: int) -> dict[str, np.ndarray]:
     """All arrays of one object, named and shaped as in a shard without the first axis."""
-    item = make_object(seed)
+    item = training_object(seed)
     traced = TracedObject.prepare(item)
     surface = traced.surface_points()
     rng = np.random.default_rng([7, seed])
@@ -60,7 +60,7 @@ def object_record(seed: int, views: int) -> dict[str, np.ndarray]:
     return {
         "table": table,
         "parts": np.int16(len(item.table)),
-        "family": np.int16(FAMILIES.index(item.family)),
+        "family": np.int16((FAMILIES + EVERYDAY_FAMILIES).index(item.family)),
         "seed": np.int64(seed),
         "sdf": (traced.grid.clamp(-SDF_CLIP, SDF_CLIP) * (127 / SDF_CLIP)).round().to(torch.int8).numpy(),
         "rgba": rgba,

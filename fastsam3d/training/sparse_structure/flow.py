@@ -19,7 +19,12 @@ from tqdm import tqdm
 from fastsam3d.sam3d.checkpoints.loading import model_config
 from fastsam3d.sam3d.models.build import build_condition_embedder
 from fastsam3d.sam3d.models.config import ModelConfig
-from fastsam3d.sam3d.models.sparse_structure_generator import POSE_LATENTS, SHAPE, SparseStructureGenerator
+from fastsam3d.sam3d.models.sparse_structure_generator import (
+    LATENT_CHANNELS,
+    POSE_LATENTS,
+    SHAPE,
+    SparseStructureGenerator,
+)
 from fastsam3d.training.data.condition_batch import build_condition_batch
 from fastsam3d.training.data.data_source import Dataset, open_dataset
 from fastsam3d.training.loop import TrainingLoop
@@ -33,6 +38,7 @@ from fastsam3d.training.optimization import (
     save_checkpoint,
 )
 from fastsam3d.training.options import SparseStructureFlowOptions
+from fastsam3d.training.shipped_weights import shipped_part
 from fastsam3d.training.sparse_structure.vae import SparseStructureEncoder, encode_latents, load_encoder
 
 CONDITION_INPUTS = ("image", "rgb_image", "mask", "rgb_image_mask", "pointmap", "rgb_pointmap")
@@ -44,6 +50,13 @@ POSE_TARGETS = {
     "translation_scale": "translation_scale",
 }
 """Name of the dataset's target behind each layout latent."""
+POSE_CONSTANTS = {
+    "6drotation_normalized": "rotation",
+    "translation": "translation",
+    "scale": "scale",
+    "translation_scale": "translation_scale",
+}
+"""Name of each layout latent in the `pose` section of a model's file."""
 
 
 class SparseStructureStage(nn.Module):
@@ -121,6 +134,15 @@ class SparseStructureTargets:
             self.pose_mean[latent] = values.mean(dim=0)
             self.pose_std[latent] = values.std(dim=0).clamp(min=1e-3)
 
+    def keep_constants(self, config: ModelConfig) -> None:
+        """Takes the constants of a trained model: its decoder expects latents of unit size, as they come."""
+        self.shape_scale = torch.ones_like(self.shape_scale)
+        self.token_scale = torch.ones_like(self.token_scale)
+        for latent, name in POSE_CONSTANTS.items():
+            for values, kind in ((self.pose_mean, "mean"), (self.pose_std, "std")):
+                known = torch.tensor(getattr(config.pose, f"{name}_{kind}"), dtype=torch.float32)
+                values[latent] = known.expand(LATENT_CHANNELS[latent]).clone()
+
     def state(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Data latents `[B, T, C]` of a condition batch (object rows and mirror flags in the batch)."""
         shape = self.latents[batch["mirrored"].long(), batch["object"]].float() / self.token_scale
@@ -183,10 +205,17 @@ def train(options: SparseStructureFlowOptions) -> None:
     # On a GPU all latents are encoded in seconds; on a CPU they are kept for the next start.
     cache = output / "latents.pt" if device.type == "cpu" else None
     targets = SparseStructureTargets(dataset, encoder, config.ss_decoder.patch, cache)
-    fitting = torch.Generator(device).manual_seed(1)
-    targets.fit_pose([build_condition_batch(dataset, None, fitting, count=512) for _ in range(8)])
-
-    stage = SparseStructureStage(config).to(device)
+    stage = SparseStructureStage(config)
+    if options.start_shipped:
+        targets.keep_constants(config)
+        stage.generator.load_state_dict(shipped_part(options.model, "ss_generator"))
+        stage.condition_embedder.load_state_dict(
+            shipped_part(options.model, "ss_generator", "ss_condition_embedder")
+        )
+    else:
+        fitting = torch.Generator(device).manual_seed(1)
+        targets.fit_pose([build_condition_batch(dataset, None, fitting, count=512) for _ in range(8)])
+    stage.to(device)
     optimizer = OptimizerGroup(
         stage,
         options.learning_rate,
@@ -208,7 +237,9 @@ def train(options: SparseStructureFlowOptions) -> None:
         save_seconds=180,
     )
     for progress in loop.steps():
-        batch = build_condition_batch(dataset, None, generator, count=options.images)
+        batch = build_condition_batch(
+            dataset, None, generator, count=options.images, photographic=options.photographic
+        )
         inputs = {n: batch[n] for n in CONDITION_INPUTS}
         loss, parts = flow_loss(network, inputs, targets.state(batch), options.noises, generator)
         loss.backward()

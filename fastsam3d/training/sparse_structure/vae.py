@@ -2,6 +2,9 @@
 
     python -m fastsam3d train sparse-structure-vae --data DIR --output RUN --minutes 12
 
+The encoder is not shipped. `--keep-decoder` trains one for the shipped decoder, which stays as it is: what a later
+training of the generator that starts from the shipped weights needs.
+
 The target is soft occupancy, `sigmoid(-(sdf - dilation) / temperature)`, so that the logit's zero is a smooth surface.
 """
 
@@ -21,6 +24,7 @@ from fastsam3d.training.data.data_source import open_dataset
 from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import Budget, OptimizerGroup, cosine_factor, require_checkpoint
 from fastsam3d.training.options import SparseStructureVaeOptions
+from fastsam3d.training.shipped_weights import shipped_part
 
 VOXEL = 1.0 / 32
 DILATION = 0.35 * VOXEL
@@ -104,9 +108,12 @@ def train(options: SparseStructureVaeOptions) -> None:
     torch.manual_seed(options.seed)  # initial weights; this is a program of its own
     encoder = SparseStructureEncoder(config.ss_decoder.latent_channels).to(device)
     decoder = SparseStructureDecoder(**asdict(config.ss_decoder)).to(device)
+    if options.keep_decoder:
+        decoder.load_state_dict(shipped_part(options.model, "ss_decoder"))
+        decoder.requires_grad_(False)
     both = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     both.to(memory_format=torch.channels_last_3d)
-    optimizer = OptimizerGroup(both, learning_rate=options.learning_rate)
+    optimizer = OptimizerGroup(encoder if options.keep_decoder else both, learning_rate=options.learning_rate)
     budget = Budget(options.minutes, options.steps)
     # The losses of single steps are logged: the intersection over union of a batch says enough by itself.
     loop = TrainingLoop("sparse-structure VAE", options.output, budget, both, optimizer, generator, fresh=1.0)

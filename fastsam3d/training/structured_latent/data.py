@@ -16,7 +16,7 @@ from torch import Tensor
 from fastsam3d.modules.flexicubes_tables import CORNERS
 from fastsam3d.modules.voxels import split_interior
 from fastsam3d.procedural import HELD_OUT_SEED
-from fastsam3d.procedural.objects import ProceduralObject, make_object
+from fastsam3d.procedural.objects import ProceduralObject, make_object, training_object
 
 DILATION = 0.35
 """Signed distance, in voxels, below which a voxel's centre counts as occupied: thin parts survive."""
@@ -154,7 +154,7 @@ def draw_sample(rng: np.random.Generator, resolution: int, augment: bool = True)
     A quarter of the objects is smaller, so that sets of merged voxels are nothing new to the decoder; for a
     quarter the voxels deviate from the true ones, as predicted voxels do.
     """
-    item = make_object(int(rng.integers(HELD_OUT_SEED)))
+    item = training_object(int(rng.integers(HELD_OUT_SEED)))
     placement, noise, dilation = Placement(), None, DILATION
     if augment:
         scale = float(rng.uniform(0.5, 1.0)) if rng.random() < 0.25 else 1.0

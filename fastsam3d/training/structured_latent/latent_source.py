@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.modules.voxels import split_interior
-from fastsam3d.procedural.objects import make_object
+from fastsam3d.procedural.objects import training_object
 from fastsam3d.sam3d.pipeline.preprocessing import mean_color
 from fastsam3d.training.data.condition_batch import build_condition_batch
 from fastsam3d.training.data.data_source import Dataset
@@ -67,7 +67,7 @@ class LatentSource:
         return torch.cat(coords), torch.cat(values)
 
     def _sample(self, seed: int, placement: Placement, ragged: bool, rng: np.random.Generator) -> VoxelSample:
-        item = make_object(seed)
+        item = training_object(seed)
         noise = None
         if ragged:
             shape = (self.resolution,) * 3
