@@ -7,6 +7,9 @@ from torch import Tensor
 from fastsam3d.sam3d.checkpoints.folder import CheckpointFolder, parts_of, read_state
 from fastsam3d.sam3d.checkpoints.loading import checkpoint_directory
 
+SAMPLER_PREFIX = "reverse_fn.backbone."
+"""Where a sampler, which a generator's file holds, keeps its network."""
+
 
 def shipped_part(model: str, network: str, part: str | None = None) -> dict[str, Tensor]:
     """Weights of one network, or of the condition embedder in its file.
@@ -20,4 +23,5 @@ def shipped_part(model: str, network: str, part: str | None = None) -> dict[str,
         UserError: the package ships no weights of that model.
     """
     file = CheckpointFolder(checkpoint_directory(model)).file(network)
-    return dict(parts_of(network, read_state(file))[network if part is None else part])
+    state = parts_of(network, read_state(file))[network if part is None else part]
+    return {name.removeprefix(SAMPLER_PREFIX): value for name, value in state.items()}

@@ -8,14 +8,14 @@ import torch
 
 from fastsam3d.errors import UserError
 from fastsam3d.procedural import FAMILIES, HELD_OUT_SEED, make_object
-from fastsam3d.procedural.objects import voxel_centers
+from fastsam3d.procedural.objects import EVERYDAY_FAMILIES, EVERYDAY_SHARE, training_object, voxel_centers
 from fastsam3d.procedural.primitives import bounding_box
 from fastsam3d.training.data.shards import MAXIMUM_PARTS
 
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + EVERYDAY_FAMILIES)
 def test_every_family_fills_the_grid_and_survives_in_it(family: str) -> None:
     grid = voxel_centers(32)
     for seed in range(6):
@@ -53,14 +53,25 @@ def test_the_same_seed_gives_the_same_table_and_others_differ() -> None:
 
 
 def test_unknown_family_is_the_users_error() -> None:
-    with pytest.raises(UserError, match="unknown family 'boat'"):
-        make_object(0, "boat")
+    with pytest.raises(UserError, match="unknown family 'spoon'"):
+        make_object(0, "spoon")
+
+
+def test_training_draws_everyday_families_and_evaluation_does_not() -> None:
+    families = [training_object(seed).family for seed in range(600)]
+    everyday = sum(family in EVERYDAY_FAMILIES for family in families) / len(families)
+    assert everyday == pytest.approx(EVERYDAY_SHARE, abs=0.07)
+    assert set(families) == set(FAMILIES + EVERYDAY_FAMILIES)
+    assert not set(FAMILIES) & set(EVERYDAY_FAMILIES)
+    # The benchmark's objects are those of its earlier versions: these were read off before there were other families.
+    held_out = [make_object(HELD_OUT_SEED + number).family for number in range(500, 508)]
+    assert held_out == ["airplane", "rocket", "chair", "sofa", "wrench", "truck", "tree", "sofa"]
 
 
 def test_mirror_symmetric_families_are_symmetric() -> None:
     points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     kinds = set()
-    for family in FAMILIES:
+    for family in FAMILIES + EVERYDAY_FAMILIES:
         for seed in range(3):
             item = make_object(seed, family)
             if item.symmetry in ("mirror", "twofold_z", "continuous_z") and family != "tree":

@@ -55,8 +55,8 @@ def boat(parts: Parts, rng: np.random.Generator) -> None:
     tint, deck = color(rng), shade(WHITE, rng.uniform(0.5, 1.0))
     long, wide = rng.uniform(0.7, 1.0), rng.uniform(0.2, 0.32)
     parts.box((0, 0, 0.2), (long * 0.6, wide, 0.18), tint, rounding=0.1)
-    parts.cone((long * 0.4, 0, 0.2), (long, 0, 0.3), wide * 0.85, 0.06, tint, smooth=0.1)
-    parts.cone((-long * 0.4, 0, 0.2), (-long, 0, 0.3), wide * 0.85, rng.uniform(0.06, 0.2), tint, smooth=0.1)
+    parts.cone((long * 0.4, 0, 0.2), (long, 0, 0.3), wide * 0.85, 0.06, tint, smooth=0.03)
+    parts.cone((-long * 0.4, 0, 0.2), (-long, 0, 0.3), wide * 0.85, rng.uniform(0.06, 0.2), tint, smooth=0.03)
     style = rng.integers(3)
     if style == 0:
         tall = rng.uniform(0.9, 1.6)

@@ -27,11 +27,19 @@ from fastsam3d.sam3d.pipeline.formats import check_formats
 from fastsam3d.sam3d.pipeline.noise import latent_noise, structure_noise
 from fastsam3d.sam3d.pipeline.occupancy import structure_of
 from fastsam3d.sam3d.pipeline.picture_color import colors_shown, matched_colors, unshaded
+from fastsam3d.sam3d.pipeline.picture_projection import (
+    SIDE,
+    PictureProjection,
+    painted_gaussians,
+    painted_mesh,
+    project_picture,
+)
 from fastsam3d.sam3d.pipeline.pose import NoPose, Pose, decode_pose
 from fastsam3d.sam3d.pipeline.preprocessing import (
     ConditionInputs,
     SharedPicture,
     mean_color,
+    object_crop,
     prepare_condition,
     share_picture,
 )
@@ -110,6 +118,7 @@ class Pipeline:
         progress: Progress | None = None,
         sampled: SampledStructure | None = None,
         layout: bool = True,
+        picture_colors: bool = True,
     ) -> Reconstruction:
         """Reconstructs the masked object.
 
@@ -126,6 +135,8 @@ class Pipeline:
                 the same voxels from the shape alone, and the result has no pose (`Reconstruction.has_layout`). Colours
                 of the small model are then not fitted to the picture, and its surface, whose decoder sees colours
                 beside the shape, is the same but for traces.
+            picture_colors: lay the picture's colours onto the side that it shows, for a model that takes its colours
+                from the picture (`slat_color_channels`) and a result with a pose.
 
         Raises:
             UserError: unusable input, a format that this model has no decoder for, or a network that gives NaN.
@@ -152,8 +163,13 @@ class Pipeline:
             feats = self.sample_slat(condition, structure, generator)
             feats = self.colored_by_picture(feats, structure, pose, inputs)
             decoded = self.decode_slat(feats, structure, formats)
+            projection = None
+            if picture_colors and layout and self.config.slat_color_channels:
+                with stage("picture_colors"):
+                    decoded, projection = self.painted(decoded, pose, image, mask)
         return Reconstruction(
             mesh=decoded.get("mesh"),
+            projection=projection,
             gaussian=decoded.get("gaussian"),
             pose=pose,
             structure=structure,
@@ -356,6 +372,24 @@ class Pipeline:
             )
             feats[:, channels] = matched_colors(feats[:, channels], unshaded(shown.colors), shown.seen)
         return feats
+
+    def painted(
+        self, decoded: Mapping[str, Any], pose: Pose, image: Any, mask: Any
+    ) -> tuple[dict[str, Any], PictureProjection | None]:
+        """Lays the picture onto the side that it shows, of the surface and of the Gaussians."""
+        mesh = decoded.get("mesh")
+        if mesh is None or mesh.is_empty:
+            return dict(decoded), None
+        projection = project_picture(
+            mesh,
+            *(part.cpu().numpy() for part in (quaternion_to_matrix(pose.rotation), pose.translation, pose.scale)),
+            *object_crop(image, mask, SIDE),
+        )
+        surface, shading = painted_mesh(mesh, projection)
+        painted = dict(decoded) | {"mesh": surface}
+        if "gaussian" in decoded:
+            painted["gaussian"] = painted_gaussians(decoded["gaussian"], projection, shading)
+        return painted, projection
 
     @torch.no_grad()
     @counted

@@ -189,6 +189,20 @@ def prepare_condition(
     }
 
 
+def object_crop(image: Any, mask: Any, size: int) -> tuple[Tensor, Tensor]:
+    """The crop around an object, `[3, S, S]` in 0..1, and its mask, bool `[S, S]`, both on the CPU.
+
+    Args:
+        image, mask: as for `prepare_condition`, which has accepted them.
+        size: side of the crop in pixels; `prepare_condition` makes the same crop at the networks' size.
+    """
+    pixels = image.pixels if isinstance(image, SharedPicture) else share_picture(image, image_size=size).pixels
+    kept, _, _ = far_specks(as_mask(mask, *pixels.shape[:2]))
+    inside = torch.tensor(kept)
+    box = crop_box(inside)
+    return resize_image(pixels, box, size), _resized_mask(inside, box, size)[0, 0] > 0.5
+
+
 @dataclass(frozen=True)
 class SharedPicture:
     """Prepared data that all objects of one picture share. It takes the place of the image wherever one is expected.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.sam3d.pipeline.picture_projection import PictureProjection
 from fastsam3d.sam3d.pipeline.pose import NoPose, Pose
 
 
@@ -59,6 +60,7 @@ class Reconstruction:
         feats: latents of the second stage at `structure.coords`, `[N, 8]`, de-normalised.
         seed: the seed of the noise.
         stage_seconds: wall-clock seconds by stage, in the order in which the stages ran.
+        projection: the picture as a source of colours for the side that it shows; None where none was taken from it.
     """
 
     mesh: Mesh | None
@@ -68,6 +70,7 @@ class Reconstruction:
     seed: int
     gaussian: Any = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    projection: PictureProjection | None = None
 
     def __repr__(self) -> str:
         # Not the hundreds of lines of arrays that a dataclass shows at the end of a notebook's cell.

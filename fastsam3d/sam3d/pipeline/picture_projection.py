@@ -1,0 +1,227 @@
+"""Colours of a picture laid onto the side of a surface that the picture shows.
+
+The small model's colours know the parts of an object and little of what is drawn on them. Where the surface is seen, the
+picture knows better. Each point of the surface is projected into the picture; it takes the colour there as far as it is
+seen, faces the camera, and lies inside the mask. Elsewhere it keeps the colour that it has.
+
+A pose is never exact. The box around the projected surface is therefore laid over the box around the mask, and nothing is
+taken from the picture where the two outlines agree too little: a wrong pose would paint the wrong side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastsam3d.meshes.gaussians import SPHERICAL_HARMONIC_0, Gaussian
+from fastsam3d.meshes.geometry import vertex_normals
+from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.meshes.rasterizer import rasterize
+from fastsam3d.meshes.rotations import quaternion_to_matrix
+
+SIDE = 192
+"""Side, in pixels, of the crop that colours are taken from, and of the depth buffer."""
+AGREEMENT = 0.6
+"""Intersection over union of the two outlines below which no colour is taken."""
+GRAZING, FACING = 0.15, 0.5
+"""Cosines between normal and view: at the first a point takes nothing from the picture, from the second on all."""
+BORDER = 3.0
+"""Pixels over which the picture's share rises from the border of the mask inwards."""
+BEHIND = 0.03
+"""How far behind the nearest surface, in object units, a point still counts as seen."""
+NEAREST = 0.1
+"""Smallest depth of a point relative to that of the object: a wrong pose puts some behind the camera."""
+PLAIN, PULL = 1 / 1.5, 0.02
+"""Brightness of a picture relative to the material (`picture_color.UNSHADED`), and the strength of the pull towards it."""
+DARKEST, BRIGHTEST = 0.35, 1.2
+"""Limits of the shading that is taken out."""
+
+
+@dataclass(frozen=True)
+class PictureProjection:
+    """The picture as a source of colours for points of one object.
+
+    Attributes:
+        rotation: `[3, 3]`, of row vectors: `p_camera = (p_object * scale) @ rotation + translation`.
+        translation, scale: `[3]`, camera frame (x left, y up, z forward).
+        low, gain: `[2]`: a tangent place (x right, y down) is at pixel `(place - low) * gain + first`.
+        first: `[2]`.
+        colors: `[S, S, 3]` in 0..1, continued beyond the mask.
+        share: `[S, S]` of 0..1, the picture's share by the distance from the mask's border.
+        depth: `[S, S]`, camera units, of the nearest surface; infinite where there is none.
+        agreement: intersection over union of the projected surface and the mask.
+    """
+
+    rotation: np.ndarray
+    translation: np.ndarray
+    scale: np.ndarray
+    low: np.ndarray
+    gain: np.ndarray
+    first: np.ndarray
+    colors: np.ndarray
+    share: np.ndarray
+    depth: np.ndarray
+    agreement: float
+
+    def pixels(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places in the crop `[N, 2]` (x right, y down) and depths `[N]` of points `[N, 3]` of the object."""
+        return _pixels(points, self.rotation, self.translation, self.scale, self.low, self.gain, self.first)
+
+    @property
+    def eye(self) -> np.ndarray:
+        """The camera's place in the object frame `[3]`."""
+        return -self.translation @ self.rotation.T / self.scale
+
+    def sample(self, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Colours `[N, 3]` and the picture's shares `[N]` at points with unit normals, both `[N, 3]`, object frame."""
+        place, depth = self.pixels(points)
+        side = len(self.colors)
+        column, row = np.clip(place.astype(np.int64), 0, side - 1).T
+        size = float(np.mean(self.scale))
+        seen = depth <= self.depth[row, column] + BEHIND * size
+        view = self.eye - points
+        view /= np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-9)
+        cosine = (normals * view).sum(axis=1)
+        facing = np.clip((cosine - GRAZING) / (FACING - GRAZING), 0, 1)
+        grid = torch.from_numpy(2 * place / side - 1).float()[None, :, None]
+        maps = np.concatenate([self.colors, self.share[..., None]], axis=2)
+        planes = torch.from_numpy(maps).float().permute(2, 0, 1)[None]
+        found = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        values = found[0, :, :, 0].numpy().T
+        return values[:, :3], values[:, 3] * facing * seen * (self.agreement >= AGREEMENT)
+
+    def painted(
+        self, points: np.ndarray, normals: np.ndarray, colors: np.ndarray, shading: np.ndarray
+    ) -> np.ndarray:
+        """Colours `[N, 3]` in 0..1 of points, with the picture's where it shows them.
+
+        Args:
+            points, normals, colors: `[N, 3]`: of the surface, object frame, and the colours that it has.
+            shading: how bright the picture shows a surface, see `shading_of`.
+        """
+        found, share = self.sample(points, normals)
+        material = found / shaded(normals, shading)[:, None]
+        return np.clip(colors + share[:, None] * (material - colors), 0, 1).astype(colors.dtype)
+
+
+def _pixels(
+    points: np.ndarray,
+    rotation: np.ndarray,
+    translation: np.ndarray,
+    scale: np.ndarray,
+    low: np.ndarray,
+    gain: np.ndarray,
+    first: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    camera = (points * scale) @ rotation + translation
+    depth = np.maximum(camera[:, 2], NEAREST * max(abs(float(translation[2])), 1e-6))
+    places = -camera[:, :2] / depth[:, None]
+    return (places - low) * gain + first, depth
+
+
+def project_picture(
+    mesh: Mesh, rotation: np.ndarray, translation: np.ndarray, scale: np.ndarray, image: Tensor, mask: Tensor
+) -> PictureProjection:
+    """Prepares the picture for the surface of an object.
+
+    Args:
+        mesh: the surface, object frame, not empty.
+        rotation, translation, scale: the pose, see `PictureProjection`.
+        image: crop around the object `[3, S, S]` in 0..1.
+        mask: `[S, S]` bool, not empty.
+    """
+    side = image.shape[-1]
+    rows, columns = np.nonzero(mask.numpy())
+    start = np.array([columns.min(), rows.min()], float)
+    extent = np.array([columns.max(), rows.max()], float) + 1 - start
+    zero, one = np.zeros(2), np.ones(2)
+    places, _ = _pixels(mesh.vertices, rotation, translation, scale, zero, one, zero)
+    low = places.min(axis=0)
+    gain = extent / np.maximum(places.max(axis=0) - low, 1e-9)
+    screen, depth = _pixels(mesh.vertices, rotation, translation, scale, low, gain, start)
+    found = rasterize(screen, depth, mesh.faces, side, side)
+    buffer = np.full(side * side, np.inf)
+    buffer[found.pixels] = found.depth
+    buffer = buffer.reshape(side, side)
+    outline, inside = np.isfinite(buffer), mask.numpy()
+    agreement = (outline & inside).sum() / max(1, (outline | inside).sum())
+    colors, share = _continued(image, mask)
+    return PictureProjection(
+        rotation, translation, scale, low, gain, start, colors, share, buffer, float(agreement)
+    )
+
+
+def shading_of(found: np.ndarray, share: np.ndarray, normals: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Estimates how bright the picture shows the surface, `s(n) = a + b n`: `[4]`, a first.
+
+    Least squares: `min sum share |found - s(n) colors|^2`, with a pull towards the constant `PLAIN`. It takes the colours
+    that the surface has for those of the material, which holds on average over an object.
+
+    Args:
+        found, share: of `PictureProjection.sample`.
+        normals, colors: `[N, 3]`.
+    """
+    basis = np.concatenate([np.ones((len(normals), 1)), normals], axis=1)
+    energy = share * (colors**2).sum(axis=1)
+    wanted = share * (colors * found).sum(axis=1)
+    pull = PULL * max(float(energy.sum()), 1e-9) * np.diag([0.1, 1.0, 1.0, 1.0])
+    matrix = basis.T @ (energy[:, None] * basis) + pull
+    return np.linalg.solve(matrix, basis.T @ wanted + pull @ np.array([PLAIN, 0, 0, 0]))
+
+
+def shaded(normals: np.ndarray, shading: np.ndarray) -> np.ndarray:
+    """Brightness `[N]` of a surface with these normals, within `DARKEST` and `BRIGHTEST`."""
+    return np.clip(shading[0] + normals @ shading[1:], DARKEST, BRIGHTEST)
+
+
+def painted_mesh(mesh: Mesh, projection: PictureProjection) -> tuple[Mesh, np.ndarray]:
+    """The surface with the picture's colours at the vertices that it shows, and the shading that was taken out."""
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    shading = shading_of(*projection.sample(mesh.vertices, normals), normals, mesh.vertex_colors)
+    colors = projection.painted(mesh.vertices, normals, mesh.vertex_colors, shading)
+    return Mesh(mesh.vertices, mesh.faces, colors), shading
+
+
+def painted_gaussians(gaussian: Gaussian, projection: PictureProjection, shading: np.ndarray) -> Gaussian:
+    """The Gaussians `[G]` with the picture's colours where it shows them.
+
+    A Gaussian lies flat on the surface: its thinnest axis is the normal, turned towards the camera. Those on the far side
+    are told by their depth.
+    """
+    centres = gaussian.get_xyz.float().cpu().numpy()
+    axes = quaternion_to_matrix(gaussian.get_rotation.float()).mT  # rows are the axes
+    thin = gaussian.get_scaling.argmin(dim=1)
+    normals = axes[torch.arange(len(thin), device=thin.device), thin].cpu().numpy()
+    away = (normals * (projection.eye - centres)).sum(axis=1, keepdims=True) < 0
+    normals = np.where(away, -normals, normals)
+    colors = projection.painted(centres, normals, gaussian.colors.float().cpu().numpy(), shading)
+    changed = (torch.from_numpy(colors).to(gaussian.features_dc) - 0.5) / SPHERICAL_HARMONIC_0
+    return replace(gaussian, features_dc=changed[:, None])
+
+
+def _continued(image: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Colours of the mask's inside `[S, S, 3]` continued outwards, and the share by the distance from its border."""
+    inside = mask.float()[None, None]
+    depth = torch.zeros_like(inside)
+    shrunk = inside
+    for _ in range(int(BORDER)):
+        shrunk = -F.max_pool2d(-shrunk, 3, stride=1, padding=1)
+        depth = depth + shrunk
+    # The outermost pixels of a mask mix the object with what lies behind it: colours start one pixel further in.
+    trusted = -F.max_pool2d(-inside, 3, stride=1, padding=1)
+    trusted = trusted if trusted.any() else inside
+    colors, weight = image[None] * trusted, trusted
+    total, known = colors, weight
+    for level in range(1, int(np.log2(image.shape[-1])) + 1):
+        size = max(1, image.shape[-1] >> level)
+        coarse_weight = F.adaptive_avg_pool2d(weight, size)
+        coarse = F.adaptive_avg_pool2d(colors, size) / coarse_weight.clamp_min(1e-9)
+        reach = (coarse_weight > 0).float()
+        missing = (known == 0).float()
+        total = total + missing * F.interpolate(coarse * reach, image.shape[-1])
+        known = known + missing * F.interpolate(reach, image.shape[-1])
+    return total[0].permute(1, 2, 0).numpy(), (depth / BORDER)[0, 0].numpy()
