@@ -3,7 +3,8 @@
     python benchmarks/picture_colors.py objects=32
 
 Held-out objects with known colours. A vertex of the result counts where the true surface is near; its true colour is that
-of the nearest part. Seen: the picture's share is above one half. Errors are mean absolute differences of colours of 0..1.
+of the nearest part. Seen: the picture's share is above one half. Errors are mean absolute differences of colours of 0..1,
+and, as hue, of colours divided by the sum of their three values, which no brightness changes.
 """
 
 from __future__ import annotations
@@ -65,9 +66,15 @@ def measured(pipeline: Pipeline, seed: int, size: int) -> Mapping[str, float | i
     row["agreement"] = painted.projection.agreement
     for side, chosen in (("seen", near & (share > 0.5)), ("unseen", near & (share == 0))):
         for name, mesh in (("fitted", plain.mesh), ("painted", painted.mesh)):
-            error = np.abs(mesh.vertex_colors - truth)[chosen]
-            row[f"{name}_{side}"] = float(error.mean()) if chosen.any() else None
+            for measure, change in (("", np.asarray), ("hue_", hue)):
+                error = np.abs(change(mesh.vertex_colors) - change(truth))[chosen]
+                row[f"{name}_{measure}{side}"] = float(error.mean()) if chosen.any() else None
     return row
+
+
+def hue(colors: np.ndarray) -> np.ndarray:
+    """Colours `[N, 3]` without their brightness; nearly black ones come out as black."""
+    return colors / np.maximum(colors.sum(axis=1, keepdims=True), 0.05)
 
 
 if __name__ == "__main__":

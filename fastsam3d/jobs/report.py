@@ -25,6 +25,7 @@ STAGE_NAMES = {
     "mesh_decode": "mesh decoder",
     "surface": "surface extraction",
     "gaussian_decode": "Gaussian decoder",
+    "picture_colors": "colours of the picture",
 }
 
 

@@ -50,6 +50,7 @@ STAGE_COLOURS = {
     "mesh_decode": "#e09f1f",
     "surface": "#8a5a00",
     "gaussian_decode": "#1f8f5f",
+    "picture_colors": "#9b59b6",
 }
 PANELS = (
     # The least height of a panel, so that differences that are nothing do not fill it.

@@ -135,7 +135,10 @@ def colors_of_texels(
             if number and deadline is not None and time.monotonic() > deadline:
                 return values, coverage
             some = rows[first : first + CHUNK]
-            values[some], coverage[some] = paint(texels.points[some], texels.normals[some])
+            points, normals = texels.points[some], texels.normals[some]
+            values[some], coverage[some] = paint(points, normals)
+            if source.picture is not None:
+                values[some, :3] = source.picture.painted(points, normals, values[some, :3])
             done += len(some)
             if step is not None:
                 step(done, count)

@@ -6,7 +6,7 @@ Nobody's classes are imported: results are known by their attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ class Source:
         splats: Gaussians of the same object; None without.
         voxels: colours in voxels; None without.
         colored: whether the colours of `mesh` are the object's, and not only grey.
+        picture: lays a picture's colours over those of points, `painted(points, normals, colors)`, each `[N, 3]`; None
+            without. The small model's results have one (`Reconstruction.projection`).
     """
 
     mesh: Mesh
     splats: Splats | None = None
     voxels: VoxelColors | None = None
     colored: bool = True
+    picture: Any = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -61,7 +64,7 @@ def source_of(result: Any, gaussians: Any = None) -> Source:
     """
     source = _of_file(Path(result)) if isinstance(result, (str, Path)) else _of_object(result)
     if gaussians is not None:
-        source = Source(source.mesh, _splats(gaussians), source.voxels, source.colored)
+        source = replace(source, splats=_splats(gaussians))
     if source.mesh.is_empty:
         raise UserError("The mesh to finish has no faces. Decode the mesh too, or give a file that has faces.")
     return source
@@ -86,7 +89,7 @@ def _of_object(result: Any) -> Source:
         raise UserError('The result has no mesh to finish. Run the pipeline with the format "mesh" too.')
     splats = None if gaussian is None else _splats(gaussian)
     if isinstance(mesh, Mesh):
-        return Source(mesh, splats)
+        return Source(mesh, splats, picture=getattr(result, "projection", None))
     if not (hasattr(mesh, "vertices") and hasattr(mesh, "faces")):
         raise UserError(
             f"A {type(mesh).__name__} cannot be finished: it has no vertices and faces. Give a mesh or a file."

@@ -23,7 +23,7 @@ from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.rasterizer import rasterize
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 
-SIDE = 192
+SIDE = 256
 """Side, in pixels, of the crop that colours are taken from, and of the depth buffer."""
 AGREEMENT = 0.6
 """Intersection over union of the two outlines below which no colour is taken."""
@@ -35,10 +35,13 @@ BEHIND = 0.03
 """How far behind the nearest surface, in object units, a point still counts as seen."""
 NEAREST = 0.1
 """Smallest depth of a point relative to that of the object: a wrong pose puts some behind the camera."""
-PLAIN, PULL = 1 / 1.5, 0.02
+PLAIN, PULL = 1 / 1.5, 0.005
 """Brightness of a picture relative to the material (`picture_color.UNSHADED`), and the strength of the pull towards it."""
 DARKEST, BRIGHTEST = 0.35, 1.2
 """Limits of the shading that is taken out."""
+NEIGHBOURHOOD, TRUSTED, GAINS = 4, 0.75, (0.5, 3.0)
+"""Pixels over which brightness is compared with that of the surface, how far it is followed (an exponent), and limits.
+Of exponents 0.5 and 0.75 and neighbourhoods of 2, 4 and 8 pixels the errors on 20 held-out objects were within 0.012."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class PictureProjection:
         translation, scale: `[3]`, camera frame (x left, y up, z forward).
         low, gain: `[2]`: a tangent place (x right, y down) is at pixel `(place - low) * gain + first`.
         first: `[2]`.
-        colors: `[S, S, 3]` in 0..1, continued beyond the mask.
+        colors: of the material `[S, S, 3]` in 0..1, continued beyond the mask.
         share: `[S, S]` of 0..1, the picture's share by the distance from the mask's border.
         depth: `[S, S]`, camera units, of the nearest surface; infinite where there is none.
         agreement: intersection over union of the projected surface and the mask.
@@ -94,18 +97,14 @@ class PictureProjection:
         values = found[0, :, :, 0].numpy().T
         return values[:, :3], values[:, 3] * facing * seen * (self.agreement >= AGREEMENT)
 
-    def painted(
-        self, points: np.ndarray, normals: np.ndarray, colors: np.ndarray, shading: np.ndarray
-    ) -> np.ndarray:
+    def painted(self, points: np.ndarray, normals: np.ndarray, colors: np.ndarray) -> np.ndarray:
         """Colours `[N, 3]` in 0..1 of points, with the picture's where it shows them.
 
         Args:
             points, normals, colors: `[N, 3]`: of the surface, object frame, and the colours that it has.
-            shading: how bright the picture shows a surface, see `shading_of`.
         """
         found, share = self.sample(points, normals)
-        material = found / shaded(normals, shading)[:, None]
-        return np.clip(colors + share[:, None] * (material - colors), 0, 1).astype(colors.dtype)
+        return (colors + share[:, None] * (found - colors)).astype(colors.dtype)
 
 
 def _pixels(
@@ -128,14 +127,20 @@ def project_picture(
 ) -> PictureProjection:
     """Prepares the picture for the surface of an object.
 
+    A picture shows a material times its light. The light is estimated in two steps and divided out: how brightness
+    depends on the normal (`shading_of`), and what is left of it over a neighbourhood of `NEIGHBOURHOOD` pixels. Both
+    compare the picture with the colours that the surface has, whose hues are poor and whose brightness is fair. What is
+    drawn on the surface, within a neighbourhood, stays as it is.
+
     Args:
-        mesh: the surface, object frame, not empty.
+        mesh: the surface with its colours, object frame, not empty.
         rotation, translation, scale: the pose, see `PictureProjection`.
         image: crop around the object `[3, S, S]` in 0..1.
         mask: `[S, S]` bool, not empty.
     """
     side = image.shape[-1]
-    rows, columns = np.nonzero(mask.numpy())
+    inside = mask.numpy()
+    rows, columns = np.nonzero(inside)
     start = np.array([columns.min(), rows.min()], float)
     extent = np.array([columns.max(), rows.max()], float) + 1 - start
     zero, one = np.zeros(2), np.ones(2)
@@ -147,46 +152,74 @@ def project_picture(
     buffer = np.full(side * side, np.inf)
     buffer[found.pixels] = found.depth
     buffer = buffer.reshape(side, side)
-    outline, inside = np.isfinite(buffer), mask.numpy()
+    outline = np.isfinite(buffer)
     agreement = (outline & inside).sum() / max(1, (outline | inside).sum())
     colors, share = _continued(image, mask)
+    maps = np.zeros((side * side, 6))
+    attributes = np.concatenate([vertex_normals(mesh.vertices, mesh.faces), mesh.vertex_colors], axis=1)
+    maps[found.pixels] = found.interpolate(attributes, mesh.faces)
+    normals, own = maps.reshape(side, side, 6)[..., :3], maps.reshape(side, side, 6)[..., 3:]
+    material = without_light(colors, own, normals, share * outline)
     return PictureProjection(
-        rotation, translation, scale, low, gain, start, colors, share, buffer, float(agreement)
+        rotation, translation, scale, low, gain, start, material, share, buffer, float(agreement)
     )
 
 
-def shading_of(found: np.ndarray, share: np.ndarray, normals: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Estimates how bright the picture shows the surface, `s(n) = a + b n`: `[4]`, a first.
-
-    Least squares: `min sum share |found - s(n) colors|^2`, with a pull towards the constant `PLAIN`. It takes the colours
-    that the surface has for those of the material, which holds on average over an object.
+def without_light(colors: np.ndarray, own: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Divides the light out of a picture, as far as the colours of the surface tell it.
 
     Args:
-        found, share: of `PictureProjection.sample`.
-        normals, colors: `[N, 3]`.
+        colors: of the picture `[S, S, 3]` in 0..1.
+        own: colours of the surface at the pixels `[S, S, 3]`.
+        normals: of the surface at the pixels `[S, S, 3]`.
+        weight: `[S, S]` of 0..1, zero where the surface is not seen.
+    """
+    parts = [values.reshape(-1, values.shape[-1]) for values in (colors, normals, own)]
+    shading = shading_of(parts[0], weight.ravel(), *parts[1:])
+    light = np.clip(shading[0] + normals @ shading[1:], DARKEST, BRIGHTEST)[..., None]
+    colors = np.clip(colors / light, 0, 1)
+    sums = [(values.mean(axis=2) * weight).sum() + 1e-6 for values in (own, colors)]
+    whole = sums[0] / sums[1]
+    near = [_blurred(values.mean(axis=2) * weight) + 1e-6 for values in (own, colors)]
+    known = _blurred(weight) > 1e-3
+    local = np.where(known, near[0] / near[1], whole)
+    gain = np.clip(whole * (local / whole) ** TRUSTED, *GAINS)
+    return np.clip(colors * gain[..., None], 0, 1)
+
+
+def shading_of(found: np.ndarray, weight: np.ndarray, normals: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Estimates how bright the picture shows the surface, `s(n) = a + b n`: `[4]`, a first.
+
+    Least squares: `min sum weight |found - s(n) colors|^2`, with a weak pull towards the constant `PLAIN`.
+
+    Args:
+        found: colours of the picture `[N, 3]`.
+        weight: `[N]`.
+        normals, colors: of the surface, `[N, 3]`.
     """
     basis = np.concatenate([np.ones((len(normals), 1)), normals], axis=1)
-    energy = share * (colors**2).sum(axis=1)
-    wanted = share * (colors * found).sum(axis=1)
+    energy = weight * (colors**2).sum(axis=1)
+    wanted = weight * (colors * found).sum(axis=1)
     pull = PULL * max(float(energy.sum()), 1e-9) * np.diag([0.1, 1.0, 1.0, 1.0])
     matrix = basis.T @ (energy[:, None] * basis) + pull
     return np.linalg.solve(matrix, basis.T @ wanted + pull @ np.array([PLAIN, 0, 0, 0]))
 
 
-def shaded(normals: np.ndarray, shading: np.ndarray) -> np.ndarray:
-    """Brightness `[N]` of a surface with these normals, within `DARKEST` and `BRIGHTEST`."""
-    return np.clip(shading[0] + normals @ shading[1:], DARKEST, BRIGHTEST)
+def _blurred(values: np.ndarray) -> np.ndarray:
+    """Three box means in a row: about a Gaussian of `NEIGHBOURHOOD` pixels."""
+    plane, radius = torch.from_numpy(values)[None, None], NEIGHBOURHOOD
+    for _ in range(3):
+        plane = F.avg_pool2d(F.pad(plane, (radius,) * 4), 2 * radius + 1, stride=1)
+    return plane[0, 0].numpy()
 
 
-def painted_mesh(mesh: Mesh, projection: PictureProjection) -> tuple[Mesh, np.ndarray]:
-    """The surface with the picture's colours at the vertices that it shows, and the shading that was taken out."""
+def painted_mesh(mesh: Mesh, projection: PictureProjection) -> Mesh:
+    """The surface with the picture's colours at the vertices that it shows."""
     normals = vertex_normals(mesh.vertices, mesh.faces)
-    shading = shading_of(*projection.sample(mesh.vertices, normals), normals, mesh.vertex_colors)
-    colors = projection.painted(mesh.vertices, normals, mesh.vertex_colors, shading)
-    return Mesh(mesh.vertices, mesh.faces, colors), shading
+    return Mesh(mesh.vertices, mesh.faces, projection.painted(mesh.vertices, normals, mesh.vertex_colors))
 
 
-def painted_gaussians(gaussian: Gaussian, projection: PictureProjection, shading: np.ndarray) -> Gaussian:
+def painted_gaussians(gaussian: Gaussian, projection: PictureProjection) -> Gaussian:
     """The Gaussians `[G]` with the picture's colours where it shows them.
 
     A Gaussian lies flat on the surface: its thinnest axis is the normal, turned towards the camera. Those on the far side
@@ -198,7 +231,7 @@ def painted_gaussians(gaussian: Gaussian, projection: PictureProjection, shading
     normals = axes[torch.arange(len(thin), device=thin.device), thin].cpu().numpy()
     away = (normals * (projection.eye - centres)).sum(axis=1, keepdims=True) < 0
     normals = np.where(away, -normals, normals)
-    colors = projection.painted(centres, normals, gaussian.colors.float().cpu().numpy(), shading)
+    colors = projection.painted(centres, normals, gaussian.colors.float().cpu().numpy())
     changed = (torch.from_numpy(colors).to(gaussian.features_dc) - 0.5) / SPHERICAL_HARMONIC_0
     return replace(gaussian, features_dc=changed[:, None])
 

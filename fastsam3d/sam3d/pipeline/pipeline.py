@@ -385,10 +385,9 @@ class Pipeline:
             *(part.cpu().numpy() for part in (quaternion_to_matrix(pose.rotation), pose.translation, pose.scale)),
             *object_crop(image, mask, SIDE),
         )
-        surface, shading = painted_mesh(mesh, projection)
-        painted = dict(decoded) | {"mesh": surface}
+        painted = dict(decoded) | {"mesh": painted_mesh(mesh, projection)}
         if "gaussian" in decoded:
-            painted["gaussian"] = painted_gaussians(decoded["gaussian"], projection, shading)
+            painted["gaussian"] = painted_gaussians(decoded["gaussian"], projection)
         return painted, projection
 
     @torch.no_grad()

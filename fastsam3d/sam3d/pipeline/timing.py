@@ -23,6 +23,7 @@ STAGES = (
     "mesh_decode",
     "surface",
     "gaussian_decode",
+    "picture_colors",
 )
 """Names of the stages, in the order in which they run."""
 
