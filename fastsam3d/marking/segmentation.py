@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastsam3d.app.marking.backdrop import standing_out
-from fastsam3d.app.marking.geodesic import edge_costs, geodesic_distance
 from fastsam3d.errors import UserError
+from fastsam3d.marking.backdrop import standing_out
+from fastsam3d.marking.geodesic import edge_costs, geodesic_distance
 
 WORKING_SIDE = 256
 """Longest side, in pixels, at which is segmented; the mask is enlarged to the picture."""
