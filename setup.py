@@ -14,6 +14,7 @@ setup(
         "fastsam3d.app.viewer": ["*.js", "*.html"],
         "fastsam3d.mini": ["*.safetensors", "*.md", "*.json", "*.png"],
         "fastsam3d.mllm.mini": ["*.safetensors", "*.md"],
+        "fastsam3d.evaluation.photographs": ["*.json"],
         "fastsam3d.configs": ["**/*.yaml"],
         "fastsam3d.examples": ["**/*"],
     },

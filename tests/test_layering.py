@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "errors": (),
     "basics": ("errors",),
     "procedural": GROUND,
+    "marking": GROUND,
     "modules": GROUND,
     "meshes": ("modules", *GROUND),
     "sam3d": ("meshes", "modules", *GROUND),
@@ -33,13 +34,13 @@ MAY_IMPORT = {
     "diffusion": ("acceleration", *MODELS, *GROUND),
     "mllm": ("acceleration", "procedural", *GROUND),
     "training": ("evaluation", "mllm", "procedural", *MODELS, *GROUND),
-    "evaluation": (*WINGS, "acceleration", "procedural", *MODELS, *GROUND),
-    "jobs": (*WINGS, "acceleration", *MODELS, *GROUND),
-    "app": ("jobs", *WINGS, "acceleration", "procedural", *MODELS, *GROUND),
+    "evaluation": (*WINGS, "acceleration", "marking", "procedural", *MODELS, *GROUND),
+    "jobs": (*WINGS, "acceleration", "marking", *MODELS, *GROUND),
+    "app": ("jobs", *WINGS, "acceleration", "marking", "procedural", *MODELS, *GROUND),
     "cluster": ("jobs", *WINGS, "acceleration", *MODELS, *GROUND),
     "cli": (
         *("app", "cluster", "jobs", "training", "evaluation", *WINGS),
-        *("acceleration", "procedural", *MODELS, *GROUND),
+        *("acceleration", "marking", "procedural", *MODELS, *GROUND),
     ),
 }
 """What the folders of the package may import beside themselves. A wing never imports the other."""

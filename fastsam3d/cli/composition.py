@@ -19,6 +19,8 @@ VERBATIM = (
     "image_dir",
     "mask_path",
     "masks",
+    "box",
+    "point",
     "pointmap",
     "depth_model",
     "output_dir",

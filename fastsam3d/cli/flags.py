@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shutil
 import sys
 import textwrap
@@ -36,7 +37,10 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 }
 """Configuration keys that a parameter flag of Fast-SAM3D sets."""
 
-INPUTS = ("image_path", "image_dir", "mask_index", "mask_path", "masks", "pointmap", "output_dir", "seed")
+INPUTS = (
+    *("image_path", "image_dir", "mask_index", "mask_path", "masks", "box", "point", "all", "pointmap"),
+    *("output_dir", "seed"),
+)
 OUTPUTS = ("export", "faces", "texture", "watertight", "finish", "turntable", "batch", "resume")
 """Flags that are configuration keys of the same name, for what is read and for what is written."""
 
@@ -154,6 +158,7 @@ def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
         group.add_argument("--image_path", metavar="FILE", help="picture, with its masks 0.png, 1.png, ... beside it")
         group.add_argument("--mask_index", type=whole, metavar="N", help="which mask: N.png (default 0)")
         group.add_argument("--mask_path", metavar="FILE", help="a mask elsewhere: RGBA (alpha), greyscale, or .npy")
+    _add_marks(group, scene)
     group.add_argument(
         "--pointmap",
         metavar="FILE",
@@ -162,6 +167,14 @@ def _add_inputs(group: argparse._ArgumentGroup, scene: bool) -> None:
     )
     group.add_argument("--output_dir", metavar="DIR", help="folder for the results (default out)")
     group.add_argument("--seed", type=whole, metavar="N", help="of the noise (default 0)")
+
+
+def _add_marks(group: argparse._ArgumentGroup, scene: bool) -> None:
+    whose = "an object; repeat it for others" if scene else "the object, instead of a mask"
+    add = group.add_argument
+    add("--box", action="append", metavar="X0,Y0,X1,Y1", help=f"a box in pixels around {whose}")
+    add("--point", action="append", metavar="X,Y", help="a point on the object; -X,Y: on the background; repeatable")
+    add("--all", action="store_true", help=f"find the objects on a plain backdrop; {'all' if scene else 'the largest'}")
 
 
 def _add_outputs(group: argparse._ArgumentGroup, scene: bool) -> None:
@@ -223,7 +236,7 @@ def parse(argv: Sequence[str], program: str | None = None, scene: bool = False) 
         script, verb = ("infer_scene.py", "scene") if scene else ("infer.py", "infer")
         program = sys.argv[0] if Path(sys.argv[0]).name == script else f"python -m fastsam3d {verb}"
     parser = build_parser(program, scene)
-    given, rest = parser.parse_known_args(list(argv))
+    given, rest = parser.parse_known_args(_joined(argv))
     overrides = []
     for word in rest:
         if word.startswith("-"):
@@ -248,6 +261,17 @@ def parse(argv: Sequence[str], program: str | None = None, scene: bool = False) 
         as_json=getattr(given, "json", False),
         quiet=getattr(given, "quiet", False),
     )
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """The words with `--point -x,y` as one word: argparse would take the second for a flag."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("--point", "--box") and re.match(r"-[\d.]", word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _flags_of(parser: argparse.ArgumentParser) -> list[str]:

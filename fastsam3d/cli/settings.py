@@ -36,4 +36,6 @@ def _of_the_other(given: Iterable[str], scene: bool) -> list[str]:
     warnings = [f"{key} changes nothing here: it is for {other}." for key in keys if key in given]
     if {"mask_index", "mask_path"} <= set(given) and not scene:
         warnings.append("mask_index changes nothing, because mask_path was given.")
+    if {"mask_index", "box"} <= set(given) or {"mask_index", "point"} <= set(given):
+        warnings.append("mask_index changes nothing, because the object was marked.")
     return warnings

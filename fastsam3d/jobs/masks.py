@@ -20,7 +20,8 @@ from fastsam3d.jobs.reading.orientation import refuse_size, upright
 class Mask:
     """A mask file's number or stem, and its pixels as bool `[H, W]`; of one that cannot be used, why, and no pixels.
 
-    `notes` say how it was read, where that may not be what was meant.
+    `notes` say how it was read, where that may not be what was meant. A mask that was made of marks holds them in
+    `marks`, as plain values; its path is that of the picture.
     """
 
     label: str
@@ -28,6 +29,17 @@ class Mask:
     pixels: np.ndarray
     problem: str | None = None
     notes: tuple[str, ...] = ()
+    marks: dict[str, object] | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from; None if it was made of marks."""
+        return None if self.marks is not None else self.path
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return "the mask of the marks" if self.marks is not None else f"the mask {self.path}"
 
 
 def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> Mask:
@@ -68,12 +80,12 @@ def doubts(mask: Mask) -> list[str]:
     inside = mask.pixels
     told = list(mask.notes)
     if inside.all():
-        told.append(f"the mask {mask.path} covers the whole picture, so the background counts as the object.")
+        told.append(f"{mask.called} covers the whole picture, so the background counts as the object.")
         return told
     rim = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
     if rim.mean() > 0.9 and inside.mean() > 0.5:
         told.append(
-            f"the mask {mask.path} holds the rim of the picture and leaves something out inside: is it inverted? "
+            f"{mask.called} holds the rim of the picture and leaves something out inside: is it inverted? "
             "White, or opaque, is the object."
         )
     return told
@@ -95,7 +107,8 @@ def choose_mask(picture: Picture, index: int) -> Mask:
     if picture.alpha is not None and index == 0:
         return mask_of("cutout", picture.path, picture.alpha, picture)
     raise UserError(
-        f"no mask for {picture.path}: put {index}.png (RGBA whose alpha is the mask, or greyscale) beside it, "
+        f"no mask for {picture.path}. Mark the object: --box x0,y0,x1,y1 or --point x,y, or in the browser: "
+        f"python gradio_demo.py. Or put {index}.png (RGBA whose alpha is the mask, or greyscale) beside the picture, "
         "or give --mask_path FILE."
     )
 
@@ -109,8 +122,9 @@ def all_masks(picture: Picture) -> list[Mask]:
     files = mask_files(picture.path.parent, picture.path)
     if not files:
         raise UserError(
-            f"no masks in {picture.path.parent}: put 0.png, 1.png, ... there, RGBA whose alpha is the mask, "
-            "or greyscale."
+            f"no masks in {picture.path.parent}. Mark the objects: --box x0,y0,x1,y1 for each, or --all, or in the "
+            "browser: python gradio_demo.py. Or put 0.png, 1.png, ... there, RGBA whose alpha is the mask, or "
+            "greyscale."
         )
     return [read_mask(files[number], picture, str(number)) for number in sorted(files)]
 
@@ -178,7 +192,7 @@ def mask_of(label: str, path: Path, values: np.ndarray, picture: Picture, orient
     if not inside.any():
         raise UserError(f"the mask {path} is empty: no pixel belongs to the object. Choose another mask.")
     inside, told = without_specks(inside, f"the mask {path}")
-    _refuse_specks(inside, path)
+    refuse_specks(inside, path)
     return Mask(label, path, inside, notes=(*notes, *told))
 
 
@@ -243,7 +257,12 @@ def _refuse_labels(values: np.ndarray, path: Path) -> None:
         )
 
 
-def _refuse_specks(inside: np.ndarray, path: Path) -> None:
+def refuse_specks(inside: np.ndarray, path: Path) -> None:
+    """Refuses a mask that is too small for a crop of the picture around it.
+
+    Raises:
+        UserError: it is.
+    """
     import torch
 
     from fastsam3d.sam3d.pipeline.preprocessing import crop_box

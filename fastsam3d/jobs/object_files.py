@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image
+
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import Mask
 from fastsam3d.jobs.output_folder import OutputFolder
 from fastsam3d.jobs.pictures import Picture
 from fastsam3d.jobs.request import Request
+from fastsam3d.jobs.writing.names import MASK_SUFFIX
 
 if TYPE_CHECKING:
     from fastsam3d.meshes.mesh import Mesh
@@ -75,6 +79,9 @@ def write_object(
             from fastsam3d.meshes.turntable import write_turntable
 
             files["turntable"] = [path.name for path in write_turntable([mesh], folder.staging, name)]
+    if mask.marks is not None:
+        files["mask"] = f"{name}{MASK_SUFFIX}"
+        Image.fromarray(mask.pixels.astype(np.uint8) * 255).save(folder / files["mask"])
     if not any(kind in files for kind in request.export):
         have, lack, other = ("Gaussians", "mesh", "mesh") if mesh is None else ("a mesh", "Gaussians", "gaussian")
         usable = [each.name for each in known.values() if each.content(mesh is not None, result.gaussian is not None)]

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastsam3d.errors import UserError
 from fastsam3d.jobs.listener import SILENT, Listener, ReportedWarnings
 from fastsam3d.jobs.masks import Mask, choose_mask, doubts, read_mask
 from fastsam3d.jobs.object_files import preparation_of, write_object
 from fastsam3d.jobs.output_folder import OutputFolder
 from fastsam3d.jobs.pictures import Picture, example_directory, read_picture
 from fastsam3d.jobs.pointmaps import pointmap_of, unknown_depths
+from fastsam3d.jobs.reading.marked_masks import marked_mask
 from fastsam3d.jobs.report import REPORT, STAGE_NAMES, describe
 from fastsam3d.jobs.request import Request
 from fastsam3d.jobs.running import Accelerated, Clock, computing_threads, finish, prepared, usable_formats
@@ -91,6 +93,7 @@ def run_object(
         turntable=request.turntable,
         texture=request.texture is not None or request.finish,
         placed=False,
+        mask=request.marks.given,
     )
     clock = Clock()
     with (
@@ -115,8 +118,9 @@ def run_object(
         with clock.measure("write"):
             told.step("writing")
             written = write_object(folder, name, result, picture, mask, request)
-        sources = {"image": picture.path, "mask": mask.path, "pointmap": inputs.pointmap_source}
-        described = {"name": name} | describe(result) | written.described()
+        sources = {"image": picture.path, "mask": mask.file, "pointmap": inputs.pointmap_source}
+        marked = {"marked": mask.marks} if mask.marks is not None else {}
+        described = {"name": name} | marked | describe(result) | written.described()
         report, paths = finish(request, folder, running, sources, [described], clock, told, threads, more)
     return ObjectResult(name, report, paths)
 
@@ -132,7 +136,7 @@ def read_object(request: Request, listener: Listener) -> ObjectInputs:
     picture = read_picture(request.image_path or example_directory(EXAMPLE))
     for text in picture.doubts:
         listener.warn(text)
-    mask = read_mask(request.mask_path, picture) if request.mask_path else choose_mask(picture, request.mask_index)
+    mask = _mask_of(request, picture)
     for doubt in doubts(mask):
         listener.warn(doubt)
     preparation_of(request)
@@ -140,3 +144,11 @@ def read_object(request: Request, listener: Listener) -> ObjectInputs:
     for text in unknown_depths(pointmap, [mask]):
         listener.warn(text)
     return ObjectInputs(picture, mask, pointmap, source)
+
+
+def _mask_of(request: Request, picture: Picture) -> Mask:
+    if request.marks.given:
+        if request.mask_path:
+            raise UserError("--mask_path and marks (--box, --point, --all) were both given. Give one of them.")
+        return marked_mask(request.marks, picture, request.mask_index)
+    return read_mask(request.mask_path, picture) if request.mask_path else choose_mask(picture, request.mask_index)

@@ -194,4 +194,16 @@ def _object(item: Mapping[str, Any]) -> str:
         sizes[1] = f"{item['exported']['vertices']:,} vertices (of {item['vertices']:,})"
     if "mask_iou" in item:
         sizes.append(f"mask IoU {item['mask_iou']:.2f}")
+    if "marked" in item:
+        sizes.append(f"{_marked(item['marked'])}, saved as {item['files']['mask']}")
     return ", ".join(sizes)
+
+
+def _marked(marks: Mapping[str, Any]) -> str:
+    """How the mask was made, in words."""
+    if "box" not in marks:
+        return "mask proposed (--all)"
+    parts = ["a box"] if marks["box"] else []
+    if count := len(marks["points"]):
+        parts.append(f"{count} point{'s' * (count > 1)}")
+    return f"mask made by {' and '.join(parts)}"

@@ -14,6 +14,7 @@ from fastsam3d.basics.config_files import config_directory, model_names
 from fastsam3d.basics.pixels import SEEDS
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.reading.marks import Marks, marks_of
 from fastsam3d.sam3d.pipeline.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ class Request:
     """Settings of a job; the keys of `configs/config.yaml`. See `request_with` and `request_from`.
 
     Attributes:
+        marks: the keys box, point and all.
         samplers: values of `model.ss_sampler` and `model.slat_sampler`.
         acceleration: the preset with its changes.
         given: keys that were given, as `model.ss_sampler.strength`; others have their defaults.
-        changed: what was changed of preset and model, as `key=value`.
+        changed: of preset and model, as `key=value`.
         warnings: advice about the settings.
     """
 
@@ -44,6 +46,7 @@ class Request:
     mask_index: int
     mask_path: str | None
     masks: str | None
+    marks: Marks
     pointmap: str
     depth: str
     depth_model: str | None
@@ -180,6 +183,7 @@ def request_from(
         mask_index=_whole(values, "mask_index", 10**9),
         mask_path=_text(values, "mask_path"),
         masks=_text(values, "masks"),
+        marks=marks_of(values),
         pointmap=_text(values, "pointmap") or "none",
         depth=_choice(values, "depth", DEPTHS),
         depth_model=_text(values, "depth_model"),
@@ -217,10 +221,10 @@ def as_plain(request: Request) -> dict[str, Any]:
     plain = {
         field.name: getattr(request, field.name)
         for field in dataclasses.fields(request)
-        if field.name not in ("acceleration", "warnings", "changed", "given")
+        if field.name not in ("acceleration", "marks", "warnings", "changed", "given")
     }
-    lists = {"formats": list(request.formats), "export": list(request.export)}
-    return plain | lists | {"acceleration": request.acceleration.to_dict()}
+    plain |= {"formats": list(request.formats), "export": list(request.export)} | request.marks.settings()
+    return plain | {"acceleration": request.acceleration.to_dict()}
 
 
 def _text(values: Mapping[str, Any], key: str) -> str | None:
@@ -252,9 +256,7 @@ def _whole(values: Mapping[str, Any], key: str, high: int, low: int = 0) -> int:
 
 
 def _optional_whole(values: Mapping[str, Any], key: str, low: int, high: int) -> int | None:
-    if values[key] is None:
-        return None
-    return _whole(values, key, high, low)
+    return None if values[key] is None else _whole(values, key, high, low)
 
 
 def _exports(values: Mapping[str, Any]) -> tuple[str, ...]:

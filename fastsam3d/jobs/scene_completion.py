@@ -17,8 +17,11 @@ from fastsam3d.jobs.writing.identity import conditions_of, plain_hash, unchanged
 if TYPE_CHECKING:
     import numpy as np
 
-PLACES = ("output_dir", "resume", "image_path", "image_dir", "masks", "mask_path", "mask_index", "name", "depth_model")
-"""Settings that say where inputs and outputs are: what is in them counts, not where they are."""
+PLACES = (
+    *("output_dir", "resume", "image_path", "image_dir", "masks", "mask_path", "mask_index", "box", "point", "all"),
+    *("name", "depth_model"),
+)
+"""Settings that say where inputs and outputs are, or how masks are made: what they are counts, not where or how."""
 
 
 def completion(request: Request, picture: Picture, pointmap: np.ndarray | None, masks: Mapping[str, Mask]) -> str:

@@ -45,7 +45,9 @@ def write_scene(
     agreement = mask_agreement(done, pixels, camera["field_of_view"])
     objects, written = [], {}
     for item, mask in zip(scene.objects, masks, strict=True):
-        entry: dict[str, Any] = {"name": item.name, "mask": mask.path}
+        entry: dict[str, Any] = {"name": item.name, "mask": mask.file}
+        if mask.marks is not None:
+            entry["marked"] = mask.marks
         if item.reconstruction is None:
             objects.append(entry | {"error": item.error})
             continue

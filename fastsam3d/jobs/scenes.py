@@ -17,6 +17,7 @@ from fastsam3d.jobs.object_files import preparation_of
 from fastsam3d.jobs.output_folder import OutputFolder
 from fastsam3d.jobs.pictures import Picture, example_directory, picture_in, read_picture
 from fastsam3d.jobs.pointmaps import pointmap_of, unknown_depths
+from fastsam3d.jobs.reading.marked_masks import marked_masks
 from fastsam3d.jobs.report import STAGE_NAMES
 from fastsam3d.jobs.request import Request
 from fastsam3d.jobs.running import Accelerated, Clock, computing_threads, finish, prepared, usable_formats
@@ -122,7 +123,12 @@ def run_scene(
 def planned_files(request: Request, names: Sequence[str]) -> set[str]:
     """Names of all files that the scene of a request may write."""
     textured = request.finish or request.texture is not None
-    wanted = {"preview": request.preview, "turntable": request.turntable, "texture": textured}
+    wanted = {
+        "preview": request.preview,
+        "turntable": request.turntable,
+        "texture": textured,
+        "mask": request.marks.given,
+    }
     return set(SCENE_FILES).union(*(files_of(name, request.export, **wanted) for name in names))
 
 
@@ -148,7 +154,7 @@ def _run(
         with clock.measure("write"):
             camera = camera_of(picture, inputs.pointmap)
             objects = write_scene(folder, scene, picture, masks, request, camera, told)
-        files = {"image": picture.path, "masks": [mask.path for mask in masks], "pointmap": inputs.pointmap_source}
+        files = {"image": picture.path, "masks": [mask.file for mask in masks], "pointmap": inputs.pointmap_source}
         fresh = len(scene.reconstructions) - len(facts["resumed"])
         facts["seconds_per_object"] = clock.seconds["run"] / fresh if fresh else None
         facts["objects"], facts["failed"] = len(masks), len(scene.failures)
@@ -175,7 +181,9 @@ def read_scene(request: Request, listener: Listener) -> SceneInputs:
     for text in picture.doubts:
         listener.warn(text)
     refuse_masks_folder(request.output_dir, request.masks)
-    masks = scene_masks(picture, request.masks)
+    if request.marks.given and request.masks:
+        raise UserError("--masks and marks (--box, --point, --all) were both given. Give one of them.")
+    masks = marked_masks(request.marks, picture) if request.marks.given else scene_masks(picture, request.masks)
     names, renamed = object_names([object_name(mask) for mask in masks])
     for text in renamed:
         listener.warn(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsam3d.app.marking.segmentation import Prompt
+from fastsam3d.marking.segmentation import Prompt
 
 PATIENCE = 600
 """Seconds that a test waits for another thread: long, because a machine may be busy, and never in vain."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from fastsam3d.app.marking.segmentation import Prompt, Segmenter, segment
 from fastsam3d.errors import UserError
+from fastsam3d.marking.segmentation import Prompt, Segmenter, segment
 
 COLORS = ((255, 122, 26), (38, 132, 255), (22, 163, 74), (219, 39, 119), (147, 51, 234), (202, 138, 4))
 """sRGB, one object after the other."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.app.marking.segmentation import Segmenter, segment
 from fastsam3d.app.rooms.model import RoomModel
 from fastsam3d.app.runs.comparison import warm_up
 from fastsam3d.app.runs.queue import Job, JobQueue
 from fastsam3d.app.server.upload_store import Intake
 from fastsam3d.app.server.uploads import Limits
 from fastsam3d.basics.threads.adaptation import AdaptedThreads
+from fastsam3d.marking.segmentation import Segmenter, segment
 
 
 class Studio:

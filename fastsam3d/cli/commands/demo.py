@@ -132,7 +132,6 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
     Raises:
         UserError: Gradio or a package for marking is missing.
     """
-    from fastsam3d.app.marking.segmentation import segment
     from fastsam3d.app.rooms.model import RoomModel
     from fastsam3d.app.runs.queue import JobQueue
     from fastsam3d.app.server.server import LOOPBACK, build_app, require_gradio
@@ -140,6 +139,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
     from fastsam3d.app.visitors.shared import Studio
     from fastsam3d.jobs.report import device_name
     from fastsam3d.jobs.request import as_plain
+    from fastsam3d.marking.segmentation import segment
 
     require_gradio()
     import uvicorn
@@ -154,7 +154,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
 
     segmenter = segment
     if options.sam_checkpoint:
-        from fastsam3d.app.marking.sam import load_sam
+        from fastsam3d.marking.sam import load_sam
 
         segmenter = load_sam(options.sam_checkpoint, options.sam_model, request.device)
     # Before anything is served: missing weights end here, and not at the first visitor's run.

@@ -10,7 +10,7 @@ from typing import Any
 from fastsam3d.basics.record_log import CODE, Record
 from fastsam3d.evaluation.measuring.counters import STAGES
 
-NOT_MEASURED = ("app", "cli", "cluster", "jobs", "mllm", "training")
+NOT_MEASURED = ("app", "cli", "cluster", "jobs", "marking", "mllm", "training")
 """Parts of the package that no measured run goes through."""
 MEASURING = ("measuring", "metrics", "operations")
 """Folders of the evaluation that make records; the others turn records into tables and plots."""

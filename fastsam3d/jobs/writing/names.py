@@ -16,6 +16,7 @@ SCENE_FILES = (
 )
 """Files of a scene that belong to no object."""
 PREVIEW_SUFFIX = "_preview.png"
+MASK_SUFFIX = "_mask.png"
 TURNTABLE_SUFFIXES = ("_turntable.png", "_turntable.gif")
 COMPANIONS = (".mtl", ".png")
 """Files that a textured mesh has beside its own."""
@@ -81,6 +82,7 @@ def files_of(
     turntable: bool = True,
     texture: bool = True,
     placed: bool = True,
+    mask: bool = True,
 ) -> set[str]:
     """Names of all files that an object can get.
 
@@ -88,6 +90,7 @@ def files_of(
         kinds: formats that are exported.
         preview, turntable, texture: whether those are wanted.
         placed: whether it belongs to a scene.
+        mask: whether its mask was made in the run and is saved.
     """
     from fastsam3d.meshes.formats import written_formats
 
@@ -95,6 +98,7 @@ def files_of(
     files |= {f"{name}{each.ending}" for each in written_formats() if each.name in kinds}
     files |= {f"{name}_camera.glb"} if placed else set()
     files |= {f"{name}{PREVIEW_SUFFIX}"} if preview else set()
+    files |= {f"{name}{MASK_SUFFIX}"} if mask else set()
     files |= {f"{name}{end}" for end in TURNTABLE_SUFFIXES} if turntable else set()
     return files | ({f"{name}{end}" for end in COMPANIONS} if texture else set())
 

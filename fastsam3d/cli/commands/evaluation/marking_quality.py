@@ -14,7 +14,7 @@ USAGE = """\
 usage: python -m fastsam3d marking-quality [key=value ...]
 
   scenes=16                procedural scenes, of one to four objects each
-  first=0                  number of the first one; the default set is described in fastsam3d/app/marking/quality.py
+  first=0                  number of the first one; fastsam3d/evaluation/marking/quality.py describes the default set
 """
 
 
@@ -33,8 +33,8 @@ def main(words: list[str]) -> int:
         if key not in options or not value.isdecimal():
             raise UserError(f"{word!r} is no setting with a whole number. {suggestion(key, options)}")
         options[key] = int(value)
-    from fastsam3d.app.marking.quality import measure, table
-    from fastsam3d.app.marking.segmentation import segment
+    from fastsam3d.evaluation.marking.quality import measure, table
+    from fastsam3d.marking.segmentation import segment
 
     found, seconds = measure(segment, options["first"], options["scenes"])
     sys.stdout.write(f"{len(found)} objects in {options['scenes']} scenes, {seconds:.2f} s an answer\n")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.app.marking.segmentation import Prompt
 from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
+from fastsam3d.marking.segmentation import Prompt
 
 
 def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto") -> SamSegmenter:

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastsam3d.app.marking.backdrop import standing_out
-from fastsam3d.app.marking.geodesic import edge_costs, geodesic_distance
 from fastsam3d.errors import UserError
+from fastsam3d.marking.backdrop import standing_out
+from fastsam3d.marking.geodesic import edge_costs, geodesic_distance
 
 WORKING_SIDE = 256
 """Longest side, in pixels, at which is segmented; the mask is enlarged to the picture."""
@@ -77,12 +77,12 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
         raise UserError(f"The picture is {width} x {height} pixels; at least {MINIMUM_SIDE} a side can be segmented.")
     if prompt.is_empty:
         return np.zeros((height, width), dtype=bool)
-    cv2 = _opencv()
+    cv2 = opencv()
     factor = min(1.0, WORKING_SIDE / max(height, width))
     rows, columns = max(MINIMUM_SIDE, round(height * factor)), max(MINIMUM_SIDE, round(width * factor))
     small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
     scaled = scale_prompt(prompt, columns / width, rows / height)
-    mask = _enlarged(cv2, _segment_small(cv2, small, scaled), width, height)
+    mask = enlarged(cv2, _segment_small(cv2, small, scaled), width, height)
     return refine(cv2, image, mask, prompt) if factor < 1 else mask
 
 
@@ -185,7 +185,7 @@ def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.
     labels[to_outside > reach * factor], labels[to_inside > reach * factor] = cv2.GC_FGD, cv2.GC_BGD
     labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
     result = np.zeros_like(mask)
-    result[top:bottom, left:right] = _enlarged(cv2, _cut(cv2, piece, labels), right - left, bottom - top)
+    result[top:bottom, left:right] = enlarged(cv2, _cut(cv2, piece, labels), right - left, bottom - top)
     return result
 
 
@@ -195,7 +195,8 @@ def _rim(shape: tuple[int, ...]) -> np.ndarray:
     return rim
 
 
-def _enlarged(cv2: Any, inside: np.ndarray, width: int, height: int) -> np.ndarray:
+def enlarged(cv2: Any, inside: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A mask bool `[h, w]` at the size of the picture, bool `[height, width]`."""
     # As a soft edge that is split at half, so that the outline is smooth and not a staircase.
     soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)
     return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
@@ -232,12 +233,17 @@ def tidy(cv2: Any, inside: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return result | np.isin(gaps, small)
 
 
-def _opencv() -> Any:
+def opencv() -> Any:
+    """The module `cv2`.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import cv2
     except ImportError:
         raise UserError(
-            "Marking objects by clicks needs OpenCV, which is not installed: pip install 'fastsam3d[demo]'. "
-            "Uploading a mask works without it."
+            "Marking objects by boxes or points needs OpenCV, which is not installed: pip install 'fastsam3d[demo]'. "
+            "A mask from a file works without it."
         ) from None
     return cv2

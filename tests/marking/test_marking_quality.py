@@ -7,13 +7,13 @@ import pytest
 
 cv2 = pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra demo)")
 
-from fastsam3d.app.marking.backdrop import departure, standing_out, things  # noqa: E402
-from fastsam3d.app.marking.quality import measure, next_click, overlap  # noqa: E402
-from fastsam3d.app.marking.segmentation import Prompt, segment  # noqa: E402
 from fastsam3d.cli.commands.evaluation.marking_quality import main  # noqa: E402
 from fastsam3d.errors import UserError  # noqa: E402
+from fastsam3d.evaluation.marking.quality import measure, next_click, overlap  # noqa: E402
 from fastsam3d.jobs.masks import all_masks  # noqa: E402
 from fastsam3d.jobs.pictures import example_directory, picture_in  # noqa: E402
+from fastsam3d.marking.backdrop import departure, standing_out, things  # noqa: E402
+from fastsam3d.marking.segmentation import Prompt, segment  # noqa: E402
 
 
 def floor_with_shadow() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,11 +9,11 @@ import types
 import numpy as np
 import pytest
 
-from fastsam3d.app.marking.sam import SamSegmenter, load_sam
-from fastsam3d.app.marking.segmentation import Prompt, geodesic_distance, refine, scale_prompt, seeds, segment
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import all_masks
 from fastsam3d.jobs.pictures import example_directory, picture_in
+from fastsam3d.marking.sam import SamSegmenter, load_sam
+from fastsam3d.marking.segmentation import Prompt, geodesic_distance, refine, scale_prompt, seeds, segment
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

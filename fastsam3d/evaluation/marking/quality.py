@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastsam3d.app.marking.segmentation import Prompt, Segmenter
+from fastsam3d.marking.segmentation import Prompt, Segmenter
 
 PROMPTS = ("one click", "two clicks", "three clicks", "box")
 SIDE = 256

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.app.marking.geodesic import edge_costs, geodesic_distance
+from fastsam3d.marking.geodesic import edge_costs, geodesic_distance
 
 OFFSET = 16.0
 """Added to the colours before the logarithm: the noise of dark pixels is not blown up."""
