@@ -16,6 +16,7 @@ from fastsam3d.jobs.pointmaps import pointmap_of, unknown_depths
 from fastsam3d.jobs.report import REPORT, STAGE_NAMES, describe
 from fastsam3d.jobs.request import Request
 from fastsam3d.jobs.running import Accelerated, Clock, computing_threads, finish, prepared, usable_formats
+from fastsam3d.jobs.scene_files import camera_of
 from fastsam3d.jobs.writing.names import files_of, usable_name
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def run_object(
             written = write_object(folder, name, result, picture, mask, request)
         sources = {"image": picture.path, "mask": mask.path, "pointmap": inputs.pointmap_source}
         described = {"name": name} | describe(result) | written.described()
-        report, paths = finish(request, folder, running, sources, [described], clock, told, threads, more)
+        entries = {"camera": camera_of(picture, inputs.pointmap)} | dict(more or {})
+        report, paths = finish(request, folder, running, sources, [described], clock, told, threads, entries)
     return ObjectResult(name, report, paths)
 
 
