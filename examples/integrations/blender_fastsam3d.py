@@ -82,7 +82,9 @@ class Job:
 
     def __init__(self, words, folder):
         # Blender's own Python must not leak into the other one.
-        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "__PYVENV_LAUNCHER__")}
+        environment = {
+            key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "__PYVENV_LAUNCHER__")
+        }
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         text = {"encoding": "utf-8", "errors": "replace"}
@@ -119,7 +121,9 @@ class Job:
         if told:
             return told[-1]
         if any("No module named" in line and "fastsam3d" in line for line in self.lines):
-            return "The Python in the add-on's preferences has no fastsam3d. Choose the one that has, or install it there."
+            return (
+                "The Python in the add-on's preferences has no fastsam3d. Choose the one that has, or install it there."
+            )
         return f"fastsam3d ended with code {self.process.returncode}. {self.last_line()}"
 
     def warnings(self):
@@ -270,7 +274,9 @@ class Settings(bpy.types.PropertyGroup):
     size: bpy.props.FloatProperty(
         name="Size", description="Longest side; 0: as the point map says", default=1.0, min=0.0, subtype="DISTANCE"
     )
-    add_camera: bpy.props.BoolProperty(name="Add the Photo's Camera", description="A camera that sees it as in the photo")
+    add_camera: bpy.props.BoolProperty(
+        name="Add the Photo's Camera", description="A camera that sees it as in the photo"
+    )
     status: bpy.props.StringProperty(options={"SKIP_SAVE"})
 
 
