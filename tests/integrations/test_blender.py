@@ -198,7 +198,7 @@ def test_a_run_shows_progress_and_imports_the_mesh(addon, blender, photo, tmp_pa
     settings.placement = "CAMERA"
     assert blender.operator(addon.Reconstruct).execute(context) == {"FINISHED"}
     again = blender.bpy.data.objects[-1]
-    np.testing.assert_allclose(again.matrix_world.rows, placement.before(camera.matrix_world), atol=1e-6)
+    np.testing.assert_allclose(again.matrix_world.rows, placement.before(list(camera.matrix_world)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
