@@ -118,7 +118,7 @@ class ReplicaExecutor:
             try:
                 self._handle.run.remote(name).result()
             except Exception as error:  # the replica died, or Serve is being stopped
-                logger.warning("the job %s is handed out again: %s", name, type(error).__name__)
+                logger.warning("the job %s is given to another worker: %s", name, type(error).__name__)
                 time.sleep(AGAIN)
             try:
                 if self._store.state(name)["status"] not in WAITING:
