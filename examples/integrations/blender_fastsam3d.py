@@ -27,6 +27,8 @@ bl_info = {
 
 TICK = 0.25
 """Seconds between two looks at the process."""
+SMALLEST_BOX = 4
+"""Pixels of the shorter side; a smaller drag is a click by mistake."""
 FIELD_OF_VIEW = 60.0
 """Degrees; where the report names no camera."""
 
@@ -69,7 +71,7 @@ def mark_words(kind, box, points, mask):
             raise ValueError("Choose a mask file, or mark a box or points.")
         return ["--mask_path", mask]
     if kind == "BOX":
-        if box[2] - box[0] < 2 or box[3] - box[1] < 2:
+        if box[2] - box[0] < SMALLEST_BOX or box[3] - box[1] < SMALLEST_BOX:
             raise ValueError("Mark the object first: press Drag a Box, and drag over the picture.")
         return ["--box=" + ",".join(str(value) for value in box)]
     if not any(not word.startswith("-") for word in points.split()):
