@@ -397,7 +397,9 @@ class Reconstruct(bpy.types.Operator):
             path = bpy.path.abspath(picture.filepath)
             depth = os.path.join(os.path.dirname(path), "pointmap.npy")
             if settings.marking != "FILE":
-                path = self._as_shown(picture, os.path.join(folder, "picture.png"))
+                # The result is named after this copy.
+                stem = os.path.splitext(os.path.basename(path))[0]
+                path = self._as_shown(picture, os.path.join(folder, f"{stem}.png"))
                 mark += ["--pointmap", depth] if os.path.isfile(depth) else []
             self.output = os.path.join(folder, "out")
             names = ("model", "preset", "seed", "more")

@@ -184,6 +184,7 @@ def test_a_run_shows_progress_and_imports_the_mesh(addon, blender, photo, tmp_pa
     assert words[words.index("--pointmap") + 1] == str(tmp_path / "pointmap.npy")
     handed = Image.open(words[words.index("--image_path") + 1])
     assert (handed.format, handed.size) == ("PNG", (200, 100))
+    assert Path(handed.filename).name == "photo.png"
     assert blender.shown[-1] is None
     mesh, camera = blender.bpy.data.objects
     placement = addon.Placement(POSE, CORNERS, 2.0)
