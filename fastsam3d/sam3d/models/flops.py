@@ -18,7 +18,7 @@ from fastsam3d.modules.sparse_tensor import SparseIndex
 from fastsam3d.sam3d.models.config import ConditionEmbedderConfig, DinoConfig, ModelConfig, PointPatchConfig
 
 SHELL_NEIGHBOURS = (14.0, 12.0, 19.0, 22.8)
-"""Occupied taps of 27 at the cells, the voxels, and their children once and twice removed, on shells (S11)."""
+"""Occupied taps of 27 on shells: cells, voxels, their children once and twice removed (docs/facts.md, S11)."""
 SHELL_VOXELS_A_CELL = 4.0
 SHELL_WINDOW = 90.0
 """Voxels in the attention window of a voxel, on average over voxels (docs/facts.md, section S8)."""
