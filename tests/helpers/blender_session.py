@@ -6,12 +6,14 @@ The words are further words of fastsam3d's command line. What Blender holds afte
 """
 
 import json
-import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
+import gpu
 from bpy_extras.object_utils import world_to_camera_view
+from mathutils import Matrix
 
 
 def attempt(**changes):
@@ -46,6 +48,33 @@ def described(item):
     return told
 
 
+def drawn(module, **marks):
+    """Draws marks on a picture of 400 x 200 pixels, shown at 200 x 100; returns the lit pixels (x, y, colour).
+
+    None where this Blender cannot draw without a window.
+    """
+    if not hasattr(gpu, "init"):
+        return None
+    gpu.init()
+    view = SimpleNamespace(view_to_region=lambda u, v, clip: (u * 200, v * 100))
+    scene, image = SimpleNamespace(fastsam3d=SimpleNamespace(**marks)), SimpleNamespace(size=(400, 200))
+    shown = {"space_data": SimpleNamespace(image=image), "region": SimpleNamespace(view2d=view)}
+    real, module.bpy = module.bpy, SimpleNamespace(context=SimpleNamespace(scene=scene, **shown))
+    target = gpu.types.GPUOffScreen(200, 100)
+    with target.bind():
+        buffer = gpu.state.active_framebuffer_get()
+        buffer.clear(color=(0.0, 0.0, 0.0, 1.0))
+        with gpu.matrix.push_pop():
+            gpu.matrix.load_matrix(Matrix.Identity(4))
+            to_clip = ((2 / 200, 0, 0, -1), (0, 2 / 100, 0, -1), (0, 0, -1, 0), (0, 0, 0, 1))
+            gpu.matrix.load_projection_matrix(Matrix(to_clip))
+            module.draw_marks()
+        rows = buffer.read_color(0, 0, 200, 100, 4, 0, "FLOAT").to_list()
+    module.bpy = real
+    lit = [(x, y, *row[x][:3]) for y, row in enumerate(rows) for x in range(200) if sum(row[x][:3]) > 0.2]
+    return [[x, y, *(round(value, 2) for value in color)] for x, y, *color in lit]
+
+
 addon, python, picture, mask, out, *words = sys.argv[1:]
 for item in list(bpy.data.objects):
     bpy.data.objects.remove(item)
@@ -66,8 +95,9 @@ found["resolution"] = [scene.render.resolution_x, scene.render.resolution_y]
 scene.camera.location.x += 0.5
 bpy.context.view_layer.update()
 found["before the camera"] = attempt(**common, placement="CAMERA", size=0.0)
-if os.environ.get("SAVED_BLEND"):
-    bpy.ops.wm.save_as_mainfile(filepath=os.environ["SAVED_BLEND"])
+module = sys.modules[Path(addon).stem]
+found["box"] = drawn(module, marking="BOX", box=(40, 20, 240, 160), points="")
+found["points"] = drawn(module, marking="POINTS", box=(0,) * 4, points="100,60 -300,120")
 bpy.ops.preferences.addon_disable(module=Path(addon).stem)
 found["left behind"] = hasattr(bpy.types.Scene, "fastsam3d")
 Path(out).write_text(json.dumps(found))

@@ -170,6 +170,51 @@ def test_the_mouse_marks_a_box_and_points(addon, blender, photo):
     assert settings.points == "30,40 -150,90"
 
 
+class Layout:
+    """A layout that keeps the names that it is asked to show."""
+
+    def __init__(self):
+        self.shown, self.use_property_split = [], False
+
+    def row(self):
+        return self
+
+    def prop(self, data, name, expand=False):
+        assert hasattr(data, name)
+        self.shown.append(name)
+
+    def operator(self, name, text=""):
+        self.shown.append(text or name)
+
+    def label(self, text, icon):
+        self.shown.append(text)
+
+
+def test_the_panel_shows_what_the_way_of_marking_needs(addon, blender, photo):
+    context = blender.context(addon, "python", photo)
+    settings = context.scene.fastsam3d
+
+    def shown(**changes):
+        for name, value in changes.items():
+            setattr(settings, name, value)
+        panel = addon.FASTSAM3D_PT_panel()
+        panel.layout = Layout()
+        panel.draw(context)
+        return panel.layout.shown
+
+    common = ["model", "preset", "seed", "more", "placement", "size", "add_camera", "fastsam3d.reconstruct"]
+    assert shown() == ["marking", "Drag a Box", "box", *common]
+    assert shown(marking="POINTS") == ["marking", "Click Points", "points", *common]
+    with_weights = [*common[:1], "checkpoint_dir", *common[1:]]
+    assert shown(marking="FILE", model="sam3d", status="at work") == ["marking", "mask", *with_weights, "at work"]
+    context.space_data.image = None
+    assert shown() == ["Open a picture in this editor"]
+    preferences = addon.Preferences()
+    preferences.layout, preferences.python = Layout(), ""
+    preferences.draw(context)
+    assert preferences.layout.shown == ["python"]
+
+
 def test_a_run_shows_progress_and_imports_the_mesh(addon, blender, photo, tmp_path):
     context = blender.context(addon, python_that_succeeds(tmp_path), photo)
     settings = context.scene.fastsam3d
@@ -283,4 +328,10 @@ def test_blender_itself_places_the_chair_where_the_photo_shows_it(tmp_path):
     np.testing.assert_allclose(again["seen"], mesh["seen"], atol=1e-4)
     assert found["resolution"] == [width, height]
     assert found["left behind"] is False
+    if found["box"] is not None:
+        x, y = ([pixel[axis] for pixel in found["box"]] for axis in (0, 1))
+        # Half of the picture's pixels, counted from below: x 20 to 120, y 20 to 90.
+        np.testing.assert_allclose([min(x), max(x), min(y), max(y)], [20, 120, 20, 90], atol=1.5)
+        colors = {(x < 100, blue > 0.5) for x, _, _, _, blue in found["points"]}
+        assert colors == {(True, False), (False, True)}
     assert camera["type"] == "CAMERA"
