@@ -1,7 +1,7 @@
 """Surface extraction on full grids, as the official pipeline executes it: the baseline of `full_size.py`.
 
-The same surface as `fastsam3d.modules.flexicubes.extract_surface`, found the official way (SAM 3D Objects architecture,
-section 8.2): corner values averaged through a row-wise unique, scattered to (R + 1)^3 and R^3 grids, positions and
+The same surface as `fastsam3d.modules.flexicubes.extract_surface`, found the official way (docs/facts.md,
+section S8.2): corner values averaged through a row-wise unique, scattered to (R + 1)^3 and R^3 grids, positions and
 weights activated for every cube, occupancy gathered for every cube, and the edges of all surface cubes made unique.
 """
 

@@ -17,7 +17,7 @@ from fastsam3d.modules.flexicubes_tables import CORNERS
 from fastsam3d.modules.voxels import prune_sparse_structure
 
 THICKNESS = 2.0
-"""Of the shell in voxels, as the official decoder's output is one (architecture, section 6)."""
+"""Of the shell in voxels, as the official decoder's output is one (docs/facts.md, section S6)."""
 LARGEST_RADIUS = 0.45
 """Of the shell, in grid sides; beyond it grows thicker instead."""
 

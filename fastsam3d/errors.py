@@ -1,6 +1,6 @@
 """Errors that the library raises on purpose; an error of any other class is a defect of the library.
 
-`UserError` is the user's to mend: bad input, missing weights, a place that cannot be written to.
+`UserError` can be fixed by the user: bad input, missing weights, a place that cannot be written to.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Acceleration:
 
     def __enter__(self) -> Acceleration:
         if not self.active:
-            raise UserError(f"this acceleration ({self.config.name}) was taken off: call accelerate again.")
+            raise UserError(f"this acceleration ({self.config.name}) was removed: call accelerate again.")
         return self
 
     def __exit__(

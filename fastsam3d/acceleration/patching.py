@@ -107,7 +107,7 @@ class Patches:
             owner, name, before, value = self._stack.pop()
             if vars(owner).get(name, _ABSENT) is not value:
                 logger.warning(
-                    "%s.%s was changed by somebody else after it was patched; it is put back all the same",
+                    "%s.%s was changed by other code after it was patched; it is restored anyway",
                     type(owner).__name__,
                     name,
                 )

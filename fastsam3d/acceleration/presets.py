@@ -173,7 +173,7 @@ def _read_file(path: Path, family: Family) -> Any:
     except Exception as error:  # the readers of YAML raise exceptions of many kinds on a damaged file
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{path} is not a preset: {line[:200]}. Mend the file, or use one of "
+            f"{path} is not a preset: {line[:200]}. Fix the file, or use one of "
             f"{', '.join(preset_names(family.presets))}"
         ) from None
 

@@ -92,7 +92,7 @@ class Runs:
             if own in self._inside:
                 raise UserError(
                     f"{what} is not possible in the middle of a run of the same pipeline, as in a progress callback: "
-                    "the result would be half the one and half the other. Do it after the run has ended."
+                    "the result would be a mixture. Do it after the run has ended."
                 )
             outer = self._changing == own
             if not outer:

@@ -40,7 +40,7 @@ UPSTREAM_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "model/backbone/generator/shortcut/model.py": {"ShortCut": ("generate_iter", "_generate_dynamics")},
     "model/backbone/generator/classifier_free_guidance.py": {"ClassifierFreeGuidance": ("inner_forward", "forward")},
 }  # fmt: skip
-"""Classes and methods of sam3d_objects that acceleration attaches to, by file (SAM 3D Objects architecture, 12)."""
+"""Classes and methods of sam3d_objects that acceleration attaches to, by file (docs/facts.md, section S12)."""
 
 
 LISTED = 2

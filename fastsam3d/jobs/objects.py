@@ -18,6 +18,7 @@ from fastsam3d.jobs.reading.marked_masks import marked_mask
 from fastsam3d.jobs.report import REPORT, STAGE_NAMES, describe
 from fastsam3d.jobs.request import Request
 from fastsam3d.jobs.running import Accelerated, Clock, computing_threads, finish, prepared, usable_formats
+from fastsam3d.jobs.scene_files import camera_of
 from fastsam3d.jobs.writing.names import files_of, usable_name
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def run_object(
         sources = {"image": picture.path, "mask": mask.file, "pointmap": inputs.pointmap_source}
         marked = {"marked": mask.marks} if mask.marks is not None else {}
         described = {"name": name} | marked | describe(result) | written.described()
-        report, paths = finish(request, folder, running, sources, [described], clock, told, threads, more)
+        entries = {"camera": camera_of(picture, inputs.pointmap)} | dict(more or {})
+        report, paths = finish(request, folder, running, sources, [described], clock, told, threads, entries)
     return ObjectResult(name, report, paths)
 
 

@@ -1,6 +1,6 @@
 """Holds Gaussians with the decoder's parameters, and computes their activated values and 3DGS PLY fields.
 
-SAM 3D Objects architecture, section 8.1.
+docs/facts.md, section S8.1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Attention modules and the modulated transformer block of both generators.
 
 Names follow the official checkpoints: `to_qkv`, `q_rms_norm.gamma`, `to_q`, `to_kv`, `to_out` ...
-(SAM 3D Objects architecture, sections 4.3, 7 and 10).
+(docs/facts.md, sections S4.3, S7 and S10).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ModulatedTransformerCrossBlock(nn.Module):
     """Transformer block with time modulation, self-attention, cross-attention and feed-forward (one stream).
 
     `h [B, T, C]`, `t_emb [B, C]`, `cond [B, L, C_cond]` -> `[B, T, C]`
-    (SAM 3D Objects architecture, section 4.3, for one stream).
+    (docs/facts.md, section S4.3, for one stream).
     """
 
     fused = True

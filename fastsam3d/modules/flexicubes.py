@@ -2,7 +2,7 @@
 
 The same function as extraction on dense grids that are filled with "outside" wherever no voxel is, without
 the grids: corners and cubes are kept as sorted integer ids, and cubes are visited only where an edge changes
-sign (SAM 3D Objects architecture, section 8.2).
+sign (docs/facts.md, section S8.2).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ patch of the surface, hence one dual vertex.
 
 If two neighbouring cubes share an ambiguous face and in both of them the two segments on it belong to a
 single patch, four quads would meet in one edge. Both cubes then use the opposite trace on that face, which
-is the trace of the complementary case (SAM 3D Objects architecture, section 8.2).
+is the trace of the complementary case (docs/facts.md, section S8.2).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Small building blocks shared by every network of the SAM 3D Objects architecture.
 
-Parameter names and shapes are those of the official checkpoints (SAM 3D Objects architecture, section 10).
+Parameter names and shapes are those of the official checkpoints (docs/facts.md, section S10).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SwiGLU(nn.Module):
     """Gated feed-forward without bias, `w2(silu(w1 x) * w3 x)`: projects condition tokens to the shared width.
 
     The hidden width is two thirds of four times the output width, rounded up to a multiple of 256
-    (SAM 3D Objects architecture, section 3); `multiple` lowers that granularity for small models.
+    (docs/facts.md, section S3); `multiple` lowers that granularity for small models.
     """
 
     def __init__(self, in_channels: int, out_channels: int, multiple: int = 256) -> None:
@@ -95,7 +95,7 @@ def sinusoidal_position_embedding(coords: Tensor, channels: int) -> Tensor:
     """Fixed sine and cosine embedding of integer 3D positions. `[..., 3] -> [..., channels]`, fp32.
 
     Per axis `channels // 6` frequencies `10000^(-i / n)`; layout `[sin x, cos x, sin y, cos y, sin z, cos z]`,
-    padded with zeros to `channels` (SAM 3D Objects architecture, section 4.3).
+    padded with zeros to `channels` (docs/facts.md, section S4.3).
     """
     frequencies = channels // 3 // 2
     exponents = torch.arange(frequencies, dtype=torch.float32, device=coords.device) / frequencies

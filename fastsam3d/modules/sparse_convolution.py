@@ -1,7 +1,7 @@
 """Submanifold sparse convolution in plain PyTorch.
 
 Weights are stored as spconv stores them, `[C_out, k_x, k_y, k_z, C_in]`, and applied as cross-correlation
-over occupied sites (SAM 3D Objects architecture, section 7). Rows of features are gathered for a block of
+over occupied sites (docs/facts.md, section S7). Rows of features are gathered for a block of
 sites at a time and multiplied in one matrix product: on CPU this beats adding up one product per offset,
 and never holds more than one block of the 27-fold gathered features.
 """
@@ -138,7 +138,7 @@ class SubMConvolution(nn.Module):
         """The 1 x 1 x 1 convolution.
 
         spconv reads the stored buffer as `[C_in, C_out]` without transposing it; official weights were
-        trained that way, so this is part of the format (SAM 3D Objects architecture, section 8.2).
+        trained that way, so this is part of the format (docs/facts.md, section S8.2).
         """
         dtype = _compute_dtype(feats)
         matrix = self.weight.reshape(self.in_channels, self.out_channels)

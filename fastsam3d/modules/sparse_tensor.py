@@ -40,7 +40,7 @@ class Pooling:
     def downsample(self, feats: Tensor) -> Tensor:
         """Sum over the voxels of a cell divided by their number **plus one** `[N, C] -> [T, C]`.
 
-        The official scatter-mean counts its initial zero (SAM 3D Objects architecture, section 7).
+        The official scatter-mean counts its initial zero (docs/facts.md, section S7).
         """
         total = feats.new_zeros(len(self.counts), feats.shape[1]).index_add(0, self.inverse, feats)
         return total / (self.counts + 1).unsqueeze(1).to(feats.dtype)

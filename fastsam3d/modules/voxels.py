@@ -1,4 +1,4 @@
-"""Voxel-list operations between the two stages (SAM 3D Objects architecture, section 6)."""
+"""Voxel-list operations between the two stages (docs/facts.md, section S6)."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class WindowedTransformerBlock(nn.Module):
 
 
 class SparseTransformerTrunk(nn.Module):
-    """Common part of the latent decoders (SAM 3D Objects architecture, section 8).
+    """Common part of the latent decoders (docs/facts.md, section S8).
 
     Args:
         in_channels: channels per voxel of the input.

@@ -1,6 +1,6 @@
 """Point maps from a picture alone, with MoGe where it is installed (Wang et al. 2025, "MoGe").
 
-The official pipeline does the same with the same model (SAM 3D Objects architecture, section 2). Nothing is fetched
+The official pipeline does the same with the same model (docs/facts.md, section S2). Nothing is fetched
 here: the weights are a file of the user's.
 
 A point map, whoever makes it, is fp32 `[H, W, 3]`: for every pixel the point that it shows, in the camera's frame of

@@ -238,7 +238,7 @@ def test_memory_of_the_official_sizes() -> None:
 
 
 def test_weights_of_the_official_sizes() -> None:
-    """Against the parameter counts of the fact sheet's table (section 11), in millions."""
+    """Against the parameter counts of docs/facts.md, section S11, in millions."""
     networks = doctor_checks.networks_on_meta(model_config("sam3d"))
     millions = {name: count / 1e6 for name, count in doctor_checks.weights(networks).items()}
     expected = {

@@ -94,7 +94,7 @@ def test_staging_and_no_cache_need_less(official: ModelConfig) -> None:
     assert peaks[0] > peaks[1] > peaks[2]
     with_cache = estimate_peak(official, precision="float16").stages["sparse_structure"]
     without = estimate_peak(official, precision="float16", condition_cache=False).stages["sparse_structure"]
-    # 24 blocks, 2 streams, 7528 tokens, keys and values of 1024 half-precision numbers: the fact sheet's 1.48 GB.
+    # 24 blocks, 2 streams, 7528 tokens, keys and values of 1024 half-precision numbers: 1.48 GB (docs/facts.md, S4.4).
     assert with_cache - without == 24 * 2 * 7528 * 2 * 1024 * 2
 
 

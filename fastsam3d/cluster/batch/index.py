@@ -23,7 +23,7 @@ PART = 5000
 
 
 def can_write_parquet() -> bool:
-    """Whether pyarrow is installed."""
+    """Tells whether pyarrow is installed."""
     return importlib.util.find_spec("pyarrow") is not None
 
 
@@ -31,7 +31,7 @@ def write_index(output: Place, items: Sequence[Item], ledger: Ledger, stages: Se
     """Writes the index; returns its name: `index.parquet`, or `index.jsonl` where pyarrow is not installed.
 
     Args:
-        stages: whose seconds are columns.
+        stages: names of the stages whose seconds are columns.
     """
     data = _parquet(items, ledger, stages) if can_write_parquet() else _json_lines(items, ledger, stages)
     name = PARQUET if can_write_parquet() else JSON_LINES
@@ -40,7 +40,7 @@ def write_index(output: Place, items: Sequence[Item], ledger: Ledger, stages: Se
 
 
 def index_row(item: Item, row: Row, stages: Iterable[str]) -> Row:
-    """A row of the index. Columns of the manifest that are called like one of ours begin with `input_`."""
+    """Makes a row of the index. Manifest columns with a name of ours get the prefix `input_`."""
     seconds = row.get("stage_seconds", {})
     own = {key: row.get(key) for key in (*TEXTS, *WHOLE, *NUMBERS)}
     own |= {f"seconds_{stage}": seconds.get(stage) for stage in stages}

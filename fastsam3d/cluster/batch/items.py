@@ -1,4 +1,4 @@
-"""Items of a batch: one picture with one mask, or one picture with all of its masks, and what was asked for it."""
+"""Items of a batch: one picture with one mask, or one picture with all of its masks, and its settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Item:
     """One job of a batch.
 
     Attributes:
-        name: of its folder in the output; one of a kind.
+        name: of its folder in the output; no other item has it.
         image: path or address of the picture.
-        mask: of the one object; then the item is a job as of `infer`, else as of `scene`.
+        mask: of the one object; with it the item is a job like `infer`, without it like `scene`.
         masks: of several objects: files, or one folder, label image or array; none: what lies beside the picture.
         beside: files beside the picture that belong to it: its masks and its point map.
         pointmap: path or address; `none`: without; None: none was named.
         seed: of the noise; None: that of the settings.
-        columns: what else the manifest says of it; the index carries it through.
+        columns: other columns of the manifest, which are copied to the index.
         stamp: of the content of its files, as far as they are listed; part of what its result depends on.
     """
 
@@ -38,7 +38,7 @@ class Item:
 
     @property
     def scene(self) -> bool:
-        """Whether all objects of the picture are wanted."""
+        """Tells whether all objects of the picture are wanted."""
         return self.mask is None
 
     @property
@@ -48,7 +48,7 @@ class Item:
         return [self.image, *([self.mask] if self.mask else []), *self.masks, *self.beside, *pointmap]
 
     def made_of(self, settings: str) -> str:
-        """Hash of all that its result depends on.
+        """Hash of everything that the result of the item depends on.
 
         Args:
             settings: hash of the settings of the batch.
@@ -62,12 +62,12 @@ class Item:
 
 
 def item_of(values: dict[str, Any]) -> Item:
-    """The item of its plain values."""
+    """Makes an item from its plain values."""
     return Item(**{**values, "masks": tuple(values["masks"]), "beside": tuple(values["beside"])})
 
 
 def refuse_doubles(items: list[Item]) -> None:
-    """Refuses two items of one name: their files would be written over each other.
+    """Refuses two items with one name, because they would overwrite each other's files.
 
     Raises:
         UserError: there are two.

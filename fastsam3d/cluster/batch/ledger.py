@@ -1,4 +1,4 @@
-"""The rows of a batch on disk as they come, so that an interrupted batch goes on where it was."""
+"""Stores the rows of a batch on disk as soon as they are ready, so that an interrupted batch can go on."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Row = dict[str, Any]
 
 
 class Ledger:
-    """The rows of a batch by name; the last row of a name counts. Of each only its place on disk is kept in memory.
+    """The rows of a batch by name; the last row of a name counts. Memory holds only the place of each row on disk.
 
     In a local folder every row is one line of `.batch/rows.jsonl`. At an address rows go to a new file of the hidden
-    folder every few seconds; what a killed driver had not written yet is found by the workers, in the results.
+    folder every few seconds; if a killed driver had not written a row yet, the workers find the result itself.
 
     Args:
         output: the folder of the batch.
         scratch: a folder of this machine, for an output at an address.
-        resume: false begins anew.
+        resume: false starts from the beginning.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -72,7 +72,7 @@ class Ledger:
         return row
 
     def append(self, row: Row) -> None:
-        """Adds a row; a killed process loses none that was added to a local folder.
+        """Adds a row. In a local folder it is on disk at once, so a killed process does not lose it.
 
         Raises:
             UserError: it cannot be written.
@@ -115,7 +115,7 @@ class Ledger:
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, Row]]:
-    """(place, row) of every line; one that an interruption cut off is passed over."""
+    """(place, row) of every line; a line that an interruption cut off is skipped."""
     place = 0
     for line in file:
         try:

@@ -46,7 +46,7 @@ class BatchOptions:
 
     @property
     def least_and_most(self) -> tuple[int, int]:
-        """Numbers of workers; where none was given, one a device."""
+        """Least and most number of workers; if none was given, one for each device."""
         return self.workers if self.workers is not None else (devices(),) * 2
 
 

@@ -23,7 +23,7 @@ class Place(Protocol):
     address: str
 
     def files(self) -> dict[str, str]:
-        """All files in it and below by name, each with a stamp that changes when the file does; {} where none is."""
+        """All files in it and its folders by name, each with a stamp that changes with the file; {} without files."""
 
     def size(self, name: str) -> int | None:
         """Bytes of a file; None where there is none."""
@@ -44,7 +44,7 @@ class Place(Protocol):
 
 
 def is_remote(address: str) -> bool:
-    """Whether an address has a scheme, as `s3://bucket/x` and `memory://x` do."""
+    """Tells whether an address has a scheme, as `s3://bucket/x` and `memory://x` have."""
     return SCHEME.match(address) is not None and not address.startswith("file://")
 
 

@@ -15,7 +15,7 @@ SHOWN = 20
 
 @dataclass
 class Sums:
-    """What the rows of a batch add up to."""
+    """Sums over the rows of a batch."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     numbers: Counter[str] = field(default_factory=Counter)
@@ -48,11 +48,11 @@ class Sums:
 
 
 class Rate:
-    """How fast the items of this run are done.
+    """Measures how fast the items of this run are computed.
 
     Args:
         items: of the whole batch.
-        done: of them, before this run.
+        done: number of items that were done before this run.
     """
 
     def __init__(self, items: int, done: int) -> None:
@@ -76,7 +76,7 @@ class Rate:
 
 
 def duration(seconds: float) -> str:
-    """A duration for people: 12 s, 3:05 min, 2:10 h."""
+    """A duration as text: 12 s, 3:05 min, 2:10 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""Runs a batch: finds the items, hands out those that are missing, and writes index and report."""
+"""Runs a batch: finds the items, gives the missing ones to the workers, and writes index and report."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class BatchInterrupted(KeyboardInterrupt):
 def run_batch(options: BatchOptions, request: Request, listener: Listener = SILENT) -> BatchResult:
     """Reconstructs every item of the input into a folder of its own, and writes the index and a summed report.
 
-    An item that fails is a row of the index and stops nothing.
+    An item that fails becomes a row of the index; the other items go on.
 
     Args:
-        request: settings of all items; what it says of inputs and outputs does not count.
+        request: settings of all items; its inputs and outputs are ignored.
 
     Raises:
-        UserError: anything that the caller can mend, before any work; or the pipeline cannot be loaded.
+        UserError: anything that the caller can fix, before any work; or the pipeline cannot be loaded.
         BatchInterrupted: Ctrl-C.
     """
     request = on_one_thread(request)
@@ -213,7 +213,7 @@ def _sorted_out(output: Place, items: Sequence[Item], work: Work, ledger: Ledger
 
 
 def _is_there(output: Place, name: str, files: dict[str, int], listed: dict[str, str] | None) -> bool:
-    """Whether all files of a result are there, of the size that they had."""
+    """Tells whether all files of a result exist with their recorded sizes."""
     if listed is None:
         return all(output.size(f"{name}/{file}") == size for file, size in files.items())
     return all(listed.get(f"{name}/{file}", "").partition("-")[0] == str(size) for file, size in files.items())

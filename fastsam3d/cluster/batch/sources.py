@@ -26,10 +26,10 @@ def read_items(source: str) -> tuple[list[Item], list[str]]:
             or pictures, or a manifest; a path or an address.
 
     Returns:
-        (the items, sentences about what is doubtful).
+        (the items, warnings).
 
     Raises:
-        UserError: there is nothing, or it cannot be used.
+        UserError: there is no item, or an input cannot be used.
     """
     suffix = PurePosixPath(source).suffix.lower()
     if suffix in KINDS:

@@ -22,18 +22,18 @@ ENVIRONMENT = {
 
 
 def quiet_environment() -> None:
-    """Sets variables of Ray where its user has set none; call it before Ray is imported."""
+    """Sets variables of Ray that the user has not set; call it before Ray is imported."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
 
 
 @contextlib.contextmanager
 def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> Iterator[None]:
-    """A connection inside a `with` block; one that the program has already is left alone.
+    """A connection inside a `with` block. If the program is already connected, that connection is used and kept.
 
     Args:
         address: of a cluster; None: that of the variable RAY_ADDRESS, or else a local Ray.
-        workers: that a local Ray gives a core to. They are told apart by their number, whatever the cores are.
+        workers: number of workers for which a local Ray has a core, whatever number of cores the machine has.
         cuda: whether workers compute on a GPU.
         store_mib: memory of a local Ray's object store.
 

@@ -1,7 +1,7 @@
 """The engine on Ray Data: a pool of workers, each with a pipeline of its own, and files fetched beside them.
 
-A worker that dies is replaced, and its task is given to another one. Which items a worker had begun is kept by an actor
-of its own, so that an item that kills its worker twice is set aside, and rows that came before it are not lost.
+A worker that dies is replaced, and another worker gets its task. A separate actor records which items a worker has
+started. So an item that kills its worker twice is skipped, and rows that were finished before it are not lost.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
 
 
 class AttemptsActor:
-    """Which items were begun, and which of them came to an end; see `fastsam3d.cluster.work.worker.Attempts`."""
+    """Records which items were started and which were finished; see `fastsam3d.cluster.work.worker.Attempts`."""
 
     def __init__(self) -> None:
         self._begun: dict[str, int] = {}
@@ -98,7 +98,7 @@ class AttemptsActor:
 
 
 class RemoteAttempts:
-    """The actor as a worker sees it.
+    """Gives a worker access to the actor.
 
     Args:
         actor: a handle of `AttemptsActor`.
@@ -123,7 +123,7 @@ class PoolWorker:
     """A worker of the pool.
 
     Args:
-        work: is opened here, once.
+        work: is opened once, in this worker.
         actor: a handle of `AttemptsActor`.
     """
 
@@ -147,7 +147,7 @@ def fetch_task(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parts(items: Sequence[Item], size: int | None, workers: int) -> list[list[Item]]:
-    """Items by task: single ones, so that none waits for another, unless there are very many."""
+    """Divides items into tasks: one item a task, so that none waits for another, unless there are very many."""
     size = size or max(1, -(-len(items) // MOST_TASKS))
     size = max(1, min(size, -(-len(items) // workers)))
     return [list(items[first : first + size]) for first in range(0, len(items), size)]

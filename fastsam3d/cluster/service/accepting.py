@@ -1,4 +1,4 @@
-"""The jobs of a running service: how many are open, whether one more is taken, and when old results go."""
+"""The jobs of a running service: counts open jobs, accepts or refuses new ones, and removes old results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Service:
             executor.submit(name)  # what an earlier service had accepted
 
     def open_jobs(self) -> int:
-        """Jobs that wait or run; those that have ended are counted."""
+        """Jobs that wait or run. Counts jobs that have ended since the last call."""
         for name in list(self._open):
             try:
                 state = self.store.state(name)
@@ -47,7 +47,7 @@ class Service:
         return len(self._open)
 
     def place(self) -> None:
-        """Takes a place in the queue for a request that is being read.
+        """Reserves a place in the queue for a request that is being read.
 
         Raises:
             Refused: the queue is full, or no worker can be loaded.
@@ -65,7 +65,7 @@ class Service:
         self._accepting -= 1
 
     def accept(self, name: str) -> None:
-        """Takes a job on."""
+        """Accepts a job."""
         self.store.accept(name)
         self._open.add(name)
         self.executor.submit(name)

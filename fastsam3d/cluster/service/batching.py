@@ -1,4 +1,4 @@
-"""First stages of different requests as one batch.
+"""Runs the first stages of different requests as one batch.
 
 The first stage has latents of one shape for every object, so objects of different pictures run in one batch, as those
 of one scene do (`fastsam3d.sam3d.scene.reconstruct`). A batch differs from single runs by rounding only. What cannot be
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wanted:
-    """An object whose first stage is wanted: uint8 `[H, W, 3]`, bool `[H, W]`, fp32 `[H, W, 3]` or None."""
+    """Inputs of an object whose first stage is to run: uint8 `[H, W, 3]`, bool `[H, W]`, fp32 `[H, W, 3]` or None."""
 
     pixels: Any
     mask: Any
@@ -44,7 +44,7 @@ def wanted_of(request: Request) -> Wanted:
 
 
 def sample_together(pipeline: Any, wanted: Sequence[Wanted]) -> list[Any]:
-    """The first stage of each object, for `Pipeline.run(sampled=)`; None for each where they have to run alone."""
+    """Samples the first stages together, for `Pipeline.run(sampled=)`; None for each if they must run alone."""
     if len(wanted) < 2:
         return [None] * len(wanted)
     try:
@@ -71,7 +71,7 @@ class _WithSampled:
 
 
 def with_sampled(running: Accelerated, sampled: Any) -> Accelerated:
-    """The pipeline of a job whose first stage has run already; as it is where it has not."""
+    """The pipeline of a job whose first stage has run already; without such a stage, the pipeline itself."""
     if sampled is None:
         return running
     pipeline: Any = _WithSampled(running.pipeline, sampled)

@@ -1,4 +1,4 @@
-"""A client of the service, with nothing but Python's own library."""
+"""A client of the service that needs only Python's standard library."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Client:
 
     Args:
         address: of the service, as `http://127.0.0.1:8000`.
-        token: where the service needs one.
-        patience: seconds that a request is tried again while the service is busy.
+        token: needed if the service has one.
+        patience: seconds during which a request is repeated while the service is busy.
     """
 
     def __init__(self, address: str, token: str | None = None, patience: float = 600.0) -> None:

@@ -1,4 +1,4 @@
-"""What stands before the application: the token, the size of requests, and a count of the answers."""
+"""Checks requests before the application sees them: token and size. Counts the answers."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Refused(Exception):
 
 
 class TooLarge(Refused):
-    """A request with more bytes than are taken."""
+    """A request with more bytes than allowed."""
 
 
 class Guarded:
-    """An ASGI application with a guard before it. What it has answered is counted in `scope["answers"]`.
+    """An ASGI application that checks requests for another one. `scope["answers"]` counts the answers.
 
     Args:
-        application: that is guarded.
-        token: that requests have to bring as `Authorization: Bearer TOKEN`; None: none.
+        application: handles the requests that pass.
+        token: requests must contain `Authorization: Bearer TOKEN`; None: no token.
         most_bytes: of a request.
     """
 
@@ -43,7 +43,7 @@ class Guarded:
         self.answers: Counter[int] = Counter()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers a request, or hands it on."""
+        """Answers a request, or passes it on."""
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return

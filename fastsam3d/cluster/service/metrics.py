@@ -14,7 +14,7 @@ FIRST_GUESS = 10.0
 
 
 class Metrics:
-    """What has happened since the service was started."""
+    """Counts since the start of the service."""
 
     def __init__(self) -> None:
         self._jobs: Counter[str] = Counter()

@@ -49,7 +49,7 @@ class ServeOptions:
         """Refuses to listen to other machines without a token.
 
         Raises:
-            UserError: so it is.
+            UserError: it listens to other machines and has no token.
         """
         if self.token_file is None and not _is_loopback(self.host):
             raise UserError(
@@ -111,7 +111,7 @@ def chosen(text: str | None, options: ServeOptions, scene: bool) -> dict[str, An
 
 
 def with_chosen(request: Request, values: Mapping[str, Any]) -> Request:
-    """The request of the service with the settings that were chosen."""
+    """The service's request with the chosen settings."""
     from fastsam3d.jobs.request import request_with
 
     checked = request_with(**{key: value for key, value in values.items() if value is not None})

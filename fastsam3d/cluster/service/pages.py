@@ -1,4 +1,4 @@
-"""The description of the service for programs (OpenAPI 3.1), and the same as a page that fetches nothing."""
+"""The description of the service for programs (OpenAPI 3.1), and the same as a page without foreign parts."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def serve_here(options: ServeOptions, request: Request, tell: Callable[[str], No
     """Serves until the process is interrupted.
 
     Args:
-        tell: is given the address.
+        tell: called with the address.
 
     Raises:
         UserError: FastAPI or uvicorn is not installed.

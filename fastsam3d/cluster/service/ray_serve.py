@@ -1,7 +1,7 @@
-"""The service on Ray Serve: an ingress that takes requests, and replicas that compute.
+"""The service on Ray Serve: an ingress that receives requests, and replicas that compute.
 
-A job is accepted once it is on disk. The ingress hands it to a replica, and to another one where that dies; an ingress
-that is started again goes on with all jobs that have not ended. Both see the same store.
+A job is accepted when it is on disk. The ingress gives it to a replica. If the replica dies, another one gets the job.
+After a restart, the ingress goes on with all jobs that have not ended. Ingress and replicas use the same store.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Reconstruction:
 
 
 class ReplicaExecutor:
-    """Hands jobs to the replicas, and again where one dies.
+    """Gives jobs to the replicas, and again if a replica dies.
 
     Args:
         store: of the jobs.
@@ -118,7 +118,7 @@ class ReplicaExecutor:
             try:
                 self._handle.run.remote(name).result()
             except Exception as error:  # the replica died, or Serve is being stopped
-                logger.warning("the job %s is handed out again: %s", name, type(error).__name__)
+                logger.warning("the job %s is given to another worker: %s", name, type(error).__name__)
                 time.sleep(AGAIN)
             try:
                 if self._store.state(name)["status"] not in WAITING:
@@ -204,7 +204,7 @@ def serve_on_ray(options: ServeOptions, request: Request, tell: Callable[[str], 
     """Serves until the process is interrupted.
 
     Args:
-        tell: is given the address.
+        tell: called with the address.
 
     Raises:
         UserError: see `serving`.

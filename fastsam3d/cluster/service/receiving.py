@@ -1,4 +1,4 @@
-"""Takes requests in: their parts become a job of the store, or a sentence that says what is wrong."""
+"""Receives requests: their parts become a job of the store, or an error with one sentence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def seconds_to_wait(text: str | None, most: float) -> float:
 
 
 async def created_job(request: Any, service: Service, kind: str) -> str:
-    """Reads a request and makes a job of it, which is not accepted yet.
+    """Reads a request and makes a job that is not accepted yet.
 
     Raises:
         Refused: it cannot be used.

@@ -1,4 +1,4 @@
-"""Runs the jobs of the service: in a thread of this process, or, by the same code, in replicas of Ray Serve."""
+"""Runs the jobs of the service: in a thread of this process, or with the same code in replicas of Ray Serve."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Executor(Protocol):
         """Runs a job as soon as there is a worker for it."""
 
     def ready(self) -> bool:
-        """Whether a worker has loaded its pipeline."""
+        """Tells whether a worker has loaded its pipeline."""
 
     def close(self) -> None:
         """Ends the workers."""
 
 
 class Stopped(BaseException):
-    """A job was deleted, or has taken too long. No `Exception`: a scene would take it for the error of one object."""
+    """A job was deleted, or took too long. Not an `Exception`: a scene would report that as an object's error."""
 
 
 class JobListener:
-    """Writes the progress of a job to its state, and stops it where it was deleted or takes too long."""
+    """Writes the progress of a job to its state. Stops a job that was deleted or takes too long."""
 
     def __init__(self, store: JobStore, name: str, seconds: float) -> None:
         self._store, self._name = store, name
@@ -93,14 +93,14 @@ class JobRunner:
         self.pipeline: Any = self._stack.enter_context(accelerated(request))
 
     def close(self) -> None:
-        """Takes the acceleration off."""
+        """Removes the acceleration."""
         self._stack.close()
 
     def run(self, name: str, pipeline: Any = None) -> None:
-        """Runs a job to its end: its state says how it went. One that killed its worker twice is not tried again.
+        """Runs a job to its end and writes the outcome to its state. After two killed workers a job is not tried again.
 
         Args:
-            pipeline: instead of the own one.
+            pipeline: used in place of the runner's own.
         """
         try:
             state = self._store.state(name)

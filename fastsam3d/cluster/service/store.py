@@ -1,6 +1,7 @@
 """The jobs of the service on disk: a folder each, with its inputs, its state and its results.
 
-Ingress and workers see the same folder. Every state is written whole or not at all, so a job outlives whoever dies.
+Ingress and workers use the same folder. Every state is written whole or not at all, so a job survives the death of any
+process.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ class JobStore:
     """A folder of jobs.
 
     Args:
-        path: is made if needed.
+        path: created if needed.
         keep_seconds: results are kept.
-        most_bytes: of all jobs; the oldest that have ended go first.
+        most_bytes: of all jobs; if there are more, the oldest finished jobs are removed first.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
 
     def __init__(self, path: str | Path, keep_seconds: float = 3600.0, most_bytes: int = 2**32) -> None:
@@ -72,7 +73,7 @@ class JobStore:
         return name
 
     def accept(self, name: str) -> None:
-        """From here on the job is done, whatever dies."""
+        """Accepts the job: from now on it will be computed, even if processes die."""
         self.update(name, status=QUEUED)
 
     def folder(self, name: str) -> Path:
@@ -102,7 +103,7 @@ class JobStore:
         return _read(self.folder(name) / STATE) or {"status": QUEUED}
 
     def update(self, name: str, **values: Any) -> None:
-        """Changes the state of a job. Does nothing for one that was deleted meanwhile."""
+        """Changes the state of a job. Does nothing if the job was deleted meanwhile."""
         with suppress(UserError):
             folder = self.folder(name)
             state = _read(folder / STATE) | {**values, "changed": time.time()}
@@ -120,7 +121,7 @@ class JobStore:
         return self.folder(name) / RESULTS / file
 
     def remove(self, name: str) -> None:
-        """Removes a job that has ended or waits; one that runs is stopped at its next step, and removed then.
+        """Removes a job that waits or has ended. A running job is stopped at its next step, then removed.
 
         Raises:
             UserError: no such job.
@@ -132,7 +133,7 @@ class JobStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def cancelled(self, name: str) -> bool:
-        """Whether a job is to be stopped."""
+        """Tells whether a job must be stopped."""
         folder = self.path / name
         return (folder / CANCEL).exists() or not folder.exists()
 
@@ -149,9 +150,9 @@ class JobStore:
         return [name for name in self.names() if _read(self.path / name / STATE).get("status") in WAITING]
 
     def expire(self) -> list[str]:
-        """Removes what is older than it may be, and the oldest where all is too large; returns the jobs.
+        """Removes jobs that are too old, and the oldest ones if the store is too large; returns their names.
 
-        Jobs that wait or run stay. So do uploads of the last minutes that were not accepted yet.
+        Keeps jobs that wait or run, and uploads of the last minutes that are not accepted yet.
         """
         now, removed, kept = time.time(), [], []
         for folder in sorted(self.path.iterdir()):

@@ -1,4 +1,4 @@
-"""Checks what a request brings, before it becomes a job: sizes first, then by the readers of the command line."""
+"""Checks the files of a request before it becomes a job: sizes first, then with the code of the command line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def request_of(store: JobStore, name: str, base: Request) -> Request:
 
 
 def check_inputs(store: JobStore, name: str, base: Request, options: ServeOptions) -> list[str]:
-    """Reads the inputs of a job as the job will; returns what is doubtful about them.
+    """Reads the inputs of a job as the job will read them; returns warnings.
 
     Raises:
         UserError: something cannot be used, in the words of the command line, without paths of this machine.
@@ -101,7 +101,7 @@ def check_inputs(store: JobStore, name: str, base: Request, options: ServeOption
 
 
 def without_paths(text: str, folder: Path) -> str:
-    """A message that calls uploads by their names, and says nothing of where they lie."""
+    """A message with the names of uploads in place of their paths."""
     return text.replace(f"{folder}/", "").replace(str(folder), "the request").replace(str(folder.parent), "the job")
 
 

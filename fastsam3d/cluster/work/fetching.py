@@ -1,4 +1,4 @@
-"""Fetches the files of items that lie at an address, beside the computation of earlier ones."""
+"""Fetches remote files of items while earlier items are computed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = "fastsam3d-batch-"
 
 @dataclass(frozen=True)
 class Fetched:
-    """An item with the bytes of its remote files by address; of one that cannot be fetched, why."""
+    """An item with the bytes of its remote files by address; for a file that cannot be fetched, the reason."""
 
     item: Item
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Inputs:
 
 
 def fetch(item: Item) -> Fetched:
-    """Reads the remote files of an item. Local ones are left to the job."""
+    """Reads the remote files of an item. The job reads the local ones."""
     files = {}
     try:
         for address in item.addresses:
@@ -54,13 +54,13 @@ def fetch(item: Item) -> Fetched:
 
 
 def needs_fetching(item: Item) -> bool:
-    """Whether a file of an item is remote."""
+    """Tells whether a file of an item is remote."""
     return any(is_remote(address) for address in item.addresses)
 
 
 @contextmanager
 def inputs_of(fetched: Fetched) -> Iterator[Inputs]:
-    """The files of an item as files of this machine; what had to be put together is removed at the end.
+    """The files of an item as files of this machine. Temporary copies are removed at the end.
 
     Raises:
         UserError: a file could not be fetched.
@@ -108,7 +108,7 @@ def _put_together(fetched: Fetched, folder: Path) -> Inputs:
 
 
 def _different(addresses: tuple[str, ...]) -> list[str]:
-    """Names of files for one folder: their own, and with a number where two are alike."""
+    """Names of files for one folder: their own names, with a number if two are equal."""
     names = [split_address(address)[1] for address in addresses]
     if len({PurePosixPath(name).stem.casefold() for name in names}) == len(names):
         return names

@@ -26,13 +26,13 @@ WAIT_FOR_FOLDER = 30.0
 
 @dataclass(frozen=True)
 class ReconstructionWork:
-    """What the workers of a batch do. It is sent to each of them, and opened there.
+    """The work of a batch. It is sent to each worker and opened there.
 
     Attributes:
         request: settings of all items.
         output: folder or address.
         settings: hash of the settings.
-        resume: results that are there, whole and made of the same, are taken.
+        resume: use complete results that were made from the same inputs and settings.
     """
 
     request: Request
@@ -70,7 +70,7 @@ class Reconstructor:
             self._pipeline = self._load()
 
     def finished(self, item: Item) -> dict[str, Any] | None:
-        """The facts of a result that is there, whole and made of the same; None where there is none."""
+        """The facts of a complete result from the same inputs and settings; None if there is none."""
         if not self._work.resume:
             return None
         try:
@@ -87,7 +87,7 @@ class Reconstructor:
         """Computes an item and writes its folder; returns its facts.
 
         Raises:
-            UserError: anything that the caller can mend.
+            UserError: anything that the caller can fix.
         """
         item = fetched.item
         if not is_remote(self._work.output):
@@ -141,7 +141,7 @@ class Reconstructor:
 
 
 def facts_of(report: Mapping[str, Any], files: Mapping[str, int]) -> dict[str, Any]:
-    """What the index says of a result.
+    """Values of a result for the index.
 
     Args:
         files: bytes by name.
@@ -170,7 +170,7 @@ def _failed(report: Mapping[str, Any]) -> bool:
 
 
 def _names(report: Mapping[str, Any]) -> set[str]:
-    """Names of the files that a report tells of."""
+    """Names of the files in a report."""
     found: set[str] = set(report.get("scene", {}).get("complete", {}).get("files", {}))
     for item in report["objects"]:
         for kind, value in item.get("files", {}).items():

@@ -1,4 +1,4 @@
-"""One worker of a batch, in whatever process: every item ends in a row, whatever happens to it."""
+"""One worker of a batch, in any process: every item gets a row, also if it fails."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Runner(Protocol):
     """Computes items."""
 
     def load(self) -> None:
-        """Gets ready, if that was not done yet."""
+        """Loads what it needs, if that was not done yet."""
 
     def finished(self, item: Item) -> Row | None:
-        """The facts of a result that is there already."""
+        """The facts of a result that exists already."""
 
     def run(self, fetched: Fetched) -> Row:
-        """Computes an item; returns its facts, of which `error` says that a part of it failed."""
+        """Computes an item; returns its facts. The fact `error` means that a part of it failed."""
 
 
 class Work(Protocol):
-    """What the workers do; it can be pickled."""
+    """The work of the workers; it can be pickled."""
 
     @property
     def settings(self) -> str:
@@ -49,17 +49,17 @@ class Work(Protocol):
 
 
 class Attempts(Protocol):
-    """Knows which items have killed their worker. It lives as long as the batch, and outlives workers."""
+    """Records which items have killed their worker. It exists as long as the batch, longer than single workers."""
 
     def begin(self, name: str) -> tuple[int, Row | None]:
-        """Counts an attempt; returns how many there were before, and the row where one of them came to an end."""
+        """Counts an attempt; returns the number of attempts before it, and the row if one of them finished."""
 
     def end(self, name: str, row: Row) -> None:
-        """Keeps the row of an attempt, in case that the worker dies with later items of its task."""
+        """Keeps the row of an attempt, in case the worker dies at a later item of its task."""
 
 
 class NoAttempts:
-    """Of a batch in one process: whoever kills the worker kills the batch."""
+    """For a batch in one process, where an item that kills the worker kills the batch."""
 
     def begin(self, name: str) -> tuple[int, Row | None]:
         """See `Attempts`."""
@@ -96,7 +96,7 @@ class Worker:
     def row(self, fetched: Fetched) -> Row:
         """The row of an item.
 
-        An exception of its job is its error; that of loading the pipeline gives a row of status `stop`.
+        An exception of the job is the row's error. If the pipeline cannot be loaded, the status is `stop`.
         """
         item = fetched.item
         start = time.perf_counter()

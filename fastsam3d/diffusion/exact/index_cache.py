@@ -1,7 +1,7 @@
 """Exact saving: builds the voxel tables of an object once, because its voxels do not change.
 
 `IndexCache` keeps this library's own tables for the generator and the decoders. `PooledOnce` and `Rulebooks` keep those
-that SAM 3D Objects and TRELLIS rebuild in every network evaluation (SAM 3D Objects architecture, section 7).
+that SAM 3D Objects and TRELLIS rebuild in every network evaluation (docs/facts.md, section S7).
 """
 
 from __future__ import annotations

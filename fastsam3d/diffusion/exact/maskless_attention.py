@@ -52,8 +52,8 @@ def windowed(attention: Any) -> Any:
 def builds_dense_masks(attention: Any) -> bool:
     """Tells whether a sparse attention module keeps windows and objects apart by masks over all pairs of tokens.
 
-    So does the `sdpa` back end, which the pipeline takes on all cards but a few (section 8). The choice is made once,
-    at import, in the modules of the functions that the attention calls.
+    So does the `sdpa` back end, which the pipeline takes on all cards but a few (docs/facts.md, section S8). The choice
+    is made once, at import, in the modules of the functions that the attention calls.
     """
     names = getattr(type(attention).forward, "__globals__", {})
     back_ends = {getattr(f, "__globals__", {}).get("ATTN") for f in names.values() if callable(f)}

@@ -1,4 +1,4 @@
-"""Coarser voxel lattices with an exact way back (Fast-SAM3D's token aggregation, its map mended)."""
+"""Coarser voxel lattices with an exact way back (Fast-SAM3D's token aggregation, its map fixed)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Error-bounded adaptive step caching of the latent stage (Fast-SAM3D, module 2, first half, its defects mended).
+"""Error-bounded adaptive step caching of the latent stage (Fast-SAM3D, module 2, first half, its defects fixed).
 
 While the state moves, a forecast ages. How fast follows from the network's own sensitivity, measured between the last
 two computed steps: `k = |c_a - c_b| / |x_a - x_b|`, both differences over the same pair (EasyCache). The estimated

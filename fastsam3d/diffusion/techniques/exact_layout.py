@@ -2,7 +2,7 @@
 
 Shape never attends to layout, and layout is four tokens. With the shape's self-attention keys and values kept from the
 last computed step, and the condition's cached, running the layout alone costs almost nothing, and pose no longer pays
-for step caching; stale are the shape's keys only (acceleration fact sheet, section 1.8). It wraps whichever technique
+for step caching; stale are the shape's keys only (docs/facts.md, section M1.8). It wraps whichever technique
 caches steps of the first stage, and hides the layout from it: what is not forecast needs no correction either.
 """
 

@@ -1,7 +1,7 @@
 """The control of the distilled mode: few steps of a network that is told how long they are, without guidance.
 
-SAM 3D Objects' first stage was distilled for this (step size `d`; fact sheet, section 0.8); its latent stage was not,
-and takes plain fewer steps here. A network that was never trained with a step size, such as the shipped mini, runs
+SAM 3D Objects' first stage was distilled for this (step size `d`; docs/facts.md, section M0.8). Its latent stage was
+not, and takes plain fewer steps here. A network that was never trained with a step size, such as the shipped mini, runs
 too, and poorly: the embedding it is given then means nothing to it.
 """
 

@@ -1,7 +1,7 @@
 """Guidance-delta reuse: the unconditional pass runs at every few guided evaluations only.
 
 Between them the guidance term `w (c - u)` is held, or continued in a line in flow time, while the conditional pass
-runs at every step. Halves the cost of most guided steps (acceleration fact sheet, section 5.3 c; related to adaptive
+runs at every step. Halves the cost of most guided steps (docs/facts.md, section M5.3 c; related to adaptive
 guidance, arXiv 2312.12487).
 """
 

@@ -1,9 +1,10 @@
 """Multistep sampling: fewer steps of a rule of higher order, on a time grid of its own.
 
-The pipeline samples by Euler's method, whose error falls with the number of steps only. Here every step uses what the
-network said at earlier ones: variable-step Adams-Bashforth, corrected by Adams-Moulton as soon as the next value is
-known, which costs no evaluation. Conditional velocity and guidance are integrated apart: guidance changes slowly, so
-that it is computed at every few steps and held between them, and its integral ends exactly where its interval does.
+The pipeline samples by Euler's method, whose error falls only with the number of steps. Here every step also uses the
+velocities of earlier steps: variable-step Adams-Bashforth. When the next velocity is known, Adams-Moulton corrects the
+step before. This costs no evaluation. Conditional velocity and guidance are integrated separately. Guidance changes
+slowly, so it is computed only at every few steps and held between them. Its integral ends exactly at the end of its
+interval.
 
 `multistep` acts on the sparse-structure stage, `latent_multistep` on the latent stage.
 """
@@ -51,10 +52,10 @@ class MultistepConfig(TechniqueConfig):
     hit_edge: bool = setting(True, "Bends the grid a little, so that a step begins where guidance ends. No cost.")
     own_grid: bool = setting(
         False,
-        "Keeps the pipeline's grid and runs the network at a share of its steps, instead of taking fewer. No cost.",
+        "Keeps the pipeline's grid and runs the network at a share of its steps, instead of fewer steps. No cost.",
     )
     ends: float = setting(
-        0.0, "With own_grid: shortens what lies between computed steps at both ends. No cost.", low=0.0, high=0.95
+        0.0, "With own_grid: shortens the distance between computed steps at both ends. No cost.", low=0.0, high=0.95
     )
     order: int = setting(
         2,
@@ -119,13 +120,13 @@ class Multistep:
 
     Args:
         config: the settings.
-        trajectory: the run; in its distilled mode every step is the pipeline's own, because a network that was told a
-            long step size does not give velocities that lie on one curve.
+        trajectory: the run. In distilled mode every step is the pipeline's own: with a long step size, the network's
+            velocities are not on one curve.
     """
 
     def __init__(self, config: MultistepConfig, trajectory: Trajectory) -> None:
         self.config, self.shortcut = config, trajectory.shortcut
-        # Elsewhere the unconditional pass runs at every step: dearer, and as accurate.
+        # Without this option the unconditional pass runs at every step: slower, and as accurate.
         self.may_leave_out = "conditional_only" in trajectory.offers
         self.edges = [edge for edge in sorted(trajectory.edges) if 0.0 < edge < 1.0]
         self.conditional = AdamsIntegral(config.order, config.corrector, config.growth)
@@ -158,7 +159,7 @@ class Multistep:
         return {name: torch.stack([c[name] for c in changes if name in c]).sum(0) / duration for name in x}
 
     def _guided_until(self, step: Step) -> float:
-        """Time at which guidance ends within the step; its beginning where it has none."""
+        """Time at which guidance ends within the step; the beginning of the step if it has no guidance."""
         if not step.is_guided or self._ends_on(step):
             return step.time
         later = [edge for edge in self.edges if edge > step.time + ON_EDGE]
@@ -166,7 +167,7 @@ class Multistep:
         return min([step.next_time, *later]) if ends or step.is_last else step.next_time
 
     def _ends_on(self, step: Step) -> bool:
-        """Tells whether guidance ends where the step begins: a pipeline's own test counts such a step as guided."""
+        """Tells whether guidance ends where the step begins. The pipeline's test counts such a step as guided."""
         before = step.index > 0 and step.guided[step.index - 1]
         after = not step.is_last and step.guided[step.index + 1]
         return before and not after and any(abs(step.time - edge) < ON_EDGE for edge in self.edges)

@@ -1,4 +1,4 @@
-"""Modality-aware step caching (Fast-SAM3D, module 1, its defects mended).
+"""Modality-aware step caching (Fast-SAM3D, module 1, its defects fixed).
 
 The network runs at a plan of steps only; elsewhere the velocity is forecast. Shape follows a line in flow time;
 layout, which moves less evenly, is drawn back to its last computed value. Conditional velocity and guidance are

@@ -1,4 +1,4 @@
-"""Spectral-aware token aggregation (Fast-SAM3D, module 3, its defects mended).
+"""Spectral-aware token aggregation (Fast-SAM3D, module 3, its defects fixed).
 
 Voxels are merged on a coarser lattice before the latent stage; plain objects more than intricate ones. The lattice is
 known exactly and the decoded geometry is mapped back through it: pose and scale stay untouched.

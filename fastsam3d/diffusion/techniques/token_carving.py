@@ -1,4 +1,4 @@
-"""Joint spatiotemporal token carving of the latent stage (Fast-SAM3D, module 2, second half, its defects mended).
+"""Joint spatiotemporal token carving of the latent stage (Fast-SAM3D, module 2, second half, its defects fixed).
 
 At the steps at which the network runs, the calmest cells are left out of the transformer blocks: their keys and values
 stay in view of the others, and their own change through the blocks is that of the last time. Calm means: low and

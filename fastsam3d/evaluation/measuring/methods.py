@@ -143,7 +143,7 @@ def evaluations_of_steps(generator: Any, steps: int) -> int:
 
 
 def step_times(steps: int, rescale: float) -> list[float]:
-    """The steps + 1 times of the sampler (SAM 3D Objects architecture, section 4.1)."""
+    """The steps + 1 times of the sampler (docs/facts.md, section S4.1)."""
     from fastsam3d.sam3d.models.flow_matching import time_grid
 
     return time_grid(steps, rescale)

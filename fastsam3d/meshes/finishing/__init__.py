@@ -1,8 +1,8 @@
-"""The finish: any pipeline's mesh and Gaussians to a clean, small, textured mesh.
+"""The finish: makes a clean, small, textured mesh of the mesh and Gaussians of any pipeline.
 
 - finishing: the order of the steps, `fastsam3d.finish`
 - sources: results of other pipelines and files, as one kind of input
 - cleaning: joining, dropping loose pieces, holes
-- baking: what colour each texel has, and texels that nothing covers
+- baking: the colour of each texel, and texels without a colour of their own
 - voxel_colors: colours that are stored in voxels (TRELLIS.2)
 """

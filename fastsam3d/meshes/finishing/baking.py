@@ -1,4 +1,4 @@
-"""Bakes textures: where each texel lies on the surface, what colour it takes, and what is done with the others."""
+"""Bakes textures: finds the place of each texel on the surface, its colour, and fills the remaining texels."""
 
 from __future__ import annotations
 
@@ -112,13 +112,13 @@ def colors_of_texels(
     """Finds the values of texels.
 
     Args:
-        texels: where they lie.
-        source: what colours them.
+        texels: their places.
+        source: where the colours come from.
         kind: one of `source.kinds`.
-        device: where Gaussians are gathered.
-        deadline: of `time.monotonic`; texels that are not reached by then count as uncovered. The first part of them
-            is always computed.
-        step: told how many texels of how many are done.
+        device: computes the colours from Gaussians.
+        deadline: time of `time.monotonic`. Texels that are not computed by then count as uncovered. The first part of
+            them is always computed.
+        step: called with (number of finished texels, number of all).
 
     Returns:
         (values `[T, C]`, of which the first three columns are the colour; coverage `[T]` 0..1).
@@ -146,7 +146,7 @@ def colors_of_texels(
 
 
 def _reversed(number: int, count: int) -> int:
-    """The bits of a number below a power of two, from the other end: parts next to each other come far apart."""
+    """Reverses the bits of a number below a power of two, so that neighbouring numbers become distant ones."""
     result = 0
     while count > 1:
         result, number, count = 2 * result + number % 2, number // 2, count // 2
@@ -187,8 +187,8 @@ def _painter(
 def filled(texels: Texels, values: np.ndarray, coverage: np.ndarray) -> np.ndarray:
     """Gives uncovered texels the mean of the nearest covered ones on the surface, weighted by 1 / distance.
 
-    Neighbours are looked for in space and not in the picture: a texel at the rim of a chart has the same ones as the
-    texel on the other side of the seam. Where nothing is covered, all texels become grey.
+    Neighbours are searched in space and not in the picture, so texels on both sides of a seam have the same neighbours.
+    If no texel is covered, all texels become grey.
     """
     known = coverage >= LEAST_COVERED
     if known.all():

@@ -12,9 +12,9 @@ EXTRA, PURPOSE = "simplify", "cleaning a mesh"
 
 
 def joined(mesh: Mesh) -> Mesh:
-    """Joins vertices at the same place; the first one's colour counts. Leaves out vertices that no face has.
+    """Joins vertices at the same place; the first one's colour is kept. Removes vertices without a face.
 
-    Faces that lose a corner by this go, and so does each further face with the same three corners, whichever way round.
+    Removes faces that lose a corner by this, and all but one of the faces with the same three corners, in any order.
     """
     places, first, place = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
     faces = place.reshape(-1)[mesh.faces]
@@ -27,7 +27,7 @@ def joined(mesh: Mesh) -> Mesh:
 
 
 def without_loose_pieces(mesh: Mesh, share: float) -> Mesh:
-    """Drops the pieces whose area is less than a share of the largest piece's; 0 keeps all.
+    """Removes pieces whose area is less than a share of the largest piece's area; 0 keeps all.
 
     Pieces are connected if they have a vertex in common.
 

@@ -71,7 +71,7 @@ def finish(
     budget: float | None = None,
     step: Step | None = None,
 ) -> Finished:
-    """Makes a clean, small, textured mesh of what a pipeline returned.
+    """Makes a clean, small, textured mesh of a pipeline's result.
 
     Nothing is rendered and nothing is optimised: each texel takes the colour of the Gaussians around its place on the
     surface, or that of the nearest point of the full surface, or of the voxels around it.
@@ -79,16 +79,16 @@ def finish(
     Args:
         result: a `Reconstruction`, the dictionary of SAM 3D Objects or TRELLIS, the mesh of TRELLIS.2, a `Mesh`, or the
             path of a GLB, OBJ or PLY file.
-        gaussians: Gaussians of the same object, or a 3DGS PLY file; they take the place of the result's.
+        gaussians: Gaussians of the same object, or a 3DGS PLY file; they replace those of the result.
         faces: number of faces to reduce the mesh to, about; None keeps all.
         texture: side of the texture in texels; None puts the colours at the vertices.
         watertight: close all holes and not only small ones.
         loose: pieces with less than this share of the largest one's area are dropped; 0 keeps all.
-        colors: where the colours come from: `gaussians`, `voxels`, `surface`, or `auto` for the best that there is.
-        device: where Gaussians are gathered, as "cuda"; None: on the graphics card where there is one.
+        colors: source of the colours: `gaussians`, `voxels`, `surface`, or `auto` for the best one that the result has.
+        device: computes the colours from Gaussians, for instance "cuda"; None: the graphics card if there is one.
         budget: seconds after which no further texel is computed; the others are filled from their neighbours. Cleaning
             and unwrapping are never cut short.
-        step: called with (what is done, done, total).
+        step: called with (name of the step, done, total).
 
     Raises:
         UserError: nothing to finish, a value out of range, or a missing package; said before any work where possible.

@@ -1,6 +1,6 @@
-"""What there is to finish: results of this package, of SAM 3D Objects, TRELLIS and TRELLIS.2, and files.
+"""Inputs of the finish: results of this package, of SAM 3D Objects, TRELLIS and TRELLIS.2, and files.
 
-Nobody's classes are imported: results are known by their attributes.
+Classes of other packages are not imported: results are recognised by their attributes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GREY = 0.7
 
 @dataclass(frozen=True)
 class Source:
-    """A surface and what colours it, all in one frame (z up).
+    """A surface and the sources of its colours, all in one frame (z up).
 
     Attributes:
         mesh: with colours at its vertices, or in a texture.
@@ -42,7 +42,7 @@ class Source:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What colours can be taken from, the best first."""
+        """Sources that colours can be taken from, the best one first."""
         present = {
             "voxels": self.voxels is not None,
             "gaussians": self.splats is not None and len(self.splats) > 0,
@@ -52,12 +52,12 @@ class Source:
 
 
 def source_of(result: Any, gaussians: Any = None) -> Source:
-    """Reads what a pipeline returned, or files.
+    """Reads a pipeline's result, or files.
 
     Args:
         result: a `Reconstruction`, a dictionary with `mesh` and `gaussian` (SAM 3D Objects, TRELLIS), a mesh of one of
             them, a list with one such thing, a mesh with voxel attributes (TRELLIS.2), a `Mesh`, or the path of a file.
-        gaussians: Gaussians of the same object, or the path of a 3DGS PLY file; they take the place of the result's.
+        gaussians: Gaussians of the same object, or the path of a 3DGS PLY file; they replace those of the result.
 
     Raises:
         UserError: there is no mesh with faces, or the kind of the result is unknown.

@@ -34,7 +34,7 @@ class VoxelColors:
     def sample(self, points: np.ndarray) -> np.ndarray:
         """Interpolates the values at points `[P, 3]` between the eight voxels around each; returns `[P, C]`.
 
-        Voxels that are not there have no weight. A point without any voxel around it takes the nearest one's values.
+        Missing voxels have no weight. A point without any voxel around it takes the values of the nearest voxel.
 
         Raises:
             UserError: SciPy is needed for such points and is not installed.

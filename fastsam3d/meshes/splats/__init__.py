@@ -1,4 +1,4 @@
-"""Gaussians as something to look at: drawn from a camera, and gathered at the points of a surface.
+"""Draws Gaussians from a camera, and computes the colours of surface points from them.
 
 - splats: activated values of Gaussians of any class, as tensors
 - compositing: front-to-back blending of many rays at once

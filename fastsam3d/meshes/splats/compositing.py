@@ -14,14 +14,14 @@ def composite(ray: Tensor, alpha: Tensor, values: Tensor, count: int) -> tuple[T
     """Blends values along rays.
 
     Args:
-        ray: which ray each entry lies on `[P]`, ascending; the entries of a ray in the order in which it meets them.
+        ray: number of the ray of each entry `[P]`, ascending; the entries of a ray are in order from front to back.
         alpha: opacity of each entry on its ray `[P]`, at most `MOST_OPAQUE`.
         values: `[P, C]`.
         count: number of rays.
 
     Returns:
         (sums of the values times their weights `[count, C]`, sums of the weights `[count]`). The weight of an entry is
-        its opacity times what the entries before it let through.
+        its opacity times the light that the entries before it let through.
     """
     through = torch.log1p(-alpha.double())
     before = torch.cumsum(through, 0) - through

@@ -1,9 +1,9 @@
 """Colours of surface points from the Gaussians around them, without a camera and without optimisation.
 
-A point takes the colour that somebody sees who looks at it straight from outside: Gaussians are blended front to back
-along the normal, as a renderer does it along a ray (Kerbl et al. 2023, equation 3; the projection is orthographic).
-Only Gaussians near the surface count, so that nothing in front of it hides it. The sum is divided by its weights: what
-lets light through does not darken the colour.
+A point gets the colour that is seen straight from outside: Gaussians are blended front to back along the normal, as a
+renderer does it along a ray (Kerbl et al. 2023, equation 3; the projection is orthographic). Only Gaussians near the
+surface count, so nothing in front of the surface hides it. The sum is divided by its weights, so half-transparent
+Gaussians do not darken the colour.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def layer_depth(splats: Splats) -> float:
 
 @dataclass(frozen=True)
 class _Columns:
-    """What is read of each Gaussian, a column a number: rows of three are slow to compute with."""
+    """Values of each Gaussian, one column for each number, because rows of three are slow."""
 
     centers: tuple[Tensor, ...]
     reach: Tensor

@@ -1,4 +1,4 @@
-"""Activated values of Gaussians, of whatever class they come from, as plain tensors."""
+"""Activated values of Gaussians of any class, as plain tensors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def splats_of(gaussian: Any) -> Splats:
     part of the spherical harmonics; the classes named have no other.
 
     Raises:
-        TypeError: it has not the attributes of such a class.
+        TypeError: the object does not have the attributes of such a class.
     """
     if isinstance(gaussian, Splats):
         return gaussian

@@ -1,6 +1,6 @@
 """Checkpoint folders: finds the networks' files, reads them, and loads them into modules.
 
-The folder is the one that `hf download facebook/sam-3d-objects` makes (SAM 3D Objects architecture, sections 1 and 10),
+The folder is the one that `hf download facebook/sam-3d-objects` makes (docs/facts.md, sections S1 and S10),
 or one with `.safetensors` files of the same names. Files are mapped into memory, not read: what a network does not need
 is never touched, and weights that keep their type stay on disk until they are used.
 """

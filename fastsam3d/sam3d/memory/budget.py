@@ -25,7 +25,7 @@ BUDGETS: Mapping[str, int | None] = {"8gb": 8 * GIB, "12gb": 12 * GIB, "24gb": 2
 RESERVE = GIB
 """Of a card's memory for the CUDA context, library handles and fragmentation."""
 TYPICAL_SHARE = 0.1
-"""Voxels of a typical object as a share of the grid's cells: 26,300 of 64^3 in public logs (section 6)."""
+"""Voxels of a typical object as a share of the cells of the grid: 26,300 of 64^3 (docs/facts.md, section S6)."""
 
 STAGES = {
     "ss_condition": "ss_condition_embedder",

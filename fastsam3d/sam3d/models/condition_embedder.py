@@ -1,4 +1,4 @@
-"""Fuses image, mask and point-map tokens to the condition of a generator (SAM 3D Objects architecture, section 3)."""
+"""Fuses image, mask and point-map tokens to the condition of a generator (docs/facts.md, section S3)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Vision transformer with register tokens (the DINOv2 architecture), the image half of the condition embedders.
 
-SAM 3D Objects architecture, section 3; state-dict names of section 10.2 under `backbone.`.
+docs/facts.md, section S3; state-dict names: docs/facts.md, section S10.2, under `backbone.`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Floating-point operations of every network, from its sizes alone: matrix products, two a multiply-add.
 
 Arithmetic only, so that a report can use it at no cost; tests hold it against counts of the networks themselves. As in
-the architecture fact sheet (section 11), sparse convolutions count the pairs of occupied voxels, whichever way they are
+docs/facts.md, section S11, sparse convolutions count the pairs of occupied voxels, whichever way they are
 computed, and normalisations, activations and surface extraction are left out.
 """
 
@@ -18,10 +18,10 @@ from fastsam3d.modules.sparse_tensor import SparseIndex
 from fastsam3d.sam3d.models.config import ConditionEmbedderConfig, DinoConfig, ModelConfig, PointPatchConfig
 
 SHELL_NEIGHBOURS = (14.0, 12.0, 19.0, 22.8)
-"""Occupied taps of 27 at the cells, the voxels, and their children once and twice removed, on shells (section 11)."""
+"""Occupied taps of 27 on shells: cells, voxels, their children once and twice removed (docs/facts.md, S11)."""
 SHELL_VOXELS_A_CELL = 4.0
 SHELL_WINDOW = 90.0
-"""Voxels in the attention window of a voxel, on average over voxels (section 8)."""
+"""Voxels in the attention window of a voxel, on average over voxels (docs/facts.md, section S8)."""
 TAPS, POSE_TOKENS = 27, 4
 
 

@@ -1,7 +1,7 @@
 """Flow matching: time grid, classifier-free guidance and the Euler sampler.
 
-Time runs from 0 (noise) to 1 (data); the velocity is data minus noise (SAM 3D Objects architecture, sections
-4.1 and 4.2). States are tensors, or dicts of tensors where a stage has several latents.
+Time runs from 0 (noise) to 1 (data); the velocity is data minus noise (docs/facts.md, sections
+S4.1 and S4.2). States are tensors, or dicts of tensors where a stage has several latents.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Point-map embedder: windows of camera-space points to tokens (SAM 3D Objects architecture, section 3)."""
+"""Point-map embedder: windows of camera-space points to tokens (docs/facts.md, section S3)."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ def store_half(name: str, network: nn.Module, dtype: torch.dtype, device: torch.
     Normalisations, position embeddings and buffers stay in fp32, where their arithmetic takes place. Networks that
     run under autocast give the same results as with fp32 weights: autocast would round the same numbers. The
     latent generator also carries its residual stream in `dtype`, and the latent decoders, which run outside
-    autocast, become fp16 on a CUDA device, both as in the official pipeline (SAM 3D Objects architecture,
-    sections 1 and 10); on a CPU the decoders stay in fp32.
+    autocast, become fp16 on a CUDA device, both as in the official pipeline (docs/facts.md,
+    sections S1 and S10); on a CPU the decoders stay in fp32.
 
     Args:
         name: of the network, as in `fastsam3d.sam3d.models.build.build_networks`.

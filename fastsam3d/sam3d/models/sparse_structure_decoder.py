@@ -1,4 +1,4 @@
-"""The sparse-structure decoder: latent grid to occupancy logits (SAM 3D Objects architecture, section 5)."""
+"""The sparse-structure decoder: latent grid to occupancy logits (docs/facts.md, section S5)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The sparse-structure generator: a mixture-of-transformers DiT over shape and layout tokens.
 
-SAM 3D Objects architecture, section 4.3; state-dict names of section 10.1.
+docs/facts.md, section S4.3; state-dict names: docs/facts.md, section S10.1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decoders of structured latents: surface and Gaussians (SAM 3D Objects architecture, section 8)."""
+"""Decoders of structured latents: surface and Gaussians (docs/facts.md, section S8)."""
 
 from __future__ import annotations
 

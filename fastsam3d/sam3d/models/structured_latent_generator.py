@@ -1,4 +1,4 @@
-"""Second-stage generator: a transformer on sparse voxels (SAM 3D Objects architecture, section 7)."""
+"""Second-stage generator: a transformer on sparse voxels (docs/facts.md, section S7)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SparseResBlock(nn.Module):
         else:
             index = x.index
             h = self.conv1.conv.apply_to(h, index)
-        # The scale comes before the shift here, unlike in the transformer blocks (section 14, item 17).
+        # The scale comes before the shift here, unlike in the blocks (docs/facts.md, section S14, item 1).
         modulation = self.emb_layers(t_emb)
         if len(modulation) > 1:  # one object's row is broadcast; several are copied to their voxels
             modulation = modulation.index_select(0, index.coords[:, 0].long())

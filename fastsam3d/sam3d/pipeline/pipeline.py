@@ -1,6 +1,6 @@
 """The native single-image-to-3D pipeline: two sampled stages, a pose and a decoder.
 
-Stage names, latents and the order of calls follow SAM 3D Objects (architecture, section 1), so that what
+Stage names, latents and the order of calls follow SAM 3D Objects (docs/facts.md, section S1), so that what
 attaches to one pipeline attaches to the other.
 """
 

@@ -1,6 +1,6 @@
 """Layout of an object in the camera frame: rotations, the pose decoder and its inverse.
 
-SAM 3D Objects architecture, section 9. Points are row vectors: `p_camera = (p_object * s) @ R + t`.
+docs/facts.md, section S9. Points are row vectors: `p_camera = (p_object * s) @ R + t`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Turns a photograph, a mask and an optional point map into the inputs of the condition embedders.
 
-SAM 3D Objects architecture, section 2. Everything is plain tensor code; nothing here knows a network.
+docs/facts.md, section S2. Everything is plain tensor code; nothing here knows a network.
 """
 
 from __future__ import annotations

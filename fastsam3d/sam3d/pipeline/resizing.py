@@ -1,6 +1,6 @@
 """Cutting, padding and resizing of pictures and maps, as the networks' training did it.
 
-SAM 3D Objects architecture, section 2.
+docs/facts.md, section S2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Condition inputs and pose targets of training batches, made from stored crops on the fly.
 
-The batch imitates the preprocessing of the pipeline (SAM 3D Objects architecture, section 2) without
+The batch imitates the preprocessing of the pipeline (docs/facts.md, section S2) without
 rendering a full image: the stored crop is pasted into the full frame by resampling, and background,
 brightness, blur, mirror and missing or partly known point maps are drawn per sample.
 """

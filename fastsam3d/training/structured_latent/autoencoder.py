@@ -1,9 +1,8 @@
 """The mesh decoder with its fixed encoder, what it is trained to minimise, and how well it reconstructs.
 
 The decoder's first eight channels are learned as signed distances in cubes of the surface grid, raised by
-one cube side over the grid's resolution: extraction subtracts 1 / resolution from them (SAM 3D Objects
-architecture, section 8.2). Otherwise it does not depend on their scale, except that unknown corners count as
-one cube away.
+one cube side over the grid's resolution: extraction subtracts 1 / resolution from them (docs/facts.md, section S8.2).
+Otherwise it does not depend on their scale, except that unknown corners count as one cube away.
 """
 
 from __future__ import annotations

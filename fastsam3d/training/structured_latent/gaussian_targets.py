@@ -1,8 +1,8 @@
 """Gaussians that lie on the surface of a procedural object: what the Gaussian decoder is trained to give.
 
-Every Gaussian of a voxel has a place of its own there, from which its centre may move a little (SAM 3D Objects
-architecture, section 8.1). The target moves it from that place straight to the surface. Where the surface is out of its
-reach, the target is a Gaussian that nothing is seen of.
+Every Gaussian of a voxel has a place of its own there, from which its centre may move a little (docs/facts.md, section
+S8.1). The target moves it from that place straight to the surface. Where the surface is out of its reach, the target is
+an invisible Gaussian.
 """
 
 from __future__ import annotations

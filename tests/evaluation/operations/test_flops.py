@@ -1,4 +1,4 @@
-"""Counted operations against the fact sheet (section 11), against formulas, and by hand."""
+"""Counted operations against docs/facts.md, section S11, against formulas, and by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fastsam3d.sam3d.models.flops import ModelFlops, VoxelCounts
 
 TERA = 1e12
 SHEET = 0.01
-"""Relative difference to the figures of the fact sheet, which are rounded to two or three digits."""
+"""Relative difference to the figures of docs/facts.md, section S11, which are rounded to two or three digits."""
 
 EXACT = load_preset("exact")["exact"].switched_on
 
@@ -33,7 +33,7 @@ def official():
     return model_config("sam3d")
 
 
-def test_figures_of_the_fact_sheet(official):
+def test_figures_of_the_published_sizes(official):
     costs = ModelFlops(official)
     assert costs.sparse_structure().total / TERA == pytest.approx(9.09, rel=SHEET)
     for voxels, expected in ((5_000, 2.35), (10_000, 4.46), (20_000, 9.59), (26_300, 13.5)):

@@ -1,6 +1,6 @@
 """SAM 3D Objects as its authors publish it: `InferencePipelinePointMap`, and the notebook's `Inference` around it.
 
-Nothing of it is imported; a pipeline is recognised by its parts (architecture, sections 1, 4, 12 and 16).
+Nothing of it is imported; a pipeline is recognised by its parts (docs/facts.md, sections S1, S4, S12 and S15).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GRID = 64
 ZEROING = ("zeros", "add_flag")
 """Ways of the guidance class to make a condition of zeros; the second leaves it to the network."""
 PARAMETERS = {SPARSE_STRUCTURE: 959_962_133, STRUCTURED_LATENT: 600_432_520}
-"""Of the published networks (architecture fact sheet, sections 4.4 and 7)."""
+"""Of the published networks (docs/facts.md, sections S4.4 and S7)."""
 
 
 class Sam3dObjectsHost(TwoStageHost):
@@ -219,7 +219,7 @@ class Sam3dObjectsHost(TwoStageHost):
 
     @torch.no_grad()
     def _occupancy(self, latents: Mapping[str, Tensor]) -> Tensor:
-        """Occupancy logits of a state of the first stage, decoded as the pipeline decodes its last (section 5)."""
+        """Occupancy logits of a state of the first stage, decoded as the pipeline does (docs/facts.md, section S5)."""
         shape = latents[SHAPE]
         side = round(shape.shape[1] ** (1 / 3))
         cube = shape.transpose(1, 2).contiguous().view(len(shape), -1, side, side, side)

@@ -1,4 +1,4 @@
-"""The parts of other people's pipelines that the hosts build on (SAM 3D Objects architecture, sections 1, 4, 12, 13).
+"""The parts of other people's pipelines that the hosts build on (docs/facts.md, sections S1, S4, S12, S13).
 
 Known versions: SAM 3D Objects at commit cf06676, TRELLIS at commit 6b0d647.
 """

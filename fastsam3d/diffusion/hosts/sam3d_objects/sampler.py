@@ -1,4 +1,4 @@
-"""A sampler of SAM 3D Objects: its times, its guidance, and evaluations of its network (architecture, section 4)."""
+"""A sampler of SAM 3D Objects: its times, its guidance, and evaluations of its network (docs/facts.md, section S4)."""
 
 from __future__ import annotations
 

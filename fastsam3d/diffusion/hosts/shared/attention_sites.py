@@ -1,7 +1,7 @@
 """Sites of attention modules that name their parts alike: `to_q`, `to_kv`, `to_qkv`, `to_out`, norms of heads.
 
-SAM 3D Objects, TRELLIS and this library do, for dense and for sparse tensors (SAM 3D Objects architecture, sections
-4.3, 7, 8 and 13). They differ in the attribute that holds the number of heads: `num_heads` or `heads`.
+SAM 3D Objects, TRELLIS and this library do, for dense and for sparse tensors (docs/facts.md, sections
+S4.3, S7, S8 and S13). They differ in the attribute that holds the number of heads: `num_heads` or `heads`.
 """
 
 from __future__ import annotations

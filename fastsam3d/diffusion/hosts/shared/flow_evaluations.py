@@ -110,7 +110,7 @@ def evaluator(
 
 
 def times_of(steps: int, rescale: float) -> Sequence[float]:
-    """The sampler's times, from noise (1) to data (0), `steps + 1` (SAM 3D Objects architecture, section 13)."""
+    """The sampler's times, from noise (1) to data (0), `steps + 1` (docs/facts.md, section S13)."""
     uniform = np.linspace(1, 0, steps + 1)
     return list(rescale * uniform / (1 + (rescale - 1) * uniform))
 

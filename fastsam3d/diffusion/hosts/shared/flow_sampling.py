@@ -1,7 +1,7 @@
 """Takes over samplers of rectified flow whose time runs from noise (1) to data (0): TRELLIS, TRELLIS.2, Pixal3D.
 
 Their velocity points from data to noise. Both are turned round, so that techniques see one convention: `t = 1 - t'`,
-`v = -v'` (SAM 3D Objects architecture, section 13).
+`v = -v'` (docs/facts.md, section S13).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The part that the hosts of SAM 3D Objects and TRELLIS share: two sampled stages, sparse tensors, like-named parts.
 
-SAM 3D Objects architecture, sections 7, 8, 12 and 13.
+docs/facts.md, sections S7, S8, S12 and S13.
 """
 
 from __future__ import annotations

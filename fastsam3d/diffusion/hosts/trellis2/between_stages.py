@@ -1,4 +1,4 @@
-"""What the host of TRELLIS.2 knows of an object between its stages: logits, picture, and voxels that were merged."""
+"""State of one object between the stages of TRELLIS.2: logits, picture, and voxels that were merged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BetweenStages:
 
     Attributes:
         picture: the picture `[H, W, 3]` and the object in it, bool `[H, W]`; None where unknown.
-        keeps_voxels: the run in progress gives back what cannot be put back, so that its voxels are not merged.
+        keeps_voxels: a result of the run cannot be mapped back to the fine grid, so voxels are not merged.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class BetweenStages:
         return None
 
     def ended(self) -> None:
-        """Forgets the object; merged voxels whose latents are still there can be decoded."""
+        """Deletes the state of the object. Merged voxels can still be decoded while their latents exist."""
         self._decoded = self._known = self._merged = None
 
     def decoded_structure(self, original: Forward) -> Forward:
@@ -57,7 +57,7 @@ class BetweenStages:
         return forward
 
     def sampled_structure(self, signature: inspect.Signature) -> Callable[[Forward], Forward]:
-        """Wraps `sample_sparse_structure`: keeps its voxels, and the logits of the grid that was asked for."""
+        """Wraps `sample_sparse_structure`: keeps its voxels, and the logits of the requested grid."""
 
         def make(original: Forward) -> Forward:
             def sample_sparse_structure(*args: Any, **kwargs: Any) -> Any:
@@ -95,7 +95,7 @@ class BetweenStages:
         return make
 
     def decoded(self, original: Forward) -> Forward:
-        """Wraps `decode_latent(shape latents, ...)`: puts meshes and their voxels back where they belong."""
+        """Wraps `decode_latent(shape latents, ...)`: maps meshes and their voxels back to the fine grid."""
 
         def decode_latent(shape_slat: Any, *args: Any, **kwargs: Any) -> Any:
             lattice = self._merges.get(shape_slat.coords)
@@ -105,7 +105,7 @@ class BetweenStages:
         return decode_latent
 
     def _voxels(self, coords: Tensor) -> VoxelSet | None:
-        """The voxels as techniques see them; None where they are somebody's own, or several objects'."""
+        """The voxels as techniques see them; None for voxels that the caller gave, or for several objects."""
         known = self._known
         if known is None or known[0] is not coords or len(coords) == 0 or int(coords[:, 0].max()) > 0:
             return None
@@ -114,11 +114,11 @@ class BetweenStages:
 
 
 def mesh_to_fine(mesh: Any, lattice: WayBack) -> Any:
-    """Puts a mesh back where, and as large as, it was before its voxels were merged.
+    """Restores the place and size that a mesh had before its voxels were merged.
 
     Args:
         mesh: has `vertices [V, 3]`, and perhaps `origin [3]` and `voxel_size` of the voxels that colour it.
-        lattice: the way back.
+        lattice: maps merged voxels back to the fine grid.
     """
     mesh = to_fine(mesh, lattice)
     if hasattr(mesh, "voxel_size"):

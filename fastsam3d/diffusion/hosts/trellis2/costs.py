@@ -23,7 +23,7 @@ class FlowPass:
         rest: layers before and after the blocks, modulation, and conditions that are projected for each token.
         modulation: the part of `rest` that depends on time only.
         table_step: of one step in tables of the modulation.
-        prefix_tokens, prefix_rest: the part of `tokens` and of `rest` that no condition has reached yet.
+        prefix_tokens, prefix_rest: the part of `tokens` and `rest` before the first cross-attention.
     """
 
     tokens: float = 0.0
@@ -84,7 +84,7 @@ class FlowSizes:
 
 
 def sizes_of(network: Any, cross_attention: Any) -> FlowSizes | None:
-    """Sizes of a network, read from its layers; None where these are not as known.
+    """Reads the sizes of a network from its layers; None if the layers are not the known ones.
 
     Args:
         network: has `input_layer`, `blocks` and `out_layer`.
@@ -115,7 +115,7 @@ class FlowCosts:
         sizes: by stage.
         structure_tokens: tokens of the structure network.
         condition_tokens: stage -> tokens of the condition in its latest run.
-        stage: whose network is meant; by default the first.
+        stage: the stage whose network is counted; by default the first.
     """
 
     def __init__(

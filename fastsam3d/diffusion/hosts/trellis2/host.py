@@ -64,7 +64,7 @@ LOW_VRAM = (
 class Trellis2Host(FlowSamplingHost):
     """`Trellis2ImageTo3DPipeline`, `Trellis2TexturingPipeline`, `Pixal3DImageTo3DPipeline`, and copies of them.
 
-    Velocities are taken over at the samplers' `_inference_model`, once a step; guidance stays theirs.
+    Replaces `_inference_model` of the samplers, which gives the velocity of each step. Guidance stays the samplers'.
     """
 
     name = "TRELLIS.2 and Pixal3D (Trellis2ImageTo3DPipeline, Trellis2TexturingPipeline, Pixal3DImageTo3DPipeline)"

@@ -53,13 +53,13 @@ def inner_cross_attention(block: Any) -> Any:
 
 
 def cross_attention(block: Any, states: HiddenStates) -> CrossAttentionSite | None:
-    """The site of a block's cross-attention; None where its parts are not those that are known."""
+    """The site of a block's cross-attention; None if it does not have the known parts."""
     module = inner_cross_attention(block)
     return cross_attention_site(module, states) if hasattr(module, "to_kv") else None
 
 
 def is_projected(block: Any) -> bool:
-    """Whether a block adds a condition that is projected for each token."""
+    """Tells whether a block adds a condition that is projected for each token."""
     return hasattr(block.cross_attn, "proj_linear")
 
 
@@ -108,7 +108,7 @@ def table_sites(decoder: Any) -> list[TableSite]:
 
 
 def coordinates_site(decoder: Any) -> CoordinatesSite | None:
-    """The site of a decoder's `upsample`; None where its parts are not those that are known."""
+    """The site of a decoder's `upsample`; None if it does not have the known parts."""
     blocks = [level[-1] for level in list(getattr(decoder, "blocks", ()))[:-1]]  # the last level goes no further up
     known = bool(blocks) and all(hasattr(block, "to_subdiv") and hasattr(block, "updown") for block in blocks)
     if not known or not hasattr(decoder, "upsample"):
@@ -117,12 +117,12 @@ def coordinates_site(decoder: Any) -> CoordinatesSite | None:
 
 
 def _last_block(decoder: Any, times: int) -> Any | None:
-    """The block whose output alone is asked for its coordinates when a decoder goes up so many levels."""
+    """The block of which only the output coordinates are used, if a decoder goes up so many levels."""
     return decoder.blocks[times - 1][-1] if 0 < times < len(decoder.blocks) else None
 
 
 def _subdivided(block: Any) -> Callable[[Any], Any]:
-    """The block without its convolutions: the coordinates follow from its subdivisions alone."""
+    """Runs the block without its convolutions, because the coordinates depend on its subdivisions only."""
 
     def forward(x: Any, *args: Any, **kwargs: Any) -> Any:
         subdivisions = block.to_subdiv(x)

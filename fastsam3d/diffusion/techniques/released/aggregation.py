@@ -1,7 +1,7 @@
 """Token aggregation as the released Fast-SAM3D does it, defects included. For comparison only.
 
-Use `token_aggregation` for work. What is wrong here is kept on purpose (acceleration fact sheet, sections 3.2 to
-3.8): the picture's score depends on the size of the crop, because every crop is stretched to 256 x 256, and that of
+Use `token_aggregation` for work. What is wrong here is kept on purpose (docs/facts.md, sections M3.2 to
+M3.8): the picture's score depends on the size of the crop, because every crop is stretched to 256 x 256, and that of
 the voxels counts the mean as detail; coordinates are shrunk about the middle of their box and rounded axis by axis,
 so that the true factor differs from axis to axis, but what is decoded is enlarged about the middle of the grid, by
 one factor. (The release enlarges the scale of the pose instead, which places the object in the same way.)

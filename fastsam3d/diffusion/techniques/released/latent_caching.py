@@ -1,7 +1,7 @@
 """Step skipping and carving of the latent stage as the released Fast-SAM3D does them. For comparison only.
 
-Use `adaptive_caching` and `token_carving` for work. What is wrong here is kept on purpose (acceleration fact sheet,
-sections 2.2 to 2.5): the sensitivity divides the newest change of the output by the change of state before it, and
+Use `adaptive_caching` and `token_carving` for work. What is wrong here is kept on purpose (docs/facts.md,
+sections M2.2 to M2.5): the sensitivity divides the newest change of the output by the change of state before it, and
 that one spans many steps after a skip; skips have no limit, the last step may be skipped, and warm-ups of 1, 2 and 3
 are one and the same; the kept increment is `v - x`, which stays constant in the opposite direction of time. Carving
 leaves out the given share, where the paper keeps it, voxel by voxel: the network does not see carved voxels at all,

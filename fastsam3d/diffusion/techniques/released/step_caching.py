@@ -1,6 +1,6 @@
 """Step caching of the first stage as the released Fast-SAM3D does it, defects included. For comparison only.
 
-Use `step_caching` for work. What is wrong here is kept on purpose (acceleration fact sheet, sections 1.3 to 1.7):
+Use `step_caching` for work. What is wrong here is kept on purpose (docs/facts.md, sections M1.3 to M1.7):
 the guided velocity is cached as a whole, so that the end of guidance looks like motion; slopes are per step on a grid
 of uneven steps; from step 24 on everything is computed, whatever the number of steps, and with fewer the last may be
 forecast; the smoothing of the layout is overwritten and `momentum_beta` changes nothing; the distilled mode is

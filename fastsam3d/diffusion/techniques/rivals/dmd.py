@@ -1,7 +1,7 @@
 """Dynamic mode decomposition (Prony's method): computed velocities are continued as sums of damped oscillations.
 
 Needs four equally spaced computed steps; until then a Hermite forecast stands in. Window, tolerance and fallback are
-those of the port to SAM 3D Objects (acceleration fact sheet, section 5.2), which decomposes all modalities as one
+those of the port to SAM 3D Objects (docs/facts.md, section M5.2), which decomposes all modalities as one
 vector; here each has modes of its own, because four layout tokens would drown in thousands of shape values. It pays
 from intervals of 4 on, hence the default.
 """

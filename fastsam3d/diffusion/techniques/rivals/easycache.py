@@ -2,7 +2,7 @@
 
 How much the output changes per change of the state, `k = |out_a - out_b| / |x_a - x_b|`, is measured on the last two
 computed steps; while steps are skipped `err += k |dx| / |out|` adds up. A skipped step reuses the cached increment
-`out - x`, each guidance branch its own; the decision is taken on the conditional branch (fact sheet, section 4.4).
+`out - x`, each guidance branch its own; the decision is taken on the conditional branch (docs/facts.md, section M4.4).
 
 The original is written for time that runs from data to noise, with `out = noise - data`. Seen from noise to data the
 velocity has the other sign, and its `out - x` is our `-(v + x)`: that is the default. Ports that keep `v - x` on a

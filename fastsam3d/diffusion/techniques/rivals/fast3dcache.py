@@ -1,6 +1,6 @@
 """Fast3Dcache (arXiv 2511.22533): in the first stage, shape tokens that have settled are left out of the network.
 
-Three phases (acceleration fact sheet, section 4.2). First everything is computed. At an anchor step the estimates of
+Three phases (docs/facts.md, section M4.2). First everything is computed. At an anchor step the estimates of
 the final object at this step and the one before are decoded, and the number of voxels that flipped says how much is
 still in motion; from there on it is taken to fall exponentially, and only as many tokens run as there are voxels in
 motion. In the last phase a fixed share is left out, every third step nothing. Tokens with low velocity and low

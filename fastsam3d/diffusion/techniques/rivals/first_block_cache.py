@@ -2,7 +2,7 @@
 
 The first block always runs. If its change `r = out - in` differs from that of the last whole pass by less than a
 threshold, `|r - r'| / |r'|`, the change that all other blocks made then stands in for them. Each guidance branch has
-its own memory (FBCache of ParaAttention, one block, threshold 0.05; acceleration fact sheet, section 5.6). It reacts
+its own memory (FBCache of ParaAttention, one block, threshold 0.05; docs/facts.md, section M5.6). It reacts
 to the input at hand where a fixed interval cannot; what runs around the blocks, such as the sparse convolutions of
 the latent network, runs at every step.
 """

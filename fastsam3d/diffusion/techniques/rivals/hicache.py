@@ -1,7 +1,7 @@
 """HiCache (arXiv 2508.16984): the schedule of TaylorSeer on scaled Hermite polynomials instead of powers.
 
 The contraction `sigma` tames high orders: at order 1 and sigma 0.5 the forecast has half of Taylor's slope. Interval,
-order and sigma are those of its port to SAM 3D Objects (acceleration fact sheet, section 5.1), which does not force
+order and sigma are those of its port to SAM 3D Objects (docs/facts.md, section M5.1), which does not force
 the last step; ours computes it, `last_step`.
 """
 

@@ -3,7 +3,7 @@
 `r_j` is the mean ratio of the magnitudes of the blocks' change at steps j and j - 1. Over skipped passes the ratios
 multiply; `|1 - product|` adds up to an estimated error, and the network runs again when that exceeds a threshold, or
 after so many skips. A skipped pass reuses the last change of the whole stack of blocks. Each guidance branch has its
-curve (acceleration fact sheet, section 5.4; threshold 0.06, 3 skips, nothing in the first fifth: as published).
+curve (docs/facts.md, section M5.4; threshold 0.06, 3 skips, nothing in the first fifth: as published).
 
 A curve belongs to one model, one stage and one guidance branch. For another number of steps it is resampled; for
 another model measure it, see `fastsam3d.evaluation.tuning.magcache_curves`.

@@ -1,6 +1,6 @@
 """Random Drop, a rival of the published comparison: a random share of the latent voxels is thrown away.
 
-The published definition is not public (acceleration fact sheet, section 4.1). Ours: before the latent stage each object
+The published definition is not public (docs/facts.md, section M4.1). Ours: before the latent stage each object
 loses a fixed share of its voxels, drawn without replacement; latent network and decoder see the rest alone, and
 nothing stands in for what is gone. Which voxels go depends on a seed and their number only: the global random state
 is left alone.

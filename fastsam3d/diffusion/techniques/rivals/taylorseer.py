@@ -3,7 +3,7 @@
 The original caches what every module of a block puts out. At order 1 that gives the same update of the last layer as a
 series of the velocity itself (the "lite" form of the diffusers port), which is also what the authors of Fast-SAM3D
 compare with on SAM 3D: interval 3 in the first stage with the layout held at nine tenths of its last computed value,
-interval 6 in the latent stage, order 1, two steps computed at the start (acceleration fact sheet, sections 1.4, 4.3).
+interval 6 in the latent stage, order 1, two steps computed at the start (docs/facts.md, sections M1.4, M4.3).
 These are the defaults here. Theirs leaves the last latent step to the forecast; ours computes it, `last_step`.
 """
 

@@ -1,6 +1,6 @@
 """Uniform Merge, a rival of the published comparison: every object is merged on a lattice of one cell edge.
 
-The published definition is not public (acceleration fact sheet, section 4.1). Ours: the lattice of token aggregation
+The published definition is not public (docs/facts.md, section M4.1). Ours: the lattice of token aggregation
 with one factor for all objects, whatever their detail and size, and the same exact way back.
 """
 
