@@ -5,7 +5,9 @@ VENV ?= .venv
 EXTRAS ?= bench,dev,demo,browser,simplify,texture,mllm
 # A Python of at least 3.10. Empty: the first suitable one of those below is taken.
 PYTHON ?=
-# Address of a wheel index for PyTorch alone, e.g. that of its CPU builds, which are much smaller. Empty: the usual one.
+# Where PyTorch comes from, see environments/install_pytorch.sh: the build for CPUs where no NVIDIA card is found (auto),
+# or always (cpu), or what pip chooses (usual); and the address of an index for PyTorch alone, which wins.
+TORCH_BUILD ?= auto
 TORCH_INDEX ?=
 # Processes that the tests run in, each with one thread; "0" runs them in one process, where a debugger can be used.
 WORKERS ?= auto
@@ -13,6 +15,9 @@ OUT ?= out/demo
 ARGS ?=
 
 BIN := $(VENV)/bin
+# Progress is shown in a terminal; a log gets only the lines of this file.
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check \
+  $$([ -t 1 ] || echo --quiet --progress-bar off) -c constraints.txt
 # The tests of one file stay in one process, because they share what is costly to load. More than four processes would
 # wait for the largest files. Threads that wait for one another sleep, so that a busy machine can go on meanwhile.
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
@@ -35,8 +40,9 @@ help:
 	@echo "make train      train the small model (hours on a CPU); ARGS='minutes=90 device=cuda'"
 	@echo "make clean      remove $(VENV) and caches"
 	@echo
-	@echo "PYTHON=python3.12 chooses the interpreter; TORCH_INDEX=ADDRESS the index that PyTorch comes from,"
-	@echo "for instance that of its CPU builds; ARGS='...' is passed on to the command."
+	@echo "PYTHON=python3.12 chooses the interpreter. TORCH_BUILD=cpu and TORCH_BUILD=usual choose PyTorch's build;"
+	@echo "the default is the one for CPUs where no NVIDIA card is found. TORCH_INDEX=ADDRESS names another index for it."
+	@echo "ARGS='...' is passed on to the command."
 	@echo "WORKERS=0 runs the tests in one process, WORKERS=N in N at a time (at most 4)."
 
 install: $(STAMP)
@@ -56,26 +62,25 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	  echo "make: $$($$found --version) -> $(VENV)"; \
 	  $$found -m venv $(VENV); \
 	fi
-	@test -z "$(TORCH_INDEX)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
-	  --index-url $(TORCH_INDEX) -c constraints.txt torch
-	@echo "make: installing fastsam3d (PyTorch is large: minutes on a slow line)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e .
+	@TORCH_BUILD=$(TORCH_BUILD) TORCH_INDEX=$(TORCH_INDEX) sh environments/install_pytorch.sh $(BIN)/python
+	@echo "make: installing fastsam3d and the other packages that it needs: 0.1 GB to download, 0.3 GB on disk"
+	@$(PIP_INSTALL) -e .
 	@touch $@
 
 $(FULL): $(STAMP)
-	@echo "make: installing its extras $(EXTRAS)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
-	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@echo "make: installing its extras $(EXTRAS): 0.3 GB to download, 0.7 GB on disk"
+	@$(PIP_INSTALL) -e '.[$(EXTRAS)]'
 	@touch $@
 
 $(KERNELS): $(FULL)
 	@echo "make: installing its extras kernels and ray"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
-	  -c constraints.txt -e '.[kernels,ray]'
+	@$(PIP_INSTALL) -e '.[kernels,ray]'
 	@touch $@
 
 demo: $(STAMP)
 	@$(BIN)/python infer.py --output_dir $(OUT) --enable_acceleration $(ARGS)
+	@echo "make: the results are in $(OUT). Before you type commands of your own, activate the environment in this shell:"
+	@echo "  . $(BIN)/activate"
 
 app: $(FULL)
 	@$(BIN)/python gradio_demo.py $(ARGS)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.version import __version__
+from fastsam3d.cli.interpreter import old_python, wrong_python
 from fastsam3d.errors import UserError
 
 INTERRUPTED_TEXT = "interrupted"
@@ -114,6 +115,8 @@ def guarded(command: Callable[[list[str]], int], argv: list[str]) -> int:
     else:
         previous = None
     try:
+        if (too_old := old_python()) is not None:
+            raise UserError(too_old)
         code = command(argv)
         sys.stdout.flush()  # a closed pipe or a full disk is told here, and not by Python at exit
         return code
@@ -153,6 +156,8 @@ def _expected(error: Exception) -> str | None:
             "the device has not enough memory for this model. Use precision=bfloat16, close other programs on the "
             "device, or device=cpu."
         )
+    if isinstance(error, ModuleNotFoundError):
+        return wrong_python(error)
     if isinstance(error, MemoryError):
         return "this machine has not enough memory for it. Use smaller inputs, or close other programs."
     return None
