@@ -28,7 +28,7 @@ FRAME = (
 UNITS = "of the point map; without one, of the distance between the camera and the plane that all objects stand in"
 CAMERA_FRAME = "camera, glTF axes: x right, y up, z towards the viewer; x_gltf = -x_camera, z_gltf = -z_camera"
 """Frame of single objects in the camera frame, and of what is below the root node of `scene.glb`."""
-SCENE_FRAME = f"level: y up; the camera is the origin. The rotation of the root node takes up to y. Below it {CAMERA_FRAME}"
+SCENE_FRAME = f"level: y up, the camera is the origin; the root node turns up to y; below it {CAMERA_FRAME}"
 """Frame of `scene.glb`."""
 ROOT = "scene"
 """Name of the root node of `scene.glb`."""
