@@ -58,6 +58,7 @@ def test_questions_are_answered_both_ways(open_page: Callable[..., Any]) -> None
     page.wait_for_selector("#room-status .notice >> text=does not know the word 'armchair'. Did you mean chair")
 
 
+@pytest.mark.slow
 def test_rooms_of_a_seed_and_of_a_file(open_page: Callable[..., Any], tmp_path: Path) -> None:
     page = open_page()
     open_tab(page)
@@ -81,6 +82,7 @@ def test_rooms_of_a_seed_and_of_a_file(open_page: Callable[..., Any], tmp_path: 
     page.wait_for_selector("#room-answers >> text=1 of 1 objects stayed")
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_off_on_a_phone(open_page: Callable[..., Any]) -> None:
     page = open_page(390, 844)
     open_tab(page)

@@ -3,7 +3,7 @@
 // running `off` as well.
 const root = element.querySelector('.compare'), wipe = root.querySelector('.wipe'), slider = wipe.querySelector('input');
 const sides = {}, loaded = {};
-let turning = true, shown = null;
+let turning = !matchMedia('(prefers-reduced-motion: reduce)').matches, wired = false, shown = null;
 
 for (const name of ['left', 'right']) {
   const figure = root.querySelector('[data-side=' + name + ']');
@@ -13,6 +13,7 @@ for (const name of ['left', 'right']) {
 function viewer(side) {
   if (!side.viewer) side.viewer = window.Fastsam3dViewer.mount(side.canvas, null, { onerror: error => { side.figure.dataset.error = error.message; } });
   side.viewer.autoRotate = turning && !props.busy;
+  side.viewer.wireframe = wired;
   return side.viewer;
 }
 
@@ -108,7 +109,7 @@ root.addEventListener('click', event => {
     const on = node.getAttribute('aria-pressed') !== 'true';
     node.setAttribute('aria-pressed', on);
     if (task === 'turn') { turning = on; rotate(); }
-    else each(view => { view.wireframe = on; });
+    else { wired = on; each(view => { view.wireframe = on; }); }
   }
 });
 slider.addEventListener('input', move);
@@ -119,4 +120,5 @@ document.addEventListener('click', event => {
 
 watch('result', refresh);
 watch('busy', rotate);
+root.querySelector('[data-do=turn]').setAttribute('aria-pressed', turning);
 move(); refresh();

@@ -96,6 +96,11 @@ function list() {
     chips.append(chip);
   });
   if (marked && items.every(item => item.marked) && props.marks.room) chips.append(button('+ Another object', { action: 'add' }));
+  if (items.some(item => item.active && item.marked)) {
+    const save = button('Save mask', { action: 'save_mask' });
+    save.title = 'The mask of the chosen object as a PNG file'; save.dataset.save = '';
+    chips.append(save);
+  }
   if (props.marks && props.marks.ready_masks && !marked) chips.append(button('Use the masks that come with it', { action: 'example_masks' }));
 }
 
@@ -110,7 +115,6 @@ function refresh() {
   const active = objects().find(item => item.active);
   root.querySelector('[data-do=undo]').disabled = !(active && active.undo);
   root.querySelector('[data-do=clear]').disabled = !objects().some(item => item.undo);
-  root.querySelector('[data-do=save_mask]').disabled = !(active && active.marked);
   root.querySelector('.hint').hidden = !props.picture || objects().some(item => item.marked);
   keep();
   draw(); list();

@@ -64,11 +64,12 @@ def table(finished: Finished) -> str:
         )
     )
     return (
+        "<details><summary>Seconds and network runs of every stage</summary>"
         '<div class="scroll"><table class="report"><thead>'
         f'<tr><td></td><th colspan="{len(runs)}" scope="colgroup">seconds</th>'
         f'<th colspan="{len(runs)}" scope="colgroup">network runs</th></tr>'
         f'<tr><th scope="col">stage</th>{kinds}{kinds}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f'<p class="fine">{" ".join(_note(item) for item in runs)}</p>'
+        f'</details><p class="fine">{" ".join(_note(item) for item in runs)}</p>'
     )
 
 
