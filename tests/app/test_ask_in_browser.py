@@ -16,6 +16,8 @@ import pytest
 from demo_in_browser import QUICK, Demo
 from tiny_scene_model import write_tiny_model
 
+pytestmark = pytest.mark.slow  # a server of its own; `test_demo_in_browser.py` looks whether the tab is there
+
 
 @pytest.fixture(scope="module")
 def demo(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
@@ -58,7 +60,6 @@ def test_questions_are_answered_both_ways(open_page: Callable[..., Any]) -> None
     page.wait_for_selector("#room-status .notice >> text=does not know the word 'armchair'. Did you mean chair")
 
 
-@pytest.mark.slow
 def test_rooms_of_a_seed_and_of_a_file(open_page: Callable[..., Any], tmp_path: Path) -> None:
     page = open_page()
     open_tab(page)
@@ -82,7 +83,6 @@ def test_rooms_of_a_seed_and_of_a_file(open_page: Callable[..., Any], tmp_path: 
     page.wait_for_selector("#room-answers >> text=1 of 1 objects stayed")
 
 
-@pytest.mark.slow
 def test_nothing_is_cut_off_on_a_phone(open_page: Callable[..., Any]) -> None:
     page = open_page(390, 844)
     open_tab(page)
@@ -90,7 +90,6 @@ def test_nothing_is_cut_off_on_a_phone(open_page: Callable[..., Any]) -> None:
     assert page.locator("#room-go").bounding_box()["width"] > 300
 
 
-@pytest.mark.slow
 def test_screenshot_for_the_documentation(open_page: Callable[..., Any], tmp_path: Path) -> None:
     target = os.environ.get("FASTSAM3D_ROOM_SCREENSHOT")
     if not target:

@@ -101,6 +101,9 @@ def test_from_the_example_to_the_file(open_page: Callable[..., Any], demo: Demo)
     mesh = trimesh.load(download.value.path(), file_type="glb", force="mesh")
     assert len(mesh.faces) > 100
 
+    page.click("button[role=tab] >> text=Ask a room")
+    page.wait_for_selector("#room-picture img.room, #ask-problem")
+
     assert list(demo.home.rglob("report.json"))
     page.close()
     deadline = time.monotonic() + 600

@@ -227,6 +227,14 @@ def test_doubts_about_picture_and_masks_are_said(studio: Studio, tmp_path: Path)
     assert "is it inverted?" in said
 
 
+def test_a_mark_that_finds_nothing_is_said(studio: Studio) -> None:
+    studio.segmenter = lambda image, prompt: np.zeros(image.shape[:2], dtype=bool)
+    session = Session(studio)
+    session.open_example("chair")
+    assert "Nothing was found there" in session.act(MIDDLE)
+    assert session.act({"action": "undo"}) is None
+
+
 def test_the_mask_of_the_active_object_is_a_file(session: Session) -> None:
     session.act({"action": "rename", "index": 0, "name": "My Chair"})
     name, data = session.mask_file()

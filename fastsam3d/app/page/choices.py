@@ -55,9 +55,9 @@ def run_choices(most_seeds: int) -> Choices:
     with gr.Accordion("Files: faces, texture, watertight", open=False, elem_id="file-settings"):
         with gr.Row():
             faces = gr.Number(
-                None,
+                0,
                 label="Faces, about",
-                info="Empty keeps all.",
+                info="0 keeps all.",
                 precision=0,
                 minimum=0,
                 maximum=MOST,

@@ -29,7 +29,7 @@ def preparation_of(faces: Any, texture: Any, watertight: Any) -> Preparation:
     except (TypeError, ValueError, OverflowError):
         raise UserError("The number of faces must be a whole number.") from None
     if count and not FEWEST <= count <= MOST:
-        raise UserError(f"A mesh can have from {FEWEST} to {MOST:,} faces. Leave the field empty to keep all.")
+        raise UserError(f"A mesh can have from {FEWEST} to {MOST:,} faces. 0 keeps all.")
     if side not in TEXTURES.values():
         raise UserError("A texture of that size is not offered.")
     preparation = Preparation(count or None, bool(watertight), side or None)

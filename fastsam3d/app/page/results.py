@@ -178,7 +178,7 @@ def _entry(item: Finished, folder: Path) -> dict[str, Any]:
     run = item.comparison.candidate(item.selected)
     return {
         "number": item.number,
-        "text": f"{run.preset}, {run.seconds:.1f} s",
+        "text": f"{run.preset} · {run.seconds:.1f} s",
         "names": ", ".join(item.request.object_names),
         "photo": address(item.files.overlays[(run.preset, run.seed)], folder),
     }

@@ -171,7 +171,9 @@ def run_once(
         0.0 if item.reconstruction is None else silhouette_agreement(item.reconstruction, mask, view)
         for item, mask in zip(scene.objects, request.masks, strict=True)
     ]
-    return Run(config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings()))  # shown in the page
+    return Run(
+        config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings())
+    )  # shown in the page
 
 
 def field_of_view(pointmap: np.ndarray | None) -> float:

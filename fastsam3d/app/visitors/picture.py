@@ -23,6 +23,7 @@ from fastsam3d.jobs.pointmaps import read_pointmap
 
 EXAMPLES = {"chair": "Chair", "car": "Pick-up", "toys": "Four toys"}
 """Bundled examples and what they are called in the page."""
+NOTHING_FOUND = "Nothing was found there. Draw a box around the whole object, click on another part, or paint it."
 RESERVED = ("over_photo", "image")
 """Names of other files of a result."""
 
@@ -133,7 +134,10 @@ class MarkedPicture:
             self._mark_example()
         else:
             with self._lock:
-                self._marking().apply(action)
+                marking = self._marking()
+                marking.apply(action)
+                if kind in ("click", "box") and marking.objects[marking.active].mask is None:
+                    return NOTHING_FOUND
         return None
 
     def _mark_example(self) -> None:
