@@ -135,7 +135,6 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         UserError: Gradio or a package for marking is missing.
     """
     from fastsam3d.app.marking.segmentation import segment
-    from fastsam3d.app.page.fragments import SMALL_MODEL
     from fastsam3d.app.rooms.model import RoomModel
     from fastsam3d.app.runs.queue import JobQueue
     from fastsam3d.app.server.server import LOOPBACK, build_app, require_gradio
@@ -173,7 +172,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         options.warm_up,
         RoomModel(None if options.language_model is None else user_path(options.language_model)),
         request.threads,
-        SMALL_MODEL if request.model == SMALL and request.checkpoint_dir is None else None,
+        _model_note(request),
     )
     app = build_app(studio, options.host)
     studio.prepare()
@@ -188,6 +187,13 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
             server.run(sockets=[listener])
     finally:
         queue.close()
+
+
+def _model_note(request: Request) -> str | None:
+    """What the page says of the model under its title."""
+    from fastsam3d.app.page.fragments import SMALL_MODEL
+
+    return SMALL_MODEL if request.model == SMALL and request.checkpoint_dir is None else None
 
 
 def _listen(host: str, port: int) -> socket.socket:
