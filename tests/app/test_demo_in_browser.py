@@ -1,7 +1,8 @@
 """The demo from end to end: the real server with the small model, looked at in headless Chromium.
 
 `FASTSAM3D_SCREENSHOT=docs/images/demo_app.png pytest tests/app/test_demo_in_browser.py -k screenshot` takes the
-picture for the documentation; without the variable nothing is written outside of temporary folders.
+picture for the README. With `FASTSAM3D_PHOTO=coffee.png FASTSAM3D_PHOTO_SCREENSHOTS=docs/images` it takes those of
+docs/page.md, of scikit-image's photo of a cup. Without the variables nothing is written outside of temporary folders.
 """
 
 from __future__ import annotations
@@ -360,5 +361,48 @@ def test_screenshot_for_the_documentation(
         page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(600)
         page.screenshot(path=target)
+    finally:
+        demo.end()
+
+
+@pytest.mark.slow
+def test_screenshots_of_the_way_of_a_photo(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    """Box, brush, run, slider, on the photo of a cup; as JPEG, because of the photo."""
+    photo, target = os.environ.get("FASTSAM3D_PHOTO"), os.environ.get("FASTSAM3D_PHOTO_SCREENSHOTS")
+    if not photo or not target:
+        pytest.skip("FASTSAM3D_PHOTO=FILE and FASTSAM3D_PHOTO_SCREENSHOTS=FOLDER are not set")
+    demo = Demo(tmp_path)
+    try:
+        page = open_page(1120, 760, demo.address)
+
+        def picture(name: str) -> None:
+            page.mouse.move(5, 5)
+            page.evaluate("window.scrollTo(0, 0)")
+            page.wait_for_timeout(600)
+            page.screenshot(path=Path(target) / f"page_{name}.jpg", type="jpeg", quality=72)
+
+        page.set_input_files("[data-file=picture]", photo)
+        page.wait_for_selector(".marker[data-state=open]:not([data-busy]) .photo[src]")
+        page.wait_for_function("document.querySelector('.marker .photo').complete")
+        drag(page, (0.27, 0.02), (0.71, 0.70))
+        page.wait_for_selector(".chip")
+        page.click("button[data-tool=brush]")
+        for way in (((0.34, 0.4), (0.4, 0.55), (0.5, 0.6), (0.6, 0.53), (0.66, 0.4)), ((0.37, 0.62), (0.35, 0.7))):
+            page.wait_for_selector(".marker:not([data-busy])")
+            page.mouse.move(*at(page, way[0]))
+            page.mouse.down()
+            for place in way[1:]:
+                page.mouse.move(*at(page, place), steps=8)
+            page.mouse.up()
+        page.wait_for_selector(".marker:not([data-busy])")
+        page.fill(".chip input", "cup")
+        page.press(".chip input", "Enter")
+        picture("mark")
+        page.click("#go")
+        page.wait_for_selector("#headline .headline")
+        assert covered(shown(page, "left")) > 0.02
+        picture("result")
+        page.click("button[data-show=photo]")
+        picture("slider")
     finally:
         demo.end()

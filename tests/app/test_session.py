@@ -304,3 +304,20 @@ def test_outline_agreement_of_a_square_that_is_known() -> None:
 def test_text_from_elsewhere_is_escaped() -> None:
     assert "<script>" not in fragments.notice("<script>alert(1)</script>.png is no picture")
     assert fragments.notice(None) == fragments.notice("") == ""
+
+
+def test_the_page_says_what_the_small_model_is_and_nothing_of_others() -> None:
+    assert "synthetic toys" in fragments.header("<p>@model</p>", fragments.SMALL_MODEL)
+    assert fragments.header("<p>@model</p>", None) == "<p></p>"
+
+
+def test_other_weights_are_not_called_the_small_model() -> None:
+    from types import SimpleNamespace
+
+    from fastsam3d.cli.commands.demo import _model_note
+
+    def note(model: str, checkpoint_dir: str | None = None) -> str | None:
+        return _model_note(SimpleNamespace(model=model, checkpoint_dir=checkpoint_dir))  # type: ignore[arg-type]
+
+    assert note("mini") is fragments.SMALL_MODEL
+    assert note("sam3d", "/weights") is note("mini", "/own/weights") is None
