@@ -61,7 +61,7 @@ def write_scene(
             entry |= describe(item.reconstruction) | {"mask_iou": agreement[item.name]}
             objects.append(entry | written[item.name].described())
     listener.step("writing the scene")
-    folder.write_json(LAYOUT, scene.layout() | {"camera": camera, "scene_frame": _scene_frame()})
+    folder.write_json(LAYOUT, scene.layout() | {"camera": camera} | _scene_frame(scene))
     meshes = {name: item.mesh for name, item in written.items() if item.mesh is not None}
     if any(not mesh.is_empty for mesh in meshes.values()):
         scene.export(folder / SCENE, meshes)
@@ -93,10 +93,13 @@ def _write_placed(folder: OutputFolder, item: SceneObject, picture: Picture, mas
     return written
 
 
-def _scene_frame() -> str:
+def _scene_frame(scene: Scene) -> dict[str, Any]:
+    """What takes the camera frame of the layout to the level frame of the scene's file."""
+    from fastsam3d.meshes.geometry import matrix_to_quaternion_xyzw
     from fastsam3d.sam3d.scene.composition import SCENE_FRAME
 
-    return SCENE_FRAME
+    turn = matrix_to_quaternion_xyzw(scene.levelling()).tolist()
+    return {"scene_frame": SCENE_FRAME, "scene_root_rotation_xyzw": turn}
 
 
 def camera_of(picture: Picture, pointmap: np.ndarray | None) -> dict[str, Any]:

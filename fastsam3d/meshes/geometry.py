@@ -65,6 +65,20 @@ def interpolate(values: np.ndarray, faces: np.ndarray, chosen: np.ndarray, weigh
     return (values[faces[chosen]] * weights[..., None]).sum(axis=1)
 
 
+def smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray | None:
+    """Finds the rotation by the smallest angle that takes one unit vector `[3]` to another: `end = R @ start`.
+
+    By Rodrigues' formula, with the cross product of the vectors as the axis. Returns `[3, 3]`, which acts on columns;
+    None where the vectors point in opposite directions, because every half turn about a normal of theirs is as small.
+    """
+    cosine = float(np.dot(start, end))
+    if cosine < -0.999:
+        return None
+    x, y, z = np.cross(start, end)
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + cross + cross @ cross / (1 + cosine)
+
+
 def matrix_to_quaternion_xyzw(matrix: np.ndarray) -> np.ndarray:
     """Converts a rotation matrix `[3, 3]`, which acts on columns, to a unit quaternion (x, y, z, w), glTF's order."""
     import torch

@@ -48,6 +48,18 @@ class Node:
     scale: Sequence[float] | None = None
 
 
+@dataclass(frozen=True)
+class Root:
+    """A named node without a mesh that stands above all others, and turns them together.
+
+    Attributes:
+        rotation: unit quaternion (x, y, z, w); None turns nothing.
+    """
+
+    name: str
+    rotation: Sequence[float] | None = None
+
+
 class _Document:
     """Collects the JSON part and the binary chunk of a file, mesh by mesh."""
 
@@ -59,6 +71,15 @@ class _Document:
         self.nodes: list[dict[str, Any]] = []
         self.materials: list[dict[str, Any]] = []
         self.images: list[dict[str, Any]] = []
+        self.roots: list[int] | None = None
+
+    def add_root(self, root: Root) -> None:
+        """Adds a node above all that there are."""
+        entry: dict[str, Any] = {"name": root.name, "children": list(range(len(self.nodes)))}
+        if root.rotation is not None:
+            entry["rotation"] = [float(v) for v in root.rotation]
+        self.roots = [len(self.nodes)]
+        self.nodes.append(entry)
 
     def add_node(self, node: Node) -> None:
         """Adds a node and its mesh."""
@@ -78,7 +99,7 @@ class _Document:
         document = {
             "asset": asset,
             "scene": 0,
-            "scenes": [{"nodes": list(range(len(self.nodes)))}],
+            "scenes": [{"nodes": list(range(len(self.nodes))) if self.roots is None else self.roots}],
             "nodes": self.nodes,
             "meshes": self.meshes,
             "materials": self.materials,
@@ -154,7 +175,7 @@ class _Document:
         return len(self.views) - 1
 
 
-def glb_bytes(nodes: Sequence[Node], extras: dict[str, Any] | None = None) -> bytes:
+def glb_bytes(nodes: Sequence[Node], extras: dict[str, Any] | None = None, root: Root | None = None) -> bytes:
     """Encodes a scene of coloured meshes as a `.glb` file.
 
     Vertices go from the object frame (z up) to glTF's (y up). glTF defines `COLOR_0` as linear light, so
@@ -163,10 +184,13 @@ def glb_bytes(nodes: Sequence[Node], extras: dict[str, Any] | None = None) -> by
     Args:
         nodes: not empty; each mesh has at least one vertex.
         extras: stored under `asset.extras`.
+        root: stands above all nodes; their poses are then in its frame. None: there is no such node.
     """
     document = _Document()
     for node in nodes:
         document.add_node(node)
+    if root is not None:
+        document.add_root(root)
     text = json.dumps(
         document.to_dict(extras), separators=(",", ":"), sort_keys=True, ensure_ascii=True, allow_nan=False
     ).encode("ascii")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fastsam3d.errors import UserError
-from fastsam3d.meshes.geometry import vertex_normals
+from fastsam3d.meshes.geometry import smallest_turn, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.preview import render_mesh
 from fastsam3d.meshes.rasterizer import Fragments
@@ -61,16 +61,14 @@ def levelled(meshes: Sequence[Mesh], up: np.ndarray | None) -> list[Mesh]:
         meshes: meshes in one frame.
         up: unit vector `[3]` in that frame. If it is None or points down, the meshes are returned as they are.
     """
-    if up is None or up[2] < -0.999:  # upside down: there is no smallest turn
+    turn = None if up is None else smallest_turn(np.asarray(up, dtype=np.float64), np.array([0.0, 0.0, 1.0]))
+    if turn is None:
         return list(meshes)
-    x, y, _ = axis = np.cross(up, [0.0, 0.0, 1.0])
-    cross = np.array([[0.0, -axis[2], y], [axis[2], 0.0, -x], [-y, x, 0.0]])
-    turn = (np.eye(3) + cross + cross @ cross / (1 + up[2])).T  # Rodrigues' formula, for row vectors
     turned = []
     for mesh in meshes:
-        changes = {"vertices": (mesh.vertices @ turn).astype(np.float32)}
+        changes = {"vertices": (mesh.vertices @ turn.T).astype(np.float32)}
         if isinstance(mesh, TexturedMesh):
-            changes["normals"] = (mesh.normals @ turn).astype(np.float32)
+            changes["normals"] = (mesh.normals @ turn.T).astype(np.float32)
         turned.append(replace(mesh, **changes))
     return turned
 

@@ -16,6 +16,8 @@ import pytest
 from demo_in_browser import QUICK, Demo
 from tiny_scene_model import write_tiny_model
 
+pytestmark = pytest.mark.slow  # a server of its own; `test_demo_in_browser.py` looks whether the tab is there
+
 
 @pytest.fixture(scope="module")
 def demo(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
@@ -88,7 +90,6 @@ def test_nothing_is_cut_off_on_a_phone(open_page: Callable[..., Any]) -> None:
     assert page.locator("#room-go").bounding_box()["width"] > 300
 
 
-@pytest.mark.slow
 def test_screenshot_for_the_documentation(open_page: Callable[..., Any], tmp_path: Path) -> None:
     target = os.environ.get("FASTSAM3D_ROOM_SCREENSHOT")
     if not target:

@@ -1,7 +1,8 @@
 """The demo from end to end: the real server with the small model, looked at in headless Chromium.
 
 `FASTSAM3D_SCREENSHOT=docs/images/demo_app.png pytest tests/app/test_demo_in_browser.py -k screenshot` takes the
-picture for the documentation; without the variable nothing is written outside of temporary folders.
+picture for the README. With `FASTSAM3D_PHOTO=coffee.png FASTSAM3D_PHOTO_SCREENSHOTS=docs/images` it takes those of
+docs/page.md, of scikit-image's photo of a cup. Without the variables nothing is written outside of temporary folders.
 """
 
 from __future__ import annotations
@@ -75,41 +76,34 @@ def covered(picture: np.ndarray) -> float:
     return float(((spread > 40) | (pixels.max(axis=2) < 190)).mean())
 
 
-def test_from_the_example_to_the_files(open_page: Callable[..., Any], demo: Demo, tmp_path: Path) -> None:
+def test_from_the_example_to_the_file(open_page: Callable[..., Any], demo: Demo) -> None:
+    """One short way through the page: everything else about it is in the slow tests below."""
     page = open_page()
+    page.click("#go")
+    page.wait_for_selector("#status .notice >> text=Choose a picture first")
     choose(page, "toys")
+    page.wait_for_selector("#status .notice", state="detached")  # mended, so no longer said
     page.mouse.click(*at(page, MUG))
     page.wait_for_selector(".chip")
     mask = marked(page)
     truth = np.asarray(Image.open(ROOT / "examples" / "toys" / "1.png").resize(mask.shape[::-1]))[..., 3] > 127
     assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+    page.fill(".chip input", "Mug")
+    page.press(".chip input", "Enter")
+    page.wait_for_selector(".marker:not([data-busy])")
 
     page.click("#go")
-    page.wait_for_selector("#status .progress")
     page.wait_for_selector("#headline .headline")
-    assert re.search(r"off.*[\d.]+ s instead of [\d.]+ s", page.inner_text("#headline"))
-    for side in ("left", "right"):
-        # The mug is green, and it covers a good part of the view.
-        assert 0.05 < covered(shown(page, side)) < 0.9
-    assert page.inner_text("[data-side=right] figcaption b") == "off"
-    table = page.inner_text("#table")
-    assert "sparse structure" in table and "forecast" in table and "balanced" in table
+    assert 0.05 < covered(shown(page, "left")) < 0.9  # the mug is green, and it covers a good part of the view
+    assert page.locator("[data-side=right]").is_hidden() and page.locator("[data-do=plain]").is_visible()
+    with page.expect_download() as download:
+        page.click("#files a >> nth=0")
+    assert download.value.suggested_filename == "mug.glb"
+    mesh = trimesh.load(download.value.path(), file_type="glb", force="mesh")
+    assert len(mesh.faces) > 100
 
-    with page.expect_download() as download:
-        page.click("#files .take")
-    path = tmp_path / "result.zip"
-    download.value.save_as(path)
-    with zipfile.ZipFile(path) as archive:
-        report = json.loads(archive.read("report.json"))
-        assert [run["preset"] for run in report["runs"]] == ["balanced", "off"]
-        for run in report["runs"]:
-            data = archive.read(f"{run['preset']}_seed_0/object_0.glb")
-            mesh = trimesh.load(io.BytesIO(data), file_type="glb", force="mesh")
-            assert len(mesh.faces) == run["objects"][0]["faces"] > 100
-    page.click("#files summary")
-    with page.expect_download() as download:
-        page.click("#files a >> text=object_0.stl >> nth=0")
-    assert download.value.suggested_filename.endswith("object_0.stl")
+    page.click("button[role=tab] >> text=Ask a room")
+    page.wait_for_selector("#room-picture img.room, #ask-problem")
 
     assert list(demo.home.rglob("report.json"))
     page.close()
@@ -119,6 +113,126 @@ def test_from_the_example_to_the_files(open_page: Callable[..., Any], demo: Demo
     assert list(demo.home.rglob("report.json")) == []  # who leaves takes their files along
 
 
+@pytest.mark.slow
+def test_off_beside_it_the_slider_earlier_runs_and_the_archive(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+    choose(page, "chair")
+    page.click("text=Use the masks that come with it")
+    page.wait_for_selector(".chip")
+    page.click("#go")
+    page.wait_for_selector("#headline .headline")
+    page.click("[data-do=plain]")
+    page.wait_for_selector("#headline >> text=instead of")
+    assert re.search(r"off.*[\d.]+ s instead of [\d.]+ s", page.inner_text("#headline"))
+    for side in ("left", "right"):
+        assert 0.05 < covered(shown(page, side)) < 0.9
+    page.click("#table summary")
+    table = page.inner_text("#table")
+    assert "sparse structure" in table and "forecast" in table and "balanced" in table
+
+    page.click("button[data-show=photo]")
+    photo, result = (pixels_of(page, f".wipe .{name}") for name in ("under", "over"))
+    assert photo.shape == result.shape and 0.01 < (np.abs(photo - result).max(axis=2) > 20).mean() < 0.8
+    frame = page.locator(".wipe .frame").bounding_box()
+    page.mouse.click(frame["x"] + 0.8 * frame["width"], frame["y"] + 20)
+    line = page.locator(".wipe .line").bounding_box()
+    assert (line["x"] - frame["x"]) / frame["width"] == pytest.approx(0.8, abs=0.03)
+    page.click("button[data-show=model]")
+
+    page.click("#files summary")
+    with page.expect_download() as download:
+        page.click("#files a >> text=object_1.stl >> nth=0")
+    assert download.value.suggested_filename.endswith("object_1.stl")
+    with page.expect_download() as download:
+        page.click("#files a >> text=Everything")
+    path = tmp_path / "result.zip"
+    download.value.save_as(path)
+    with zipfile.ZipFile(path) as archive:
+        report = json.loads(archive.read("report.json"))
+        assert [run["preset"] for run in report["runs"]] == ["balanced", "off"]
+
+    page.click("#preset >> text=Fastest")
+    page.click("#go")
+    page.wait_for_selector(".runs button >> nth=1")
+    assert page.inner_text(".runs button[aria-pressed=true]").startswith("2 · fast")
+    page.click(".runs button >> nth=0")
+    page.wait_for_selector("#headline >> text=instead of")
+
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.click("#preset >> text=Careful")  # the browser asks only who has done something on the page
+    page.close(run_before_unload=True)
+    deadline = time.monotonic() + 60
+    while not asked and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    assert asked == ["beforeunload"] and not page.is_closed()
+
+
+@pytest.mark.slow
+def test_brush_eraser_keyboard_and_files_from_anywhere(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+    choose(page, "chair")
+
+    def after(act: Callable[[], Any]) -> np.ndarray:
+        before = page.get_attribute(".marker .masks", "src")
+        act()
+        page.wait_for_function(
+            "old => document.querySelector('.marker .masks').getAttribute('src') !== old", arg=before
+        )
+        return marked(page)
+
+    page.click("button[data-tool=brush]")
+    painted = after(lambda: drag(page, (0.4, 0.5), (0.6, 0.5)))
+    height, width = painted.shape
+    assert painted[height // 2, round(0.4 * width) : round(0.6 * width)].all()
+    page.click("button[data-tool=erase]")
+    erased = after(lambda: page.mouse.click(*at(page, (0.5, 0.5))))
+    assert not erased[height // 2, width // 2] and erased[height // 2, round(0.42 * width)]
+    assert (after(lambda: page.keyboard.press("Control+z")) == painted).all()
+    page.keyboard.press("Control+z")
+    page.wait_for_selector(".chip", state="detached")
+
+    page.click("button[data-tool=add]")
+    page.focus(".marker .stage")
+
+    def box_by_keys() -> None:
+        keys = ["Shift+ArrowLeft"] * 4 + ["Shift+ArrowUp"] * 4 + ["b"]
+        for key in keys + ["Shift+ArrowRight"] * 8 + ["Shift+ArrowDown"] * 8 + ["b"]:
+            page.keyboard.press(key)
+
+    assert after(box_by_keys).any()
+    box = page.get_attribute(".marker .marks rect", "x")
+    assert float(box.rstrip("%")) == pytest.approx(30, abs=0.5)
+    with page.expect_download() as download:
+        page.click("[data-save]")
+    saved = np.asarray(Image.open(download.value.path()))
+    assert saved.shape == np.asarray(Image.open(ROOT / "examples" / "chair" / "image.png")).shape[:2]
+    assert set(np.unique(saved)) == {0, 255}
+
+    data = base64.b64encode((ROOT / "examples" / "car" / "image.png").read_bytes()).decode()
+    for event, key in (("DragEvent('drop'", "dataTransfer"), ("ClipboardEvent('paste'", "clipboardData")):
+        choose(page, "chair")
+        before = page.get_attribute(".marker .photo", "src")
+        kept = page.evaluate(
+            """data => {
+              const holds = new DataTransfer(), bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+              holds.items.add(new File([bytes], "car.png", { type: "image/png" }));
+              const event = new EVENT, { KEY: holds, bubbles: true, cancelable: true });
+              document.querySelector(".outputs").dispatchEvent(event);
+              return event.defaultPrevented;
+            }""".replace("EVENT", event).replace("KEY", key),
+            data,
+        )
+        assert kept  # the browser does not leave the page for the file
+        page.wait_for_function("old => document.querySelector('.marker .photo').src !== old", arg=before)
+
+
+def pixels_of(page: Any, selector: str) -> np.ndarray:
+    """The picture of an image element, int `[H, W, 3]`."""
+    answer = page.request.get(page.locator(selector).evaluate("node => node.src"))
+    return np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB")).astype(int)
+
+
 def marked(page: Any) -> np.ndarray:
     """The masks as the page shows them, without their opaque outline, bool `[H, W]`."""
     address = page.get_attribute(".marker .masks", "src")
@@ -126,10 +240,9 @@ def marked(page: Any) -> np.ndarray:
     return (alpha > 0) & (alpha < 255)
 
 
+@pytest.mark.slow
 def test_uploads_good_and_bad_and_a_second_object(open_page: Callable[..., Any], tmp_path: Path) -> None:
     page = open_page()
-    page.click("#go")
-    page.wait_for_selector("#status .notice >> text=Choose a picture first")
     (tmp_path / "notes.png").write_text("not a picture")
     page.set_input_files("[data-file=picture]", tmp_path / "notes.png")
     page.wait_for_selector("#said .notice >> text=notes.png is no picture that can be read")
@@ -160,6 +273,7 @@ def test_uploads_good_and_bad_and_a_second_object(open_page: Callable[..., Any],
     page.wait_for_selector(".chip", state="detached")
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_off_on_a_phone(open_page: Callable[..., Any]) -> None:
     page = open_page(390, 844)
     choose(page, "chair")
@@ -175,7 +289,6 @@ def test_best_of_seeds_stopping_and_a_later_comparison(open_page: Callable[..., 
     choose(page, "chair")
     page.click("text=Use the masks that come with it")
     page.wait_for_selector(".chip")
-    page.click("#compare-off input")
     page.click("#more button")
     page.fill("#count input[type=number]", "8")
     page.press("#count input[type=number]", "Enter")
@@ -185,16 +298,16 @@ def test_best_of_seeds_stopping_and_a_later_comparison(open_page: Callable[..., 
     page.fill("#count input[type=number]", "3")
     page.press("#count input[type=number]", "Enter")
     page.click("#go")
-    page.wait_for_selector(".strip button >> nth=2")
-    assert page.locator(".strip button >> text=best").count() == 1
-    other = page.locator(".strip button[aria-pressed=false]").first
+    page.wait_for_selector(".seeds button >> nth=2")
+    assert page.locator(".seeds button >> text=best").count() == 1
+    other = page.locator(".seeds button[aria-pressed=false]").first
     seed = re.search(r"seed (\d+)", other.inner_text()).group(1)
     other.click()
-    page.wait_for_selector(f".strip button[aria-pressed=true] >> text=seed {seed}")
+    page.wait_for_selector(f".seeds button[aria-pressed=true] >> text=seed {seed}")
     assert covered(shown(page, "left")) > 0.05
-    page.click(".missing button")
+    page.click("[data-do=plain]")
     page.wait_for_selector("#headline >> text=instead of")
-    assert page.locator(f".strip button[aria-pressed=true] >> text=seed {seed}").count() == 1
+    assert page.locator(f".seeds button[aria-pressed=true] >> text=seed {seed}").count() == 1
     assert covered(shown(page, "right")) > 0.05
 
 
@@ -240,11 +353,56 @@ def test_screenshot_for_the_documentation(
         page.wait_for_timeout(500)
         page.click("#go")
         page.wait_for_selector("#headline .headline")
+        page.click("[data-do=plain]")
+        page.wait_for_selector("#headline >> text=instead of")
         for side in ("left", "right"):
             assert covered(shown(page, side)) > 0.05
         page.mouse.move(5, 5)
         page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(600)
         page.screenshot(path=target)
+    finally:
+        demo.end()
+
+
+@pytest.mark.slow
+def test_screenshots_of_the_way_of_a_photo(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    """Box, brush, run, slider, on the photo of a cup; as JPEG, because of the photo."""
+    photo, target = os.environ.get("FASTSAM3D_PHOTO"), os.environ.get("FASTSAM3D_PHOTO_SCREENSHOTS")
+    if not photo or not target:
+        pytest.skip("FASTSAM3D_PHOTO=FILE and FASTSAM3D_PHOTO_SCREENSHOTS=FOLDER are not set")
+    demo = Demo(tmp_path)
+    try:
+        page = open_page(1120, 760, demo.address)
+
+        def picture(name: str) -> None:
+            page.mouse.move(5, 5)
+            page.evaluate("window.scrollTo(0, 0)")
+            page.wait_for_timeout(600)
+            page.screenshot(path=Path(target) / f"page_{name}.jpg", type="jpeg", quality=72)
+
+        page.set_input_files("[data-file=picture]", photo)
+        page.wait_for_selector(".marker[data-state=open]:not([data-busy]) .photo[src]")
+        page.wait_for_function("document.querySelector('.marker .photo').complete")
+        drag(page, (0.27, 0.02), (0.71, 0.70))
+        page.wait_for_selector(".chip")
+        page.click("button[data-tool=brush]")
+        for way in (((0.34, 0.4), (0.4, 0.55), (0.5, 0.6), (0.6, 0.53), (0.66, 0.4)), ((0.37, 0.62), (0.35, 0.7))):
+            page.wait_for_selector(".marker:not([data-busy])")
+            page.mouse.move(*at(page, way[0]))
+            page.mouse.down()
+            for place in way[1:]:
+                page.mouse.move(*at(page, place), steps=8)
+            page.mouse.up()
+        page.wait_for_selector(".marker:not([data-busy])")
+        page.fill(".chip input", "cup")
+        page.press(".chip input", "Enter")
+        picture("mark")
+        page.click("#go")
+        page.wait_for_selector("#headline .headline")
+        assert covered(shown(page, "left")) > 0.02
+        picture("result")
+        page.click("button[data-show=photo]")
+        picture("slider")
     finally:
         demo.end()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from fastsam3d.acceleration.presets import load_preset
-from fastsam3d.app.page.knobs import configure, knobs_of, presets
+from fastsam3d.app.page.knobs import IN_WORDS, choices, configure, knobs_of, presets
 from fastsam3d.app.runs.comparison import seeds_from
 from fastsam3d.errors import UserError
 
@@ -19,6 +22,16 @@ def test_presets_for_users_are_offered_the_default_first() -> None:
     offered = presets()
     assert next(iter(offered)) == "balanced" and {"off", "fast", "exact", "paper"} <= set(offered)
     assert "easycache" not in offered and all(offered.values())
+
+
+def test_the_words_of_the_presets_give_the_figures_of_the_readme() -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    for name, words in IN_WORDS.items():
+        said = re.search(r"([\d.]+)×", words)
+        rows = [line.split("|") for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        measured = {float(cell) for row in rows for cell in re.findall(r"([\d.]+)×", "|".join(row))}
+        assert said is None or any(round(value, 1) == float(said[1]) for value in measured), (name, measured)
+    assert list(dict(choices()).values()) == list(presets())
 
 
 @pytest.mark.parametrize("preset", sorted(presets()))

@@ -15,11 +15,13 @@ from app_stand_in import PATIENCE
 from PIL import Image
 
 from fastsam3d.acceleration.presets import load_preset
-from fastsam3d.app.page import fragments
+from fastsam3d.app.page import fragments, results
+from fastsam3d.app.page.file_settings import preparation_of
 from fastsam3d.app.runs.comparison import OFF, silhouette_agreement
 from fastsam3d.app.runs.queue import DONE, FAILED, JobQueue
 from fastsam3d.app.runs.results import write_results
 from fastsam3d.app.server.server import result_file
+from fastsam3d.app.visitors.picture import file_name
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.app.visitors.visitor import Session
 from fastsam3d.app.visitors.visitors import Visitors
@@ -41,7 +43,7 @@ def session(studio: Studio) -> Session:
 
 def test_a_preset_beside_off_with_the_same_seed_and_all_files(session: Session, studio: Studio) -> None:
     pipeline_before = dict(vars(studio._load()))
-    job = session.start(session.request(load_preset("balanced"), 5, 1, True))
+    job = session.start(session.request(load_preset("balanced"), 5, 1, plain_too=True))
     assert job.wait(PATIENCE) and job.state == DONE, job.message
     finished = session.finished
     assert finished is not None and finished.selected == 5
@@ -56,9 +58,9 @@ def test_a_preset_beside_off_with_the_same_seed_and_all_files(session: Session, 
         assert archive.testzip() is None
         assert {"report.json", "input/image.png", "input/0.png"} <= names
         for folder in ("balanced_seed_5", "off_seed_5"):
-            files = ("object_0.glb", "object_0.ply", "object_0.obj", "object_0.stl", "scene.glb", "layout.json")
+            files = ("object_1.glb", "object_1.ply", "object_1.obj", "object_1.stl", "scene.glb", "layout.json")
             assert {f"{folder}/{name}" for name in (*files, "over_photo.png")} <= names
-        mesh = trimesh.load(io.BytesIO(archive.read("balanced_seed_5/object_0.glb")), file_type="glb", force="mesh")
+        mesh = trimesh.load(io.BytesIO(archive.read("balanced_seed_5/object_1.glb")), file_type="glb", force="mesh")
         made = run.scene.reconstructions[0].mesh
         assert made is not None and len(mesh.faces) == len(made.faces)
         mask = np.asarray(Image.open(io.BytesIO(archive.read("input/0.png")))) > 0
@@ -66,13 +68,16 @@ def test_a_preset_beside_off_with_the_same_seed_and_all_files(session: Session, 
         report = json.loads(archive.read("report.json"))
     assert [(item["preset"], item["seed"]) for item in report["runs"]] == [("balanced", 5), ("off", 5)]
 
-    shown = fragments.shown(finished, studio.folder)
+    shown = results.shown(finished, studio.folder, session.history.items)
     for side in ("left", "right"):
         path = shown[side]["model"].removeprefix("results/")
         assert result_file(studio.folder, path) is not None
-    assert shown["comparable"] and shown["candidates"] == [] and shown["scene"] is False
-    assert "<td>" in fragments.table(finished) and "off" in fragments.headline(finished)
-    assert fragments.downloads(finished, studio.folder).count("<a ") == len(finished.files.files) + 1
+    assert shown["comparable"] and shown["candidates"] == [] and shown["elevation"] is None
+    assert result_file(studio.folder, shown["photo"].removeprefix("results/")) == finished.files.photo.resolve()
+    assert "<td>" in results.table(finished) and "off" in results.headline(finished)
+    links = results.downloads(finished, studio.folder)
+    assert links.count("<a ") == len(finished.files.files) + 2
+    assert links.index("Download GLB") < links.index("Everything") and 'download="object_1.glb"' in links
 
 
 def test_one_seed_gives_one_object_whatever_ran_before(session: Session) -> None:
@@ -95,7 +100,7 @@ def test_of_several_seeds_the_one_that_fits_the_mask_best_is_shown(session: Sess
     assert session.finished.selected == int(np.argmax(agreements)) and comparison.plain == {}
     written = [path.relative_to(session.finished.files.folder).as_posix() for path in session.finished.files.files]
     for seed in range(3):  # the best in every format, the others as GLB
-        kinds = {path.rpartition(".")[2] for path in written if path.startswith(f"fast_seed_{seed}/object_0.")}
+        kinds = {path.rpartition(".")[2] for path in written if path.startswith(f"fast_seed_{seed}/object_1.")}
         assert kinds == ({"glb", "ply", "obj", "stl"} if seed == session.finished.selected else {"glb"})
     other = (session.finished.selected + 1) % 3
     session.select(other)
@@ -117,7 +122,7 @@ def test_two_objects_one_of_which_fails(studio: Studio) -> None:
     session.marking.add_mask(speck)
     job = session.start(session.request(load_preset("fast"), 0, 1, False))
     assert job.wait(PATIENCE) and job.state == DONE, job.message
-    assert "Object 2 could not be reconstructed" in fragments.headline(session.finished)
+    assert "object_2 could not be reconstructed" in results.headline(session.finished)
     session.act({"action": "remove", "index": 0})
     job = session.start(session.request(load_preset("fast"), 0, 1, False))
     assert job.wait(PATIENCE) and job.state == FAILED and "Nothing could be reconstructed" in job.message
@@ -170,6 +175,87 @@ def test_one_run_for_each_visitor_at_a_time_and_old_files_go(session: Session, s
     assert not any(folder.exists() for folder in folders) and list(studio.folder.iterdir()) == []
 
 
+def test_names_and_changed_meshes_are_in_the_files_and_can_be_written_again(session: Session) -> None:
+    pytest.importorskip("fast_simplification", reason="fewer faces need fast-simplification (extra simplify)")
+    session.act({"action": "rename", "index": 0, "name": "My Chair"})
+    request = session.request(load_preset("fast"), 0, 1, preparation=preparation_of(400, 0, False))
+    job = session.start(request)
+    assert job.wait(PATIENCE) and job.state == DONE, job.message
+    first = session.finished
+    assert first.request.object_names == ("my_chair",)
+
+    def faces() -> int:
+        (path,) = (path for path in session.finished.files.files if path.name == "my_chair.glb")
+        return len(trimesh.load(path, file_type="glb", force="mesh").faces)
+
+    assert 200 < faces() <= 400
+    job = session.start_writing(preparation_of(None, 0, False))
+    assert job.wait(PATIENCE) and job.state == DONE, job.message
+    run = session.finished.comparison.candidates[0]
+    assert run is first.comparison.candidates[0]  # nothing was computed again
+    assert faces() == len(run.scene.reconstructions[0].mesh.faces) > 400
+    assert session.finished.number == first.number and not first.files.folder.exists()
+
+
+def test_earlier_runs_can_be_looked_at_again(session: Session, studio: Studio) -> None:
+    for seed in (3, 4, 5):
+        job = session.start(session.request(load_preset("fast"), seed, 1))
+        assert job.wait(PATIENCE) and job.state == DONE, job.message
+    assert [item.number for item in session.history.items] == [2, 3]  # two are kept for each visitor
+    session.show_run(2)
+    shown = results.shown(session.finished, studio.folder, session.history.items)
+    assert (shown["seed"], shown["number"]) == (4, 2) and [item["number"] for item in shown["history"]] == [2, 3]
+    job = session.start_plain()  # of the run that is shown, which keeps its place
+    assert job.wait(PATIENCE) and job.state == DONE, job.message
+    assert [item.number for item in session.history.items] == [2, 3] and list(session.finished.comparison.plain) == [4]
+    for gone in (1, 9, None, "2"):
+        with pytest.raises(UserError, match="only the last ones are kept"):
+            session.show_run(gone)
+
+
+def test_doubts_about_picture_and_masks_are_said(studio: Studio, tmp_path: Path) -> None:
+    session = Session(studio)
+    Image.fromarray(np.full((40, 60, 3), 3, dtype=np.uint8)).save(tmp_path / "dark.png")
+    note = session.open_upload(tmp_path / "dark.png")
+    assert note.startswith("The picture dark.png is nearly black") and str(tmp_path) not in note
+    assert session.doubts() == []
+    session.act({"action": "box", "left": 0, "top": 0, "right": 1, "bottom": 1})
+    session.act({"action": "rename", "index": 0, "name": "all"})
+    assert session.doubts() == ["The mask of all covers the whole picture, so the background counts as the object."]
+    session.act({"action": "stroke", "points": [[0.5, 0.5]], "radius": 0.2, "inside": False})
+    (said,) = session.doubts()
+    assert "is it inverted?" in said
+
+
+def test_a_mark_that_finds_nothing_is_said(studio: Studio) -> None:
+    studio.segmenter = lambda image, prompt: np.zeros(image.shape[:2], dtype=bool)
+    session = Session(studio)
+    session.open_example("chair")
+    assert "Nothing was found there" in session.act(MIDDLE)
+    assert session.act({"action": "undo"}) is None
+
+
+def test_the_mask_of_the_active_object_is_a_file(session: Session) -> None:
+    session.act({"action": "rename", "index": 0, "name": "My Chair"})
+    name, data = session.mask_file()
+    assert name == "my_chair_mask.png"
+    assert ((np.asarray(Image.open(io.BytesIO(data))) == 255) == session.marking.masks[0]).all()
+    session.act({"action": "clear"})
+    with pytest.raises(UserError, match="Mark an object first"):
+        session.mask_file()
+
+
+@pytest.mark.parametrize("values", [("x", 0, 0), (3, 0, 0), (-5, 0, 0), (None, 77, 0), (float("inf"), 0, 0)])
+def test_file_settings_that_are_not_possible_are_refused(values: tuple) -> None:
+    with pytest.raises(UserError):
+        preparation_of(*values)
+
+
+def test_names_of_objects_are_names_of_files() -> None:
+    for given, kept in {"My Chair": "my_chair", "..": "object", "image": "image_object", "a/b\\c": "a_b_c"}.items():
+        assert file_name(given) == kept
+
+
 def test_stopping_a_run(session: Session) -> None:
     job = session.start(session.request(load_preset("off"), 0, 4, True))
     session.stop()
@@ -195,7 +281,7 @@ def test_nothing_is_left_behind_when_writing_fails(session: Session, studio: Stu
     before = set(tmp_path.rglob("*"))
     request = finished.request
     with pytest.raises(TypeError):
-        write_results(tmp_path, finished.comparison, 0, request.picture, request.masks, None, {"bad": object()})
+        write_results(tmp_path, finished.comparison, 0, request, {"bad": object()})
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -218,3 +304,20 @@ def test_outline_agreement_of_a_square_that_is_known() -> None:
 def test_text_from_elsewhere_is_escaped() -> None:
     assert "<script>" not in fragments.notice("<script>alert(1)</script>.png is no picture")
     assert fragments.notice(None) == fragments.notice("") == ""
+
+
+def test_the_page_says_what_the_small_model_is_and_nothing_of_others() -> None:
+    assert "synthetic toys" in fragments.header("<p>@model</p>", fragments.SMALL_MODEL)
+    assert fragments.header("<p>@model</p>", None) == "<p></p>"
+
+
+def test_other_weights_are_not_called_the_small_model() -> None:
+    from types import SimpleNamespace
+
+    from fastsam3d.cli.commands.demo import _model_note
+
+    def note(model: str, checkpoint_dir: str | None = None) -> str | None:
+        return _model_note(SimpleNamespace(model=model, checkpoint_dir=checkpoint_dir))  # type: ignore[arg-type]
+
+    assert note("mini") is fragments.SMALL_MODEL
+    assert note("sam3d", "/weights") is note("mini", "/own/weights") is None

@@ -116,6 +116,9 @@ def test_page_in_a_browser(glb: bytes, tmp_path: Path) -> None:
         facts = view.inner_text("#facts")
         view.evaluate("viewer.setView({azimuth: 0, elevation: 0})")
         front = picture(view.evaluate("viewer.capture()"))
+        view.evaluate("viewer.wireframe = true")
+        lines = picture(view.evaluate("viewer.capture()"))
+        view.evaluate("viewer.wireframe = false")
         view.mouse.move(240, 200)
         view.mouse.down()
         view.mouse.move(200, 200, steps=4)
@@ -135,6 +138,9 @@ def test_page_in_a_browser(glb: bytes, tmp_path: Path) -> None:
     assert np.nonzero(red)[1].max() < np.nonzero(blue)[1].min()
     # Red is 0.8 high and blue 0.4; red is a little nearer.
     assert np.ptp(np.nonzero(red)[0]) / np.ptp(np.nonzero(blue)[0]) == pytest.approx(2.0, rel=0.1)
+    # With lines the faces stay: most of the red box is as it was, and a few thin lines on it are not.
+    changed = np.abs(lines - front).max(axis=2)[red] > 25
+    assert 0.01 < changed.mean() < 0.3
     assert after["azimuth"] == pytest.approx(20, abs=1)
     assert after["zoom"] > 1.3
     assert (reset["azimuth"], reset["zoom"]) == (30, 1)

@@ -113,12 +113,14 @@ def test_an_object_in_camera_frame_lies_where_the_scene_has_it(run, folder, tmp_
     layout = json.loads((tmp_path / "o" / "layout.json").read_text())
     for entry in layout["objects"]:
         alone = trimesh.load(tmp_path / "o" / f"{entry['name']}_camera.glb", process=False).to_mesh()
-        matrix, geometry = scene.graph[entry["name"]]
+        matrix, geometry = scene.graph.get(entry["name"], "scene")
         placed = trimesh.transform_points(scene.geometry[geometry].vertices, matrix)
         assert np.allclose(alone.vertices, placed, atol=1e-6)
         low, high = np.array(entry["bounds_camera"])
         turned = np.sort(np.array([low, high]) * [-1, 1, -1], axis=0)
         assert np.allclose(alone.bounds, turned, atol=1e-5)
+    root = trimesh.transformations.quaternion_matrix(np.roll(layout["scene_root_rotation_xyzw"], 1))
+    assert np.allclose(scene.graph.get("scene")[0], root, atol=1e-6)
 
 
 def test_masks_from_a_folder_and_from_a_label_image_are_the_same(run, folder, tmp_path):

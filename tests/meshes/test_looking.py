@@ -12,8 +12,10 @@ from known_shapes import ball, cube
 from PIL import Image
 
 from fastsam3d.errors import UserError
+from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP, smallest_turn
 from fastsam3d.meshes.gltf_reading import up_of
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+from fastsam3d.meshes.rotations import matrix_to_quaternion
 from fastsam3d.meshes.turntable import levelled, sample_texture, turntable_frames, write_turntable
 from fastsam3d.sam3d.pipeline.pose import Pose
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
@@ -100,14 +102,16 @@ def test_the_sheet_shows_the_photo_twice_with_outlines() -> None:
     assert outline[:, :120].sum() > 60 and outline[:, 120:].sum() > 60
 
 
-def test_placed_meshes_are_the_scenes_file_turned_to_z_up() -> None:
+def test_placed_meshes_levelled_are_the_scenes_file_turned_to_z_up() -> None:
     from fastsam3d.meshes.gltf_reading import read_glb
 
     quarter = torch.tensor([math.sqrt(0.5), 0.0, math.sqrt(0.5), 0.0])
     pose = Pose(quarter, torch.tensor([0.5, -0.2, 3.0]), torch.full((3,), 1.5))
     scene = Scene((SceneObject("a", Reconstruction(cube(), pose, None, None, 0)),))  # type: ignore[arg-type]
     ((_, read),) = read_glb(scene.glb_bytes())
-    (mesh,) = scene.placed_meshes()
+    up = scene.up()
+    assert up is not None
+    (mesh,) = levelled(scene.placed_meshes(), up @ Z_UP_TO_Y_UP.T)
     assert np.allclose(mesh.vertices, read.vertices, atol=1e-5)
 
 
@@ -133,12 +137,42 @@ def test_a_scene_is_levelled_by_the_objects_that_stand_in_it() -> None:
         )
 
     one = scene(lean)
-    up = up_of(one.glb_bytes())
+    up = one.up()
     assert up is not None and np.linalg.norm(up) == pytest.approx(1)
-    assert abs(up[2]) < 0.99
-    (mesh,) = levelled(one.placed_meshes(), up)
+    assert abs(up[1]) < 0.99
+    assert up_of(one.glb_bytes()) == pytest.approx([0, 0, 1], abs=1e-9)  # of the file, which is level
+    (mesh,) = levelled(one.placed_meshes(), up @ Z_UP_TO_Y_UP.T)
     assert mesh.vertices[1] - mesh.vertices[0] == pytest.approx(np.array([0, 0, 1]), abs=1e-5)
     assert np.linalg.norm(mesh.vertices[2] - mesh.vertices[0]) == pytest.approx(0.1, abs=1e-5)
     assert scene(lean, turned).up() == pytest.approx(scene(torch.tensor([1.0, 0, 0, 0])).up(), abs=1e-5)
     upside_down = scene(torch.tensor([1.0, 0, 0, 0]), flat)
     assert upside_down.up() is None and up_of(upside_down.glb_bytes()) is None
+    assert (upside_down.levelling() == np.eye(3)).all()
+
+
+def test_a_scenes_file_is_level_and_its_camera_keeps_the_pitch() -> None:
+    """An object that stands on a floor, seen by a camera that looks down by 40 degrees."""
+    from fastsam3d.meshes.gltf_reading import read_glb
+
+    down = math.radians(40)
+    # In the camera frame (x left, y up, z forward) the floor's up is y, leaning towards the camera: (0, cos, -sin).
+    # The object's x points to the left, so that its y is z x x.
+    rows = torch.tensor([[1.0, 0, 0], [0, -math.sin(down), -math.cos(down)], [0, math.cos(down), -math.sin(down)]])
+    pose = Pose(matrix_to_quaternion(rows), torch.tensor([0.0, 0.0, 2.0]), torch.ones(3))
+    item = Reconstruction(cube(), pose, None, None, 0)  # type: ignore[arg-type]
+    scene = Scene((SceneObject("a", item),))
+    assert scene.camera_elevation() == pytest.approx(40, abs=1e-4)
+    ((_, read),) = read_glb(scene.glb_bytes())
+    # A cube that stands straight: its corners have two heights only, z here.
+    heights = np.unique(read.vertices[:, 2].round(4))
+    assert len(heights) == 2 and np.ptp(heights) == pytest.approx(np.ptp(cube().vertices[:, 2]), abs=1e-4)
+    # It is 2 before the camera, so 2 sin 40 below it and 2 cos 40 ahead: y here is ahead.
+    middle = read.vertices.min(axis=0) / 2 + read.vertices.max(axis=0) / 2
+    assert middle == pytest.approx([0, 2 * math.cos(down), -2 * math.sin(down)], abs=1e-4)
+
+
+def test_the_smallest_turn_is_the_quarter_that_it_is() -> None:
+    x, y = np.array([1.0, 0, 0]), np.array([0.0, 1, 0])
+    assert smallest_turn(x, y) == pytest.approx(np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]))
+    assert smallest_turn(x, x) == pytest.approx(np.eye(3))
+    assert smallest_turn(x, -x) is None

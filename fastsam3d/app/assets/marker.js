@@ -1,13 +1,16 @@
 // Marks objects in the picture. A click adds to the object (with Alt, the right button, or "Take away" it takes
-// away); a drag draws a box. What was done goes to the server as the event 'select'; what it made of it comes back
-// in the properties picture, masks and marks.
+// away); a drag draws a box, or paints. What was done goes to the server as the event 'select'; what it made of it
+// comes back in the properties picture, masks, marks and saved. Files, the clipboard and the keyboard: marker_input.js.
 const root = element.querySelector('.marker'), stage = root.querySelector('.stage');
 const photo = root.querySelector('.photo'), masks = root.querySelector('.masks'), marks = root.querySelector('.marks');
-const chips = root.querySelector('.chips');
-const SVG = 'http://www.w3.org/2000/svg', DRAG = 6;
-let taking = false, start = null, dragged = null;
+const chips = root.querySelector('.chips'), size = root.querySelector('.size input');
+const SVG = 'http://www.w3.org/2000/svg', DRAG = 6, MOST_POINTS = 2000;
+let tool = 'add', start = null, dragged = null, stroke = null, pointer = null, cross = null, corner = null, savedStamp = 0;
 
 function send(action) { root.dataset.busy = ''; trigger('select', action); }
+
+const paints = () => tool === 'brush' || tool === 'erase';
+const isOpen = () => root.dataset.state === 'open';
 
 function place(event) {
   const frame = photo.getBoundingClientRect();
@@ -30,7 +33,17 @@ function drawClick(x, y, inside, color) {
   shape('circle', { cx: 100 * x + '%', cy: 100 * y + '%', r: 6, fill: inside ? color : '#fff', stroke: inside ? '#fff' : color });
 }
 
+function drawStroke(points, color) {
+  const frame = photo.getBoundingClientRect(), at = points.map(p => (p[0] * frame.width).toFixed(1) + ',' + (p[1] * frame.height).toFixed(1));
+  if (at.length === 1) at.push(at[0]);
+  shape('polyline', { points: at.join(' '), class: 'stroke', stroke: tool === 'erase' ? '#fff' : color, 'stroke-width': size.value });
+}
+
 function objects() { return (props.marks && props.marks.objects) || []; }
+
+function color() { const active = objects().find(item => item.active); return active ? active.color : '#111'; }
+
+const spanned = (a, b) => [Math.min(a.x, b.x), Math.min(a.y, b.y), Math.max(a.x, b.x), Math.max(a.y, b.y)];
 
 function draw() {
   marks.replaceChildren();
@@ -39,9 +52,13 @@ function draw() {
     if (item.box) drawBox(item.box, item.color, '');
     for (const [x, y, inside] of item.clicks) drawClick(x, y, inside, item.color);
   }
-  if (start && dragged) {
-    drawBox([Math.min(start.x, dragged.x), Math.min(start.y, dragged.y), Math.max(start.x, dragged.x),
-      Math.max(start.y, dragged.y)], '#111', 'drawing');
+  if (start && dragged) drawBox(spanned(start, dragged), '#111', 'drawing');
+  if (corner && cross) drawBox(spanned(corner, cross), '#111', 'drawing');
+  if (stroke) drawStroke(stroke, color());
+  if (paints() && pointer && isOpen()) shape('circle', { cx: 100 * pointer.x + '%', cy: 100 * pointer.y + '%', r: size.value / 2, class: 'brush' });
+  if (cross) for (const part of ['outer', 'inner']) {
+    shape('line', { x1: 100 * cross.x + '%', x2: 100 * cross.x + '%', y1: 0, y2: '100%', class: 'cross ' + part });
+    shape('line', { y1: 100 * cross.y + '%', y2: 100 * cross.y + '%', x1: 0, x2: '100%', class: 'cross ' + part });
   }
 }
 
@@ -53,7 +70,20 @@ function button(text, action, name) {
   return node;
 }
 
+// The active object's name is a field, the others' a button that makes them active.
+function nameField(item, index) {
+  const field = document.createElement('input');
+  field.value = item.name; field.maxLength = 40; field.title = 'Name of the object and of its files'; field.size = Math.max(item.name.length, 6);
+  field.setAttribute('aria-label', 'Name of object ' + (index + 1));
+  field.addEventListener('input', () => { field.size = Math.max(field.value.length, 6); });
+  field.addEventListener('change', () => send({ action: 'rename', index, name: field.value }));
+  field.addEventListener('keydown', event => { if (event.key === 'Enter') field.blur(); });
+  field.addEventListener('blur', () => setTimeout(list));
+  return field;
+}
+
 function list() {
+  if (chips.contains(document.activeElement) && document.activeElement.matches('input')) return;
   chips.replaceChildren();
   const items = objects(), marked = items.some(item => item.marked);
   items.forEach((item, index) => {
@@ -61,18 +91,23 @@ function list() {
     const chip = document.createElement('span');
     chip.className = 'chip' + (item.active ? ' active' : '');
     chip.style.setProperty('--color', item.color);
-    const name = button(item.name, { action: 'activate', index });
-    name.setAttribute('aria-pressed', item.active);
-    chip.append(name, button('×', { action: 'remove', index }, 'Remove ' + item.name.toLowerCase()));
+    const name = item.active && item.marked ? nameField(item, index) : button(item.name, { action: 'activate', index });
+    chip.append(name, button('×', { action: 'remove', index }, 'Remove object ' + (index + 1)));
     chips.append(chip);
   });
   if (marked && items.every(item => item.marked) && props.marks.room) chips.append(button('+ Another object', { action: 'add' }));
+  if (items.some(item => item.active && item.marked)) {
+    const save = button('Save mask', { action: 'save_mask' });
+    save.title = 'The mask of the chosen object as a PNG file'; save.dataset.save = '';
+    chips.append(save);
+  }
   if (props.marks && props.marks.ready_masks && !marked) chips.append(button('Use the masks that come with it', { action: 'example_masks' }));
 }
 
 function refresh() {
   delete root.dataset.busy;
   root.dataset.state = props.picture ? 'open' : 'empty';
+  stage.tabIndex = props.picture ? 0 : -1;
   for (const [image, source] of [[photo, props.picture], [masks, props.masks]]) {
     if (!source) image.removeAttribute('src');
     else if (image.getAttribute('src') !== source) image.src = source;
@@ -81,70 +116,68 @@ function refresh() {
   root.querySelector('[data-do=undo]').disabled = !(active && active.undo);
   root.querySelector('[data-do=clear]').disabled = !objects().some(item => item.undo);
   root.querySelector('.hint').hidden = !props.picture || objects().some(item => item.marked);
+  keep();
   draw(); list();
 }
 
+// A mask that was asked for as a file is handed to the browser; other marks are unsaved from now on.
+function keep() {
+  const saved = props.saved;
+  if (saved && saved.stamp && saved.stamp !== savedStamp) {
+    savedStamp = saved.stamp;
+    const link = document.createElement('a');
+    link.href = saved.address; link.download = saved.name;
+    link.click();
+    window.Fastsam3dUnsaved.marks = false;
+  } else if (objects().some(item => item.undo)) window.Fastsam3dUnsaved.marks = true;
+}
+
+function mark(from, inside) {
+  send({ action: 'click', x: from.x, y: from.y, inside });
+  drawClick(from.x, from.y, inside, color());
+}
+
+function paint(points, inside) {
+  const radius = size.value / 2 / photo.getBoundingClientRect().width, step = Math.ceil(points.length / MOST_POINTS);
+  const kept = points.filter((_, index) => index % step === 0 || index === points.length - 1).slice(0, MOST_POINTS);
+  send({ action: 'stroke', points: kept, radius: Math.min(radius, 0.25), inside });
+}
+
 stage.addEventListener('pointerdown', event => {
-  if (root.dataset.state !== 'open' || !event.isPrimary || event.button > 2 || event.button === 1) return;
+  if (!isOpen() || !event.isPrimary || event.button > 2 || event.button === 1) return;
   event.preventDefault();
-  start = { ...place(event), clientX: event.clientX, clientY: event.clientY };
+  stage.focus({ preventScroll: true, focusVisible: false });
+  cross = corner = null;
+  start = { ...place(event), clientX: event.clientX, clientY: event.clientY, takes: event.altKey || event.button === 2 };
+  if (paints()) stroke = [[start.x, start.y]];
   stage.setPointerCapture(event.pointerId);
+  draw();
 });
 stage.addEventListener('pointermove', event => {
-  if (!start) return;
-  const far = Math.hypot(event.clientX - start.clientX, event.clientY - start.clientY) > DRAG;
-  if (far || dragged) { dragged = place(event); draw(); }
+  pointer = place(event);
+  if (stroke) stroke.push([pointer.x, pointer.y]);
+  else if (start && (dragged || Math.hypot(event.clientX - start.clientX, event.clientY - start.clientY) > DRAG)) dragged = pointer;
+  if (start || paints()) draw();
 });
-stage.addEventListener('pointerup', event => {
+stage.addEventListener('pointerup', () => {
   if (!start) return;
-  const from = start, to = dragged;
-  start = dragged = null;
-  if (to) {
+  const from = start, to = dragged, points = stroke;
+  start = dragged = stroke = null;
+  if (points) {
+    paint(points, (tool === 'brush') !== from.takes);
+    drawStroke(points, color());
+  } else if (to) {
     send({ action: 'box', left: from.x, top: from.y, right: to.x, bottom: to.y });
-  } else {
-    const inside = !(taking || event.altKey || event.button === 2);
-    send({ action: 'click', x: from.x, y: from.y, inside });
-    const active = objects().find(item => item.active);
-    drawClick(from.x, from.y, inside, active ? active.color : '#111');
-  }
+  } else mark(from, !(tool === 'take' || from.takes));
 });
-stage.addEventListener('pointercancel', () => { start = dragged = null; draw(); });
+stage.addEventListener('pointerleave', () => { pointer = null; if (paints()) draw(); });
+stage.addEventListener('pointercancel', () => { start = dragged = stroke = null; draw(); });
 stage.addEventListener('contextmenu', event => event.preventDefault());
 
-for (const node of root.querySelectorAll('[data-mode]')) {
-  node.addEventListener('click', () => {
-    taking = node.dataset.mode === 'take';
-    root.querySelectorAll('[data-mode]').forEach(other => other.setAttribute('aria-pressed', other === node));
-  });
+function choose(name) {
+  tool = root.dataset.tool = name;
+  root.querySelectorAll('button[data-tool]').forEach(other => other.setAttribute('aria-pressed', other.dataset.tool === name));
+  draw();
 }
+for (const node of root.querySelectorAll('button[data-tool]')) node.addEventListener('click', () => choose(node.dataset.tool));
 for (const node of root.querySelectorAll('[data-do]')) node.addEventListener('click', () => send({ action: node.dataset.do }));
-
-// Files go to the server first; the event names what came back. Examples need only their name.
-const complaint = root.querySelector('.notice');
-function complain(text) { complaint.textContent = text; complaint.hidden = !text; delete root.dataset.busy; }
-
-async function take(kind, file) {
-  complain(''); root.dataset.busy = '';
-  try {
-    const answer = await fetch('uploads', { method: 'POST', body: file, headers: { 'X-File-Name': encodeURIComponent(file.name) } });
-    const text = await answer.text();
-    if (answer.ok) send({ action: kind, token: JSON.parse(text).token });
-    else complain(answer.status === 413 || answer.status === 422 ? text : 'The file could not be sent.');
-  } catch (error) { complain('The file could not be sent. Is the demo still running?'); }
-}
-
-for (const input of root.querySelectorAll('[data-file]')) {
-  input.addEventListener('change', () => { if (input.files.length) take(input.dataset.file, input.files[0]); input.value = ''; });
-}
-for (const node of root.querySelectorAll('[data-example]')) {
-  node.addEventListener('click', () => { complain(''); send({ action: 'example', name: node.dataset.example }); });
-}
-root.addEventListener('dragover', event => { event.preventDefault(); root.dataset.drop = ''; });
-root.addEventListener('dragleave', () => delete root.dataset.drop);
-root.addEventListener('drop', event => {
-  event.preventDefault(); delete root.dataset.drop;
-  if (event.dataTransfer.files.length) take('picture', event.dataTransfer.files[0]);
-});
-
-watch(['picture', 'masks', 'marks', 'stamp'], refresh);
-refresh();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def asset(name: str) -> str:
 def piece(*values: Any, **more: Any) -> Any:
     """A part of the page in HTML of our own."""
     return gr.HTML(*values, apply_default_css=False, padding=False, container=False, **more)
+
+
+def png_url(data: bytes) -> str:
+    """The address of a PNG that holds the PNG itself."""
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def value_of(event: Any, key: str) -> Any:

@@ -19,6 +19,7 @@ from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW
 from fastsam3d.sam3d.scene.placement import field_of_view_of
 from fastsam3d.meshes.rasterizer import rasterize
+from fastsam3d.meshes.writing import Preparation
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 from fastsam3d.sam3d.scene.reconstruct import Scene, reconstruct_scene
 from fastsam3d.diffusion.report import Report
@@ -38,14 +39,23 @@ class ComparisonRequest:
         seeds: one run each; the best is chosen.
         compare: run `off` with the chosen seed as well.
         pointmap: fp32 `[H, W, 3]` or None.
+        names: of the objects, fit for files; () numbers them.
+        preparation: what happens to the meshes before they are written.
     """
 
     picture: np.ndarray
     masks: tuple[np.ndarray, ...]
     config: AccelerationConfig
     seeds: tuple[int, ...] = (0,)
-    compare: bool = True
+    compare: bool = False
     pointmap: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    preparation: Preparation = Preparation()
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Returns the names of the objects' files; objects without a name are numbered from 1, as the page shows them."""
+        return self.names or tuple(f"object_{number + 1}" for number in range(len(self.masks)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ def run_once(
     report: Callable[[RunProgress], None],
 ) -> Run:
     """Runs all objects of a request with one preset and one seed; `index` of `runs` is for the progress."""
-    names = [f"object_{number}" for number in range(len(request.masks))]
+    names = request.object_names
 
     def progress(name: str, stage: str, done: int, total: int) -> None:
         first = name.split(", ")[0]  # of a batch
@@ -161,7 +171,9 @@ def run_once(
         0.0 if item.reconstruction is None else silhouette_agreement(item.reconstruction, mask, view)
         for item, mask in zip(scene.objects, request.masks, strict=True)
     ]
-    return Run(config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings()))  # shown in the page
+    return Run(
+        config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings())
+    )  # shown in the page
 
 
 def field_of_view(pointmap: np.ndarray | None) -> float:

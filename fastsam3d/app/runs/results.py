@@ -5,20 +5,21 @@ from __future__ import annotations
 import secrets
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from fastsam3d.app.runs.comparison import Comparison, Run, field_of_view
+from fastsam3d.app.runs.comparison import Comparison, ComparisonRequest, Run, field_of_view
 from fastsam3d.jobs.output_folder import json_text
 from fastsam3d.jobs.report import REPORT, describe, versions
 from fastsam3d.jobs.scene_files import LAYOUT, SCENE
-from fastsam3d.meshes.formats import written_formats
-from fastsam3d.sam3d.export import export
+from fastsam3d.meshes.formats import GAUSSIANS, POINTS, written_formats
+from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.meshes.writing import Preparation, export_gaussians, export_mesh
+from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 from fastsam3d.sam3d.scene.placement import overlay
 
 ARCHIVE = "fastsam3d_result.zip"
@@ -45,6 +46,11 @@ class ResultFiles:
         return self.folder / ARCHIVE
 
     @property
+    def photo(self) -> Path:
+        """The picture that the objects are in."""
+        return self.folder / "input" / "image.png"
+
+    @property
     def files(self) -> list[Path]:
         """Every file but the archive, in order."""
         return sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name != ARCHIVE)
@@ -61,24 +67,28 @@ def write_results(
     parent: Path,
     comparison: Comparison,
     seed: int,
-    picture: np.ndarray,
-    masks: tuple[np.ndarray, ...],
-    pointmap: np.ndarray | None,
+    request: ComparisonRequest,
     about: Mapping[str, Any],
+    step: Callable[[], None] = lambda: None,
 ) -> ResultFiles:
     """Writes meshes, layouts, pictures, masks, the report and an archive of them into a new folder of `parent`.
 
     Args:
         seed: of the run that is written in every format; runs of other seeds are written as GLB alone.
         about: what the report says beside the runs: model, device, settings.
+        step: called before each run is written; it may raise to break off.
+
+    Raises:
+        UserError: a mesh cannot be changed as the request wants it. Nothing is left behind.
     """
     result = ResultFiles(new_folder(parent), {}, {})
     try:
         for run in (*comparison.candidates, *comparison.plain.values()):
-            _write_run(result, run, run.seed == seed, picture, pointmap)
+            step()
+            _write_run(result, run, run.seed == seed, request)
         (result.folder / "input").mkdir()
-        Image.fromarray(picture).save(result.folder / "input" / "image.png")
-        for index, mask in enumerate(masks):
+        Image.fromarray(request.picture).save(result.photo)
+        for index, mask in enumerate(request.masks):
             Image.fromarray(mask).convert("L").save(result.folder / "input" / f"{index}.png")
         report = dict(about) | {"versions": versions(), "best_seed": comparison.candidates[comparison.best].seed}
         report["runs"] = [_described(run) for run in (*comparison.candidates, *comparison.plain.values())]
@@ -94,29 +104,41 @@ def write_results(
     return result
 
 
-def _write_run(result: ResultFiles, run: Run, whole: bool, picture: np.ndarray, pointmap: np.ndarray | None) -> None:
+def _write_run(result: ResultFiles, run: Run, whole: bool, request: ComparisonRequest) -> None:
     key = (run.preset, run.seed)
     folder = result.folder / f"{run.preset}_seed_{run.seed}"
     folder.mkdir()
-    meshes = []
+    meshes: dict[str, Mesh] = {}
     for item in run.scene.objects:
-        reconstruction = item.reconstruction
-        if reconstruction is None:
-            continue
-        has_mesh = reconstruction.mesh is not None and not reconstruction.mesh.is_empty
-        has_gaussians = reconstruction.gaussian is not None
-        suffixes = {each.ending for each in written_formats() if each.content(has_mesh, has_gaussians)}
-        for suffix in sorted(suffixes if whole else suffixes & {".glb"}):
-            path = export(reconstruction, folder / f"{item.name}{suffix}")
-            meshes += [path] if suffix == ".glb" else []
+        if item.reconstruction is not None:
+            _write_object(folder, item.name, item.reconstruction, whole, request.preparation, meshes)
     if meshes:
-        scene = run.scene.export(folder / SCENE)
+        scene = run.scene.export(folder / SCENE, meshes)
         # One object is shown upright in its own frame; several as they stand in the picture.
-        result.shown[key] = meshes[0] if len(meshes) == 1 else scene
+        result.shown[key] = folder / f"{next(iter(meshes))}.glb" if len(meshes) == 1 else scene
     (folder / LAYOUT).write_text(json_text(run.scene.layout()), encoding="utf-8")
     path = folder / OVERLAY
-    overlay(picture, run.scene.reconstructions, field_of_view(pointmap)).save(path)
+    overlay(request.picture, run.scene.reconstructions, field_of_view(request.pointmap)).save(path)
     result.overlays[key] = path
+
+
+def _write_object(
+    folder: Path, name: str, found: Reconstruction, whole: bool, preparation: Preparation, meshes: dict[str, Mesh]
+) -> None:
+    """Writes the files of one object, and adds its mesh as it was written to `meshes`."""
+    mesh = None if found.mesh is None or found.mesh.is_empty else preparation.apply(found.mesh)
+    if mesh is not None:
+        meshes[name] = mesh
+    for each in written_formats():
+        content = each.content(mesh is not None, found.gaussian is not None)
+        if content is None or (not whole and each.ending != ".glb"):
+            continue
+        path = folder / f"{name}{each.ending}"
+        if content == GAUSSIANS:
+            export_gaussians(found.gaussian, path)
+        elif mesh is not None and found.mesh is not None:
+            # Points are for programs that read no faces: they keep all colours of the surface as it was made.
+            export_mesh(found.mesh if content == POINTS else mesh, path)
 
 
 def _described(run: Run) -> dict[str, Any]:

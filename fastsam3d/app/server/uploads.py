@@ -37,11 +37,11 @@ class Limits:
     side: int = 2048
     objects: int = 12
     seeds: int = 8
-    results: int = 3
+    results: int = 6
 
 
 def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
-    """Reads an uploaded picture; returns it with a note where it was changed.
+    """Reads an uploaded picture; returns it with a note where it was changed. Its doubts name the file, not its place.
 
     Raises:
         UserError: no picture, a damaged one, or one beyond the limits. It names the file, not its place.
@@ -51,6 +51,8 @@ def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
     if min(width, height) < 16:
         raise UserError(f"{path.name} is only {width} x {height} pixels. Choose a larger picture.")
     picture = _without_path(path, lambda: read_picture(path))
+    odd = tuple(text.replace(str(path), path.name) for text in picture.doubts)
+    picture = dataclasses.replace(picture, doubts=odd)
     rows, columns = picture.size
     factor = limits.side / max(rows, columns)
     if factor >= 1:

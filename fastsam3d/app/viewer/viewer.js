@@ -7,7 +7,7 @@
 // source   what to show: a URL, an ArrayBuffer or typed array with the file's bytes, a Blob, or null for nothing yet.
 // options  autoRotate   turn slowly until touched (default true; off where the system asks for less motion)
 //          azimuth, elevation   degrees of the first view (default 30 and 20)
-//          wireframe    lines instead of faces (default false)
+//          wireframe    the edges of the faces as lines on them (default false)
 //          onload(statistics), onerror(error)   called after each source
 //
 // viewer.load(source) -> Promise     shows another file; resolves to its statistics, or rejects with an Error
@@ -42,11 +42,13 @@
     precision highp float;
     in vec3 eye, facing, tint; in vec2 place;
     uniform vec3 factor; uniform bool textured, plain; uniform sampler2D image;
+    uniform vec4 ink;  // of lines; without any, faces are drawn
     out vec4 pixel;
     float lamp(vec3 n, vec3 towards, float strength) {
       return strength * max((dot(n, normalize(towards)) + 0.15) / 1.15, 0.0);
     }
     void main() {
+      if (ink.a > 0.0) { pixel = vec4(ink.rgb * ink.a, ink.a); return; }
       vec3 base = tint * factor;
       if (textured) base *= texture(image, place).rgb;
       vec3 n = length(facing) > 0.0 ? normalize(facing) : vec3(0.0, 0.0, 1.0);
@@ -160,7 +162,7 @@
       if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(`shader: ${gl.getProgramInfoLog(program)}`);
       this._program = program;
       this._places = {};
-      for (const name of ["model", "view", "projection", "turn", "size", "factor", "textured", "plain", "image"]) {
+      for (const name of ["model", "view", "projection", "turn", "size", "factor", "textured", "plain", "image", "ink"]) {
         this._places[name] = gl.getUniformLocation(program, name);
       }
     }
@@ -226,7 +228,7 @@
       }
       const { matrix, mode, factor, normals } = primitive;
       const plain = mode === 0 && normals.every((value) => value === 0);
-      return { array, buffers: [...buffers, faces, lines], faces, lines, edges: edges.length, count: primitive.indices.length, matrix, mode, factor, plain, texture };
+      return { array, buffers: [...buffers, faces, lines], faces, lines, edges: edges.length, edge: edgeLength(primitive), brightness: brightnessOf(primitive), count: primitive.indices.length, matrix, mode, factor, plain, texture };
     }
 
     _clear() {
@@ -260,7 +262,7 @@
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
       gl.enable(gl.DEPTH_TEST);
       gl.useProgram(this._program);
-      const { view, turn, projection, towards } = this._camera(width / height);
+      const { view, turn, projection, towards, distance } = this._camera(width / height);
       const places = this._places;
       gl.uniformMatrix4fv(places.view, false, view);
       gl.uniformMatrix4fv(places.projection, false, projection);
@@ -275,8 +277,25 @@
         if (item.texture) gl.bindTexture(gl.TEXTURE_2D, item.texture);
         gl.bindVertexArray(item.array);
         const lines = this._wireframe && item.mode !== 0;
-        gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, lines ? item.lines : item.faces);
-        gl.drawElements(item.mode === 0 ? gl.POINTS : lines ? gl.LINES : gl.TRIANGLES, lines ? item.edges : item.count, gl.UNSIGNED_INT, 0);
+        gl.uniform4f(places.ink, 0, 0, 0, 0);
+        gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, item.faces);
+        // With lines the faces stay, a little behind them: they hide the lines of the other side.
+        if (lines) { gl.enable(gl.POLYGON_OFFSET_FILL); gl.polygonOffset(1, 1); }
+        gl.drawElements(item.mode === 0 ? gl.POINTS : gl.TRIANGLES, item.count, gl.UNSIGNED_INT, 0);
+        if (!lines) continue;
+        gl.disable(gl.POLYGON_OFFSET_FILL);
+        // Dark on bright colours and bright on dark ones; the closer the lines lie together, the fainter they are.
+        const pixels = (item.edge * projection[5] * height) / 2 / distance;
+        const shade = item.brightness > 0.18 ? 0.02 : 1;
+        const cover = Math.min(Math.max(pixels / 12, 0.12), 0.75);
+        gl.uniform4f(places.ink, shade, shade, shade, 1 - Math.sqrt(1 - cover));  // two faces draw each edge
+        gl.enable(gl.BLEND);
+        gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+        gl.depthFunc(gl.LEQUAL);
+        gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, item.lines);
+        gl.drawElements(gl.LINES, item.edges, gl.UNSIGNED_INT, 0);
+        gl.depthFunc(gl.LESS);
+        gl.disable(gl.BLEND);
       }
       gl.bindVertexArray(null);
       for (const item of this._splats) this._painter.draw(item, { view, projection, width, height, towards });
@@ -304,7 +323,7 @@
       const projection = new Float32Array([
         f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (far + near) / (near - far), -1, 0, 0, (2 * far * near) / (near - far), 0,
       ]);
-      return { view, turn, projection, towards };
+      return { view, turn, projection, towards, distance };
     }
 
     _listen() {
@@ -404,6 +423,31 @@
       }
     }
     return edges;
+  }
+
+  // Mean length of an edge in the file's frame, from up to a thousand faces.
+  function edgeLength({ positions, indices, mode, matrix: m }) {
+    if (mode === 0 || indices.length < 3) return 0;
+    const faces = Math.floor(indices.length / 3), step = Math.max(1, Math.floor(faces / 1000));
+    const scale = Math.cbrt(Math.abs(determinant(m)));
+    let sum = 0, count = 0;
+    for (let f = 0; f < faces; f += step) {
+      const a = 3 * indices[3 * f], b = 3 * indices[3 * f + 1];
+      sum += Math.hypot(...[0, 1, 2].map((k) => positions[a + k] - positions[b + k]));
+      count++;
+    }
+    return (scale * sum) / count;
+  }
+
+  const determinant = (m) =>
+    m[0] * (m[5] * m[10] - m[6] * m[9]) - m[4] * (m[1] * m[10] - m[2] * m[9]) + m[8] * (m[1] * m[6] - m[2] * m[5]);
+
+  // Mean linear light of the vertex colours; a texture is taken for bright.
+  function brightnessOf({ colors, factor, image }) {
+    if (image || !colors.length) return 1;
+    let sum = 0;
+    for (let i = 0; i < colors.length; i++) sum += colors[i] * factor[i % 3];
+    return sum / colors.length;
   }
 
   // Normals turn with the node but keep their angle to a surface that it stretches: its matrix over its squared scales.

@@ -25,6 +25,7 @@ class Studio:
         warm: whether the first job is preceded by runs that are thrown away, so that times can be compared.
         rooms: answers questions about rooms; None: with the model that ships.
         threads: of an operation on the CPU; None: see `fastsam3d.basics.threads.adaptation`.
+        model_note: what the page says of the model under its title, HTML; None says nothing.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Studio:
         warm: bool = True,
         rooms: RoomModel | None = None,
         threads: int | None = None,
+        model_note: str | None = None,
     ) -> None:
         self.folder, self.queue = folder, queue
         self.limits = limits or Limits()
         self.intake = Intake(folder / "uploads", self.limits.file_bytes)
         self.segmenter = segmenter
         self.rooms = rooms or RoomModel()
+        self.model_note = model_note
         self._load, self._about, self._warm, self._threads = load, about, warm, threads
         self._pipeline: Any = None
 

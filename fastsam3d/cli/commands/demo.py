@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python gradio_demo.py [key=value ...]
 
-Serves a page for trying fastsam3d in the browser: choose a picture, mark objects, look at the result beside that
-without acceleration. Ends with Ctrl-C; what it wrote is removed then.
+Serves a page for trying fastsam3d in the browser: choose a picture, mark objects, look at the result, download it, and
+compare it with the run without acceleration. Ends with Ctrl-C; what it wrote is removed then.
 
   port=7860                0 takes any free one
   host=127.0.0.1           another address makes the page reachable from other machines: there is no password
@@ -50,6 +50,8 @@ DEFAULTS: dict[str, Any] = {
     "sam_model": "vit_b",
     "language_model": None,
 }
+SMALL = "mini"
+"""Name of the model that ships."""
 RANGES = {"port": (0, 65535), "timeout": (1, 86400), "waiting": (1, 1000), "upload_mb": (1, 1000)}
 OWN = ("acceleration", "seed", "output_dir", "image_path", "image_dir", "mask_path", "mask_index", "pointmap", "name")
 """Settings of `infer` that are chosen in the page."""
@@ -170,6 +172,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         options.warm_up,
         RoomModel(None if options.language_model is None else user_path(options.language_model)),
         request.threads,
+        _model_note(request),
     )
     app = build_app(studio, options.host)
     studio.prepare()
@@ -184,6 +187,13 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
             server.run(sockets=[listener])
     finally:
         queue.close()
+
+
+def _model_note(request: Request) -> str | None:
+    """What the page says of the model under its title."""
+    from fastsam3d.app.page.fragments import SMALL_MODEL
+
+    return SMALL_MODEL if request.model == SMALL and request.checkpoint_dir is None else None
 
 
 def _listen(host: str, port: int) -> socket.socket:

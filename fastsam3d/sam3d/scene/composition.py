@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 
 from fastsam3d.basics.files import write_atomically
 from fastsam3d.errors import UserError
-from fastsam3d.meshes.geometry import CAMERA_TO_GLTF, Z_UP_TO_Y_UP, matrix_to_quaternion_xyzw
-from fastsam3d.meshes.gltf import Node, glb_bytes
+from fastsam3d.meshes.geometry import CAMERA_TO_GLTF, Z_UP_TO_Y_UP, matrix_to_quaternion_xyzw, smallest_turn
+from fastsam3d.meshes.gltf import Node, Root, glb_bytes
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 from fastsam3d.sam3d.pipeline.pose import Pose
@@ -25,8 +26,12 @@ FRAME = (
 )
 
 UNITS = "of the point map; without one, of the distance between the camera and the plane that all objects stand in"
-SCENE_FRAME = "camera, glTF axes: x right, y up, z towards the viewer; x_gltf = -x_camera, z_gltf = -z_camera"
-"""Frame of `scene.glb` and of single objects in the camera frame."""
+CAMERA_FRAME = "camera, glTF axes: x right, y up, z towards the viewer; x_gltf = -x_camera, z_gltf = -z_camera"
+"""Frame of single objects in the camera frame, and of what is below the root node of `scene.glb`."""
+SCENE_FRAME = f"level: y up, the camera is the origin; the root node turns up to y; below it {CAMERA_FRAME}"
+"""Frame of `scene.glb`."""
+ROOT = "scene"
+"""Name of the root node of `scene.glb`."""
 
 LEAST_AGREEMENT = 0.5
 """Length of the mean of the objects' z axes below which they have no up in common: each is then 60 degrees off it."""
@@ -64,16 +69,29 @@ class Scene:
     def up(self) -> np.ndarray | None:
         """Finds the direction of up from the objects: the mean of their own z axes, a unit vector `[3]`.
 
-        It is in the frame of `glb_bytes`; None where the axes point in all directions. The camera cannot tell up: it
-        may look down on a table.
+        It is in `CAMERA_FRAME`; None where the axes point in all directions. The camera cannot tell up: it may look
+        down on a table.
         """
         axes = [quaternion_to_matrix(item.pose.rotation.double()).numpy()[2] for item in self.reconstructions]
         mean = np.mean(axes, axis=0) if axes else np.zeros(3)
         length = float(np.linalg.norm(mean))
         return None if length < LEAST_AGREEMENT else mean / length @ CAMERA_TO_GLTF
 
+    def levelling(self) -> np.ndarray:
+        """Finds the rotation of the root node: the smallest one that takes `up` to y, which acts on columns `[3, 3]`.
+
+        The identity where nothing says what is up, and where up points straight down: no smallest turn is the only one.
+        """
+        up = self.up()
+        turn = None if up is None else smallest_turn(up, np.array([0.0, 1.0, 0.0]))
+        return np.eye(3) if turn is None else turn
+
+    def camera_elevation(self) -> float:
+        """Degrees that the camera looks down by, in the level frame; below zero it looks up."""
+        return math.degrees(math.asin(min(max(float(self.levelling()[1, 2]), -1.0), 1.0)))
+
     def placed_meshes(self, meshes: Mapping[str, Mesh] | None = None) -> list[Mesh]:
-        """Places all meshes in the frame of `glb_bytes`, turned to z up, for the turntable."""
+        """Places all meshes in `CAMERA_FRAME`, turned to z up, for the turntable."""
         given = meshes or {}
         turn = CAMERA_TO_GLTF @ Z_UP_TO_Y_UP.T
         placed = []
@@ -92,10 +110,11 @@ class Scene:
         return placed
 
     def glb_bytes(self, meshes: Mapping[str, Mesh] | None = None) -> bytes:
-        """All meshes as one `.glb`, a named node each, at their poses.
+        """All meshes as one `.glb`, a named node each, at their poses, below a root node that levels them.
 
-        The file's frame is the camera's, turned to glTF's axes: x right, y up, z towards the viewer. A mesh
-        keeps its own coordinates (y up); its node carries rotation, translation and scale.
+        The file is level: y is up. Below the root node the frame is the camera's, turned to glTF's axes: x right,
+        y up, z towards the viewer. A mesh keeps its own coordinates (y up); its node carries rotation, translation and
+        scale. The rotation of the root node is `levelling`. The camera stays the origin.
 
         Args:
             meshes: by object name, to be written in place of the reconstructed ones (see `export.Preparation`).
@@ -113,8 +132,9 @@ class Scene:
         ]
         if not nodes:
             raise UserError("The scene has no object with a mesh, so there is nothing to write.")
-        up = self.up()
-        return glb_bytes(nodes, {"frame": SCENE_FRAME} | ({} if up is None else {"up": up.tolist()}))
+        turn, up = self.levelling(), self.up()
+        extras = {"frame": SCENE_FRAME} | ({} if up is None else {"up": (turn @ up).tolist()})
+        return glb_bytes(nodes, extras, Root(ROOT, matrix_to_quaternion_xyzw(turn).tolist()))
 
     def export(self, path: str | Path, meshes: Mapping[str, Mesh] | None = None) -> Path:
         """Writes `glb_bytes`.
@@ -131,14 +151,14 @@ def placed_node(name: str, mesh: Mesh, pose: Pose) -> Node:
 
 
 def export_placed(name: str, mesh: Mesh, pose: Pose, path: str | Path) -> Path:
-    """Writes one object as a `.glb` in the frame of `scene.glb`, at its place there.
+    """Writes one object as a `.glb` in `CAMERA_FRAME`, at its place below the root node of `scene.glb`.
 
     Raises:
         UserError: the mesh has no faces, or the path cannot be written.
     """
     if mesh.is_empty:
         raise UserError(f"The mesh for {path} has no faces. Try another seed, or a mask that shows more of the object.")
-    return write_atomically(path, glb_bytes([placed_node(name, mesh, pose)], {"frame": SCENE_FRAME}))
+    return write_atomically(path, glb_bytes([placed_node(name, mesh, pose)], {"frame": CAMERA_FRAME}))
 
 
 def node_transform(pose: Pose) -> tuple[list[float], list[float], list[float]]:

@@ -278,7 +278,7 @@ def test_reconstructions_survive_the_disk(pipeline, picture, tmp_path) -> None:
         load_reconstruction(tmp_path / "a.safetensors")
 
 
-def test_composed_file_is_the_camera_frame_with_x_and_z_reversed() -> None:
+def test_composed_file_is_below_its_root_the_camera_frame_with_x_and_z_reversed() -> None:
     generator = torch.Generator().manual_seed(2)
     rotation = torch.nn.functional.normalize(torch.randn(4, generator=generator), dim=0)
     first = box((0.2, 0.4, 0.8), Pose(rotation, torch.tensor([0.5, -0.2, 3.0]), torch.full((3,), 1.5)))
@@ -290,7 +290,7 @@ def test_composed_file_is_the_camera_frame_with_x_and_z_reversed() -> None:
     loaded = trimesh.load(io.BytesIO(scene.glb_bytes()), file_type="glb", process=False)
     assert set(loaded.graph.nodes_geometry) == {"first", "second"}
     for name, item in (("first", first), ("second", second)):
-        matrix, geometry = loaded.graph[name]
+        matrix, geometry = loaded.graph.get(name, "scene")
         placed = trimesh.transform_points(loaded.geometry[geometry].vertices, matrix)
         expected = item.pose.apply(torch.from_numpy(item.mesh.vertices)).numpy() * [-1, 1, -1]
         assert np.allclose(placed, expected, atol=1e-5)
