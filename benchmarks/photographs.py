@@ -3,9 +3,9 @@
     python benchmarks/photographs.py folder=FOLDER output=out/photographs
     python benchmarks/photographs.py folder=FOLDER output=out/photographs earlier=DIR    # beside other weights
 
-`fastsam3d.evaluation.photographs` says how to fill FOLDER. For each object the outline of the result, seen from its own
-pose, is laid over the mask, box over box, and their intersection over union is taken: `outline_iou`. The mean over several
-seeds is reported. `photographs.csv` holds a line an object, `photographs.png` shows those whose licence allows it.
+`fastsam3d.evaluation.photographs` says how to fill FOLDER. The measure is `outline_iou`: the result is seen from its
+own pose, its outline is laid over the mask, box over box, and the intersection over union is taken: a mean over several
+seeds. `photographs.csv` holds a line an object. `photographs.png` shows those whose licence allows it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def main() -> int:
             tiles.append(drawn(one, [each[0] for each in results.values()], options.tile))
     for name in models:
         values = [float(row[name]) for row in rows]
-        print(f"{name}: mean {statistics.mean(values):.3f}, median {statistics.median(values):.3f}, {len(values)} objects")
+        mean, median = statistics.mean(values), statistics.median(values)
+        print(f"{name}: mean {mean:.3f}, median {median:.3f}, {len(values)} objects")
     with (output / "photographs.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()

@@ -2,9 +2,9 @@
 
     python benchmarks/picture_colors.py objects=32
 
-Held-out objects with known colours. A vertex of the result counts where the true surface is near; its true colour is that
-of the nearest part. Seen: the picture's share is above one half. Errors are mean absolute differences of colours of 0..1,
-and, as hue, of colours divided by the sum of their three values, which no brightness changes.
+The objects are held out, and their colours are known. A vertex of the result counts where the true surface is near. Its
+true colour is that of the nearest part. Seen: the picture's share is above one half. Errors are mean absolute
+differences of colours of 0..1. For `hue` each colour is first divided by the sum of its three values.
 """
 
 from __future__ import annotations

@@ -49,9 +49,7 @@ class TableBatch:
     smoothed: list[int]
 
     @classmethod
-    def from_tables(
-        cls, tables: np.ndarray, parts: np.ndarray, device: torch.device | str = "cpu"
-    ) -> TableBatch:
+    def from_tables(cls, tables: np.ndarray, parts: np.ndarray, device: torch.device | str = "cpu") -> TableBatch:
         """Prepares padded tables `[B, K, 17]` with `parts [B]` rows in use each, see `padded_tables`."""
         tables = tables[:, : max(1, int(parts.max()))]
         batch, count = tables.shape[:2]

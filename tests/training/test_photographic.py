@@ -46,7 +46,7 @@ def test_a_painted_surface_has_colours_and_patterns_in_range() -> None:
     points = plane().clone()
     points[:, :, :4] = torch.nan
     painted = photographic_surface(color, points, torch.eye(3).expand(COUNT, 3, 3), draws())
-    assert painted.isfinite().all() and 0 <= painted.min() and painted.max() <= 1
+    assert painted.isfinite().all() and painted.min() >= 0 and painted.max() <= 1
     assert painted[..., 6:, :].flatten(2).std(dim=2).amax() > 0.05  # some have a pattern
 
 
@@ -118,7 +118,7 @@ def test_a_batch_with_photographs(dataset: ProceduralDataset) -> None:
         if values.is_floating_point() and "pointmap" not in name[:12]:
             assert values.isfinite().all(), name
     for name in ("image", "rgb_image"):
-        assert 0 <= photographs[name].min() and photographs[name].max() <= 1
+        assert photographs[name].min() >= 0 and photographs[name].max() <= 1
         assert photographs[name].std() > 0.15
     missing = photographs["rgb_pointmap"].isnan().flatten(1).all(dim=1).float().mean()
     assert 0.4 < missing < 0.8

@@ -1,6 +1,8 @@
-"""Everyday things for training: dishes, fruit, clothes, devices, and composites of random parts. Front is -y, up is +z."""
+"""Everyday things for training: dishes, fruit, clothes, devices, composites of random parts. Front is -y, up +z."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -135,7 +137,7 @@ def fruit(parts: Parts, rng: np.random.Generator) -> None:
         bend, thick = rng.uniform(0.15, 0.45), rng.uniform(0.12, 0.2)
         angles = np.linspace(-1.0, 1.0, 5)
         places = [(0.9 * np.sin(a), 0.0, bend * 2 * (1 - np.cos(a))) for a in angles]
-        for start, end in zip(places, places[1:], strict=False):
+        for start, end in pairwise(places):
             parts.capsule(start, end, thick, tint, smooth=0.06)
         parts.ellipsoid(places[-1], 0.09, DARK)
     elif style == 3:

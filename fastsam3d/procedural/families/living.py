@@ -49,17 +49,17 @@ def _head(
 ) -> None:
     parts.ellipsoid(top, (size, size, size * 0.92), coat, smooth=0.06)
     snout = rng.uniform(0.3, 0.9) * size
-    parts.capsule(top, top + [0, -size * 0.6 - snout, -size * 0.3], size * 0.42, second, smooth=0.06)
-    parts.ellipsoid(top + [0, -size * 1.0 - snout, -size * 0.22], 0.07, DARK)
-    parts.ellipsoid(top + [size * 0.45, -size * 0.8, size * 0.25], 0.06, DARK, mirror=True)
+    parts.capsule(top, np.add(top, (0, -size * 0.6 - snout, -size * 0.3)), size * 0.42, second, smooth=0.06)
+    parts.ellipsoid(np.add(top, (0, -size * 1.0 - snout, -size * 0.22)), 0.07, DARK)
+    parts.ellipsoid(np.add(top, (size * 0.45, -size * 0.8, size * 0.25)), 0.06, DARK, mirror=True)
     ear, style = rng.uniform(0.12, 0.3), rng.integers(3)
-    root = top + [size * 0.6, 0, size * 0.6]
+    root = np.add(top, (size * 0.6, 0, size * 0.6))
     if style == 0:
-        parts.cone(root, root + [0.05, 0, ear + 0.1], 0.14, 0.05, coat, mirror=True)
+        parts.cone(root, np.add(root, (0.05, 0, ear + 0.1)), 0.14, 0.05, coat, mirror=True)
     elif style == 1:
         parts.ellipsoid(root, (0.13, 0.07, 0.13), second, mirror=True)
     else:
-        parts.capsule(root, root + [0.12, 0, -ear], 0.09, second, mirror=True)
+        parts.capsule(root, np.add(root, (0.12, 0, -ear)), 0.09, second, mirror=True)
 
 
 def bird(parts: Parts, rng: np.random.Generator) -> None:
@@ -70,12 +70,18 @@ def bird(parts: Parts, rng: np.random.Generator) -> None:
     chest, rear = np.array([0, -long * 0.6, 0.5 + tilt * 0.5]), np.array([0, long * 0.7, 0.45 - tilt * 0.2])
     parts.capsule(chest, rear, thick, coat)
     head = rng.uniform(0.16, 0.26)
-    top = chest + [0, -0.1, thick + rng.uniform(0.05, 0.5)]
+    top = np.add(chest, (0, -0.1, thick + rng.uniform(0.05, 0.5)))
     parts.capsule(chest, top, thick * 0.5, coat, smooth=0.1)
     parts.ellipsoid(top, head, coat if rng.random() < 0.6 else second, smooth=0.05)
-    parts.cone(top + [0, -head * 0.7, 0], top + [0, -head - rng.uniform(0.15, 0.35), -0.03], 0.09, 0.05, (0.9, 0.6, 0.1))
-    parts.ellipsoid(top + [head * 0.6, -head * 0.6, 0.05], 0.06, DARK, mirror=True)
-    parts.box(rear + [0, 0.25, 0.0], (thick * 0.5, 0.25, 0.06), second)
+    parts.cone(
+        np.add(top, (0, -head * 0.7, 0)),
+        np.add(top, (0, -head - rng.uniform(0.15, 0.35), -0.03)),
+        0.09,
+        0.05,
+        (0.9, 0.6, 0.1),
+    )
+    parts.ellipsoid(np.add(top, (head * 0.6, -head * 0.6, 0.05)), 0.06, DARK, mirror=True)
+    parts.box(np.add(rear, (0, 0.25, 0.0)), (thick * 0.5, 0.25, 0.06), second)
     if rng.random() < 0.3:
         parts.ellipsoid((thick + 0.35, 0, 0.55), (0.5, 0.22, 0.07), second, mirror=True)
     else:

@@ -21,7 +21,8 @@ def motorcycle(parts: Parts, rng: np.random.Generator) -> None:
     parts.capsule((0, -base, radius), bar, 0.07, METAL)
     if pedalled:
         pedal = (0.0, 0.05, radius * 0.9)
-        for start, end in ((pedal, seat), (pedal, bar), (seat, bar), (pedal, (0, base, radius)), (seat, (0, base, radius))):
+        rear = (0, base, radius)
+        for start, end in ((pedal, seat), (pedal, bar), (seat, bar), (pedal, rear), (seat, rear)):
             parts.capsule(start, end, 0.065, tint)
         parts.cylinder((-0.1, 0.05, radius * 0.9), (0.1, 0.05, radius * 0.9), 0.14, METAL)
     else:

@@ -380,11 +380,10 @@ class Pipeline:
         mesh = decoded.get("mesh")
         if mesh is None or mesh.is_empty:
             return dict(decoded), None
-        projection = project_picture(
-            mesh,
-            *(part.cpu().numpy() for part in (quaternion_to_matrix(pose.rotation), pose.translation, pose.scale)),
-            *object_crop(image, mask, SIDE),
+        rotation, translation, scale = (
+            part.cpu().numpy() for part in (quaternion_to_matrix(pose.rotation), pose.translation, pose.scale)
         )
+        projection = project_picture(mesh, (rotation, translation, scale), *object_crop(image, mask, SIDE))
         painted = dict(decoded) | {"mesh": painted_mesh(mesh, projection)}
         if "gaussian" in decoded:
             painted["gaussian"] = painted_gaussians(decoded["gaussian"], projection)

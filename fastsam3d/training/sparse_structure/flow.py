@@ -209,9 +209,7 @@ def train(options: SparseStructureFlowOptions) -> None:
     if options.start_shipped:
         targets.keep_constants(config)
         stage.generator.load_state_dict(shipped_part(options.model, "ss_generator"))
-        stage.condition_embedder.load_state_dict(
-            shipped_part(options.model, "ss_generator", "ss_condition_embedder")
-        )
+        stage.condition_embedder.load_state_dict(shipped_part(options.model, "ss_generator", "ss_condition_embedder"))
     else:
         fitting = torch.Generator(device).manual_seed(1)
         targets.fit_pose([build_condition_batch(dataset, None, fitting, count=512) for _ in range(8)])
@@ -237,9 +235,7 @@ def train(options: SparseStructureFlowOptions) -> None:
         save_seconds=180,
     )
     for progress in loop.steps():
-        batch = build_condition_batch(
-            dataset, None, generator, count=options.images, photographic=options.photographic
-        )
+        batch = build_condition_batch(dataset, None, generator, count=options.images, photographic=options.photographic)
         inputs = {n: batch[n] for n in CONDITION_INPUTS}
         loss, parts = flow_loss(network, inputs, targets.state(batch), options.noises, generator)
         loss.backward()
