@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import bz2
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from fastsam3d.basics.picture_files import open_image_file
 
 Polygon = tuple[tuple[float, float], ...]
 """Corners (x, y), in fractions of the picture's width and height."""
@@ -190,7 +191,7 @@ def _locate(photograph: Photograph, folder: str | Path | None) -> Path:
 
 
 def _picture(photograph: Photograph, path: Path, data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return np.asarray(open_image_file(data).convert("RGB"))
 
 
 def _bzip2(photograph: Photograph, path: Path, data: bytes) -> np.ndarray:
