@@ -387,7 +387,9 @@ def test_screenshots_of_the_way_of_a_photo(open_page: Callable[..., Any], tmp_pa
         drag(page, (0.27, 0.02), (0.71, 0.70))
         page.wait_for_selector(".chip")
         page.click("button[data-tool=brush]")
-        for way in (((0.34, 0.4), (0.4, 0.55), (0.5, 0.6), (0.6, 0.53), (0.66, 0.4)), ((0.37, 0.62), (0.35, 0.7))):
+        wall = ((0.33, 0.4), (0.36, 0.5), (0.42, 0.57), (0.5, 0.6), (0.57, 0.56), (0.62, 0.48), (0.645, 0.4))
+        gap = ((0.36, 0.45), (0.43, 0.51), (0.5, 0.53), (0.57, 0.49), (0.61, 0.42))
+        for way in (wall, gap, ((0.41, 0.6), (0.385, 0.63), (0.36, 0.69), (0.37, 0.72))):
             page.wait_for_selector(".marker:not([data-busy])")
             page.mouse.move(*at(page, way[0]))
             page.mouse.down()
