@@ -171,6 +171,9 @@ def test_one_run_for_each_visitor_at_a_time_and_old_files_go(session: Session, s
     job.wait(PATIENCE)
     kept = [folder.exists() for folder in folders]
     assert kept == [False, False, True]  # two results are kept for each visitor
+    assert [item.number for item in session.history.items] == [3, 4]
+    with pytest.raises(UserError, match="only the last ones are kept"):
+        session.show_run(2)
     session.close()
     assert not any(folder.exists() for folder in folders) and list(studio.folder.iterdir()) == []
 
@@ -197,18 +200,30 @@ def test_names_and_changed_meshes_are_in_the_files_and_can_be_written_again(sess
     assert session.finished.number == first.number and not first.files.folder.exists()
 
 
+def test_a_texture_and_a_closed_surface_are_written(session: Session) -> None:
+    pytest.importorskip("fast_simplification", reason="fewer faces need fast-simplification (extra simplify)")
+    pytest.importorskip("xatlas", reason="textures need xatlas (extra texture)")
+    job = session.start(session.request(load_preset("fast"), 0, 1, preparation=preparation_of(400, 512, True)))
+    assert job.wait(PATIENCE) and job.state == DONE, job.message
+    files = {path.name: path for path in session.finished.files.files}
+    mesh = trimesh.load(files["object_1.glb"], file_type="glb", force="mesh")
+    assert mesh.visual.material.baseColorTexture.size == (512, 512)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    assert mesh.is_watertight
+    assert "object_1.mtl" in files and "object_1.png" in files  # beside the OBJ file
+
+
 def test_earlier_runs_can_be_looked_at_again(session: Session, studio: Studio) -> None:
-    for seed in (3, 4, 5):
+    for seed in (4, 5):
         job = session.start(session.request(load_preset("fast"), seed, 1))
         assert job.wait(PATIENCE) and job.state == DONE, job.message
-    assert [item.number for item in session.history.items] == [2, 3]  # two are kept for each visitor
-    session.show_run(2)
+    session.show_run(1)
     shown = results.shown(session.finished, studio.folder, session.history.items)
-    assert (shown["seed"], shown["number"]) == (4, 2) and [item["number"] for item in shown["history"]] == [2, 3]
+    assert (shown["seed"], shown["number"]) == (4, 1) and [item["number"] for item in shown["history"]] == [1, 2]
     job = session.start_plain()  # of the run that is shown, which keeps its place
     assert job.wait(PATIENCE) and job.state == DONE, job.message
-    assert [item.number for item in session.history.items] == [2, 3] and list(session.finished.comparison.plain) == [4]
-    for gone in (1, 9, None, "2"):
+    assert [item.number for item in session.history.items] == [1, 2] and list(session.finished.comparison.plain) == [4]
+    for gone in (0, 9, None, "2"):
         with pytest.raises(UserError, match="only the last ones are kept"):
             session.show_run(gone)
 
