@@ -13,6 +13,7 @@ from demo_in_browser import CHROMIUM, FLAGS, WAIT, Demo
 from fastsam3d.app.runs.queue import JobQueue
 from fastsam3d.app.server.uploads import Limits
 from fastsam3d.app.visitors.shared import Studio
+from fastsam3d.app.visitors.visitor import Session
 from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
@@ -39,6 +40,14 @@ def studio(quick_pipeline: Pipeline, queue: JobQueue, tmp_path: Path) -> Studio:
     limits = Limits(file_bytes=200_000, pixels=1_000_000, side=256, objects=3, seeds=4, results=2)
     # Marks are cut without OpenCV here: what they enclose does not matter to a session.
     return Studio(lambda: quick_pipeline, tmp_path / "results", queue, limits, around_marks, warm=False)
+
+
+@pytest.fixture
+def session(studio: Studio) -> Session:
+    session = Session(studio)
+    session.open_example("chair")
+    session.act({"action": "example_masks"})
+    return session
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """The demo from end to end: the real server with the small model, looked at in headless Chromium.
 
 `FASTSAM3D_SCREENSHOT=docs/images/demo_app.png pytest tests/app/test_demo_in_browser.py -k screenshot` takes the
-picture for the README. With `FASTSAM3D_PHOTO=coffee.png FASTSAM3D_PHOTO_SCREENSHOTS=docs/images` it takes those of
-docs/page.md, of scikit-image's photo of a cup. Without the variables nothing is written outside of temporary folders.
+picture for the README; without the variable nothing is written outside of temporary folders.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
@@ -21,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
-from demo_in_browser import QUICK, Demo
+from demo_in_browser import QUICK, Demo, at, choose, covered, drag, marked, shown
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,41 +37,6 @@ def demo(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dem
     assert demo.end() == 0
     assert list(home.glob("fastsam3d-demo-*")) == []  # all files went with it
     assert "Traceback" not in (home / "stderr.txt").read_text()
-
-
-def choose(page: Any, example: str) -> None:
-    page.click(f"[data-example={example}]")
-    page.wait_for_selector(".marker[data-state=open]:not([data-busy]) .photo[src]")
-    page.wait_for_function("document.querySelector('.marker .photo').complete")
-
-
-def at(page: Any, place: tuple[float, float]) -> tuple[float, float]:
-    frame = page.locator(".marker .photo").bounding_box()
-    return frame["x"] + place[0] * frame["width"], frame["y"] + place[1] * frame["height"]
-
-
-def drag(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    page.mouse.move(*at(page, start))
-    page.mouse.down()
-    page.mouse.move(*at(page, ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)))
-    page.mouse.move(*at(page, end))
-    page.mouse.up()
-
-
-def shown(page: Any, side: str) -> np.ndarray:
-    """The picture in a viewer, as people see it."""
-    page.wait_for_selector(f".side[data-side={side}][data-loaded]")
-    # What was loaded is drawn in the next frame, and seen after it.
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    picture = page.locator(f".side[data-side={side}] canvas").screenshot()
-    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
-
-
-def covered(picture: np.ndarray) -> float:
-    """Share of the pixels, the lines of text at the top aside, that an object covers: the ground is light and grey."""
-    pixels = picture[40:].astype(int)
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
-    return float(((spread > 40) | (pixels.max(axis=2) < 190)).mean())
 
 
 def test_from_the_example_to_the_file(open_page: Callable[..., Any], demo: Demo) -> None:
@@ -168,76 +131,10 @@ def test_off_beside_it_the_slider_earlier_runs_and_the_archive(open_page: Callab
     assert asked == ["beforeunload"] and not page.is_closed()
 
 
-@pytest.mark.slow
-def test_brush_eraser_keyboard_and_files_from_anywhere(open_page: Callable[..., Any], tmp_path: Path) -> None:
-    page = open_page()
-    choose(page, "chair")
-
-    def after(act: Callable[[], Any]) -> np.ndarray:
-        before = page.get_attribute(".marker .masks", "src")
-        act()
-        page.wait_for_function(
-            "old => document.querySelector('.marker .masks').getAttribute('src') !== old", arg=before
-        )
-        return marked(page)
-
-    page.click("button[data-tool=brush]")
-    painted = after(lambda: drag(page, (0.4, 0.5), (0.6, 0.5)))
-    height, width = painted.shape
-    assert painted[height // 2, round(0.4 * width) : round(0.6 * width)].all()
-    page.click("button[data-tool=erase]")
-    erased = after(lambda: page.mouse.click(*at(page, (0.5, 0.5))))
-    assert not erased[height // 2, width // 2] and erased[height // 2, round(0.42 * width)]
-    assert (after(lambda: page.keyboard.press("Control+z")) == painted).all()
-    page.keyboard.press("Control+z")
-    page.wait_for_selector(".chip", state="detached")
-
-    page.click("button[data-tool=add]")
-    page.focus(".marker .stage")
-
-    def box_by_keys() -> None:
-        keys = ["Shift+ArrowLeft"] * 4 + ["Shift+ArrowUp"] * 4 + ["b"]
-        for key in keys + ["Shift+ArrowRight"] * 8 + ["Shift+ArrowDown"] * 8 + ["b"]:
-            page.keyboard.press(key)
-
-    assert after(box_by_keys).any()
-    box = page.get_attribute(".marker .marks rect", "x")
-    assert float(box.rstrip("%")) == pytest.approx(30, abs=0.5)
-    with page.expect_download() as download:
-        page.click("[data-save]")
-    saved = np.asarray(Image.open(download.value.path()))
-    assert saved.shape == np.asarray(Image.open(ROOT / "examples" / "chair" / "image.png")).shape[:2]
-    assert set(np.unique(saved)) == {0, 255}
-
-    data = base64.b64encode((ROOT / "examples" / "car" / "image.png").read_bytes()).decode()
-    for event, key in (("DragEvent('drop'", "dataTransfer"), ("ClipboardEvent('paste'", "clipboardData")):
-        choose(page, "chair")
-        before = page.get_attribute(".marker .photo", "src")
-        kept = page.evaluate(
-            """data => {
-              const holds = new DataTransfer(), bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
-              holds.items.add(new File([bytes], "car.png", { type: "image/png" }));
-              const event = new EVENT, { KEY: holds, bubbles: true, cancelable: true });
-              document.querySelector(".outputs").dispatchEvent(event);
-              return event.defaultPrevented;
-            }""".replace("EVENT", event).replace("KEY", key),
-            data,
-        )
-        assert kept  # the browser does not leave the page for the file
-        page.wait_for_function("old => document.querySelector('.marker .photo').src !== old", arg=before)
-
-
 def pixels_of(page: Any, selector: str) -> np.ndarray:
     """The picture of an image element, int `[H, W, 3]`."""
     answer = page.request.get(page.locator(selector).evaluate("node => node.src"))
     return np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB")).astype(int)
-
-
-def marked(page: Any) -> np.ndarray:
-    """The masks as the page shows them, without their opaque outline, bool `[H, W]`."""
-    address = page.get_attribute(".marker .masks", "src")
-    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))[..., 3]
-    return (alpha > 0) & (alpha < 255)
 
 
 @pytest.mark.slow
@@ -361,48 +258,5 @@ def test_screenshot_for_the_documentation(
         page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(600)
         page.screenshot(path=target)
-    finally:
-        demo.end()
-
-
-@pytest.mark.slow
-def test_screenshots_of_the_way_of_a_photo(open_page: Callable[..., Any], tmp_path: Path) -> None:
-    """Box, brush, run, slider, on the photo of a cup; as JPEG, because of the photo."""
-    photo, target = os.environ.get("FASTSAM3D_PHOTO"), os.environ.get("FASTSAM3D_PHOTO_SCREENSHOTS")
-    if not photo or not target:
-        pytest.skip("FASTSAM3D_PHOTO=FILE and FASTSAM3D_PHOTO_SCREENSHOTS=FOLDER are not set")
-    demo = Demo(tmp_path)
-    try:
-        page = open_page(1120, 760, demo.address)
-
-        def picture(name: str) -> None:
-            page.mouse.move(5, 5)
-            page.evaluate("window.scrollTo(0, 0)")
-            page.wait_for_timeout(600)
-            page.screenshot(path=Path(target) / f"page_{name}.jpg", type="jpeg", quality=72)
-
-        page.set_input_files("[data-file=picture]", photo)
-        page.wait_for_selector(".marker[data-state=open]:not([data-busy]) .photo[src]")
-        page.wait_for_function("document.querySelector('.marker .photo').complete")
-        drag(page, (0.27, 0.02), (0.71, 0.70))
-        page.wait_for_selector(".chip")
-        page.click("button[data-tool=brush]")
-        for way in (((0.34, 0.4), (0.4, 0.55), (0.5, 0.6), (0.6, 0.53), (0.66, 0.4)), ((0.37, 0.62), (0.35, 0.7))):
-            page.wait_for_selector(".marker:not([data-busy])")
-            page.mouse.move(*at(page, way[0]))
-            page.mouse.down()
-            for place in way[1:]:
-                page.mouse.move(*at(page, place), steps=8)
-            page.mouse.up()
-        page.wait_for_selector(".marker:not([data-busy])")
-        page.fill(".chip input", "cup")
-        page.press(".chip input", "Enter")
-        picture("mark")
-        page.click("#go")
-        page.wait_for_selector("#headline .headline")
-        assert covered(shown(page, "left")) > 0.02
-        picture("result")
-        page.click("button[data-show=photo]")
-        picture("slider")
     finally:
         demo.end()

@@ -16,12 +16,9 @@ from PIL import Image
 
 from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.app.page import fragments, results
-from fastsam3d.app.page.file_settings import preparation_of
 from fastsam3d.app.runs.comparison import OFF, silhouette_agreement
 from fastsam3d.app.runs.queue import DONE, FAILED, JobQueue
-from fastsam3d.app.runs.results import write_results
 from fastsam3d.app.server.server import result_file
-from fastsam3d.app.visitors.picture import file_name
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.app.visitors.visitor import Session
 from fastsam3d.app.visitors.visitors import Visitors
@@ -31,14 +28,6 @@ from fastsam3d.sam3d.pipeline.pose import Pose
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
 MIDDLE = {"action": "click", "x": 0.5, "y": 0.5, "inside": True}
-
-
-@pytest.fixture
-def session(studio: Studio) -> Session:
-    session = Session(studio)
-    session.open_example("chair")
-    session.act({"action": "example_masks"})
-    return session
 
 
 def test_a_preset_beside_off_with_the_same_seed_and_all_files(session: Session, studio: Studio) -> None:
@@ -171,89 +160,11 @@ def test_one_run_for_each_visitor_at_a_time_and_old_files_go(session: Session, s
     job.wait(PATIENCE)
     kept = [folder.exists() for folder in folders]
     assert kept == [False, False, True]  # two results are kept for each visitor
+    assert [item.number for item in session.history.items] == [3, 4]
+    with pytest.raises(UserError, match="only the last ones are kept"):
+        session.show_run(2)
     session.close()
     assert not any(folder.exists() for folder in folders) and list(studio.folder.iterdir()) == []
-
-
-def test_names_and_changed_meshes_are_in_the_files_and_can_be_written_again(session: Session) -> None:
-    pytest.importorskip("fast_simplification", reason="fewer faces need fast-simplification (extra simplify)")
-    session.act({"action": "rename", "index": 0, "name": "My Chair"})
-    request = session.request(load_preset("fast"), 0, 1, preparation=preparation_of(400, 0, False))
-    job = session.start(request)
-    assert job.wait(PATIENCE) and job.state == DONE, job.message
-    first = session.finished
-    assert first.request.object_names == ("my_chair",)
-
-    def faces() -> int:
-        (path,) = (path for path in session.finished.files.files if path.name == "my_chair.glb")
-        return len(trimesh.load(path, file_type="glb", force="mesh").faces)
-
-    assert 200 < faces() <= 400
-    job = session.start_writing(preparation_of(None, 0, False))
-    assert job.wait(PATIENCE) and job.state == DONE, job.message
-    run = session.finished.comparison.candidates[0]
-    assert run is first.comparison.candidates[0]  # nothing was computed again
-    assert faces() == len(run.scene.reconstructions[0].mesh.faces) > 400
-    assert session.finished.number == first.number and not first.files.folder.exists()
-
-
-def test_earlier_runs_can_be_looked_at_again(session: Session, studio: Studio) -> None:
-    for seed in (3, 4, 5):
-        job = session.start(session.request(load_preset("fast"), seed, 1))
-        assert job.wait(PATIENCE) and job.state == DONE, job.message
-    assert [item.number for item in session.history.items] == [2, 3]  # two are kept for each visitor
-    session.show_run(2)
-    shown = results.shown(session.finished, studio.folder, session.history.items)
-    assert (shown["seed"], shown["number"]) == (4, 2) and [item["number"] for item in shown["history"]] == [2, 3]
-    job = session.start_plain()  # of the run that is shown, which keeps its place
-    assert job.wait(PATIENCE) and job.state == DONE, job.message
-    assert [item.number for item in session.history.items] == [2, 3] and list(session.finished.comparison.plain) == [4]
-    for gone in (1, 9, None, "2"):
-        with pytest.raises(UserError, match="only the last ones are kept"):
-            session.show_run(gone)
-
-
-def test_doubts_about_picture_and_masks_are_said(studio: Studio, tmp_path: Path) -> None:
-    session = Session(studio)
-    Image.fromarray(np.full((40, 60, 3), 3, dtype=np.uint8)).save(tmp_path / "dark.png")
-    note = session.open_upload(tmp_path / "dark.png")
-    assert note.startswith("The picture dark.png is nearly black") and str(tmp_path) not in note
-    assert session.doubts() == []
-    session.act({"action": "box", "left": 0, "top": 0, "right": 1, "bottom": 1})
-    session.act({"action": "rename", "index": 0, "name": "all"})
-    assert session.doubts() == ["The mask of all covers the whole picture, so the background counts as the object."]
-    session.act({"action": "stroke", "points": [[0.5, 0.5]], "radius": 0.2, "inside": False})
-    (said,) = session.doubts()
-    assert "is it inverted?" in said
-
-
-def test_a_mark_that_finds_nothing_is_said(studio: Studio) -> None:
-    studio.segmenter = lambda image, prompt: np.zeros(image.shape[:2], dtype=bool)
-    session = Session(studio)
-    session.open_example("chair")
-    assert "Nothing was found there" in session.act(MIDDLE)
-    assert session.act({"action": "undo"}) is None
-
-
-def test_the_mask_of_the_active_object_is_a_file(session: Session) -> None:
-    session.act({"action": "rename", "index": 0, "name": "My Chair"})
-    name, data = session.mask_file()
-    assert name == "my_chair_mask.png"
-    assert ((np.asarray(Image.open(io.BytesIO(data))) == 255) == session.marking.masks[0]).all()
-    session.act({"action": "clear"})
-    with pytest.raises(UserError, match="Mark an object first"):
-        session.mask_file()
-
-
-@pytest.mark.parametrize("values", [("x", 0, 0), (3, 0, 0), (-5, 0, 0), (None, 77, 0), (float("inf"), 0, 0)])
-def test_file_settings_that_are_not_possible_are_refused(values: tuple) -> None:
-    with pytest.raises(UserError):
-        preparation_of(*values)
-
-
-def test_names_of_objects_are_names_of_files() -> None:
-    for given, kept in {"My Chair": "my_chair", "..": "object", "image": "image_object", "a/b\\c": "a_b_c"}.items():
-        assert file_name(given) == kept
 
 
 def test_stopping_a_run(session: Session) -> None:
@@ -272,17 +183,6 @@ def test_visitors_are_kept_apart_and_the_idle_make_room(studio: Studio) -> None:
     visitors.leave("a")
     visitors.leave("a")
     assert visitors.session("a") is not first
-
-
-def test_nothing_is_left_behind_when_writing_fails(session: Session, studio: Studio, tmp_path: Path) -> None:
-    job = session.start(session.request(load_preset("fast"), 0, 1, False))
-    assert job.wait(PATIENCE)
-    finished = session.finished
-    before = set(tmp_path.rglob("*"))
-    request = finished.request
-    with pytest.raises(TypeError):
-        write_results(tmp_path, finished.comparison, 0, request, {"bad": object()})
-    assert set(tmp_path.rglob("*")) == before
 
 
 def test_outline_agreement_of_a_square_that_is_known() -> None:
@@ -304,20 +204,3 @@ def test_outline_agreement_of_a_square_that_is_known() -> None:
 def test_text_from_elsewhere_is_escaped() -> None:
     assert "<script>" not in fragments.notice("<script>alert(1)</script>.png is no picture")
     assert fragments.notice(None) == fragments.notice("") == ""
-
-
-def test_the_page_says_what_the_small_model_is_and_nothing_of_others() -> None:
-    assert "synthetic toys" in fragments.header("<p>@model</p>", fragments.SMALL_MODEL)
-    assert fragments.header("<p>@model</p>", None) == "<p></p>"
-
-
-def test_other_weights_are_not_called_the_small_model() -> None:
-    from types import SimpleNamespace
-
-    from fastsam3d.cli.commands.demo import _model_note
-
-    def note(model: str, checkpoint_dir: str | None = None) -> str | None:
-        return _model_note(SimpleNamespace(model=model, checkpoint_dir=checkpoint_dir))  # type: ignore[arg-type]
-
-    assert note("mini") is fragments.SMALL_MODEL
-    assert note("sam3d", "/weights") is note("mini", "/own/weights") is None
