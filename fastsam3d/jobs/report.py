@@ -71,6 +71,9 @@ def describe(result: Reconstruction) -> dict[str, Any]:
         described |= {"vertices": len(result.mesh.vertices), "faces": len(result.mesh.faces)}
     if result.gaussian is not None:
         described["gaussians"] = len(result.gaussian)
+    if result.projection is not None:
+        described["outline_iou"] = round(result.projection.agreement, 3)
+        described["picture_colors"] = result.projection.fits
     return described
 
 

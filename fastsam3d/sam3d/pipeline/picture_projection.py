@@ -75,6 +75,11 @@ class PictureProjection:
         return _pixels(points, self.rotation, self.translation, self.scale, self.low, self.gain, self.first)
 
     @property
+    def fits(self) -> bool:
+        """Tells whether the outlines agree well enough for colours to be taken."""
+        return self.agreement >= AGREEMENT
+
+    @property
     def eye(self) -> np.ndarray:
         """The camera's place in the object frame `[3]`."""
         return -self.translation @ self.rotation.T / self.scale
@@ -95,7 +100,7 @@ class PictureProjection:
         planes = torch.from_numpy(maps).float().permute(2, 0, 1)[None]
         found = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
         values = found[0, :, :, 0].numpy().T
-        return values[:, :3], values[:, 3] * facing * seen * (self.agreement >= AGREEMENT)
+        return values[:, :3], values[:, 3] * facing * seen * self.fits
 
     def painted(self, points: np.ndarray, normals: np.ndarray, colors: np.ndarray) -> np.ndarray:
         """Colours `[N, 3]` in 0..1 of points, with the picture's where it shows them.
