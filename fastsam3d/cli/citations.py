@@ -41,8 +41,8 @@ WORKS = {
     "divprune": "divprune",
     "raters": "sparsevlm",
 }
-"""Key of the work that a technique is from. `random_drop` and `uniform_merge` are baselines of that paper; `multistep` takes
-the corrector of that paper. Techniques that are not here are our own, or were published as code only."""
+"""Key of the work that a technique is from. `random_drop` and `uniform_merge` are baselines of that paper; `multistep`
+takes the corrector of that paper. Techniques that are not here are our own, or were published as code only."""
 
 
 def entries() -> dict[str, str]:
