@@ -1,4 +1,4 @@
-"""Which build of PyTorch `make` takes: the script, with stand-ins for Python, uname and nvidia-smi. It installs nothing."""
+"""Which build of PyTorch `make` takes: the script, with stand-ins for other programs. It installs nothing."""
 
 from __future__ import annotations
 
