@@ -1,8 +1,8 @@
 """Packages of fastsam3d; everything else is in pyproject.toml.
 
-The folders `configs` and `examples` lie at the top of the repository, and a built package holds them inside. An editable
-installation does not need them there: the package looks for them in the source tree. So it is one line in a .pth file,
-which type checkers can read. With a mapping of folders in `package_dir` it would be code that they cannot follow.
+The folders `configs` and `examples` lie at the top of the repository. A built package holds them inside. An editable
+installation does not need that: the package finds them in the source tree. So it is one line in a .pth file, which type
+checkers read. With a mapping of folders in `package_dir` it would be code, which they do not follow.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from setuptools.command.build_py import build_py
 TOP = Path(__file__).resolve().parent
 # What is copied into the package. The point maps of the examples and the gallery of the model card are left out: 1.7 MB
 # that no program needs.
-INSIDE = ("configs/**/*.yaml", "examples/*/*.png", "examples/room.json", "examples/README.md")
+INSIDE = ("configs/**/*.yaml", "configs/*.bib", "examples/*/*.png", "examples/room.json", "examples/README.md")
 
 
 class Build(build_py):

@@ -162,7 +162,7 @@ class Benchmark:
         if key not in self.pipelines:
             start = time.perf_counter()
             asked = self.options.model, self.options.device, self.options.formats
-            pipeline = upstream_like(*asked) if key == UPSTREAM_LIKE else ours(*asked, self.dtype, memory)
+            pipeline = upstream_like(*asked) if key == UPSTREAM_LIKE else ours(*asked, self.options.precision, memory)
             if self.options.steps:
                 for sampler in ("ss_generator", "slat_generator"):
                     pipeline.models[sampler].inference_steps = self.options.steps

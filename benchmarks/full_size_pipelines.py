@@ -36,12 +36,12 @@ def changed(text: str) -> tuple[str, Any]:
     return key, OmegaConf.create(f"value: {value}")["value"]
 
 
-def ours(model: str, device: str, formats: Sequence[str], dtype: torch.dtype | None, memory: str) -> Any:
+def ours(model: str, device: str, formats: Sequence[str], precision: str, memory: str) -> Any:
     """The pipeline as it is meant to run: weights cast once, fused operations; `memory` "" sets no budget."""
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     budget = {"memory": memory} if memory else {}
-    return load_pipeline(model, device, random_weights=True, formats=formats, autocast=dtype, **budget)
+    return load_pipeline(model, device, random_weights=True, formats=formats, precision=precision, **budget)
 
 
 def upstream_like(model: str, device: str, formats: Sequence[str]) -> Any:
@@ -57,7 +57,9 @@ def upstream_like(model: str, device: str, formats: Sequence[str]) -> Any:
     from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
     half = torch.float16 if torch.device(device).type == "cuda" else None
-    pipeline = load_pipeline(model, device, random_weights=True, formats=formats, autocast=half, half_weights=False)
+    precision = "float32" if half is None else "float16"
+    options = {"formats": formats, "precision": precision, "half_weights": False}
+    pipeline = load_pipeline(model, device, random_weights=True, **options)
     torso = half or torch.float32
     pipeline.models["slat_generator"].reverse_fn.backbone.set_dtype(torso)
     for network in networks(pipeline):

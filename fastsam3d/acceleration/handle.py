@@ -7,6 +7,7 @@ on this one object, and the handle takes them off.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from types import TracebackType
@@ -15,9 +16,12 @@ from typing import Any
 from fastsam3d.acceleration.family import Family, family_named, find_host
 from fastsam3d.acceleration.patching import Patches
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
+from fastsam3d.acceleration.run_report import RunReport
 from fastsam3d.acceleration.settings import AccelerationWarning
 from fastsam3d.basics.runs import runs_of
 from fastsam3d.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _MARK = "_fastsam3d_acceleration"
 
@@ -54,13 +58,23 @@ class Acceleration:
         state = "attached to" if self.active else "removed from"
         return f"<Acceleration {self.config.name!r}, {state} {type(self.pipeline).__name__}>"
 
-    def report(self) -> Any:
+    def summary(self) -> str:
+        """One line: the model, the preset, and what is attached: approximate techniques and exact savings by name."""
+        exact = [name.partition(".")[2] for name in self.config.enabled if name.startswith("exact.")]
+        others = [name for name in self.config.enabled if not name.startswith("exact.")]
+        parts = [f"approximate: {', '.join(others)}" if others else "", f"exact: {', '.join(exact)}" if exact else ""]
+        what = "; ".join(part for part in parts if part) or "nothing"
+        return f"attached {self.config.name} to {type(self.pipeline).__name__}: {what}"
+
+    def report(self) -> RunReport:
         """Tells what was done since the start or the last `reset_report`.
 
         Returns:
-            A copy of the family's report, for instance `fastsam3d.diffusion.report.Report`.
+            A copy of the family's report, for instance `fastsam3d.diffusion.report.Report`. Print it, or take `total`,
+            `to_dict()`, or `to_csv()`.
         """
-        return self._attached.report()
+        report: RunReport = self._attached.report()
+        return report
 
     def reset_report(self) -> None:
         """Sets all counts, seconds and the peak memory to zero."""
@@ -80,6 +94,7 @@ class Acceleration:
             self._patches.restore()
             self._attached.release()
             self._runs.one_at_a_time = False
+        logger.info("removed %s from %s", self.config.name, type(self.pipeline).__name__)
 
     def __enter__(self) -> Acceleration:
         if not self.active:
@@ -184,4 +199,6 @@ def accelerate(
             previous.remove()
         for text in [*config.warnings(), *family.notices(host, config)]:
             warnings.warn(text, AccelerationWarning, stacklevel=2)
-        return Acceleration(family, host, config)
+        handle = Acceleration(family, host, config)
+    logger.info("%s", handle.summary())
+    return handle

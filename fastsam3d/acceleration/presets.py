@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -127,15 +127,21 @@ def load_preset(
     values = _preset_values(preset, found)
     name = str(values.get(NAME, "custom"))
     values = {group: content for group, content in values.items() if group not in ABOUT}
+    _refuse_unknown([str(group) for group in values], found)
+    _refuse_unknown([str(key).partition(".")[0] for key in overrides or {}], found)
     groups = {str(group): dict(_mapping(str(group), content, found)) for group, content in values.items()}
     for key, value in (overrides or {}).items():
         for group, content in _override(str(key), value, found).items():
             groups.setdefault(group, {}).update(content)
-    unknown = [group for group in groups if group not in found.registry]
-    if unknown:
-        raise UserError(f"unknown technique {unknown[0]!r}{suggested_ending(unknown[0], found.registry)}")
     settings = {group: _settings(group, groups.get(group, {}), found) for group in found.registry}
     return AccelerationConfig(name, settings, family)
+
+
+def _refuse_unknown(groups: Iterable[str], family: Family) -> None:
+    """Refuses a mistyped technique before its values are looked at, so that the message is about the name."""
+    unknown = [group for group in groups if group not in family.registry]
+    if unknown:
+        raise UserError(f"unknown technique {unknown[0]!r}{suggested_ending(unknown[0], family.registry)}")
 
 
 def _preset_values(preset: Any, family: Family) -> dict[str, Any]:

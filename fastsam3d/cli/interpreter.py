@@ -1,4 +1,4 @@
-"""Says which Python to use where the one that runs lacks what the package requires. It imports nothing but Python's own."""
+"""Says which Python to use where the one that runs lacks dependencies. It imports only the standard library."""
 
 from __future__ import annotations
 

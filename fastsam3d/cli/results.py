@@ -11,6 +11,12 @@ from fastsam3d.cli.flags import Arguments
 from fastsam3d.jobs.output_folder import json_text
 from fastsam3d.jobs.report import render
 
+SMALL_MODEL = "mini"
+SMALL_MODEL_TEXT = (
+    "Made by the small demonstration model, which was trained on synthetic toys. For photographs use model=sam3d; the "
+    "official weights: docs/official_weights.md."
+)
+
 
 def text_of(arguments: Arguments, report: Mapping[str, Any], paths: Sequence[Path]) -> str:
     """The text on stdout that the flags ask for.
@@ -23,7 +29,8 @@ def text_of(arguments: Arguments, report: Mapping[str, Any], paths: Sequence[Pat
         return json_text(report)
     if arguments.quiet:
         return ""
-    return f"{render(report)}\n\n{_written(paths)}\n"
+    closing = f"\n{SMALL_MODEL_TEXT}\n" if report["model"] == SMALL_MODEL else ""
+    return f"{render(report)}\n\n{_written(paths)}\n{closing}"
 
 
 def _written(paths: Sequence[Path]) -> str:

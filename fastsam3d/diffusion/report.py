@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastsam3d.acceleration.run_report import TabularReport, Total, text_table
 from fastsam3d.diffusion.passes import Passes
 
 
@@ -74,8 +75,21 @@ class NetworkFlops:
         return self.exact - self.computed
 
 
+@dataclass(frozen=True)
+class DiffusionTotal(Total):
+    """Sums over all stages and objects.
+
+    Attributes:
+        evaluations: network evaluations that ran, both branches (NFE).
+        forecast: network evaluations that a forecast stood in for, both branches.
+    """
+
+    evaluations: int
+    forecast: int
+
+
 @dataclass
-class Report:
+class Report(TabularReport):
     """Report of what one `Acceleration` has done so far.
 
     Attributes:
@@ -129,6 +143,36 @@ class Report:
             _add_fields(self.stages.setdefault(name, StageReport()), counts)
         for name, flops in other.network_flops.items():
             _add_fields(self.network_flops.setdefault(name, NetworkFlops()), flops)
+
+    @property
+    def total(self) -> DiffusionTotal:
+        """Sums over all stages and objects."""
+        stages, flops = self.stages.values(), self.network_flops.values()
+        return DiffusionTotal(
+            sum(self.seconds.values()),
+            sum(part.plain for part in flops),
+            sum(part.computed for part in flops),
+            sum(stage.evaluations for stage in stages),
+            sum(stage.forecast for stage in stages),
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table of stages. Numbers that a stage does not have are None."""
+        rows = []
+        for name in dict.fromkeys([*self.seconds, *self.stages, *self.network_flops]):
+            stage, flops = self.stages.get(name), self.network_flops.get(name)
+            rows.append(
+                {
+                    "stage": name,
+                    "seconds": self.seconds.get(name),
+                    "evaluations": stage and stage.evaluations,
+                    "forecast": stage and stage.forecast,
+                    "tokens_kept": stage.tokens_kept if stage and stage.tokens_possible else None,
+                    "flop_untouched": flops and flops.plain,
+                    "flop_computed": flops and flops.computed,
+                }
+            )
+        return rows
 
     @property
     def voxels_kept(self) -> float:
@@ -199,18 +243,8 @@ class Report:
             else:
                 kept = f"{stage.tokens_kept:.0%}" if stage.tokens_possible else "-"
                 rows.append((name, seconds, str(stage.evaluations), str(stage.forecast), kept))
-        totals = self.stages.values()
-        evaluations, forecast = sum(s.evaluations for s in totals), sum(s.forecast for s in totals)
-        rows.append(("total", f"{sum(self.seconds.values()):.3f}", str(evaluations), str(forecast), ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = []
-        for row in rows:
-            cells = [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-            lines.append("  ".join(cells).rstrip())
-        lines.insert(1, "-" * max(len(line) for line in lines))
+        total = self.total
+        rows.append(("total", f"{total.seconds:.3f}", str(total.evaluations), str(total.forecast), ""))
         head = f"preset {self.preset} ({self._in_words()}), {self.objects} object{'' if self.objects == 1 else 's'}"
         tail = []
         if self.voxels_before:
@@ -219,7 +253,7 @@ class Report:
             tail.append(f"peak memory {self.peak_memory_bytes / 2**20:.0f} MiB")
         facts = [f"{name}: {text}" for name, text in savings_lines(self.savings())]
         facts += [f"note: {note}" for note in self.notes]
-        return "\n".join([head, *lines, *facts, *([", ".join(tail)] if tail else [])])
+        return "\n".join([head, *text_table(rows), *facts, *([", ".join(tail)] if tail else [])])
 
 
 def _add_fields(total: Any, part: Any) -> None:

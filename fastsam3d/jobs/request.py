@@ -91,18 +91,15 @@ class Request:
         Raises:
             UserError: an absent device, missing or unfitting weights.
         """
-        import torch
-
         from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
-        autocast = None if self.precision == "float32" else getattr(torch, self.precision)
         pipeline = load_pipeline(
             self.model,
             device=self.device_name(),
             checkpoint_dir=self.checkpoint_dir,
             random_weights=self.random_weights,
             formats=self.formats,
-            autocast=autocast,
+            precision=self.precision,
             memory=self.memory,
         )
         for part, values in self.samplers.items():

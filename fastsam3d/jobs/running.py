@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastsam3d.acceleration.presets import AccelerationConfig
 from fastsam3d.basics.threads.adaptation import AdaptedThreads
@@ -22,6 +22,7 @@ from fastsam3d.sam3d.pipeline.formats import decodable
 
 if TYPE_CHECKING:
     from fastsam3d.acceleration.handle import Acceleration
+    from fastsam3d.diffusion.report import Report
     from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 LOADED = ("model", "checkpoint_dir", "random_weights", "formats", "precision", "memory", "acceleration")
@@ -150,7 +151,7 @@ def finish(
         device_name(running.pipeline.device, threads),
         inputs,
         objects,
-        running.acceleration.report(),
+        cast("Report", running.acceleration.report()),
         clock.seconds,
         listener.warnings,
         _axes(objects) | dict(more or {}),

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from fastsam3d.acceleration.run_report import TabularReport, Total
+
 
 class Clock:
     """Adds up wall-clock seconds of `with` blocks. It waits for the device at their beginning and end."""
@@ -32,7 +34,7 @@ class Clock:
 
 
 @dataclass
-class Report:
+class Report(TabularReport):
     """What one `Acceleration` of a language model has done so far.
 
     Only memory and operations count every beam; all other numbers count a sample once.
@@ -83,6 +85,16 @@ class Report:
     remasked_steps: int = 0
     decode_steps: int = 0
     decode_seconds: float = 0.0
+
+    @property
+    def total(self) -> Total:
+        """Sums: seconds of reading the prompts and of generation, and the operations of reading the prompts."""
+        return Total(self.prefill_seconds + self.decode_seconds, self.flops_full, self.flops)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table of layers: tokens that each layer saw, and visual tokens among them."""
+        counts = zip(self.tokens_by_layer, self.visual_by_layer, strict=True)
+        return [{"layer": layer, "tokens": all_, "visual_tokens": seen} for layer, (all_, seen) in enumerate(counts)]
 
     @property
     def pruned_share(self) -> float:

@@ -195,7 +195,7 @@ def test_devices_and_what_fits(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     found = doctor_checks.environment()
     text = "\n".join(doctor._environment(found))
-    assert "Card, 8.0 GB, capability 7.5, no bfloat16" in text
+    assert "Card, 7.5 GiB, capability 7.5, no bfloat16" in text
     entries = [
         {"memory": "none", "precision": "float32", "voxels": 1, "refused": "too much", "bytes": {}},
         _entry("12gb", "float16", 9 * 10**9),
@@ -203,7 +203,7 @@ def test_devices_and_what_fits(monkeypatch) -> None:
     ]
     lines = doctor._memory("sam3d", {"a": 3 * 10**9}, entries, found["devices"])
     assert "refused" in lines[3]
-    assert "9.0 GB" in lines[4] and "on the host" in lines[4] and "surface extraction" in lines[4]
+    assert "8.4 GiB" in lines[4] and "on the host" in lines[4] and "surface extraction" in lines[4]
     assert lines[-1] == "  Card: memory=8gb precision=float16"
 
 

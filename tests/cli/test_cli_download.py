@@ -99,7 +99,7 @@ def test_files_are_fetched_of_one_commit(hub, tmp_path, capsys) -> None:
     assert options["local_dir"] == str(output)
     assert options["allow_patterns"] == ["checkpoints/*", "LICENSE*", "README*"]
     assert f"checkpoint_dir={output}" in captured.out
-    assert "3 files, 0.0 GB" in captured.err, "the film is not among them"
+    assert "3 files, 0.0 GiB" in captured.err, "the film is not among them"
 
 
 def test_default_folders_and_moge(hub, tmp_path, monkeypatch, capsys) -> None:
@@ -161,7 +161,7 @@ def test_space_is_checked_first(hub, tmp_path, monkeypatch, capsys) -> None:
     usage = types.SimpleNamespace(total=0, used=0, free=6_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert main(["download", f"output={tmp_path / 'a' / 'b'}"]) == 2
-    assert "0.0 GB are free" in capsys.readouterr().err
+    assert "0.0 GiB are free" in capsys.readouterr().err
     assert hub.calls == []
     assert not (tmp_path / "a").exists()
     # What lies there already needs no more room.

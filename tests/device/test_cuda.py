@@ -187,7 +187,7 @@ def test_tables_on_cuda_equal_those_on_cpu() -> None:
 
 
 def test_random_weights_are_built_on_the_device() -> None:
-    pipeline = fastsam3d.load_pipeline("mini", device="cuda", random_weights=True, autocast=torch.float16)
+    pipeline = fastsam3d.load_pipeline("mini", device="cuda", random_weights=True, precision="float16")
     for network in (*pipeline.models.values(), *pipeline.condition_embedders.values()):
         assert {parameter.device.type for parameter in network.parameters()} == {"cuda"}
     block = pipeline.models["ss_generator"].reverse_fn.backbone.blocks[0]

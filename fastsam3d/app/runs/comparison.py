@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -165,7 +165,7 @@ def run_once(
             formats=decodable(pipeline.models),
             progress=progress,
         )
-        done = acceleration.report()
+        done = cast(Report, acceleration.report())
     view = field_of_view(request.pointmap)
     agreements = [
         0.0 if item.reconstruction is None else silhouette_agreement(item.reconstruction, mask, view)

@@ -105,8 +105,8 @@ def fetch(source: Source, output: Path, revision: str | None = None) -> None:
         information = api.model_info(source.repository, revision=revision, files_metadata=True)
         files = {file.rfilename: file.size or 0 for file in information.siblings if source.wants(file.rfilename)}
         _check_space(files, output)
-        size = sum(files.values()) / 1e9
-        print(f"fetching {len(files)} files, {size:.1f} GB, into {output}", file=sys.stderr, flush=True)
+        size = sum(files.values()) / 2**30
+        print(f"fetching {len(files)} files, {size:.1f} GiB, into {output}", file=sys.stderr, flush=True)
         made = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
         hub.snapshot_download(
@@ -137,7 +137,7 @@ def _check_space(files: dict[str, int], output: Path) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise UserError(
-            f"{output} needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free there. "
+            f"{output} needs {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free there. "
             "Make room, or give another folder as output=DIR."
         )
 

@@ -9,10 +9,12 @@ from fastsam3d.cli.flags import PARAMETERS, asks_for_help, wrapped
 from fastsam3d.errors import UserError
 
 USAGE = """\
-usage: python -m fastsam3d presets [NAME | --keys]
+usage: python -m fastsam3d presets [NAME | --cite NAME | --keys]
 
 Without arguments lists the presets of acceleration; NAME prints one as YAML; --keys lists every key that a
 preset or the command line can set, with its meaning, its range, and the flag of Fast-SAM3D that sets it.
+--cite NAME prints the works to cite for a preset as BibTeX: this software, the model, and the papers of the
+techniques that are on. It knows the presets of language models too.
 """
 
 
@@ -28,8 +30,15 @@ def main(words: list[str]) -> int:
     if words == ["--keys"]:
         say(_keys())
         return 0
+    if words[:1] == ["--cite"]:
+        from fastsam3d.cli.citations import bibtex
+
+        if len(words) != 2:
+            raise UserError("presets --cite takes one preset, for instance: presets --cite balanced")
+        say(bibtex(words[1]))
+        return 0
     if len(words) > 1 or any(word.startswith("-") for word in words):
-        raise UserError("presets takes one name, or --keys, or nothing. See --help.")
+        raise UserError("presets takes one name, --cite NAME, --keys, or nothing. See --help.")
     if words:
         if words[0] not in preset_names():
             raise UserError(f"unknown preset {words[0]!r}. {suggestion(words[0], preset_names())}")
@@ -59,7 +68,11 @@ def listing() -> str:
             blocks.append(f"{heading}:")
             blocks += [f"  {info.name:<{width}}  {info.description}" for info in members]
             blocks.append("")
-    blocks += ["Use one with acceleration=NAME; print one with: python -m fastsam3d presets NAME", ""]
+    blocks += [
+        "Use one with acceleration=NAME; print one with: python -m fastsam3d presets NAME",
+        "Cite one with: python -m fastsam3d presets --cite NAME",
+        "",
+    ]
     return "\n".join(blocks)
 
 

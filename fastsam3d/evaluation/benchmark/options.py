@@ -21,7 +21,7 @@ class BenchmarkOptions:
     objects: int = option(16, whole(1), "number of held-out procedural objects")
     scenes: int = option(1, whole(0), "number of held-out scenes of three objects")
     seed: int = option(7, whole(0), "chooses the objects and their noise")
-    output: str = option("benchmark", str, "folder for records.jsonl, bench.json, bench.md and plots")
+    output: str = option("benchmark", str, "folder for records.jsonl, bench.json, bench.csv, bench.md and plots")
     guidance: tuple[float | None, ...] = option((None,), strengths, "guidance strength, or a list; null: the model's")
     steps: int | None = option(None, optional(whole(1)), "steps of both samplers without acceleration; null: their own")
     ablation: bool = option(False, boolean, "the eight choices among the three modules of paper, instead of methods")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -12,16 +14,18 @@ from fastsam3d.basics.files import finite, write_text
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark import limit_plot, plots, tables
 from fastsam3d.evaluation.benchmark.result import RESULT, load_result
+from fastsam3d.evaluation.benchmark.verdicts import front_table, warning_of
 from fastsam3d.evaluation.reporting.tables import guidance_text
 
-TABLES = "bench.md"
+TABLES, RECORDS_TABLE = "bench.md", "bench.csv"
 START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"
 
 
 def write_results(result: dict[str, Any], folder: Path) -> str:
-    """Writes bench.json, bench.md and the plots of a run into a folder; returns the Markdown."""
+    """Writes bench.json, bench.csv, bench.md and the plots of a run into a folder; returns the Markdown."""
     result = finite(result)
     write_text(folder / RESULT, result_text(result))
+    write_text(folder / RECORDS_TABLE, records_text(result))
     draw(result, folder)
     text = report(result)
     write_text(folder / TABLES, text)
@@ -33,6 +37,20 @@ def result_text(result: dict[str, Any]) -> str:
     head = json.dumps({key: value for key, value in result.items() if key != "objects"}, indent=1, allow_nan=False)
     lines = [json.dumps(_six_digits(record), allow_nan=False, separators=(",", ":")) for record in result["objects"]]
     return head.removesuffix("\n}") + ',\n "objects": [\n' + ",\n".join(lines) + "\n ]\n}\n"
+
+
+def records_text(result: dict[str, Any]) -> str:
+    """bench.csv: one line an object and method, as in the records; seconds by stage are `seconds_STAGE`."""
+    lines = []
+    for record in result["objects"]:
+        stages = {f"seconds_{stage}": value for stage, value in record.get("stage_seconds", {}).items()}
+        plain = {key: value for key, value in record.items() if not isinstance(value, (dict, list))}
+        lines.append(_six_digits(plain | stages))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
 
 
 def _six_digits(value: Any) -> Any:
@@ -84,7 +102,10 @@ def report(result: dict[str, Any]) -> str:
             name = names[index] if index < len(names) else None
             if name is not None:
                 parts.append(f"![{Path(name).stem}]({name})")
-        parts += [part for _, heading, table in sections(rows) for part in (heading, table)]
+        objects = [record for record in result["objects"] if record["guidance"] == guidance]
+        parts += [part for _, heading, table in sections(rows, objects) for part in (heading, table)]
+    if (doubt := warning_of(meta["objects"])) is not None:
+        parts.insert(0, f"**Warning: {doubt}**")
     parts += [f"Left out: {name}, {reason}" for name, reason in meta.get("left_out", {}).items()]
     return "\n\n".join([*parts, meta["protocol"]]) + "\n"
 
@@ -96,13 +117,13 @@ def title(meta: dict[str, Any], guidance: float | str | None) -> str:
     return ", ".join([*counts, f"seed {meta['seed']}", *strength, str(meta["device_name"])])
 
 
-def sections(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """Name, heading and Markdown of every table of one guidance strength."""
+def sections(rows: Sequence[dict[str, Any]], objects: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Name, heading and Markdown of every table of one guidance strength, from its rows and records."""
     timed = [row for row in rows if row["timed"]]
     found = [
         ("main", "Quality against the truth, and time:", tables.main_table(rows)),
         ("fidelity", "Fidelity to `off` with the same noise, the judge:", tables.fidelity_table(rows)),
-        ("front", "Which methods others beat in both speed and fidelity:", tables.front_table(timed)),
+        ("front", "Which methods others beat in both cost and fidelity:", front_table(objects)),
         ("differences", "Paired differences to `off`, 95 % intervals:", tables.difference_table(rows)),
         ("pose", "Pose errors (paired difference to `off`):", tables.pose_table(rows)),
         ("cost", "What was computed for an object:", tables.cost_table(timed)),
@@ -157,7 +178,9 @@ def document_parts(result: dict[str, Any], folder: Path, beside: Path) -> dict[s
     titles = {guidance: f"**{title(meta, guidance)}**" for guidance in grouped}
     joined: dict[str, list[str]] = {}
     for guidance, rows in grouped.items():
-        for name, _, table in sections(rows):
+        for name, _, table in sections(
+            rows, [record for record in result["objects"] if record["guidance"] == guidance]
+        ):
             joined.setdefault(name, []).append(f"{titles[guidance]}\n\n{table}")
     parts = {name: "\n\n".join(pieces) for name, pieces in joined.items()}
     if meta.get("ablation"):

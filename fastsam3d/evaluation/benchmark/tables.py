@@ -71,22 +71,6 @@ def limit_table(rows: Sequence[Row]) -> str | None:
     return markdown_table([*header, *(f"{HEADINGS[name]} (Δ to off)" for name in TO_LIMIT)], lines)
 
 
-def front_table(rows: Sequence[Row]) -> str:
-    """Every method with those that are faster and closer to "off" at once; a dash where there is none."""
-    lines = []
-    for row in rows:
-        if row["method"] == "off":
-            continue
-        better = [
-            other["method"]
-            for other in rows
-            if other["speedup"] > row["speedup"] and (other["fidelity_viou"] or 0) > (row["fidelity_viou"] or 0)
-        ]
-        lines.append([row["method"], _ratio(row, "speedup"), number(row["fidelity_viou"], 4), ", ".join(better) or "–"])
-    lines.sort(key=lambda line: line[3].count(",") + (line[3] != "–"))
-    return markdown_table(["method", "speed-up", HEADINGS["fidelity_viou"], "faster and closer at once"], lines)
-
-
 def difference_table(rows: Sequence[Row]) -> str:
     """Paired differences to "off" against the truth, with the half width of their 95 % intervals."""
     shown = ("ssim", "psnr", "cd", "f1_005", "f1_002", "f1_001", "normal_consistency", "viou", "iou_3d")

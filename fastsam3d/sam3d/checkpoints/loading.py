@@ -21,7 +21,7 @@ from fastsam3d.sam3d.memory.residency import Residency, Resident, StagedWeights
 from fastsam3d.sam3d.models.build import EMBEDDERS, build_networks
 from fastsam3d.sam3d.models.config import ModelConfig, load_model_config
 from fastsam3d.sam3d.models.initialisation import SkipInitialisation
-from fastsam3d.sam3d.models.precision import store_half
+from fastsam3d.sam3d.models.precision import half_type, store_half
 from fastsam3d.sam3d.pipeline.finite import require_float32
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 def load_pipeline(
     model: str = "mini",
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     checkpoint_dir: str | Path | None = None,
     random_weights: bool = False,
     *,
     formats: tuple[str, ...] = ("mesh", "gaussian"),
-    autocast: torch.dtype | None = None,
+    precision: str = "float32",
     half_weights: bool = True,
     memory: str = "none",
 ) -> Pipeline:
@@ -43,29 +43,30 @@ def load_pipeline(
 
     Args:
         model: name of a file in `configs/model`: `mini` (weights in the package) or `sam3d`.
-        device: `cpu`, `cuda` or `cuda:0`.
+        device: `cpu`, `cuda` or `cuda:0`; `auto`: a CUDA device where PyTorch finds one, else the CPU.
         checkpoint_dir: folder with `ss_generator`, `ss_decoder`, `slat_generator`, `slat_decoder_mesh` and
             `slat_decoder_gs`, each `.safetensors` or `.ckpt`, or the folder above it that `hf download` makes. The
             sampler's settings and the constants of its `pipeline.yaml` replace those of the model's configuration.
             Default: the package's folder for `mini`.
         random_weights: leave the weights as initialised, the same at every call. For speed and memory only.
         formats: decoders to build; those that the model's configuration lacks are left out.
-        autocast: dtype of mixed precision, None for none.
-        half_weights: with `autocast`, store the matrices in that type, cast once (`fastsam3d.sam3d.models.precision`);
-            false keeps them in fp32 and casts at every call.
+        precision: `float32`; or `bfloat16` or `float16`, mixed precision.
+        half_weights: in mixed precision, store the matrices in that type, cast once
+            (`fastsam3d.sam3d.models.precision`); false keeps them in fp32 and casts at every call.
         memory: `8gb`, `12gb`, `24gb`: size of the card that the run shall fit on; weights then wait on the host
             for their stage if they have to (`sam3d.memory.budget`). `none`: no limit, all weights on the device.
 
     Raises:
-        UserError: unknown model, absent device, missing or unfitting weights, a model that does not fit the memory, a
-            default type of PyTorch that is not float32, or a process that was forked after a pipeline was loaded.
+        UserError: unknown model or precision, absent device, missing or unfitting weights, a model that does not fit
+            the memory, a default type of PyTorch that is not float32, or a process that was forked after a pipeline was
+            loaded.
     """
     begin_computing()
     require_float32()
     config = load_model_config(_config_path(model))
     target = check_device(device)
-    precision = "float32" if autocast is None or not half_weights else str(autocast).removeprefix("torch.")
-    limit = plan_limit(config, memory, formats, precision, target)
+    autocast = half_type(precision)
+    limit = plan_limit(config, memory, formats, precision if half_weights else "float32", target)
     folder = None
     if not random_weights:
         folder, values = read_folder(checkpoint_directory(model, checkpoint_dir))
@@ -101,17 +102,19 @@ def load_pipeline(
 
 
 def check_device(device: torch.device | str) -> torch.device:
-    """The device, if this machine has it.
+    """The device, if this machine has it; of `auto` the best that it has.
 
     Raises:
         UserError: it is no device name, or there is no such device.
     """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(device)
     except (RuntimeError, TypeError):
-        raise UserError(f"{device!r} is not a device; use cpu, cuda or cuda:0.") from None
+        raise UserError(f"{device!r} is not a device; use auto, cpu, cuda or cuda:0.") from None
     if target.type not in ("cpu", "cuda"):
-        raise UserError(f"device {device} is not supported; use cpu, cuda or cuda:0.")
+        raise UserError(f"device {device} is not supported; use auto, cpu, cuda or cuda:0.")
     if target.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (target.index or 0) >= count:

@@ -5,11 +5,27 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fastsam3d.basics.suggestions import suggested_ending
+from fastsam3d.errors import UserError
 from fastsam3d.modules.sparse_convolution import SubMConvolution
 from fastsam3d.sam3d.models.build import EMBEDDERS
 
 MATRICES = (nn.Linear, nn.Conv2d, nn.Conv3d, SubMConvolution)
 """Layers whose weights and biases autocast would cast at every call."""
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""Names of the types that the networks can compute in."""
+
+
+def half_type(precision: str) -> torch.dtype | None:
+    """The type of mixed precision by its name; None for float32, which mixes nothing.
+
+    Raises:
+        UserError: another name.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"unknown precision {precision!r}{suggested_ending(str(precision), PRECISIONS)}")
+    return None if precision == "float32" else getattr(torch, precision)
 
 
 def store_half(name: str, network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 from fastsam3d.errors import UserError
+from fastsam3d.jobs import request
 from fastsam3d.sam3d.checkpoints import loading
 from fastsam3d.sam3d.checkpoints.folder import load_strictly
 from fastsam3d.sam3d.checkpoints.loading import check_device, load_pipeline
+from fastsam3d.sam3d.models.precision import PRECISIONS, half_type
 
 
 def test_unfitting_weights_are_listed_by_kind() -> None:
@@ -49,6 +53,18 @@ def test_absent_devices_are_refused(monkeypatch) -> None:
         check_device("cuda")
     with pytest.raises(UserError, match="not a device"):
         check_device("toaster")
+
+
+def test_the_default_device_is_the_best_one_and_precision_has_one_name(monkeypatch) -> None:
+    assert inspect.signature(load_pipeline).parameters["device"].default == "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert check_device("auto") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert check_device("auto") == torch.device("cpu")
+    assert [half_type(name) for name in PRECISIONS] == [None, torch.bfloat16, torch.float16]
+    assert PRECISIONS == request.PRECISIONS  # of the command line
+    with pytest.raises(UserError, match=r"unknown precision 'flaot16': did you mean float16"):
+        load_pipeline("mini", precision="flaot16")
 
 
 def test_random_weights_are_the_same_each_time_and_leave_global_numbers_alone(tiny_config, monkeypatch) -> None:

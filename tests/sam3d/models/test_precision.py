@@ -31,8 +31,8 @@ def test_networks_come_in_one_order_with_the_same_weights() -> None:
 
 
 def test_half_weights_change_nothing_that_autocast_does_not() -> None:
-    stored = load_pipeline("mini", autocast=torch.bfloat16)
-    cast = load_pipeline("mini", autocast=torch.bfloat16, half_weights=False)
+    stored = load_pipeline("mini", precision="bfloat16")
+    cast = load_pipeline("mini", precision="bfloat16", half_weights=False)
     generator = torch.Generator().manual_seed(0)
     backbone = stored.models["ss_generator"].reverse_fn.backbone
     x = {name: torch.randn(shape, generator=generator) for name, shape in backbone.latent_shapes().items()}
@@ -46,7 +46,7 @@ def test_half_weights_change_nothing_that_autocast_does_not() -> None:
 
 
 def test_normalisations_stay_in_full_precision() -> None:
-    pipeline = load_pipeline("mini", autocast=torch.float16)
+    pipeline = load_pipeline("mini", precision="float16")
     dtypes = {
         f"{network}.{name}": value.dtype
         for network, module in [*pipeline.models.items(), *pipeline.condition_embedders.items()]

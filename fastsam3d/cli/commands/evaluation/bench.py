@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 
 def main(words: list[str]) -> int:
-    """Runs, writes records, bench.json, bench.md and plots, prints the Markdown table; returns the exit code.
+    """Runs, writes records, tables (JSON, CSV, Markdown) and plots, prints the Markdown; returns the exit code.
 
     Raises:
         UserError: options that do not fit together, or records of another run in the folder.
@@ -30,6 +30,7 @@ def main(words: list[str]) -> int:
     from fastsam3d.evaluation.benchmark.report import render_again, write_results
     from fastsam3d.evaluation.benchmark.result import RECORDS
     from fastsam3d.evaluation.benchmark.run import chosen_methods, identity_of, run_benchmark
+    from fastsam3d.evaluation.benchmark.verdicts import warning_of
 
     if options.report is not None:
         print(render_again(Path(options.report), options.document), end="")
@@ -37,6 +38,8 @@ def main(words: list[str]) -> int:
     if options.document is not None:
         raise UserError("bench: document=FILE belongs to report=DIR: measure first, then write the document")
     methods = chosen_methods(options)
+    if (doubt := warning_of(options.objects)) is not None:
+        print(f"warning: bench: {doubt}", file=sys.stderr)
     folder = prepare_directory(options.output, "bench")
     for module in ("scipy.spatial", "matplotlib.figure"):
         optional_module(module, "measuring", "bench")  # now, and not after an hour of measuring
