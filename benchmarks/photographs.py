@@ -5,7 +5,7 @@
 
 `fastsam3d.evaluation.photographs` says how to fill FOLDER. The measure is `outline_iou`: the result is seen from its
 own pose, its outline is laid over the mask, box over box, and the intersection over union is taken: a mean over several
-seeds. `photographs.csv` holds a line an object. `photographs.png` shows those whose licence allows it.
+seeds. `photographs.csv` holds a line an object. `photographs.jpg` shows those whose licence allows it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Options:
     weights: str | None = option(None, optional_text, "weights of the small model; the shipped ones by default")
     earlier: str | None = option(None, optional_text, "other weights to compare with")
     seeds: int = option(3, whole(1), "seeds of each object")
-    tile: int = option(200, whole(32), "side of a view in the picture, in pixels")
+    tile: int = option(160, whole(32), "side of a view in the picture, in pixels")
+    columns: int = option(2, whole(1), "objects beside each other in the picture")
 
 
 def main() -> int:
@@ -76,7 +77,10 @@ def main() -> int:
         writer.writeheader()
         writer.writerows(rows)
     if tiles:
-        Image.fromarray(np.concatenate(tiles)).save(output / "photographs.png", optimize=True)
+        columns = [np.concatenate(tiles[first :: options.columns]) for first in range(options.columns)]
+        height = max(len(column) for column in columns)
+        filled = [np.pad(c, ((0, height - len(c)), (0, 0), (0, 0)), constant_values=255) for c in columns]
+        Image.fromarray(np.concatenate(filled, axis=1)).save(output / "photographs.jpg", quality=88)
     return 0
 
 
