@@ -32,6 +32,9 @@ REFINED_SIDE = 384
 """Longest side, in pixels, of the piece of the picture about the object in which its outline is found again."""
 BAND = 2.5
 """Half width, in working pixels of the first pass, of the band about its outline that the second decides on."""
+CORE = 0.15
+"""Square of the part of a box's half sides within which is the object for certain: people draw boxes about objects. On the
+photographs of `fastsam3d.evaluation.photographs` the mean IoU by box is 0.76 without, and 0.81 to 0.82 from 0.15 to 0.45."""
 SMALLEST_PIECE = 0.05
 """Pieces of a mask below this share of its largest are dropped, unless a click is on them."""
 
@@ -128,6 +131,7 @@ def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
     of_object, of_background = seeds(shape, prompt)
     if box is not None:
         labels = np.full(shape, cv2.GC_PR_FGD, dtype=np.uint8)
+        labels[_core(shape, box)] = cv2.GC_FGD
     elif (whole := standing_out(cv2, image, prompt.clicks, SEED_RADIUS)) is not None:
         labels = _about_the_outline(cv2, whole)
         of_background = seeds(shape, replace(prompt, box=(0, 0, shape[1], shape[0])))[1]  # the rim stands for nothing
@@ -140,6 +144,14 @@ def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
         labels[near > REACH * far] = cv2.GC_BGD
     labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
     return tidy(cv2, _cut(cv2, image, labels), of_object)
+
+
+def _core(shape: tuple[int, ...], box: tuple[float, float, float, float]) -> np.ndarray:
+    """The middle of a box, bool `[H, W]`: an ellipse of the box's proportions."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
+    x = (2 * columns - box[0] - box[2]) / (box[2] - box[0])
+    y = (2 * rows - box[1] - box[3]) / (box[3] - box[1])
+    return x**2 + y**2 < CORE
 
 
 def _about_the_outline(cv2: Any, inside: np.ndarray) -> np.ndarray:

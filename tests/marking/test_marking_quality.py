@@ -9,7 +9,7 @@ cv2 = pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra d
 
 from fastsam3d.cli.commands.evaluation.marking_quality import main  # noqa: E402
 from fastsam3d.errors import UserError  # noqa: E402
-from fastsam3d.evaluation.marking.quality import measure, next_click, overlap  # noqa: E402
+from fastsam3d.evaluation.marking.quality import marked_scenes, measure, next_click, overlap  # noqa: E402
 from fastsam3d.jobs.masks import all_masks  # noqa: E402
 from fastsam3d.jobs.pictures import example_directory, picture_in  # noqa: E402
 from fastsam3d.marking.backdrop import departure, standing_out, things  # noqa: E402
@@ -102,7 +102,7 @@ def test_one_click_finds_each_object_of_the_examples() -> None:
 @pytest.mark.slow
 def test_clicks_find_objects_in_scenes_with_known_masks() -> None:
     """The floor lies below what is measured (module docstring); it leaves room for other versions of OpenCV."""
-    found, _ = measure(segment, first=0, count=4)
+    found, _ = measure(segment, marked_scenes(first=0, count=4))
     assert found.shape == (10, 4)
     one, two, _, box = found.mean(axis=0)
     assert one > 0.75 and two > 0.75 and box > 0.8
