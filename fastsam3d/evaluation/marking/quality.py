@@ -75,7 +75,7 @@ def next_click(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float, bool]
 
 
 def photographed_objects(folder: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Objects on real photographs: (picture uint8 `[H, W, 3]`, mask bool `[H, W]`); those that cannot be had are left out.
+    """Objects on real photographs: (picture uint8 `[H, W, 3]`, mask bool `[H, W]`). Those that are missing are left out.
 
     Args:
         folder: where packages with photographs are installed, see `fastsam3d.evaluation.photographs`; None: only here.
