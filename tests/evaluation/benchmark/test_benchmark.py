@@ -82,6 +82,7 @@ def test_rows_meta_and_files(stand_in, result, tmp_path):
     assert "| fewer_steps" in text
     assert (tmp_path / "pareto.png").stat().st_size > 5000
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bench.csv",
         "bench.json",
         "bench.md",
         "pareto.png",
