@@ -99,13 +99,13 @@ def test_gaussians_are_called_by_their_name_alone(tmp_path):
     result = SimpleNamespace(mesh=None, gaussian=gaussian)
     settings = SimpleNamespace(export=("glb", "ply"), preview=False, turntable=False)
     with OutputFolder(tmp_path / "o") as folder:
-        written = write_object(folder, "vase", result, None, None, settings)
+        written = write_object(folder, "vase", result, None, SimpleNamespace(marks=None), settings)
         folder.publish()
     assert written.files == {"ply": "vase.ply", "ply_holds": "Gaussians"}
     assert b"property float f_dc_0" in (tmp_path / "o" / "vase.ply").read_bytes()
     settings.export = ("glb",)
     with OutputFolder(tmp_path / "p") as folder, pytest.raises(UserError, match="Add ply or splats to --export"):
-        write_object(folder, "vase", result, None, None, settings)
+        write_object(folder, "vase", result, None, SimpleNamespace(marks=None), settings)
 
 
 def test_a_missing_package_is_named_before_anything_runs(run, folder, tmp_path, loaded, monkeypatch):
