@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ cv2 = pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra d
 
 from fastsam3d.cli.commands.evaluation.marking_quality import main  # noqa: E402
 from fastsam3d.errors import UserError  # noqa: E402
-from fastsam3d.evaluation.marking.quality import marked_scenes, measure, next_click, overlap  # noqa: E402
+from fastsam3d.evaluation.marking.quality import marked_scenes, measure, next_click, object_rows, overlap  # noqa: E402
+from fastsam3d.evaluation.photographs.photographs import Missing, Photograph  # noqa: E402
 from fastsam3d.jobs.masks import all_masks  # noqa: E402
 from fastsam3d.jobs.pictures import example_directory, picture_in  # noqa: E402
 from fastsam3d.marking.backdrop import departure, standing_out, things  # noqa: E402
@@ -102,10 +105,33 @@ def test_one_click_finds_each_object_of_the_examples() -> None:
 @pytest.mark.slow
 def test_clicks_find_objects_in_scenes_with_known_masks() -> None:
     """The floor lies below what is measured (module docstring); it leaves room for other versions of OpenCV."""
-    found, _ = measure(segment, marked_scenes(first=0, count=4))
+    found, _ = measure(segment, marked_scenes(0, 4))
     assert found.shape == (10, 4)
     one, two, _, box = found.mean(axis=0)
     assert one > 0.75 and two > 0.75 and box > 0.8
+
+
+def test_the_measurement_takes_any_pictures_and_gives_a_line_for_each_object(capsys: pytest.CaptureFixture) -> None:
+    """A segmenter that always answers with the left half, of which the object is one half: IoU 0.5."""
+    truth = np.zeros((40, 60), dtype=bool)
+    truth[:20, :30] = True
+    left = np.zeros_like(truth)
+    left[:, :30] = True
+    found, _ = measure(lambda image, prompt: left, [(np.zeros((40, 60, 3), np.uint8), truth)])
+    np.testing.assert_allclose(found, 0.5)
+    assert object_rows(["cup"], found).split()[-5:] == ["cup", "0.50", "0.50", "0.50", "0.50"]
+
+
+def test_photographs_that_are_not_here_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from fastsam3d.evaluation.photographs import photographs
+
+    monkeypatch.setattr(photographs, "_locate", _not_here)
+    with pytest.raises(UserError, match="none of the photographs is here"):
+        main([f"photographs={tmp_path}"])
+
+
+def _not_here(photograph: Photograph, folder: str | None) -> Path:
+    raise Missing(f"{photograph.package} is not installed")
 
 
 def test_settings_of_the_measurement_are_checked() -> None:

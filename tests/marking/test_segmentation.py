@@ -50,6 +50,25 @@ def test_a_box_takes_what_it_encloses(two_discs) -> None:
     assert not (mask & outside).any()
 
 
+def test_a_small_object_in_a_large_picture_is_found_by_its_box() -> None:
+    """Of the picture's 900 x 1200 pixels the object has 14 x 20; far off there is more of its colour."""
+    pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra demo)")
+    image = np.random.default_rng(0).normal(128, 6, (900, 1200, 3))
+    truth = np.zeros((900, 1200), dtype=bool)
+    truth[400:420, 300:314] = True
+    image[truth], image[:, 800:] = [200, 50, 40], [200, 50, 40]
+    mask = segment(np.clip(image, 0, 255).astype(np.uint8), Prompt(box=(296, 396, 318, 424)))
+    assert overlap(mask, truth) > 0.8
+
+
+def test_a_box_whose_object_looks_like_its_surroundings_is_never_left_empty() -> None:
+    """One plain colour, in which GrabCut alone finds nothing."""
+    pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra demo)")
+    image = np.random.default_rng(0).normal(128, 6, (120, 160, 3))
+    mask = segment(np.clip(image, 0, 255).astype(np.uint8), Prompt(box=(40, 30, 100, 90)))
+    assert mask[57:63, 67:73].all() and not mask[:30].any() and not mask[:, :40].any()
+
+
 def test_a_click_on_the_background_takes_away(two_discs) -> None:
     image, red, blue = two_discs
     both = Prompt(((60, 80, True), (140, 70, True)))

@@ -1,27 +1,29 @@
-"""Measures how well clicks and boxes find objects, on procedural scenes whose masks are known.
+"""Measures how well clicks and boxes find objects, on procedural scenes and on photographs whose masks are known.
 
     python -m fastsam3d marking-quality [scenes=16] [first=0]
+    python -m fastsam3d marking-quality photographs=FOLDER
 
 The person who marks is simulated in the usual way of interactive segmentation: the first click is in the middle of the
 object, each further one in the middle of the largest error, on the object or off it as that says; a box is the
-object's, three pixels wider. Printed: mean and median IoU with the true mask, how many are above 0.8, and seconds.
+object's, three pixels wider in a picture of 256. Printed: mean and median IoU with the true mask, how many are above
+0.8, and seconds.
 
-Default set, 40 objects of scenes other than those that the method was made on (a change to further clicks was made with
-masks of seven of these scenes seen; `CORE` of `segmentation.py` was chosen on the photographs):
+Default set, 40 objects of scenes other than those that the method was made on (its last change, to further clicks, was
+made with masks of seven of these scenes seen):
 
 | | one click | two clicks | three clicks | box |
 |---|---|---|---|---|
-| mean IoU | 0.83 | 0.89 | 0.93 | 0.88 |
-| without `backdrop.py` | 0.70 | 0.75 | 0.80 | 0.89 (without `CORE`) |
-| 26 objects on photographs | 0.41 | 0.56 | 0.65 | 0.82 |
+| mean IoU | 0.83 | 0.89 | 0.93 | 0.92 |
+| without `backdrop.py` | 0.70 | 0.75 | 0.80 | |
 
-The scenes do have smooth backdrops. A picture without one is left to the second row's way.
+These scenes do have smooth backdrops. A picture without one is left to the second row's way. On photographs:
+`docs/masks.md`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -29,8 +31,6 @@ from fastsam3d.marking.segmentation import Prompt, Segmenter
 
 PROMPTS = ("one click", "two clicks", "three clicks", "box")
 SIDE = 256
-BOX_ROOM = 3
-"""Pixels, at `SIDE` pixels, that a box is wider than the object on each side."""
 SMALLEST = 100
 """Objects of which fewer pixels are seen are passed over."""
 FIRST_SEED = 9100
@@ -74,24 +74,11 @@ def next_click(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float, bool]
     return float(column) + 0.5, float(row) + 0.5, best[2]
 
 
-def photographed_objects(folder: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Objects on real photographs: (picture uint8 `[H, W, 3]`, mask bool `[H, W]`). Those that are missing are left out.
-
-    Args:
-        folder: where packages with photographs are installed, see `fastsam3d.evaluation.photographs`; None: only here.
-    """
-    from fastsam3d.evaluation.photographs.photographs import find_objects
-
-    for found in find_objects(folder):
-        if found.image is not None and found.mask is not None:
-            yield found.image, found.mask
-
-
-def measure(segmenter: Segmenter, objects: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
+def measure(segmenter: Segmenter, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
     """Measures the IoU `[objects, 4]` in the order of `PROMPTS`, and the mean seconds of an answer.
 
     Args:
-        objects: pictures and true masks, of `marked_scenes` or `photographed_objects`.
+        pairs: (picture uint8 `[H, W, 3]`, true mask bool `[H, W]`) of every object.
     """
     rows: list[list[float]] = []
     seconds: list[float] = []
@@ -102,7 +89,7 @@ def measure(segmenter: Segmenter, objects: Iterable[tuple[np.ndarray, np.ndarray
         seconds.append(time.perf_counter() - start)
         return mask
 
-    for image, truth in objects:
+    for image, truth in pairs:
         mask, clicks, row = np.zeros_like(truth), [], []
         for _ in range(3):
             click = next_click(mask, truth)
@@ -111,8 +98,9 @@ def measure(segmenter: Segmenter, objects: Iterable[tuple[np.ndarray, np.ndarray
                 mask = ask(image, Prompt(tuple(clicks)))
             row.append(overlap(mask, truth))
         rows_of, columns_of = np.nonzero(truth)
-        room = BOX_ROOM * max(1.0, max(truth.shape) / SIDE)
-        box = columns_of.min() - room, rows_of.min() - room, columns_of.max() + 1 + room, rows_of.max() + 1 + room
+        room = 3 * max(1.0, max(truth.shape) / SIDE)
+        low, high = (columns_of.min() - room, rows_of.min() - room), (columns_of.max() + 1, rows_of.max() + 1)
+        box = *low, high[0] + room, high[1] + room
         left, top, right, bottom = (float(value) for value in box)
         rows.append([*row, overlap(ask(image, Prompt(box=(left, top, right, bottom))), truth)])
     return np.array(rows), float(np.mean(seconds))
@@ -125,3 +113,11 @@ def table(found: np.ndarray) -> str:
         text = f"mean IoU {column.mean():.3f}, median {np.median(column):.3f}, above 0.8: {(column > 0.8).mean():.0%}"
         lines.append(f"{name:<13} {text}\n")
     return "".join(lines)
+
+
+def object_rows(names: Sequence[str], found: np.ndarray) -> str:
+    """Formats the IoU of every object as text, one line each, in the order of `PROMPTS`."""
+    width = max(map(len, names))
+    head = f"\n{'':<{width}}  {'  '.join(PROMPTS)}\n"
+    cells = ["  ".join(f"{value:.2f}".rjust(len(p)) for value, p in zip(row, PROMPTS, strict=True)) for row in found]
+    return head + "".join(f"{name:<{width}}  {text}\n" for name, text in zip(names, cells, strict=True))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cli.console import say
 from fastsam3d.cli.flags import asks_for_help
 from fastsam3d.errors import UserError
 
+if TYPE_CHECKING:
+    from fastsam3d.marking.segmentation import Segmenter
+
 USAGE = """\
 usage: python -m fastsam3d marking-quality [key=value ...]
 
   scenes=16                procedural scenes, of one to four objects each
   first=0                  number of the first one; fastsam3d/evaluation/marking/quality.py describes the default set
-  photographs=FOLDER       26 objects on real photographs instead; the packages that hold them are installed in FOLDER
-                           (pip install --target), see fastsam3d/evaluation/photographs/photographs.py
+  photographs=FOLDER       instead of scenes, the photographs of packages that were installed into FOLDER, and of those
+                           in this environment (photographs=true: only these); docs/masks.md says how
 """
 
 
@@ -30,27 +32,38 @@ def main(words: list[str]) -> int:
     if asks_for_help(words):
         say(USAGE)
         return 0
-    options: dict[str, Any] = {"scenes": 16, "first": 0}
-    folder = None
+    options: dict[str, Any] = {"scenes": 16, "first": 0, "photographs": None}
     for word in words:
         key, _, value = word.partition("=")
         if key == "photographs" and value:
-            folder = value
+            options[key] = value
             continue
         if key not in options or not value.isdecimal():
-            known = [*options, "photographs"]
-            raise UserError(f"{word!r} is no setting with a whole number. {suggestion(key, known)}")
+            raise UserError(f"{word!r} is no setting with a whole number. {suggestion(key, options)}")
         options[key] = int(value)
-    from fastsam3d.evaluation.marking.quality import marked_scenes, measure, photographed_objects, table
+    from fastsam3d.evaluation.marking.quality import marked_scenes, measure, table
     from fastsam3d.marking.segmentation import segment
 
-    if folder is not None and not Path(folder).is_dir():
-        raise UserError(f"photographs={folder} is no folder. Install the packages with photographs into one.")
-    objects = marked_scenes(options["first"], options["scenes"]) if folder is None else photographed_objects(folder)
-    found, seconds = measure(segment, objects)
-    if not len(found):
-        raise UserError(f"No photograph was found in {folder}, nor in the installed packages.")
-    where = f"in {options['scenes']} scenes" if folder is None else "on photographs"
-    sys.stdout.write(f"{len(found)} objects {where}, {seconds:.2f} s an answer\n")
+    if options["photographs"] is not None:
+        return _on_photographs(options["photographs"], segment)
+    found, seconds = measure(segment, marked_scenes(options["first"], options["scenes"]))
+    sys.stdout.write(f"{len(found)} objects in {options['scenes']} scenes, {seconds:.2f} s an answer\n")
     sys.stdout.write(table(found))
+    return 0
+
+
+def _on_photographs(folder: str, segmenter: Segmenter) -> int:
+    from fastsam3d.evaluation.marking.quality import measure, object_rows, table
+    from fastsam3d.evaluation.photographs.photographs import find_objects
+
+    rows = list(find_objects(None if folder.lower() == "true" else folder))
+    for reason in dict.fromkeys(row.reason for row in rows if row.reason):
+        sys.stderr.write(f"warning: left out: {reason}\n")
+    pairs = [(row.image, row.mask) for row in rows if row.image is not None and row.mask is not None]
+    if not pairs:
+        raise UserError("none of the photographs is here. docs/masks.md says how to get them.")
+    found, seconds = measure(segmenter, pairs)
+    sys.stdout.write(f"{len(found)} of {len(rows)} objects on photographs, {seconds:.2f} s an answer\n")
+    sys.stdout.write(table(found))
+    sys.stdout.write(object_rows([row.name for row in rows if not row.reason], found))
     return 0
