@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fastsam3d.errors import UserError
-from fastsam3d.procedural import HELD_OUT_SEED, make_object
-from fastsam3d.procedural.objects import voxel_centers
+from fastsam3d.procedural import HELD_OUT_SEED
+from fastsam3d.procedural.objects import training_object, voxel_centers
 from fastsam3d.sam3d.pipeline.pose import rotation_6d_to_matrix
 from fastsam3d.training.data import dataset as module
 from fastsam3d.training.data.condition_batch import build_condition_batch
@@ -37,7 +37,7 @@ def test_rows_run_over_shards_in_seed_order(stored) -> None:
 
 
 def test_stored_distances_are_those_of_the_object(stored) -> None:
-    expected = make_object(41).sdf(voxel_centers(32)).clamp(-0.2, 0.2).reshape(32, 32, 32)
+    expected = training_object(41).sdf(voxel_centers(32)).clamp(-0.2, 0.2).reshape(32, 32, 32)
     assert torch.allclose(stored.to_sdf(stored.sdf_bytes()[6]), expected, atol=0.5 * 0.2 / 127 + 1e-6)
 
 
@@ -80,7 +80,7 @@ def test_targets_take_the_points_of_both_maps_onto_the_object(stored, batch) -> 
         assert float(torch.linalg.det(rotation)) == pytest.approx(1, abs=1e-5)
         distance = float(torch.exp(batch["translation_scale"][row]) * unit)
         assert distance == pytest.approx(float(translation.norm()), rel=1e-4)
-        item = make_object(int(stored.array("seed", batch["object"][row : row + 1])))
+        item = training_object(int(stored.array("seed", batch["object"][row : row + 1])))
         for points, mask in (("pointmap", "mask"), ("rgb_pointmap", "rgb_image_mask")):
             known = batch[points][row][:, batch[mask][row, 0] > 0.5].t()
             known = known[known.isfinite().all(1)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastsam3d.procedural.batch import TableBatch, padded_tables
-from fastsam3d.procedural.objects import make_object
+from fastsam3d.procedural.objects import make_object, training_object
 from fastsam3d.training import options
 from fastsam3d.training.data import data_source, device_dataset
 from fastsam3d.training.data.condition_batch import build_condition_batch
@@ -173,5 +173,5 @@ def test_a_stage_that_is_interrupted_ends_as_if_it_had_not_been(
 
 def test_tables_are_the_same_from_one_process_or_two() -> None:
     one, parts = device_dataset.all_tables(3, 5, 1)
-    assert parts.tolist() == [len(make_object(seed).table) for seed in range(3, 8)]
-    assert torch.equal(torch.from_numpy(one[1, : parts[1]]), torch.from_numpy(make_object(4).table))
+    assert parts.tolist() == [len(training_object(seed).table) for seed in range(3, 8)]
+    assert torch.equal(torch.from_numpy(one[1, : parts[1]]), torch.from_numpy(training_object(4).table))
