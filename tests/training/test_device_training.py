@@ -115,8 +115,8 @@ def test_every_stage_trains_on_data_made_in_memory(
     monkeypatch.setattr(vae, "evaluate", partial(vae.evaluate, count=1))
     monkeypatch.setattr(flow, "LatentSource", partial(flow.LatentSource, count=3))
 
-    def few_views(*words: object, count: int) -> dict[str, torch.Tensor]:
-        return build_condition_batch(*words, count=min(count, 16))
+    def few_views(*words: object, count: int, photographic: float = 0.0) -> dict[str, torch.Tensor]:
+        return build_condition_batch(*words, count=min(count, 16), photographic=photographic)
 
     monkeypatch.setattr(sparse_structure_flow, "build_condition_batch", few_views)
     runs = {name: {"output": str(tmp_path / name), "steps": 2} for name in "abcd"}

@@ -124,8 +124,8 @@ def test_drawn_samples_are_reproducible_and_not_held_out(monkeypatch: pytest.Mon
     from fastsam3d.training.structured_latent import data
 
     seeds = []
-    original = data.make_object
-    monkeypatch.setattr(data, "make_object", lambda seed: seeds.append(seed) or original(seed))
+    original = data.training_object
+    monkeypatch.setattr(data, "training_object", lambda seed: seeds.append(seed) or original(seed))
     first = draw_sample(np.random.default_rng(3), RESOLUTION)
     second = draw_sample(np.random.default_rng(3), RESOLUTION)
     assert torch.equal(first.coords, second.coords)
