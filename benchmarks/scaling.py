@@ -64,9 +64,10 @@ def main() -> int:
         return 2
     options = parse_options(Options, sys.argv[2:], "scaling")
     measured = []
+    output = sys.stdout  # while a service runs, what is printed goes to Ray's log
     for one in kinds[sys.argv[1]](options):
         measured.append(one | {"load": os.getloadavg()[0]})
-        print(json.dumps(measured[-1]), flush=True)
+        print(json.dumps(measured[-1]), file=output, flush=True)
     if options.picture:
         draw(sys.argv[1], measured, options.picture)
     return 0
