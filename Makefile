@@ -9,7 +9,7 @@ PYTHON ?=
 # or always (cpu), or what pip chooses (usual); and the address of an index for PyTorch alone, which wins.
 TORCH_BUILD ?= auto
 TORCH_INDEX ?=
-# Processes that the tests run in, each with one thread; "0" runs them in one process, where a debugger can be used.
+# Number of processes for the tests, each with one thread. "0" runs the tests in one process, where a debugger can be used.
 WORKERS ?= auto
 OUT ?= out/demo
 ARGS ?=
@@ -18,12 +18,12 @@ BIN := $(VENV)/bin
 # Progress is shown in a terminal; a log gets only the lines of this file.
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check \
   $$([ -t 1 ] || echo --quiet --progress-bar off) -c constraints.txt
-# The tests of one file stay in one process, because they share what is costly to load. More than four processes would
-# wait for the largest files. Threads that wait for one another sleep, so that a busy machine can go on meanwhile.
+# The tests of one file stay in one process, because they share data that is slow to load. More than four processes would
+# only wait for the largest files. Threads that wait for one another sleep, so that other programs can use the cores.
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-extras
-# With Triton, whose interpreter runs the GPU kernels without a GPU, and with Ray: 1 GB that only slow tests need.
+# With Triton, whose interpreter runs the GPU kernels without a GPU, and with Ray. Only slow tests need this 1 GB.
 KERNELS := $(VENV)/.installed-kernels
 CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
@@ -33,16 +33,21 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
 
 help:
 	@echo "make demo       install into $(VENV) and reconstruct the bundled example into $(OUT)"
-	@echo "make app        install, and serve the page for trying it at http://127.0.0.1:7860"
+	@echo "make install    install into $(VENV) only"
+	@echo "make app        install, and serve the page in the browser at http://127.0.0.1:7860"
 	@echo "make test       install and run the tests"
 	@echo "make test-all   the same with the slow tests, and with the GPU kernels in Triton's interpreter"
-	@echo "make lint       ruff and mypy"
-	@echo "make train      train the small model (hours on a CPU); ARGS='minutes=90 device=cuda'"
+	@echo "make lint       check the code with ruff and mypy"
+	@echo "make format     let ruff fix the problems that it can fix"
+	@echo "make train      train the small model (hours on a CPU); for instance ARGS='minutes=90 device=cuda'"
 	@echo "make clean      remove $(VENV) and caches"
 	@echo
-	@echo "PYTHON=python3.12 chooses the interpreter. TORCH_BUILD=cpu and TORCH_BUILD=usual choose PyTorch's build;"
-	@echo "the default is the one for CPUs where no NVIDIA card is found. TORCH_INDEX=ADDRESS names another index for it."
-	@echo "ARGS='...' is passed on to the command."
+	@echo "Settings, for instance: make demo TORCH_BUILD=cpu"
+	@echo "PYTHON=python3.12 chooses the interpreter."
+	@echo "TORCH_BUILD=cpu takes PyTorch's build for CPUs, TORCH_BUILD=usual the build that pip chooses. Without this"
+	@echo "setting, the build for CPUs is taken on Linux if no NVIDIA card is found. TORCH_INDEX=ADDRESS takes PyTorch from"
+	@echo "another index."
+	@echo "OUT=FOLDER is the folder for the results of make demo. ARGS='...' is passed on to the command."
 	@echo "WORKERS=0 runs the tests in one process, WORKERS=N in N at a time (at most 4)."
 
 install: $(STAMP)

@@ -1,6 +1,6 @@
-"""Checks which techniques can be switched on together, and on which model. A model is touched only after that.
+"""Checks which techniques can be switched on together, and on which model. The model is changed only after that.
 
-A family's `Rules` say what clashes; the checks here and their messages are the same for all families.
+A family's `Rules` say which techniques clash. The checks and their messages here are the same for all families.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from fastsam3d.errors import UserError
 
 @dataclass(frozen=True)
 class Capability:
-    """Something that a technique may need of a host.
+    """A function of a host that a technique may need.
 
     Attributes:
-        text: what it is, as the object of "needs".
-        stage: the kind of stage that it belongs to; None where it makes sense in all.
+        text: its description in messages, as the object of "needs".
+        stage: the kind of stage that it belongs to; None if it can belong to all.
     """
 
     text: str
@@ -29,12 +29,12 @@ class Capability:
 
 @dataclass(frozen=True)
 class Support:
-    """Another kind of technique, without which a kind of technique cannot work.
+    """A kind of technique that another kind of technique needs.
 
     Attributes:
         kind: another technique of this kind has to act on one of the same stages.
-        missing: what is missing without it; `{stage}` is the stage in words.
-        example: a technique that would do.
+        missing: text that says what is missing without it; `{stage}` is replaced by the stage in words.
+        example: a technique of this kind, for the message.
     """
 
     kind: str
@@ -48,11 +48,13 @@ class Rules:
 
     Attributes:
         capabilities: by name.
-        stages: how to say each kind of stage, as in "the latent network".
-        one_a_stage: kinds of techniques of which a stage can have one, and why; `{stage}` is the stage in words.
-        one_a_model: kinds of which a model can have one, and why.
-        builds_on: by kind of technique.
-        clash: `(first, second, shared stages) -> ` why these two cannot be on together, or None; asked in both orders.
+        stages: words for each kind of stage, such as "the latent network".
+        one_a_stage: kinds of techniques of which a stage can have only one, with the reason; `{stage}` is replaced by
+            the stage in words.
+        one_a_model: kinds of techniques of which a model can have only one, with the reason.
+        builds_on: the support that each kind of technique needs.
+        clash: a function `(first, second, shared stages) -> reason` that says why these two cannot be on together, or
+            returns None. It is called in both orders.
     """
 
     capabilities: Mapping[str, Capability]
@@ -76,8 +78,8 @@ def refuse_clashes(registry: Registry, rules: Rules, settings: Mapping[str, Any]
         settings: by config group, one for each registered technique.
 
     Raises:
-        UserError: two of them cannot, or one lacks what it builds on. The message names them and says why, and what to
-            switch off or on.
+        UserError: two of them cannot, or one lacks its support. The message names them, gives the reason, and says what
+            to switch off or on.
     """
     acting = [(t, t.acts_on(settings[t.name])) for t in registry.values() if t.name in settings]
     active = [(technique, stages) for technique, stages in acting if stages]

@@ -1,8 +1,8 @@
 """Families of models that can be accelerated: each brings its hosts, techniques, presets, attachment and report.
 
-The core knows a family by its name only. Built-in families are imported when a model, or a preset, is asked about.
-Other packages add theirs with `register_family`, or hosts and techniques of theirs to a family that is there; a package
-that declares an entry point in the group `fastsam3d.plugins` is imported before the first question.
+The core knows a family by its name only. Built-in families are imported when a model or a preset is first looked up.
+Other packages add families with `register_family`, or add hosts and techniques to an existing family. A package that
+declares an entry point in the group `fastsam3d.plugins` is imported before the first look-up.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_FAMILY = "diffusion"
-"""Family whose presets are meant where no model says another."""
+"""Family whose presets are used if no model names another family."""
 BUILT_IN = {"diffusion": "fastsam3d.diffusion.family", "mllm": "fastsam3d.mllm.family"}
 """Module of each family of this package; it registers the family when it is imported."""
 PLUGINS = "fastsam3d.plugins"
@@ -34,7 +34,7 @@ PLUGINS = "fastsam3d.plugins"
 
 
 class Host(Protocol):
-    """Knows where things are in one model."""
+    """Finds the parts of one model, such as its sampler and its networks."""
 
     name: ClassVar[str]
     family: ClassVar[str]
@@ -51,17 +51,19 @@ class Host(Protocol):
 class Attached(Protocol):
     """All savings that are attached to one model, until the patches are restored.
 
-    It may have `offers`: methods by name that the handle has beside those of every family.
+    It may have an attribute `offers`: methods by name that the handle gets in addition to its own.
     """
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """The lock that a thread holds while the model runs: `fastsam3d.basics.runs.runs_of(model)`.
+        """Returns the lock that a thread holds while the model runs: `fastsam3d.basics.runs.runs_of(model)`.
 
-        Any other lock works too, and then an acceleration cannot be refused in the middle of a run of its thread."""
+        Any other lock works too. With another lock, `accelerate` cannot refuse a call in the middle of a run of the
+        same thread.
+        """
 
     def report(self) -> Any:
-        """A copy of the counts since the start or the last reset."""
+        """Returns a copy of the counts since the start or the last reset."""
 
     def reset_report(self) -> None:
         """Sets all counts and seconds to zero."""
@@ -84,19 +86,19 @@ class Family(ABC):
 
     @abstractmethod
     def find_host(self, model: Any) -> Host | None:
-        """The host of a model, recognised by its attributes; None where it is of another family."""
+        """Returns the host of a model, recognised by its attributes; None if the model is of another family."""
 
     @abstractmethod
     def known_models(self) -> list[str]:
-        """Names of the models that it accelerates, for messages."""
+        """Returns the names of the models that it accelerates, for messages."""
 
     @abstractmethod
     def fit(self, host: Any, config: Any) -> Any:
-        """Adapts the settings to this model: switches off what it leaves no room for.
+        """Adapts the settings to this model: switches off the savings that cannot act in it.
 
         Args:
             host: of the model.
-            config: `fastsam3d.acceleration.presets.AccelerationConfig`; so is what is returned.
+            config: `fastsam3d.acceleration.presets.AccelerationConfig`. The result has the same type.
 
         Raises:
             UserError: the model lacks what the settings need.
@@ -115,9 +117,9 @@ class Family(ABC):
         Args:
             host: of the model.
             config: its settings, as `fit` left them.
-            patches: records every change. After an exception they take off what is there.
-            accelerate: accelerates a copy of the model with the same settings, for models that run copies of
-                themselves; returns the handle.
+            patches: records every change. After an exception the caller restores them.
+            accelerate: a function that accelerates a copy of the model with the same settings and returns the handle,
+                for models that run copies of themselves.
         """
 
 
@@ -125,13 +127,13 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def register_family(family: Family) -> Family:
-    """Adds a family; one of the same name is replaced."""
+    """Adds a family, or replaces the family of the same name."""
     _FAMILIES[family.name] = family
     return family
 
 
 def remove_family(name: str) -> None:
-    """Takes a family of another package out again; nothing happens where there is none."""
+    """Removes a family of another package. Does nothing if there is no such family."""
     if name not in BUILT_IN:
         _FAMILIES.pop(name, None)
 
@@ -146,10 +148,10 @@ def families() -> list[Family]:
 
 
 def family_named(name: str) -> Family:
-    """A family by its name.
+    """Returns the family of a name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such family.
     """
     found = {family.name: family for family in families()}
     if name not in found:
@@ -158,7 +160,7 @@ def family_named(name: str) -> Family:
 
 
 def find_host(model: Any) -> Any:
-    """The host of a model, asked of one family after the other.
+    """Returns the host of a model. It asks one family after the other.
 
     Raises:
         UserError: no host of any family knows such a model.
@@ -176,10 +178,10 @@ def find_host(model: Any) -> Any:
 
 
 def describe_differences(model: Any) -> list[str]:
-    """Lists the differences of a model from what this library expects: missing attributes, changed signatures.
+    """Lists the differences between a model and the model that this library expects.
 
-    Ask this before `accelerate` about a model that is newer than this library. One line each; empty where all is as
-    expected.
+    They are missing attributes and changed signatures, one line each; the list is empty if there is no difference. Call
+    this before `accelerate` for a model that is newer than this library.
 
     Raises:
         UserError: no host knows such a model.
@@ -190,9 +192,9 @@ def describe_differences(model: Any) -> list[str]:
 
 @cache
 def load_plugins() -> None:
-    """Imports the entry points of installed packages, once. One that fails is named in the log and left out."""
+    """Imports the entry points of installed packages, once. One that fails is skipped, and the log names it."""
     for entry in metadata.entry_points(group=PLUGINS):
         try:
             entry.load()
         except Exception as error:  # another package's code may raise anything
-            logger.warning("the plug-in %s (%s) is left out: %s", entry.name, entry.value, error)
+            logger.warning("the plug-in %s (%s) is skipped: %s", entry.name, entry.value, error)

@@ -1,8 +1,8 @@
-"""Read this first: `accelerate(model)` makes a model do less work, says what it skipped, and can be taken off again.
+"""Read this first: `accelerate(model)` makes a model do less work, reports what it skipped, and can be removed again.
 
-`accelerate` asks the families of models (`acceleration.family`) which of them knows the model, reads the preset, and
-checks everything that can be wrong before the model is touched. The family then attaches its savings through `Patches`,
-on this one object, and the handle takes them off.
+`accelerate` asks the families of models (`acceleration.family`) which of them knows the model. It reads the preset, and
+checks everything that can be wrong before it changes the model. Then the family attaches its savings to this one object
+through `Patches`. The handle removes them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Acceleration:
         self._patches = Patches(alone=True)
         self._runs = runs_of(self.pipeline)
         with self._runs.changing("accelerate"):
-            # A copy of the model must not believe that it is accelerated by this handle.
+            # A copy of the model must not appear as accelerated by this handle.
             self._patches.set(self.pipeline, _MARK, _Mark(self))
             try:
                 self._attached = family.attach(host, config, self._patches, self._again)
@@ -46,7 +46,7 @@ class Acceleration:
 
     @property
     def pipeline(self) -> Any:
-        """The accelerated pipeline or model."""
+        """Returns the accelerated pipeline or model."""
         return self._host.target
 
     @property
@@ -59,7 +59,7 @@ class Acceleration:
         return f"<Acceleration {self.config.name!r}, {state} {type(self.pipeline).__name__}>"
 
     def summary(self) -> str:
-        """One line: the model, the preset, and what is attached: approximate techniques and exact savings by name."""
+        """Returns one line: the preset, the model, and the names of the attached techniques and exact savings."""
         exact = [name.partition(".")[2] for name in self.config.enabled if name.startswith("exact.")]
         others = [name for name in self.config.enabled if not name.startswith("exact.")]
         parts = [f"approximate: {', '.join(others)}" if others else "", f"exact: {', '.join(exact)}" if exact else ""]
@@ -70,7 +70,7 @@ class Acceleration:
         """Tells what was done since the start or the last `reset_report`.
 
         Returns:
-            A copy of the family's report, for instance `fastsam3d.diffusion.report.Report`. Print it, or take `total`,
+            A copy of the family's report, for instance `fastsam3d.diffusion.report.Report`. Print it, or use `total`,
             `to_dict()`, or `to_csv()`.
         """
         report: RunReport = self._attached.report()
@@ -81,9 +81,9 @@ class Acceleration:
         self._attached.reset_report()
 
     def remove(self) -> None:
-        """Takes everything off: the model's objects are as they were. The report stays. Idempotent.
+        """Removes all changes: the model's objects are as before. The report stays. A second call does nothing.
 
-        Waits for a run in another thread, whose result would otherwise be neither the one nor the other.
+        It waits for a run in another thread. Otherwise a part of that run would be accelerated, and a part not.
 
         Raises:
             UserError: this thread is in the middle of a run, for instance in its progress callback.
@@ -107,7 +107,7 @@ class Acceleration:
         self.remove()
 
     def __getattr__(self, name: str) -> Any:
-        """What the family offers beside these methods, for instance `visual` of language models."""
+        """Returns a method that the family offers in addition, for instance `visual` of language models."""
         offers = getattr(vars(self).get("_attached"), "offers", {})
         if name not in offers:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -132,10 +132,10 @@ class _Mark:
 
 
 def acceleration_of(host: Any) -> Acceleration | None:
-    """The handle of a host's model; None where the model is not accelerated.
+    """Returns the handle of a host's model; None if the model is not accelerated.
 
     Raises:
-        UserError: the model is a shallow copy of one that is.
+        UserError: the model is a shallow copy of an accelerated one.
     """
     mark = vars(host.target).get(_MARK)
     handle: Acceleration | None = None if mark is None else mark.acceleration
@@ -152,35 +152,37 @@ def accelerate(
 ) -> Acceleration:
     """Accelerates a pipeline or model in place, without touching its class or any other instance.
 
-    Runs of other threads are waited for, and new ones wait meanwhile; in the middle of a run of this thread it is
-    refused. Of the native pipeline all runs are seen. Of other pipelines and models those are seen that begin while
-    they are accelerated: let no plain run of theirs be in progress when you call this.
+    It waits for runs in other threads, and new runs wait until it is done. In the middle of a run of the same thread it
+    raises an error. The native pipeline counts all its runs. For other pipelines and models, only runs that begin while
+    they are accelerated are counted: do not call this while a plain run of them is in progress.
 
-    Weights may be loaded, moved or assigned anew meanwhile; what was made of them is made again. Writes through
-    `parameter.data` to the same memory (`parameter.data.mul_(2)`) are the one change that PyTorch does not count: call
-    `accelerate` again after them. A shallow copy of an accelerated pipeline shares its networks and cannot be used
-    beside it; take `copy.deepcopy`.
+    You may load, move or replace weights of an accelerated model. Values that were computed from the weights are then
+    computed again. There is one exception: PyTorch does not count writes through `parameter.data` to the same memory,
+    such as `parameter.data.mul_(2)`. Call `accelerate` again after them. A shallow copy of an accelerated pipeline
+    shares its networks and cannot be used beside it: use `copy.deepcopy`.
 
-    Three knobs matter:
+    The preset says how much may be skipped. `exact` changes no result; `balanced` gives nearly the plain result; `fast`
+    is rougher. `fastsam3d.presets()` lists all presets. Each has settings that you can change. Examples:
 
-    - `preset`: how much may be skipped. `exact` changes no result; `balanced` is nearly the plain result; `fast` is
-      rougher. `fastsam3d.presets()` names them all.
-    - `step_caching={"stride": n}`: of how many steps of the first stage one runs the network. Raising: faster, rougher.
-    - `adaptive_caching={"threshold": x}`: how far a forecast of the latent stage may drift before the network runs
-      again. Raising: faster, rougher.
+    - `multistep={"steps": x}`, for presets with multistep sampling such as `balanced`: share of the first stage's own
+      steps that are taken. Lower is faster and rougher.
+    - `step_caching={"stride": n}`, for `paper`: one of n steps of the first stage runs the network. Higher is faster
+      and rougher.
+    - `adaptive_caching={"threshold": x}`, for `paper` and `fast`: estimated error of a forecast of the latent stage at
+      which the network runs again. Higher is faster and rougher.
 
     Args:
-        pipeline: what `fastsam3d.load_pipeline` gives, or another model that a host knows.
-        preset: a preset's name; a YAML file; or settings.
+        pipeline: a pipeline of `fastsam3d.load_pipeline`, or another model that a host knows.
+        preset: a preset's name, a YAML file, or settings.
         overrides: changed settings, nested or dotted: `step_caching={"stride": 2}`, `token_carving=True`,
             `**{"step_caching.stride": 2}`. `python -m fastsam3d presets --keys` explains all of them.
 
     Returns:
-        The handle. A pipeline that is accelerated already gets the new acceleration in place of the old.
+        The handle. If the pipeline is accelerated already, the new acceleration replaces the old one.
 
     Raises:
         UserError: an unknown pipeline, preset or key, or a value out of range; a run of this thread is in progress; the
-            pipeline shares its networks with one that is accelerated, or they are wrapped so that nothing can be
+            pipeline shares its networks with an accelerated one; or its networks are wrapped so that nothing can be
             attached.
 
     Example:
@@ -190,7 +192,7 @@ def accelerate(
         ...     result = pipeline.run(image, mask)
         ...     print(acceleration.report())
     """
-    # Everything that can be wrong with the settings is said before the pipeline is touched.
+    # All errors of the settings are raised before the pipeline is changed.
     host = find_host(pipeline)
     family = family_named(host.family)
     config = family.fit(host, load_preset(preset, overrides, family.name))

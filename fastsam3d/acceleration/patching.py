@@ -1,4 +1,4 @@
-"""Changes attributes of other people's objects and takes every change back. Only this file does so."""
+"""Changes attributes of objects of other code, and undoes every change. Only this file does so."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 class _Replacement:
-    """A function in the place of a method, stored in an instance's `__dict__`.
+    """Replaces a method of one object; stored in the instance's `__dict__`.
 
-    A copy of the instance, by `copy.deepcopy` or by pickle, must not carry the replacement along, which is tied to the
-    original: the copy gets the method of its own class, or what the attribute was before.
+    A copy of the instance, by `copy.deepcopy` or by pickle, must not keep the replacement, because it belongs to the
+    original. The copy gets the method of its own class, or the earlier value of the attribute.
     """
 
     def __init__(self, function: Callable[..., Any], owner: Any, name: str, before: Any) -> None:
@@ -53,12 +53,12 @@ def instead_of(before: Any) -> Any:
 class Patches:
     """A stack of changed instance attributes.
 
-    An attribute that the instance did not have itself is deleted again on `restore`, so that the class shows
-    through as before; one that it had gets its old value. Nothing is ever set on a class, hence two objects of one
-    class never influence each other.
+    `restore` deletes an attribute that the instance did not have itself, so that the attribute of the class is visible
+    as before. An attribute that the instance had gets its old value. Nothing is ever set on a class, so two objects of
+    one class never influence each other.
 
     Args:
-        alone: refuses to replace a method that other patches have replaced, whose objects two models share.
+        alone: refuse to replace a method that other patches have replaced. This happens if two models share an object.
     """
 
     def __init__(self, alone: bool = False) -> None:
@@ -73,7 +73,7 @@ class Patches:
 
         Raises:
             TypeError: `name` is a parameter, buffer or submodule of a `torch.nn.Module`, or `value` would become
-                one: those live outside the instance's `__dict__`.
+                one. They are not stored in the instance's `__dict__` itself.
         """
         for registry in _REGISTRIES:
             if name in vars(owner).get(registry, {}):
@@ -102,7 +102,7 @@ class Patches:
         self.set(owner, name, _Replacement(make(getattr(owner, name)), owner, name, before))
 
     def restore(self) -> None:
-        """Takes everything back, last change first. Does nothing the second time."""
+        """Undoes all changes, the last one first. A second call does nothing."""
         while self._stack:
             owner, name, before, value = self._stack.pop()
             if vars(owner).get(name, _ABSENT) is not value:

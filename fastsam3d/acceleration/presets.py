@@ -20,13 +20,13 @@ from fastsam3d.errors import UserError
 NAME = "name"
 KIND, DESCRIPTION = "kind", "description"
 ABOUT = (NAME, KIND, DESCRIPTION)
-"""Keys of a preset that say something about it; all others are config groups. Groups that it leaves out are off."""
+"""Keys of a preset that describe it; all others are config groups. Groups that a preset does not name are off."""
 KINDS = {
     "preset": "presets",
     "method": "methods by others and parts of our own, for comparison",
     "control": "controls, which every method must beat",
 }
-"""Kinds of presets, as a listing heads them, in its order."""
+"""Kinds of presets with their headings in a listing, in its order."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class AccelerationConfig:
     """Settings of every technique.
 
     Attributes:
-        name: of the preset they began as.
-        settings: by config group, one for each registered technique.
-        family: name of the family of models that they are for.
+        name: name of the preset, before changes.
+        settings: settings of each registered technique, by config group.
+        family: name of the family of models that the settings are for.
     """
 
     name: str
@@ -71,7 +71,7 @@ class AccelerationConfig:
 
     @property
     def enabled(self) -> tuple[str, ...]:
-        """Names of what is switched on: config groups, and `group.switch` for groups of switches."""
+        """Returns the names of all that is switched on: config groups, and `group.switch` for groups of switches."""
         names = []
         for group, config in self.settings.items():
             if hasattr(config, "enabled"):
@@ -82,18 +82,18 @@ class AccelerationConfig:
         return tuple(names)
 
     def needs(self, stage: str) -> frozenset[str]:
-        """Capabilities that the techniques that are switched on need of a host in a kind of stage."""
+        """Returns the capabilities that the active techniques need of a host in a kind of stage."""
         family = family_named(self.family)
         acting = [family.registry[g] for g, c in self.settings.items() if stage in family.registry[g].acts_on(c)]
         return frozenset(need for technique in acting for need in family.rules.needs_in(technique, stage))
 
     def warnings(self) -> list[str]:
-        """Advice about settings that are allowed but known to cost quality."""
+        """Returns advice about settings that are allowed but known to cost quality."""
         registry = family_named(self.family).registry
         return [text for group, config in self.settings.items() for text in registry[group].advise(config)]
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as nested plain values, as in a preset file."""
+        """Returns the settings as nested plain values, as in a preset file."""
         return {NAME: self.name} | {
             group: {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
             for group, config in self.settings.items()
@@ -112,7 +112,7 @@ def load_preset(
         overrides: changed values, nested (`{"step_caching": {"stride": 2}}`), dotted
             (`{"step_caching.stride": 2}`), or a bool for a technique's switch (`{"token_carving": True}`). For a group
             of switches, such as `exact`, True means their defaults and False switches all of them off.
-        family: name of the family of models whose preset is meant.
+        family: name of the family of models that the preset belongs to.
 
     Raises:
         UserError: an unknown preset, group or key, a value of the wrong type or out of range, or settings of another
@@ -138,7 +138,7 @@ def load_preset(
 
 
 def _refuse_unknown(groups: Iterable[str], family: Family) -> None:
-    """Refuses a mistyped technique before its values are looked at, so that the message is about the name."""
+    """Refuses a mistyped technique before its values are read, so that the message is about the name."""
     unknown = [group for group in groups if group not in family.registry]
     if unknown:
         raise UserError(f"unknown technique {unknown[0]!r}{suggested_ending(unknown[0], family.registry)}")
@@ -165,7 +165,7 @@ def _preset_values(preset: Any, family: Family) -> dict[str, Any]:
 
 
 def _read_file(path: Path, family: Family) -> Any:
-    """The values of a preset file. Its interpolations reach its own keys and nothing else."""
+    """Reads the values of a preset file. Its interpolations can use its own keys only."""
     from omegaconf import OmegaConf
 
     require_file(path, f"the preset {path}", LARGEST_TEXT)
@@ -191,7 +191,7 @@ def _plain(values: Any) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        # Keys outside of a part can be meant by it, so that the whole is looked at.
+        # An interpolation in a part can use keys outside of it, so the whole file is resolved.
         refuse_resolvers(OmegaConf.to_container(values._get_root(), resolve=False))
         return OmegaConf.to_container(values, resolve=True)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:

@@ -21,14 +21,14 @@ class Technique:
         name: config group.
         config: its settings, a `TechniqueConfig` with a field `enabled`, or with switches only. A field `stages`
             lets the user choose among `stages`.
-        kind: which interface `make` returns. A family names its kinds; for diffusion see
+        kind: names the interface of the object that `make` returns. A family names its kinds; for diffusion see
             `fastsam3d.diffusion.vocabulary`.
         stages: kinds of stages that it can act on.
-        make: makes the policy of one run from the settings; the kind says with which arguments. It returns None where
-            the technique has no say in the run. It is called only where the technique is switched on and acts.
-        advise: gives warnings about settings that are allowed but known to cost quality.
-        needs: capabilities that it asks of a host, names from the family's `Rules.capabilities`.
-        uses: further ones that it makes use of where a host offers them.
+        make: makes the policy of one run from the settings; the kind says with which arguments. It returns None if the
+            technique has nothing to decide in the run. It is called only if the technique is switched on and acts.
+        advise: returns warnings about settings that are allowed but known to cost quality.
+        needs: capabilities that a host must have, names from the family's `Rules.capabilities`.
+        uses: further capabilities that it uses if a host offers them.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Technique:
     uses: tuple[str, ...] = ()
 
     def acts_on(self, config: Any) -> tuple[str, ...]:
-        """Stages on which it acts with these settings; none where it is switched off."""
+        """Returns the stages on which it acts with these settings; none if it is switched off."""
         if not getattr(config, "enabled", True):
             return ()
         chosen = getattr(config, "stages", "both")
@@ -52,7 +52,7 @@ class Registry(Mapping[str, Technique]):
     """Techniques of one family by config group, in order of registration.
 
     Args:
-        capabilities: what a technique may need; other needs are refused.
+        capabilities: capabilities that a technique may need; other needs are refused.
         discover: imports the modules that register the family's own techniques. It is called once, before the registry
             is first read.
     """
@@ -66,7 +66,7 @@ class Registry(Mapping[str, Technique]):
         """Adds a technique under its config group.
 
         Raises:
-            ValueError: another technique has the name, or it needs something that is no capability.
+            ValueError: another technique has the name, or it needs an unknown capability.
         """
         known = self._techniques.get(technique.name)
         if known is not None and known.config is not technique.config:
@@ -78,18 +78,18 @@ class Registry(Mapping[str, Technique]):
         return self.replace(technique)
 
     def replace(self, technique: Technique) -> Technique:
-        """Adds a technique, or puts it in the place of the one with the same name."""
+        """Adds a technique, or replaces the technique of the same name."""
         self._techniques[technique.name] = technique
         GROUPS.setdefault(technique.config, technique.name)
         return technique
 
     def remove(self, name: str) -> None:
-        """Takes a technique out again; nothing happens where there is none."""
+        """Removes a technique. Does nothing if there is no such technique."""
         self._techniques.pop(name, None)
 
     def _read(self) -> dict[str, Technique]:
         if not self._discovered:
-            self._discovered = True  # first: what is imported may read the registry
+            self._discovered = True  # first, because the imported modules may read the registry
             self._discover()
         return self._techniques
 

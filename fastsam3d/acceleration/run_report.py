@@ -1,4 +1,4 @@
-"""What the reports of all families have in common: totals, a table of plain values, and both as CSV and HTML."""
+"""Common parts of the reports of all families: totals, and a table of plain values as CSV and HTML."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ class Total:
 
     @property
     def fewer_operations(self) -> float:
-        """How many times fewer operations were computed; 1 where they are unknown."""
+        """Returns how many times fewer operations were computed; 1 if they are unknown."""
         return self.flop_untouched / self.flop_computed if self.flop_computed and self.flop_untouched else 1.0
 
 
 class RunReport(Protocol):
-    """What `Acceleration.report` returns. Each family's report has more, which type checkers take as Any."""
+    """Result of `Acceleration.report`. Each family's report has further attributes, of type Any for type checkers."""
 
     preset: str
     techniques: tuple[str, ...]
 
     @property
     def total(self) -> Total:
-        """Sums over all stages and runs."""
+        """Returns sums over all stages and runs."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts, ready for JSON."""
+        """Returns plain numbers, strings, lists and dicts, ready for JSON."""
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """The table as CSV, with a head line."""
+        """Returns the table as CSV, with a header line."""
 
     if TYPE_CHECKING:
 
@@ -62,13 +62,13 @@ class TabularReport(ABC):
 
     @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
-        """The table as plain values: one dict a row, all with the same keys."""
+        """Returns the table as plain values: one dict per row, all with the same keys."""
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """The table as CSV, with a head line; numbers in full. Sums are in `total`, not in the table.
+        """Returns the table as CSV, with a header line and unrounded numbers. Sums are in `total`, not in the table.
 
         Args:
-            path: file to write it to as well, whole or not at all.
+            path: file to which the table is written, too. It is written completely or not at all.
 
         Example:
             >>> report.to_csv("report.csv")                                         # doctest: +SKIP
@@ -80,12 +80,12 @@ class TabularReport(ABC):
         return text
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the table, and the report in words."""
+        """Returns HTML for a notebook: the table, and the report in words."""
         return f"{html_table(self.rows())}<pre>{escape(str(self))}</pre>"
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of an aligned table with a rule under its head; the first column to the left, the others to the right."""
+    """Returns the lines of an aligned table with a line under its header; only the first column is aligned left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -96,7 +96,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """CSV (RFC 4180, with line feeds) of rows with the same keys; empty without rows. None is an empty cell."""
+    """Returns rows with the same keys as CSV (RFC 4180, with line feeds); empty without rows. None is an empty cell."""
     if not rows:
         return ""
     buffer = io.StringIO()
@@ -107,7 +107,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def html_table(rows: Sequence[Row]) -> str:
-    """An HTML table of rows with the same keys; numbers rounded to four digits."""
+    """Returns rows with the same keys as an HTML table; numbers are rounded to four digits."""
     if not rows:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])

@@ -1,4 +1,4 @@
-"""Checked settings of techniques: what a field may hold, what it means, and what to do when it is wrong."""
+"""Checked settings of techniques: the values that a field allows, their meaning, and the error for other values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastsam3d.errors import UserError
 
 
 class AccelerationWarning(UserWarning):
-    """Warns about a setting that is allowed and known to cost quality."""
+    """Warns about a setting that is allowed but known to cost quality."""
 
 
 def setting(
@@ -26,13 +26,13 @@ def setting(
     choices: tuple[Any, ...] = (),
     share: bool = False,
 ) -> Any:
-    """A checked field of a technique's settings.
+    """Makes a checked field of a technique's settings.
 
     Args:
-        default: its value when a preset does not say.
-        help: unit, and what raising it does to speed and to quality.
+        default: its value if a preset does not give one.
+        help: its unit, and the effect of a higher value on speed and quality.
         low, high: inclusive range of a number.
-        choices: allowed values of a name; none: any text, for instance a path.
+        choices: allowed texts; none: any text, for instance a path.
         share: the whole number may also be given as a share of the run's steps, above 0 and below 1; see `count_of`.
     """
     return dataclasses.field(
@@ -41,7 +41,7 @@ def setting(
 
 
 def count_of(value: float, steps: int) -> int:
-    """The number of steps that a field with `share` means in a run of so many steps: at least 1.
+    """Returns the number of steps, at least 1, that the value of a field with `share` means in a run of `steps` steps.
 
     A number below 1 is a share of the steps, rounded to the nearest whole number.
     """
@@ -54,7 +54,7 @@ class TechniqueConfig:
 
     @classmethod
     def group(cls) -> str:
-        """Name of the config group, for messages."""
+        """Returns the name of the config group, for messages."""
         return GROUPS.get(cls, cls.__name__)
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class TechniqueConfig:
 
     @classmethod
     def describe(cls) -> dict[str, str]:
-        """Help text of every field, with its range."""
+        """Returns the help text of every field, with its range."""
         lines = {}
         for field in dataclasses.fields(cls):
             limits = _range_text(field.metadata)
@@ -129,5 +129,5 @@ def _checked_number(value: Any, default: float, metadata: Mapping[str, Any], whe
 def _finite(value: numbers.Real) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond the range of floating point
+    except OverflowError:  # a whole number that is too large for floating point
         return False

@@ -206,4 +206,4 @@ def test_plug_ins_are_loaded_once_and_a_broken_one_is_named(
     finally:
         families.load_plugins.cache_clear()
     assert loaded == ["good"]
-    assert "the plug-in bad (bad:plugin) is left out: no module named nothing" in caplog.text
+    assert "the plug-in bad (bad:plugin) is skipped: no module named nothing" in caplog.text
