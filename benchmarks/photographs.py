@@ -4,8 +4,8 @@
     python benchmarks/photographs.py folder=FOLDER output=out/photographs earlier=DIR    # beside other weights
 
 `fastsam3d.evaluation.photographs` says how to fill FOLDER. The measure is `outline_iou`: the result is seen from its
-own pose, its outline is laid over the mask, box over box, and the intersection over union is taken: a mean over several
-seeds. `photographs.csv` holds a line an object. `photographs.jpg` shows those whose licence allows it.
+own pose, its outline is laid over the mask, box over box, and the intersection over union is computed. The mean over
+several seeds is given. `photographs.csv` has a line per object. `photographs.jpg` shows those whose licence allows it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
 FREE = ("public domain", "CC0")
-"""Beginnings of the licences under which a photograph may be shown elsewhere without conditions."""
+"""Beginnings of the names of licences that allow to show a photograph without conditions."""
 VIEWS = (20.0, -25.0, 110.0)
 """Azimuths of the drawn views, in degrees."""
 
@@ -37,7 +37,7 @@ VIEWS = (20.0, -25.0, 110.0)
 class Options:
     """Options of the measurement."""
 
-    folder: str | None = option(None, optional_text, "where the packages with photographs were installed")
+    folder: str | None = option(None, optional_text, "folder in which the packages with photographs were installed")
     output: str = option("out/photographs", str, "folder of the table and the picture")
     weights: str | None = option(None, optional_text, "weights of the small model; the shipped ones by default")
     earlier: str | None = option(None, optional_text, "other weights to compare with")
@@ -47,7 +47,7 @@ class Options:
 
 
 def main() -> int:
-    """Prints a line an object, and the means."""
+    """Prints one line per object, and the means."""
     options = parse_options(Options, sys.argv[1:], "photographs")
     found = list(find_objects(options.folder))
     for one in found:
@@ -85,19 +85,19 @@ def main() -> int:
 
 
 def reconstructed(pipeline: Pipeline, one: Found, seeds: int) -> Iterator[Reconstruction]:
-    """Results of one object, a seed each, with the default preset."""
+    """Reconstructs one object with each seed and the default preset."""
     with fastsam3d.accelerate(pipeline, "balanced"):
         for seed in range(seeds):
             yield pipeline.run(one.image, one.mask, seed=seed)
 
 
 def outline_iou(result: Reconstruction) -> float:
-    """Intersection over union of the result's outline and the mask; 0 where there is no surface."""
+    """Returns the intersection over union of the result's outline and the mask; 0 where there is no surface."""
     return 0.0 if result.projection is None else result.projection.agreement
 
 
 def drawn(one: Found, results: list[Reconstruction], side: int) -> np.ndarray:
-    """A row of the picture: the photograph with the object marked, and views of each result."""
+    """Returns a row of the picture: the photograph with the object marked, and views of each result."""
     assert one.image is not None and one.mask is not None
     parts = [np.asarray(highlight(one.image, one.mask, side))]
     for number, result in enumerate(results):

@@ -3,8 +3,8 @@
     python benchmarks/picture_colors.py objects=32
 
 The objects are held out, and their colours are known. A vertex of the result counts where the true surface is near. Its
-true colour is that of the nearest part. Seen: the picture's share is above one half. Errors are mean absolute
-differences of colours of 0..1. For `hue` each colour is first divided by the sum of its three values.
+true colour is that of the nearest part. It counts as seen if the picture's share is above one half. Errors are mean
+absolute differences of colours of 0..1. For `hue` each colour is first divided by the sum of its three values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Options:
 
 
 def main() -> int:
-    """Prints one line of JSON an object, and the means."""
+    """Prints one line of JSON per object, and the means."""
     options = parse_options(Options, sys.argv[1:], "picture_colors")
     pipeline = fastsam3d.load_pipeline("mini")
     rows = []
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def measured(pipeline: Pipeline, seed: int, size: int) -> Mapping[str, float | int | str | None]:
-    """Errors of one object."""
+    """Measures the errors of one object."""
     view = make_view(seed, size=size)
     plain = pipeline.run(view.image, view.mask, pointmap=view.pointmap, picture_colors=False)
     painted = pipeline.run(view.image, view.mask, pointmap=view.pointmap)
@@ -73,7 +73,7 @@ def measured(pipeline: Pipeline, seed: int, size: int) -> Mapping[str, float | i
 
 
 def hue(colors: np.ndarray) -> np.ndarray:
-    """Colours `[N, 3]` without their brightness; nearly black ones come out as black."""
+    """Returns colours `[N, 3]` without their brightness; nearly black ones become black."""
     return colors / np.maximum(colors.sum(axis=1, keepdims=True), 0.05)
 
 

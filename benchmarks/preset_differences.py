@@ -25,7 +25,7 @@ from fastsam3d.procedural import HELD_OUT_SEED, make_view
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 LARGEST = 1.0
-"""Distance, in percent of the diagonal, that has the darkest colour."""
+"""Distance with the darkest colour, in percent of the diagonal."""
 AZIMUTH, ELEVATION = 20.0, 20.0
 
 
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def both(pipeline: Pipeline, view: object, preset: str) -> list[Mesh]:
-    """The surfaces of `off` and of a preset, with the same noise."""
+    """Returns the surfaces of `off` and of a preset, with the same noise."""
     meshes = []
     for name in ("off", preset):
         with fastsam3d.accelerate(pipeline, name):
@@ -82,7 +82,7 @@ def both(pipeline: Pipeline, view: object, preset: str) -> list[Mesh]:
 
 
 def distances(mesh: Mesh, other: Mesh) -> np.ndarray:
-    """Distance of each vertex to another surface, percent of the diagonal of the mesh's box."""
+    """Returns the distance of each vertex to another surface, in percent of the diagonal of the mesh's box."""
     faces, weights = nearest_on_surface(mesh.vertices, other.vertices, other.faces, "distances", "bench")
     nearest = interpolate(other.vertices, other.faces, faces, weights)
     diagonal = float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
@@ -90,14 +90,14 @@ def distances(mesh: Mesh, other: Mesh) -> np.ndarray:
 
 
 def heat(distance: np.ndarray) -> np.ndarray:
-    """Colours `[N, 3]` of distances, as in the scale beside the picture."""
+    """Returns colours `[N, 3]` of distances, as in the scale beside the picture."""
     from matplotlib import colormaps
 
     return colormaps["magma_r"](np.clip(distance / LARGEST, 0, 1))[:, :3]
 
 
 def drawn(mesh: Mesh, colors: np.ndarray, side: int) -> np.ndarray:
-    """A view of a mesh with other colours at its vertices."""
+    """Returns a view of a mesh with other colours at its vertices."""
     return np.asarray(render_mesh(mesh.vertices, mesh.faces, colors, AZIMUTH, ELEVATION, side))
 
 

@@ -1,1 +1,1 @@
-"""The page in the browser and the 3D viewer, in which people look at results."""
+"""The page in the browser, and the 3D viewer for results."""

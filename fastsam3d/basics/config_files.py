@@ -10,7 +10,7 @@ from fastsam3d.errors import UserError
 
 
 def config_directory() -> Path:
-    """The folder of the configuration files: of the installed package, or of the source tree.
+    """Returns the folder of the configuration files: of the installed package, or of the source tree.
 
     Raises:
         UserError: neither holds presets.
@@ -31,10 +31,10 @@ def config_directory() -> Path:
 
 
 def model_names() -> tuple[str, ...]:
-    """Names of the models that are configured, sorted."""
+    """Returns the names of the configured models, sorted."""
     return tuple(sorted(path.stem for path in (config_directory() / "model").glob("*.yaml")))
 
 
 def preset_names(folder: str = "acceleration") -> tuple[str, ...]:
-    """Names of the presets that are installed in a folder of `configs`, sorted."""
+    """Returns the names of the presets that are installed in a folder of `configs`, sorted."""
     return tuple(sorted(path.stem for path in (config_directory() / folder).glob("*.yaml")))

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and JSON that every reader takes."""
+"""Writes files completely or not at all, and JSON that every reader accepts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fastsam3d.errors import UserError
 
 
 def write_atomically(path: str | Path, data: bytes) -> Path:
-    """Writes a file so that nobody ever sees a part of it; folders are made as needed.
+    """Writes a file completely or not at all; missing folders are made.
 
-    The bytes go to a temporary name in the same folder, and to the disk, and then take the place of the file.
+    The bytes go to a temporary file in the same folder, and to the disk. Then this file replaces the old one.
 
     Raises:
         UserError: the folder or file cannot be written.
     """
     path = Path(path)
-    # Of one length whatever the file is called: a long name has no room for more.
+    # Of the same length for every file, because a long name has no room for more characters.
     short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     temporary = path.with_name(f".{short}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -46,7 +46,7 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
 
 def flush_to_disk(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk, where the system can do that."""
-    with contextlib.suppress(OSError):  # Windows opens no folders
+    with contextlib.suppress(OSError):  # Windows cannot open folders
         number = os.open(path, os.O_RDONLY)
         try:
             os.fsync(number)
@@ -55,17 +55,17 @@ def flush_to_disk(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """A UTF-8 text file; see `write_atomically`."""
+    """Writes a UTF-8 text file; see `write_atomically`."""
     return write_atomically(path, text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Valid JSON: numbers that are not finite become null; see `write_atomically`."""
+    """Writes valid JSON: numbers that are not finite become null; see `write_atomically`."""
     return write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """The value as strict JSON has it: arrays become lists, paths text, infinities and NaN null."""
+    """Converts a value to strict JSON: arrays become lists, paths become text, infinities and NaN become null."""
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -73,7 +73,7 @@ def finite(value: Any) -> Any:
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):
-        # A file's name need not be text: its strange bytes are written as escapes.
+        # A file's name need not be valid text: its other bytes are written as escapes.
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if hasattr(value, "tolist"):
         return finite(value.tolist())

@@ -13,26 +13,26 @@ T = TypeVar("T")
 
 
 def flag(parse: Callable[[str], Any], text: str, default: Any = MISSING, *, one_of: str | None = None) -> Any:
-    """A dataclass field that is set by a flag; without a default the flag has to be given.
+    """Makes a dataclass field that is set by a flag. Without a default the flag is required.
 
     Args:
-        parse: the value of a text; `boolean` makes a flag without a value.
+        parse: converts a text to the value; `boolean` makes a flag without a value.
         text: explains it in the help.
-        one_of: name of a group of flags of which exactly one has to be given.
+        one_of: name of a group of flags; exactly one flag of the group must be given.
     """
     metadata = {"parse": parse, "text": text, "one_of": one_of}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
 def parse_flags(cls: type[T], words: Sequence[str], program: str, description: str | None = None) -> T:
-    """An instance of a dataclass of `flag` fields.
+    """Reads command-line words into a dataclass of `flag` fields.
 
     Args:
-        program: as it is called in the help.
-        description: of the program, for the help; kept as it is.
+        program: its name in the help.
+        description: description of the program for the help; not reformatted.
 
     Raises:
-        SystemExit: after --help, and, with the reason on stderr, for words that cannot be used.
+        SystemExit: after --help; for words that cannot be used, with the reason on stderr.
     """
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter

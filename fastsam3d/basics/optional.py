@@ -13,11 +13,11 @@ def optional_module(module: str, purpose: str, extra: str) -> ModuleType:
 
     Args:
         module: its import name.
-        purpose: what needs it, as the subject of a sentence.
-        extra: the optional dependencies of fastsam3d that bring it.
+        purpose: the function that needs it, as the subject of a sentence.
+        extra: the optional dependencies of fastsam3d that contain it.
 
     Raises:
-        UserError: it is not installed; the message gives the command that brings it.
+        UserError: it is not installed. The message gives the command that installs it.
     """
     try:
         return importlib.import_module(module)

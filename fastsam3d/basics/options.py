@@ -1,4 +1,4 @@
-"""`key=value` options of the commands that have no configuration to compose: `bench`, `tune`, `doctor` and others."""
+"""`key=value` options of commands without a Hydra configuration: `bench`, `tune`, `doctor` and others."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fastsam3d.errors import UserError
 
 T = TypeVar("T")
 NOTHING = ("null", "none", "None", "~", "")
-"""What stands for no value, as in Hydra's grammar."""
+"""Words for "no value", as in Hydra's grammar."""
 
 
 def option(default: Any, parse: Callable[[str], Any], text: str) -> Any:
-    """A dataclass field that can be given on the command line; `text` explains it in the help."""
+    """Makes a dataclass field that can be set on the command line; `text` explains it in the help."""
     return field(default=default, metadata={"parse": parse, "text": text})
 
 
 def boolean(text: str) -> bool:
-    """Parses true/false, yes/no, on/off, 1/0; its ValueError says what to give, as of all parsers here."""
+    """Parses true/false, yes/no, on/off, 1/0. The ValueError of each parser here names the allowed values."""
     lowered = text.lower()
     if lowered in ("true", "yes", "on", "1"):
         return True
@@ -64,7 +64,7 @@ def number_from(minimum: float, maximum: float = math.inf) -> Callable[[str], fl
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Returns the parser of a word among choices."""
+    """Makes a parser that accepts one of some words."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -75,22 +75,22 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """[a,b,c] or a,b,c."""
+    """Parses a list of words: [a,b,c] or a,b,c."""
     return tuple(part.strip() for part in text.strip().strip("[]()").split(",") if part.strip())
 
 
 def optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
-    """Makes a parser that takes null, or what `parse` takes."""
+    """Makes a parser that accepts null, and all values that `parse` accepts."""
     return lambda text: None if text in NOTHING else parse(text)
 
 
 def optional_text(text: str) -> str | None:
-    """A text, or null."""
+    """Parses a text, or null."""
     return None if text in NOTHING else text
 
 
 def strengths(text: str) -> tuple[float | None, ...]:
-    """One guidance strength or a list of them; null is the model's own."""
+    """Parses one guidance strength or a list of them; null is the model's own."""
     values = []
     for word in words(text):
         try:
@@ -104,7 +104,7 @@ def strengths(text: str) -> tuple[float | None, ...]:
 
 
 def parse_options(cls: type[T], overrides: Sequence[str], command: str) -> T:
-    """An instance of a dataclass of `option` fields from `key=value` texts.
+    """Reads `key=value` texts into a dataclass of `option` fields.
 
     Raises UserError for an unknown key, a text without "=" and a value that does not fit.
     """
@@ -124,7 +124,7 @@ def parse_options(cls: type[T], overrides: Sequence[str], command: str) -> T:
 
 
 def describe_options(cls: type, command: str) -> str:
-    """Help text: one line a key with its default."""
+    """Returns the help text: one line per key, with its default."""
     lines = [f"usage: {command} [key=value ...]", ""]
     for item in fields(cls):
         default = item.default

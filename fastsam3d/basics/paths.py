@@ -1,4 +1,4 @@
-"""Paths that users give: `~` is replaced, and what is no regular file is refused before it is opened."""
+"""Paths that users give: `~` is replaced, and paths that are not regular files are refused before they are opened."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fastsam3d.errors import UserError
 
 
 def user_path(text: str | Path) -> Path:
-    """The path with `~` and `~name` replaced by the home folder.
+    """Returns the path with `~` and `~name` replaced by the home folder.
 
     Raises:
-        UserError: there is no such user, or the text cannot be a path.
+        UserError: the user of `~name` does not exist, or the text cannot be a path.
     """
     if "\0" in str(text):
         raise UserError(f"the path {str(text)!r} holds a zero byte. Check the path.")
@@ -22,14 +22,14 @@ def user_path(text: str | Path) -> Path:
 
 
 def require_file(path: Path, what: str, largest: int | None = None) -> Path:
-    """The path, where it is a regular file: a pipe would block whoever opens it, and a device has no end.
+    """Returns the path if it is a regular file. Opening a pipe would wait forever, and a device has no end.
 
     Args:
-        what: it is called in messages, with its path.
-        largest: bytes that the file may have; None: any number.
+        what: name of the file in messages, with its path.
+        largest: largest size of the file in bytes; None: no limit.
 
     Raises:
-        UserError: there is none, it is something else, or it is too large.
+        UserError: it does not exist, is not a regular file, or is too large.
     """
     try:
         if path.is_file():

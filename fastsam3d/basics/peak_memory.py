@@ -1,4 +1,4 @@
-"""Measures peak memory: what PyTorch allocated on a CUDA device, or what the process holds."""
+"""Measures peak memory: PyTorch's allocations on a CUDA device, or the memory of the process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _LOCK = threading.Lock()
 _OPEN: list[PeakMemory] = []
-"""Measurements that have begun and not ended. The system has one peak for all of them, and each one that begins sets
-this peak back: so the others note it first."""
+"""Measurements that have begun and not ended. The system has one peak for all of them. Each new measurement sets this
+peak back, so the others note its value first."""
 
 
 class PeakMemory:
-    """Context manager that measures the most memory held inside it: `size` in bytes, 0 where it is not known.
+    """Context manager that measures the largest memory use inside it: `size` in bytes, 0 if it is not known.
 
     On a CUDA device this is what PyTorch allocated there. On any other device it is the resident memory of the whole
     process, with weights, interpreter and other threads: on Linux only, because other systems cannot set the peak back.
@@ -38,7 +38,7 @@ class PeakMemory:
 
     @property
     def mebibytes(self) -> float:
-        """The same in MiB; NaN where it is not known."""
+        """Returns `size` in MiB; NaN if it is not known."""
         return self.size / MEBIBYTE if self.size else math.nan
 
     def __enter__(self) -> PeakMemory:
@@ -85,7 +85,7 @@ def _reset_process() -> bool:
 
 
 def _peak_of_process() -> int:
-    """Peak of the resident memory (VmHWM, which the system gives in KiB) in bytes; 0 where the system hides it."""
+    """Returns the peak of the resident memory (VmHWM, which the system gives in KiB) in bytes; 0 if it is hidden."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return 1024 * int(_STATUS.read_text().split("VmHWM:")[1].split()[0])
     return 0

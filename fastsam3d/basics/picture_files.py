@@ -1,7 +1,7 @@
 """Opens picture files of a short list of formats, and turns every kind of pixel into 8-bit sRGB.
 
-`open_image_file` is the only place that calls `PIL.Image.open`: without a list of formats Pillow looks at the contents
-alone, and an EPS file under the name image.png would start Ghostscript.
+`open_image_file` is the only function that calls `PIL.Image.open`. Without a list of formats Pillow looks at the
+contents only, and an EPS file with the name image.png would start Ghostscript.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "QOI", "JPEG2000", "HEIF")
-"""Formats of Pillow that are read: pictures that Pillow or a library decodes, none that starts a program."""
+"""Formats of Pillow that are read. Pillow or a library decodes them; none of them starts a program."""
 MODEL_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """Formats of textures."""
 MOST_TEXTURE_PIXELS = 1 << 26
-"""Of one texture: 8192 x 8192."""
+"""Largest number of pixels of one texture: 8192 x 8192."""
 RANGES = (255, 1023, 4095, 16383, 65535)
 """Largest values of 8, 10, 12, 14 and 16 bits."""
 HEIC = "its format is HEIC, which needs the package pillow-heif: pip install pillow-heif. Or save it as PNG or JPEG"
@@ -30,21 +30,21 @@ _DARK = 16
 
 
 class NeedsHeif(ValueError):
-    """A HEIC file, and no package that reads it."""
+    """The file is a HEIC file, and no package that reads HEIC is installed."""
 
 
 def open_image_file(
     source: Path | bytes, formats: tuple[str, ...] = FORMATS, most_pixels: int | None = None
 ) -> Image.Image:
-    """A picture whose header is read and whose pixels are not yet.
+    """Opens a picture: its header is read, its pixels are not read yet.
 
     Args:
         source: a regular file, or its bytes.
-        formats: names of Pillow; those that this Pillow lacks are left out.
-        most_pixels: more than that raise ValueError; None: Pillow's own bound.
+        formats: Pillow's names of formats; formats that this Pillow does not have are ignored.
+        most_pixels: more pixels raise ValueError; None: Pillow's own limit.
 
     Raises:
-        NeedsHeif: see there. Other errors are those of Pillow.
+        NeedsHeif: the file is HEIC and cannot be read here. Other errors are those of Pillow.
     """
     from PIL import Image
 
@@ -57,7 +57,7 @@ def open_image_file(
         raise NeedsHeif(HEIC)
     Image.init()
     with warnings.catch_warnings():
-        # Photos of a hundred megapixels are no attack; Pillow itself refuses what is twice as large.
+        # Photos of a hundred megapixels are normal files; Pillow itself refuses pictures of twice that size.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         known = [name for name in formats if name in Image.OPEN]
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=known)
@@ -78,7 +78,7 @@ def _register_heif() -> bool:
 
 
 def texture_pixels(data: bytes) -> np.ndarray:
-    """Pixels of a texture's file, uint8 `[H, W, 3]`.
+    """Reads the pixels of a texture's file, uint8 `[H, W, 3]`.
 
     Raises:
         ValueError: it is larger than `MOST_TEXTURE_PIXELS`. Other errors are those of Pillow.
@@ -89,10 +89,10 @@ def texture_pixels(data: bytes) -> np.ndarray:
 
 
 def rgb_pixels(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The pixels of a picture of any mode as sRGB, uint8 `[H, W, 3]`, and what is doubtful about them.
+    """Returns the pixels of a picture of any mode as sRGB, uint8 `[H, W, 3]`, and doubts about them.
 
-    A colour profile is followed. Numbers of more than 8 bits and floating point are scaled by the range that is
-    evident: the smallest of 0..1 (floating point), 8, 10, 12, 14 and 16 bits that holds them all.
+    A colour profile is applied. Numbers of more than 8 bits and floating point are scaled by the smallest range that
+    holds them all: 0..1 (floating point), 8, 10, 12, 14 or 16 bits.
     """
     if image.mode.startswith("I") or image.mode == "F":
         grey, doubts = scaled_grey(np.asarray(image))
@@ -105,7 +105,7 @@ def rgb_pixels(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def scaled_grey(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Numbers of any range as 8-bit grey, uint8 of the same shape, and what is doubtful about it."""
+    """Converts numbers of any range to 8-bit grey, uint8 of the same shape; returns it with doubts about it."""
     floating = values.dtype.kind == "f"
     numbers = np.asarray(values, dtype=np.float64)
     known = np.isfinite(numbers)
@@ -126,7 +126,7 @@ def scaled_grey(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _in_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """The picture in sRGB by its own colour profile; one without a profile, or whose profile is sRGB, as it is."""
+    """Converts a picture to sRGB by its own colour profile. Without a profile, or with sRGB, it stays as it is."""
     from PIL import ImageCms
 
     profile = image.info.get("icc_profile")
@@ -142,7 +142,7 @@ def _in_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     else:
         return image, ()
     if image.mode in ("RGBA", "P", "PA"):
-        image = image.convert("RGB")  # alpha is read on its own
+        image = image.convert("RGB")  # alpha is read separately
     elif image.mode == "LA":
         image = image.convert("L")
     try:

@@ -13,24 +13,24 @@ from fastsam3d.errors import UserError
 logger = logging.getLogger(__name__)
 
 ASSUMED_FIELD_OF_VIEW = 60.0
-"""Horizontal field of view, in degrees, of the camera that is assumed where there is no point map."""
+"""Horizontal field of view, in degrees, of the camera that is assumed if there is no point map."""
 
 
 SEEDS = 2**32
 """Seeds are below this: the generator of random numbers takes 32 bits, so larger ones would repeat others."""
 SPECK_SHARE, DOUBTFUL_SHARE = 1e-3, 1e-2
-"""Share of a mask's pixels up to which a part that lies apart is a speck, and up to which it is told of."""
+"""Largest shares of a mask's pixels for a separate part: of a speck, and of a part that a message names."""
 SPECK_PIXELS = 4
-"""A part of so few pixels is a speck as well, where the mask has a hundred."""
+"""A part of so few pixels is a speck, too, if the mask has at least a hundred pixels."""
 SPECK_DISTANCE = 0.05
-"""Of the rest's extent: what lies nearer belongs to the object."""
+"""Smallest distance of a speck, as a share of the extent of the other parts: nearer parts belong to the object."""
 
 
 def as_seed(seed: Any) -> int:
-    """Checks a seed; whole numbers of any kind are taken, those of NumPy and PyTorch too.
+    """Checks a seed. Whole numbers of any kind are accepted, also of NumPy and PyTorch.
 
     Raises:
-        UserError: no whole number from 0 to 2**32 - 1.
+        UserError: it is not a whole number from 0 to 2**32 - 1.
     """
     try:
         value = -1 if isinstance(seed, (bool, np.bool_)) else operator.index(seed)
@@ -42,21 +42,21 @@ def as_seed(seed: Any) -> int:
 
 
 def as_array(value: Any) -> np.ndarray:
-    """An array of what callers hand in; tensors may be on a device, need gradients, or be of a type NumPy lacks."""
+    """Converts a value to an array. A tensor may be on a device, need gradients, or have a type that NumPy lacks."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         try:
             return np.asarray(value.numpy())
-        except TypeError:  # bfloat16 and the like
+        except TypeError:  # for instance bfloat16
             return np.asarray(value.float().numpy())
     return np.asarray(value)
 
 
 def inside_of(values: np.ndarray) -> np.ndarray:
-    """The object in a mask of numbers, as bool of the same shape.
+    """Converts a mask of numbers to bool of the same shape: true is the object.
 
-    Above half of the largest; where there are negative numbers, which are the scores of a network or -1 for the
-    background, above zero. NaN is background.
+    Numbers above half of the largest are the object. If there are negative numbers, such as scores of a network or -1
+    for the background, numbers above zero are the object. NaN is background.
     """
     if values.dtype == np.bool_:
         return values
@@ -68,9 +68,9 @@ def inside_of(values: np.ndarray) -> np.ndarray:
 
 
 def far_specks(inside: np.ndarray) -> tuple[np.ndarray, list[int], list[int]]:
-    """Splits off what is far from the rest of a mask and so small that it cannot be the object.
+    """Removes the parts of a mask that are far from the rest and too small to be the object.
 
-    Only what makes the bounding box larger counts: elsewhere a speck does no harm.
+    Only specks that make the bounding box larger are removed: other specks do no harm.
 
     Args:
         inside: bool `[H, W]`.
@@ -79,7 +79,7 @@ def far_specks(inside: np.ndarray) -> tuple[np.ndarray, list[int], list[int]]:
         (the mask without specks, the sizes of the specks in pixels, the sizes of larger parts that lie apart and stay).
     """
     kept, specks, doubtful = inside, [], []
-    for _ in range(16):  # specks may lie apart along rows, along columns, and behind one another
+    for _ in range(16):  # specks may be separate along rows or columns, and there may be several on one side
         found = False
         for axis in (0, 1):
             for part, size, share in _outer_parts(kept, axis):
@@ -96,7 +96,7 @@ def far_specks(inside: np.ndarray) -> tuple[np.ndarray, list[int], list[int]]:
 
 
 def _outer_parts(inside: np.ndarray, axis: int) -> list[tuple[Any, int, float]]:
-    """First and last of the parts that empty rows (axis 0) or columns (1) separate: (where, pixels, share)."""
+    """Returns the first and the last part between empty rows (axis 0) or columns (1): (where, pixels, share)."""
     counts = inside.sum(axis=1 - axis)
     lines = np.flatnonzero(counts)
     if len(lines) == 0:
@@ -120,7 +120,7 @@ def as_image(image: Any) -> np.ndarray:
     """Checks an image and returns it as uint8 `[H, W, 3]`.
 
     Grey images are repeated over the channels; an alpha channel is dropped. A picture of Pillow may have any mode, and
-    its colour profile is followed, as on the command line.
+    its colour profile is applied, as on the command line.
 
     Raises:
         UserError: not an 8-bit image with 1, 3 or 4 channels.
@@ -148,8 +148,7 @@ def _pillow_pixels(image: Any) -> np.ndarray:
 def as_mask(mask: Any, height: int, width: int) -> np.ndarray:
     """Checks a mask and returns it as bool `[H, W]`.
 
-    Booleans are taken as they are, numbers as `inside_of` says, so that 0/1, 0/255, soft masks and scores all mean what
-    they show.
+    Booleans are used as they are. `inside_of` converts numbers: 0/1, 0/255, soft masks or scores.
 
     Raises:
         UserError: not two-dimensional, not the size of the image, or empty.

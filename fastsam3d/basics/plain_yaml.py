@@ -1,4 +1,4 @@
-"""Bounds and plain values of YAML files that strangers wrote: presets, and settings of checkpoints."""
+"""Limits and plain values of YAML files from unknown sources: presets, and settings of checkpoints."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxstri
 
 
 def short(value: Any) -> str:
-    """The value for a message, cut to a line: a small file can hold a value whose full text fills the memory."""
+    """Returns a value as a short line for a message. A small file can hold a value whose full text fills the memory."""
     return _SHORT.repr(value)
 
 
 def check_size(text: str) -> None:
-    """Refuses YAML whose values, with every alias written out, are too many or too deeply nested.
+    """Refuses YAML with too many values or too deep nesting, with every alias expanded.
 
-    Nothing is built for it: the parser's events are counted, and each alias counts as what it stands for.
+    No values are built: the parser's events are counted, and each alias counts as all values that it names.
 
     Raises:
-        ValueError: beyond `MOST_NODES` or `DEEPEST`, or an alias inside of what it stands for.
-        yaml.YAMLError: the text is no YAML.
+        ValueError: more than `MOST_NODES` values, deeper than `DEEPEST`, or an alias inside its own value.
+        yaml.YAMLError: the text is not YAML.
     """
     import yaml
 
@@ -58,9 +58,9 @@ def check_size(text: str) -> None:
 
 
 def with_own_references(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with `${group.key}` replaced by the plain value of that key of the same file.
+    """Returns the values with `${group.key}` replaced by the plain value of that key of the same file.
 
-    Nothing else is looked up: no environment variable, no resolver, no other file.
+    Only these are looked up: no environment variable, no resolver, no other file.
 
     Raises:
         ValueError: another kind of interpolation, an unknown key, a key with several values, or a circle.

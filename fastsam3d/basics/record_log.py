@@ -1,8 +1,8 @@
-"""Writes measurements to disk as they are made, so that an interrupted run goes on where it was.
+"""Writes measurements to disk as they are made, so that an interrupted run can continue.
 
-A log is a file of JSON lines. Its first line says which run it belongs to; records of another one are never taken
-over, and the error says what differs. Code alone may differ, since a long run outlives small changes: the log, and what
-is made of it, then names every version.
+A log is a file of JSON lines. Its first line says which run it belongs to. Records of another run are never used, and
+the error names the difference. Only the code may differ, because small changes happen during a long run. The log, and
+results that are made of it, then name every version.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Record = dict[str, Any]
 CODE = "code"
 """Key of the identity that may differ between the parts of one run."""
 EARLIER_CODE = "earlier_code"
-"""Key of the identity that lists the values of `CODE` of the parts before, where they differ."""
+"""Key of the identity that lists the values of `CODE` of the earlier parts, if they differ."""
 
 
 class RecordLog:
     """Records of one run, in memory and, given a path, on disk.
 
     Args:
-        path: of the JSON lines; None keeps everything in memory.
-        identity: plain values that all records of the run share.
-        resume: false throws away what an earlier run has left.
+        path: path of the JSON lines; None keeps everything in memory.
+        identity: plain values that are the same for all records of the run.
+        resume: false deletes the records of an earlier run.
 
     Raises:
         UserError: the file belongs to another run.
@@ -57,13 +57,13 @@ class RecordLog:
             self._write([self.identity])
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Adds records; they are on disk when this returns."""
+        """Adds records. They are on disk when this method returns."""
         fresh = [finite(dict(record)) for record in records]
         self.records += fresh
         self._write(fresh)
 
     def select(self, **values: Any) -> list[Record]:
-        """Records with these values."""
+        """Returns the records with these values."""
         return [record for record in self.records if all(record.get(key) == value for key, value in values.items())]
 
     def _write(self, values: Sequence[Record]) -> None:
@@ -91,9 +91,9 @@ def _difference(key: str, then: Any, now: Any) -> str:
 
 
 def read_log(path: Path) -> tuple[Record, list[Record]]:
-    """Header and records of a log; a line that an interruption cut off is passed over.
+    """Returns the header and the records of a log. A line that an interruption cut off is skipped.
 
-    Where parts of the run had different code the header of the last part is given.
+    If parts of the run had different code, the header is that of the last part.
     """
     header: Record = {}
     records = []
@@ -106,7 +106,7 @@ def read_log(path: Path) -> tuple[Record, list[Record]]:
 
 
 def json_lines(path: Path) -> list[Record]:
-    """The objects of a file of JSON lines; a line that an interruption cut off is passed over."""
+    """Returns the objects of a file of JSON lines. A line that an interruption cut off is skipped."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

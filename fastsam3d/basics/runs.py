@@ -1,6 +1,6 @@
-"""Keeps account of the runs of a pipeline, so that nothing is attached or taken off in the middle of one.
+"""Counts the runs of a pipeline, so that nothing is attached or removed in the middle of one.
 
-It also refuses runs that would wait forever: those in a process that was forked after its parent had computed.
+It also refuses runs that would wait forever: runs in a process that was forked after its parent had computed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class Runs:
     """The runs of one pipeline or model, in all threads.
 
-    `with runs:` is around every run, and around every part of one that can be called alone; it may be nested. Runs wait
-    for a change that is under way (`changing`), and a change waits for the runs of other threads.
+    Every run is inside `with runs:`, and so is every part of a run that can be called alone. It may be nested. Runs
+    wait for a change that has begun (`changing`), and a change waits for the runs of other threads.
 
     Attributes:
-        one_at_a_time: runs of several threads take turns. Only a change may set it.
+        one_at_a_time: runs of several threads are done one after the other. Only a change may set it.
     """
 
     def __init__(self) -> None:
@@ -34,13 +34,13 @@ class Runs:
 
     def _begin(self) -> None:
         self._state, self._turn = threading.Condition(), threading.RLock()
-        # By thread: for each of its nested runs, whether it took the turn.
+        # By thread: for each of its nested runs, whether it holds the lock `_turn`.
         self._inside: dict[int, list[bool]] = {}
         self._changing: int | None = None
         self._process = os.getpid()
 
     def _look_for_fork(self, thread: int) -> None:
-        """Begins anew in a forked process: the other threads of the parent are not there."""
+        """Resets the counts in a forked process, which does not have the other threads of its parent."""
         if self._process != os.getpid():
             with _LOCK:
                 if self._process != os.getpid() and thread not in self._inside:
@@ -78,10 +78,10 @@ class Runs:
 
     @contextmanager
     def changing(self, what: str) -> Iterator[None]:
-        """Attaches or takes off something inside: no run of another thread is in progress, and none begins.
+        """Makes a change possible inside it: no run of another thread is in progress, and none begins.
 
         Args:
-            what: is done, as the subject of a sentence, for the message.
+            what: the change, as the subject of a sentence in the message.
 
         Raises:
             UserError: this thread is in the middle of a run, for instance in its progress callback.
@@ -127,9 +127,9 @@ _LOCK = threading.Lock()
 
 
 def runs_of(model: Any) -> Runs:
-    """The runs of a pipeline or model: its attribute `runs`, or else those that are kept for it here.
+    """Returns the runs of a pipeline or model: its attribute `runs`, or else an object that is kept for it here.
 
-    Only a pipeline that has the attribute, as the native one, counts its plain runs too. Of others nobody sees them.
+    Only a pipeline with the attribute, such as the native one, counts its plain runs. Others do not count them.
     """
     attributes = getattr(model, "__dict__", {})
     own = attributes.get("runs", attributes.get(_ATTRIBUTE))
@@ -139,7 +139,7 @@ def runs_of(model: Any) -> Runs:
         if id(model) not in _KNOWN:
             try:
                 weakref.finalize(model, _KNOWN.pop, id(model), None).atexit = False
-            except TypeError:  # nobody can tell when it goes: it keeps them itself
+            except TypeError:  # it has no weak references, so it keeps the object itself
                 return attributes.setdefault(_ATTRIBUTE, Runs())
             _KNOWN[id(model)] = Runs()
         return _KNOWN[id(model)]
@@ -158,16 +158,16 @@ def counted(method: Method) -> Method:
 
 class _Process:
     has_computed = False
-    """A pipeline was built or run in this process, which started threads of OpenMP."""
+    """True after a pipeline was built or run in this process, which started threads of OpenMP."""
     is_orphan = False
-    """It was forked after that: it counts on threads that it does not have."""
+    """True if the process was forked after that: OpenMP then waits for threads that it does not have."""
 
 
 def begin_computing() -> None:
     """Notes that this process is about to build or run a pipeline.
 
     Raises:
-        UserError: it was forked from one that had done so, and would wait forever.
+        UserError: it was forked from a process that had done so, and would wait forever.
     """
     _Process.has_computed = True
     if not _Process.is_orphan:

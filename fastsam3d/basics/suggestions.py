@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 def suggestion(given: str, known: Iterable[str], listed: int = 12) -> str:
-    """A sentence: "Did you mean ...?" with close matches, else "Known: ..." with at most `listed` words."""
+    """Returns a sentence: "Did you mean ...?" with close matches, else "Known: ..." with up to `listed` words."""
     names = list(known)
     close = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
-    # A dotted key is often remembered by its last part alone.
+    # People often remember only the last part of a dotted key.
     close += [name for name in names if name.rpartition(".")[2] == given and name not in close]
     if close:
         return f"Did you mean {' or '.join(close[:4])}?"
@@ -19,7 +19,7 @@ def suggestion(given: str, known: Iterable[str], listed: int = 12) -> str:
 
 
 def suggested_ending(given: str, known: Iterable[str], prefix: str = "") -> str:
-    """The ending of a sentence: ": did you mean ...?" with close matches, else ": known are ..." with all words.
+    """Returns the end of a sentence: ": did you mean ...?" with close matches, else ": known are ..." with all words.
 
     Args:
         prefix: written before every known word.

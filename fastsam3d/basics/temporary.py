@@ -1,4 +1,4 @@
-"""A temporary folder that is removed in the end: by its own process, or, where that was killed, by the next one."""
+"""A temporary folder that its own process removes at its end. If that process was killed, the next one removes it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import IO
 PREFIX = "fastsam3d-demo-"
 LOCK = ".lock"
 FRESH = 60.0
-"""Seconds in which a folder without a lock file may be one that is just being made."""
+"""Seconds after which a folder without a lock file is abandoned. A younger one may be just being made."""
 
 
 @contextlib.contextmanager
 def own_folder(prefix: str = PREFIX, parent: Path | None = None) -> Iterator[Path]:
-    """A folder for this process, readable by this user alone; those that killed processes left behind are removed.
+    """Makes a folder for this process, readable by this user only, and removes folders of killed processes.
 
-    A lock file in it is held by the process; the system lets it go when the process ends, however it ends.
+    The process locks a file in it. The system frees the lock when the process ends, also if it was killed.
 
     Args:
-        parent: default the system's folder for temporary files.
+        parent: the folder in which it is made; by default the system's folder for temporary files.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     remove_abandoned(prefix, parent)
@@ -34,7 +34,7 @@ def own_folder(prefix: str = PREFIX, parent: Path | None = None) -> Iterator[Pat
 
 
 def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
-    """Removes folders of `own_folder` whose process has ended; returns them. Links and other users' are left alone."""
+    """Removes folders of `own_folder` whose process has ended; returns them. Links and other users' folders stay."""
     removed = []
     for folder in sorted(parent.glob(f"{prefix}*")):
         try:
@@ -49,13 +49,13 @@ def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
                 continue
             shutil.rmtree(folder)
             removed.append(folder)
-        except (OSError, AttributeError):  # it is somebody else's, or gone; systems without users are left alone
+        except (OSError, AttributeError):  # it belongs to another user, or is gone; on systems without users it stays
             continue
     return removed
 
 
 def _try_lock(file: IO[str]) -> bool:
-    """Whether the file's lock was free and is held now; false on systems that have none."""
+    """Tries to take the file's lock; returns whether it is held now. False on systems without locks."""
     try:
         import fcntl
     except ImportError:

@@ -1,4 +1,4 @@
-"""Receivers of a job's messages: the console, a page, a worker's log, or none."""
+"""Receivers of a job's messages, such as the console, a page or a worker's log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Listener(Protocol):
     """Receives messages of a running job. Called from its thread, or one call at a time from several of its threads."""
 
     def step(self, text: str, done: int | None = None, total: int | None = None) -> None:
-        """Tells the current work; `done` of `total` steps of it, where it has steps."""
+        """Tells the current work; if it has steps, `done` of `total` are done."""
 
     def warn(self, text: str) -> None:
         """Tells the user something that matters for the result."""
 
     def note(self, text: str) -> None:
-        """Tells the user something that changes nothing about the result."""
+        """Tells the user something that does not change the result."""
 
 
 class Silent:
@@ -28,7 +28,7 @@ class Silent:
         """Ignores a step."""
 
     def warn(self, text: str) -> None:
-        """Ignores a warning; the report of the job holds it."""
+        """Ignores a warning. The report of the job has it anyway."""
 
     def note(self, text: str) -> None:
         """Ignores a note."""
@@ -41,7 +41,7 @@ class ReportedWarnings:
     """A listener that passes everything on to another one, and keeps the warnings, each once, for the report.
 
     Args:
-        listener: who is told.
+        listener: the other listener.
     """
 
     def __init__(self, listener: Listener = SILENT) -> None:
@@ -79,7 +79,7 @@ class ReportedWarnings:
         if not known:
             self.warnings.append(text)
         if not known or traceback:
-            # Somebody has to find a defect of the library, but the report is for users: it gets no traceback.
+            # The log gets the traceback, to find a defect of the library. The report is for users and does not get it.
             self._listener.warn(f"{text}\n{traceback}" if traceback else text)
 
 

@@ -30,25 +30,25 @@ LABELS = "labels"
 """Stem of a label image beside the picture."""
 MOST_LABELS = 512
 IGNORED = {"uint8": 255, "uint16": 65535}
-"""The largest number stands for "not said" in label images whose labels are small."""
+"""In label images with small labels, the largest number can mean "no object"."""
 LARGEST_BESIDE_IGNORED = 64
-"""Data sets with such a number have classes below this; 255 beside larger ones is an object."""
+"""Data sets with such a number have labels below this; 255 beside larger labels is an object."""
 EDGE_SHARE = 0.5
-"""Share of labels without any pixel inside from which a label image was smoothed."""
+"""Share of labels without any inner pixel from which a label image counts as smoothed."""
 
 
 def scene_masks(picture: Picture, choice: str | None) -> list[Mask]:
-    """The masks of a picture, each with a label of its own.
+    """Reads the masks of a picture, each with a different label.
 
     Args:
         choice: a folder of masks, a label image, or an `.npy` array of labels `[H, W]` or of masks `[N, H, W]`;
-            None: what lies beside the picture.
+            None: the masks beside the picture.
 
     Returns:
-        All of them; `Mask.problem` says of single ones why they cannot be used.
+        All masks. `Mask.problem` says why a single mask cannot be used.
 
     Raises:
-        UserError: no masks, several kinds of them, or none that can be used.
+        UserError: there are no masks, masks of several kinds, or no usable mask.
     """
     if choice is None:
         return _beside(picture)
@@ -67,18 +67,18 @@ def scene_masks(picture: Picture, choice: str | None) -> list[Mask]:
 
 
 def object_name(mask: Mask) -> str:
-    """Name of a mask's object, and of its files: `object_0` of `0.png` and of label 0, else the file's stem."""
+    """Returns the name of a mask's object and files: `object_0` for `0.png` and for label 0, else the file's stem."""
     return f"object_{mask.label}" if is_number(mask.label) else mask.label
 
 
 def read_labels(path: Path, picture: Picture) -> list[Mask]:
-    """One mask for each value of a label image but 0 (or black), which is the background.
+    """Reads a label image: one mask for each value except 0 (or black), which is the background.
 
-    Grey values, palette indices, 16-bit numbers and those of an `.npy` array count as they are stored; of colour
+    Grey values, palette indices, 16-bit numbers and numbers of an `.npy` array are used as they are stored. In colour
     pictures every exact colour is a label, and labels are numbered in ascending order of (red, green, blue).
 
     Raises:
-        UserError: missing or unreadable, of another size than the picture, without labels, or no label image.
+        UserError: it is missing or unreadable, has another size than the picture or no labels, or is no label image.
     """
     what = f"the label image {path}"
     if path.suffix.lower() == ARRAY:
@@ -111,10 +111,10 @@ def read_labels(path: Path, picture: Picture) -> list[Mask]:
 
 
 def _refuse_smoothed(values: np.ndarray, labels: Sequence[int], path: Path) -> None:
-    """Refuses a label image with values between labels, as smoothing and JPEG leave them along the edges.
+    """Refuses a label image with values between labels: smoothing and JPEG make such values along the edges.
 
     Raises:
-        UserError: most labels have no pixel whose four neighbours have the same value.
+        UserError: it has such values: most labels have no pixel whose four neighbours have the same value.
     """
     inner = values[1:-1, 1:-1]
     alike = (inner == values[:-2, 1:-1]) & (inner == values[2:, 1:-1])
@@ -129,7 +129,7 @@ def _refuse_smoothed(values: np.ndarray, labels: Sequence[int], path: Path) -> N
 
 
 def _pages(image: Image.Image, path: Path, picture: Picture) -> list[Mask]:
-    """Every page of a file as a mask, numbered from 0."""
+    """Reads every page of a file as a mask, numbered from 0."""
     from PIL import ImageSequence
 
     if getattr(image, "n_frames", 1) > MOST_LABELS:
@@ -159,10 +159,10 @@ def _stacked(values: np.ndarray, path: Path, picture: Picture) -> list[Mask]:
 
 
 def _usable(entries: Sequence[tuple[str, Path, Callable[[], Mask]]]) -> list[Mask]:
-    """Reads all masks; one that cannot be used holds its problem, and does not stop the other objects.
+    """Reads all masks. A mask that cannot be used holds its problem, and the other objects are still made.
 
     Raises:
-        UserError: that of the first one, where none can be used.
+        UserError: no mask can be used; the error is that of the first one.
     """
     masks = []
     for label, path, read in entries:
@@ -182,7 +182,7 @@ def _beside(picture: Picture) -> list[Mask]:
     numbered = mask_files(folder, picture.path)
     if labels is None:
         if not numbered:
-            return all_masks(picture)  # says what is missing
+            return all_masks(picture)  # its error says what is missing
         refuse_doubles(picture)
         return _usable(
             [(str(n), path, partial(read_mask, path, picture, str(n))) for n, path in sorted(numbered.items())]
@@ -223,7 +223,7 @@ def _in_folder(folder: Path, picture: Picture) -> list[Mask]:
 
 
 def _is_picture(path: Path, picture: Picture, beside: bool) -> bool:
-    """Whether a file among masks is the picture, or a link to it. A cut-out, which is its own mask, may be both."""
+    """Tells whether a file among masks is the picture, or a link to it. A cut-out may be both picture and mask."""
     if beside and path.name == picture.path.name:
         return True
     return picture.alpha is None and path.exists() and path.samefile(picture.path)
@@ -238,7 +238,7 @@ def _label_file(folder: Path, picture: Picture) -> Path | None:
 
 
 def _label_values(image: Image.Image) -> np.ndarray:
-    """One number a pixel; 0 is background."""
+    """Returns one number per pixel; 0 is background."""
     if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
         return np.asarray(image).astype(np.int64)
     pixels = np.asarray(image.convert("RGBA")).astype(np.int64)

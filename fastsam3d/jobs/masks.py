@@ -1,4 +1,4 @@
-"""Mask files as people have them: cut-outs, grey, palettes, scores and arrays, alone or numbered beside a picture."""
+"""Reads mask files of many kinds: cut-outs, grey, palettes, scores and arrays, single or numbered beside a picture."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ from fastsam3d.jobs.reading.orientation import refuse_size, upright
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask file's number or stem, and its pixels as bool `[H, W]`; of one that cannot be used, why, and no pixels.
+    """A mask of one object, or the reason why it cannot be used.
 
-    `notes` say how it was read, where that may not be what was meant. A mask that was made of marks holds them in
-    `marks`, as plain values; its path is that of the picture.
+    Attributes:
+        label: number or stem of its file.
+        path: its file; of a mask that was made of marks, the picture's file.
+        pixels: bool `[H, W]`; empty if the mask cannot be used.
+        problem: why it cannot be used; None if it can.
+        notes: how it was read, if the user may have meant something else.
+        marks: the marks that it was made of, as plain values; None if it was read from a file.
     """
 
     label: str
@@ -33,20 +38,20 @@ class Mask:
 
     @property
     def file(self) -> Path | None:
-        """The file that it was read from; None if it was made of marks."""
+        """Returns the file that it was read from; None if it was made of marks."""
         return None if self.marks is not None else self.path
 
     @property
     def called(self) -> str:
-        """What messages call it."""
+        """Returns its name in messages."""
         return "the mask of the marks" if self.marks is not None else f"the mask {self.path}"
 
 
 def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> Mask:
-    """A mask file: its alpha channel where that says anything, else its brightness; of an `.npy` file, its numbers.
+    """Reads a mask file: its alpha channel if that is not the same everywhere, else its brightness; numbers of `.npy`.
 
     Raises:
-        UserError: missing or unreadable, of another size than the picture, or empty.
+        UserError: it is missing or unreadable, has another size than the picture, or is empty.
     """
     path = user_path(path)
     if path.suffix.lower() == ARRAY:
@@ -63,7 +68,7 @@ def read_mask(path: str | Path, picture: Picture, label: str | None = None) -> M
 
 
 def values_of(image: Image.Image, path: Path) -> np.ndarray:
-    """Numbers `[H, W]` of a mask picture: its alpha channel where that says anything, else its brightness.
+    """Returns numbers `[H, W]` of a mask picture: its alpha if that is not the same everywhere, else its brightness.
 
     Args:
         path: for messages.
@@ -76,7 +81,7 @@ def values_of(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def doubts(mask: Mask) -> list[str]:
-    """Describes what is odd about a mask that can be used, for warnings before any work."""
+    """Returns doubts about a usable mask, for warnings before any work."""
     inside = mask.pixels
     told = list(mask.notes)
     if inside.all():
@@ -92,10 +97,10 @@ def doubts(mask: Mask) -> list[str]:
 
 
 def choose_mask(picture: Picture, index: int) -> Mask:
-    """The mask of a number beside the picture; of a picture that is a cut-out itself, its own alpha.
+    """Reads the mask with a number beside the picture. If the picture is a cut-out itself, its own alpha is the mask.
 
     Raises:
-        UserError: no such mask, or one that cannot be used.
+        UserError: there is no such mask, or it cannot be used.
     """
     files = mask_files(picture.path.parent, picture.path)
     if index in files:
@@ -114,10 +119,10 @@ def choose_mask(picture: Picture, index: int) -> Mask:
 
 
 def all_masks(picture: Picture) -> list[Mask]:
-    """Every numbered mask beside the picture, by number.
+    """Reads every numbered mask beside the picture, in order of the numbers.
 
     Raises:
-        UserError: there is none, or one cannot be used.
+        UserError: there is no mask, or one cannot be used.
     """
     files = mask_files(picture.path.parent, picture.path)
     if not files:
@@ -130,7 +135,7 @@ def all_masks(picture: Picture) -> list[Mask]:
 
 
 def mask_files(folder: Path, picture: Path) -> dict[int, Path]:
-    """Numbered image files of a folder but for the picture itself, by number."""
+    """Returns the numbered image files of a folder, without the picture itself, by number."""
     found: dict[int, Path] = {}
     for path in _numbered(folder, picture):
         found.setdefault(int(path.stem), path)
@@ -138,13 +143,13 @@ def mask_files(folder: Path, picture: Path) -> dict[int, Path]:
 
 
 def refuse_doubles(picture: Picture, only: int | None = None) -> None:
-    """Refuses two masks of one number beside a picture, as 0.png and 0.jpg, or 0.png and 00.png.
+    """Refuses two masks of one number beside a picture, such as 0.png and 0.jpg, or 0.png and 00.png.
 
     Args:
-        only: the number to look at; default all.
+        only: the number to check; by default all.
 
     Raises:
-        UserError: there are two.
+        UserError: two masks have the same number.
     """
     seen: dict[int, Path] = {}
     for path in _numbered(picture.path.parent, picture.path):
@@ -158,7 +163,7 @@ def refuse_doubles(picture: Picture, only: int | None = None) -> None:
 
 
 def is_number(text: str) -> bool:
-    """Whether a file's stem is a number, of the digits 0 to 9 only."""
+    """Tells whether a file's stem is a number, of the digits 0 to 9 only."""
     return re.fullmatch(r"[0-9]+", text) is not None
 
 
@@ -176,14 +181,14 @@ def _numbered(folder: Path, picture: Path) -> list[Path]:
 def mask_of(label: str, path: Path, values: np.ndarray, picture: Picture, orientation: int = 1) -> Mask:
     """Makes a mask of bool or numbers `[H, W]`, see `fastsam3d.basics.pixels.inside_of`.
 
-    Specks far from the object are left out; `Mask.notes` say so.
+    Specks far from the object are removed; `Mask.notes` says so.
 
     Args:
-        path: the file that they are from, for messages.
-        orientation: the tag of that file, see `upright`.
+        path: file of the values, for messages.
+        orientation: orientation tag of that file, see `upright`.
 
     Raises:
-        UserError: of another size than the picture, empty, a speck, or the labels of several objects.
+        UserError: it has another size than the picture, is empty, too small, or holds labels of several objects.
     """
     values, notes = upright(values, orientation, picture, f"the mask {path}")
     refuse_size(values.shape, picture, f"the mask {path}")
@@ -197,10 +202,10 @@ def mask_of(label: str, path: Path, values: np.ndarray, picture: Picture, orient
 
 
 def without_specks(inside: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:
-    """(the mask without specks far from the object, sentences about them and about larger parts that stay).
+    """Returns (the mask without specks far from the object, sentences about them and about larger parts that stay).
 
     Args:
-        what: it is called in sentences.
+        what: name of the mask in the sentences.
     """
     inside, specks, doubtful = far_specks(inside)
     told = []
@@ -229,14 +234,14 @@ def _brightness(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))
     pixels = np.asarray(image.convert("RGB"))
-    # Channel by channel: a reduction over an axis of three takes seconds for a large photo.
+    # Channel by channel, because a reduction over an axis of length three takes seconds for a large photo.
     high, low = (pick(pick(pixels[..., 0], pixels[..., 1]), pixels[..., 2]) for pick in (np.maximum, np.minimum))
     # JPEG leaves traces of colour in grey pictures.
     if (high - low).mean() <= 8:
         return high
     inside = pixels[high > 0]
     if len(inside) < high.size and (inside == inside[0]).all():
-        # One colour on black, as palettes have it.
+        # One colour on black, as in pictures with a palette.
         return high > 0
     raise UserError(
         f"the mask {path} is a colour picture without transparency: give an RGBA cut-out, a greyscale mask, or one "
@@ -245,7 +250,7 @@ def _brightness(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def _refuse_labels(values: np.ndarray, path: Path) -> None:
-    """Small whole numbers, and several of them: half of the largest would pick some of the objects."""
+    """Refuses several small whole numbers: they are labels, and half of the largest would select some objects."""
     if values.dtype.kind == "b" or not 1 < values.max() < 128 or values.min() < 0 or (values % 1 != 0).any():
         return
     labels = np.flatnonzero(np.bincount(values.astype(np.int64).ravel())[1:]) + 1
@@ -261,7 +266,7 @@ def refuse_specks(inside: np.ndarray, path: Path) -> None:
     """Refuses a mask that is too small for a crop of the picture around it.
 
     Raises:
-        UserError: it is.
+        UserError: it is too small.
     """
     import torch
 

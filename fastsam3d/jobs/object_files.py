@@ -1,4 +1,4 @@
-"""The files of one object: the formats that were asked for, a preview, a turntable."""
+"""Writes the files of one object: the wanted formats, a preview, a turntable."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Written:
 
     Attributes:
         files: names by kind.
-        mesh: as it was exported; None without one.
-        exported: facts about it for the report.
+        mesh: the mesh as it was exported; None without a mesh.
+        exported: facts about the exported mesh for the report.
     """
 
     files: dict[str, Any]
@@ -58,7 +58,7 @@ def write_object(
     if result.mesh is not None:
         mesh, exported = _finished(result, request) if request.finish else _prepared(result.mesh, request)
     known = {each.name: each for each in written_formats()}
-    # Formats that take Gaussians come last; the others stay in the order that was asked for.
+    # Formats that take Gaussians come last; the others stay in the order of the request.
     for kind in sorted(request.export, key=lambda kind: known[kind].encode_gaussians is not None):
         content = known[kind].content(mesh is not None, result.gaussian is not None)
         if content == GAUSSIANS:
@@ -66,8 +66,8 @@ def write_object(
         elif content == FACES and mesh is not None:
             files[kind] = export_mesh(mesh, folder / f"{name}{known[kind].ending}").name
         elif content == POINTS and result.mesh is not None:
-            # Programs for splats show nothing of points, so the name says what they are. They keep all colours of
-            # the surface as it was reconstructed.
+            # Programs for splats do not show plain points, so the name says that these are points. They keep all
+            # colours of the reconstructed surface.
             files[kind] = export_mesh(result.mesh, folder / f"{name}_points.{kind}").name
         if content in (GAUSSIANS, POINTS):
             files[f"{kind}_holds"] = content
@@ -93,10 +93,10 @@ def write_object(
 
 
 def preparation_of(request: Request) -> Preparation:
-    """Prepares the changes that a request makes to meshes before they are written.
+    """Returns the changes that a request makes to meshes before they are written.
 
     Raises:
-        UserError: a package that this needs is not installed.
+        UserError: a package that a change needs is not installed.
     """
     from fastsam3d.meshes.writing import Preparation
 

@@ -1,4 +1,4 @@
-"""The job of one object: a masked object of a picture on disk to files and a report in the output folder."""
+"""The job of one object: reconstructs a masked object of a picture file; writes its files and a report."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ObjectResult:
     """Result of the job of one object.
 
     Attributes:
-        name: of the object and its files.
-        report: as `report.json` has it, as plain values.
-        paths: of all files.
+        name: name of the object and its files.
+        report: the content of `report.json`, as plain values.
+        paths: paths of all files.
     """
 
     name: str
@@ -58,7 +58,7 @@ class ObjectInputs:
 
     @property
     def read(self) -> list[Path]:
-        """Files that were read."""
+        """Returns files that were read."""
         files = [self.picture.path, self.mask.path]
         return [*files, Path(self.pointmap_source)] if self.pointmap_source else files
 
@@ -72,13 +72,13 @@ def run_object(
     """Reconstructs one masked object, and writes its files and the report.
 
     Args:
-        pipeline: loaded and accelerated already, for several jobs; None: one is loaded once the inputs are known to be
-            usable.
-        listener: is told steps, warnings and notes.
+        pipeline: a loaded and accelerated pipeline, for several jobs; None: a pipeline is loaded after the inputs were
+            checked.
+        listener: gets steps, warnings and notes.
         more: further entries of the report.
 
     Raises:
-        UserError: anything that the caller can mend; nothing was written then.
+        UserError: a problem that the caller can fix. Then nothing was written.
     """
     told = ReportedWarnings(listener)
     inputs = read_object(request, told)
@@ -131,7 +131,7 @@ def read_object(request: Request, listener: Listener) -> ObjectInputs:
     """Reads and checks the picture, the mask and the point map that a request names.
 
     Raises:
-        UserError: one of them is missing or cannot be used, or a package for the files that are wanted is missing.
+        UserError: one of them is missing or cannot be used, or a package for the wanted files is missing.
     """
     for text in request.warnings:
         listener.warn(text)

@@ -1,4 +1,4 @@
-"""Publishes results in the output folder all together or not at all."""
+"""Publishes the results of a run in the output folder all together or not at all."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from fastsam3d.jobs.writing.inputs import ReadFiles
 from fastsam3d.jobs.writing.lock import FolderLock, is_running
 
 JOURNAL = ".journal"
-"""File in the hidden folder that lists the files of a run once all of them are written: they belong together."""
+"""File in the hidden folder that lists the files of a run. It is written when all of them are complete."""
 LAST = "report.json"
-"""Moved last: whoever finds it finds the other files too."""
+"""Moved last: if this file is there, all other files are there, too."""
 
 
 class OutputFolder:
-    """Collects files in a hidden folder beside their final place and moves them there in `publish`.
+    """Collects files in a hidden folder inside the output folder, and moves them to their final place in `publish`.
 
-    A context manager, for one run at a time. What was not published when it ends is removed, with the folders that it
-    made. What a process that was killed left there goes when the next one enters, unless all of it was written and some
-    of it moved already: then the rest is moved as well, so that the files of two runs never stand together.
+    A context manager, for one run at a time. At its end it removes files that were not published, and folders that it
+    made. If a process was killed, the next run removes its files. One exception: if all files were complete and
+    some were moved already, the next run moves the rest. So the files of two runs are never mixed.
 
     Args:
-        path: of the output folder, which need not exist.
-        read: files that the run has read, which are never written.
-        names: of files that the run may write, to be refused before any work.
-        listener: is told of an unfinished run.
+        path: path of the output folder, which need not exist.
+        read: files that the run has read; they are never overwritten.
+        names: names of files that the run may write; they are checked before any work.
+        listener: gets a message about an unfinished run.
 
     Raises:
         UserError: on entering, if the folder cannot be made or written to, another run works in it, or a file that was
-            read would be written.
+            read would be overwritten.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class OutputFolder:
             raise UserError(self.shown(str(error))) from error
 
     def shown(self, text: str) -> str:
-        """A message without the hidden folder: a file is called by the name that it would have had."""
+        """Returns a message without the hidden folder: it names the final path of each file."""
         return text.replace(str(self.staging), str(self.path)).replace(self.staging.name, self.path.name)
 
     def __truediv__(self, name: str) -> Path:
-        """Path at which to write the file that will be called `name`."""
+        """Returns the path at which to write the file that will be called `name`."""
         return self.staging / name
 
     def write_json(self, name: str, value: Any) -> None:
@@ -106,20 +106,20 @@ class OutputFolder:
         (self / name).write_text(json_text(value), encoding="utf-8")
 
     def staged(self) -> list[Path]:
-        """The files that were written so far, at their hidden place."""
+        """Returns the files that were written so far, in the hidden folder."""
         return sorted(self.staging.iterdir())
 
     def keep(self) -> None:
-        """Keeps the folder whatever happens, because something in it is worth keeping."""
+        """Keeps the output folder, even if nothing is published, because it holds useful files."""
         self._made = []
 
     def publish(self) -> list[Path]:
-        """Moves everything to its place, replacing files of the same name; returns the paths.
+        """Moves all files to their final place, replaces files of the same name, and returns the paths.
 
-        All of it or nothing, also if the process is killed meanwhile: see the class. An interruption waits for the end.
+        All files are moved or none, also if the process is killed: see the class. An interruption waits for the end.
 
         Raises:
-            UserError: a place is taken by a folder, cannot be written, or is a file that was read.
+            UserError: a final path is a folder, cannot be written, or is a file that was read.
         """
         names = sorted((path.name for path in self.staging.iterdir()), key=lambda name: (name == LAST, name))
         taken = [name for name in names if (self.path / name).is_dir()]
@@ -159,20 +159,20 @@ class OutputFolder:
 
 
 def remove_leftovers(folder: Path, read: ReadFiles | None = None) -> list[str]:
-    """Removes hidden folders that processes of this machine which are gone have left in an output folder.
+    """Removes hidden folders in an output folder that ended processes of this machine have left there.
 
-    What such a process had written whole and begun to move is moved to the end first. Nothing else is touched: no link,
-    no folder of another name, of a running process or of another machine.
+    If such a process had completed its files and begun to move them, the rest is moved first. No link is removed,
+    and no folder of another name, of a running process or of another machine.
 
     Args:
-        read: files that this run has read, which are never written.
+        read: files that this run has read; they are never overwritten.
 
     Returns:
         The names that were moved.
 
     Raises:
-        UserError: one of them was read in this run.
-        OSError: one cannot be moved.
+        UserError: a file to be moved would replace a file that was read in this run.
+        OSError: a file cannot be moved.
     """
     name = re.compile(re.escape(_partial_prefix()) + r"([1-9][0-9]*)")
     moved: list[str] = []
@@ -188,12 +188,12 @@ def remove_leftovers(folder: Path, read: ReadFiles | None = None) -> list[str]:
 
 
 def _is_over(process: int) -> bool:
-    # This process holds the folder's lock, so one of its own number is an earlier one, as in containers.
+    # This process holds the folder's lock. So a folder with its number belongs to an earlier process, as in containers.
     return process == os.getpid() or not is_running(process)
 
 
 def _move_listed(staging: Path, folder: Path, names: Iterable[str]) -> None:
-    """Moves the files of the names that are not moved yet."""
+    """Moves the files that are not moved yet."""
     for name in names:
         with suppress(FileNotFoundError):  # moved before an interruption
             os.replace(staging / name, folder / name)
@@ -201,7 +201,7 @@ def _move_listed(staging: Path, folder: Path, names: Iterable[str]) -> None:
 
 
 def _journal(staging: Path) -> list[str]:
-    """Names of the files that a run had written whole; none where it had not come so far."""
+    """Returns the names of the files of a run that had completed all of them; none if it had not."""
     try:
         names = json.loads((staging / JOURNAL).read_text(encoding="utf-8"))["names"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -211,10 +211,10 @@ def _journal(staging: Path) -> list[str]:
 
 
 def _partial_prefix() -> str:
-    # With the machine's name: two that share a folder cannot see each other's processes.
+    # With the machine's name, because two machines that share a folder cannot see each other's processes.
     return f".partial-{re.sub('[^A-Za-z0-9]', '-', platform.node())}-"
 
 
 def json_text(value: Any) -> str:
-    """Indented strict JSON with a final newline."""
+    """Returns indented strict JSON with a final newline."""
     return json.dumps(finite(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

@@ -16,7 +16,7 @@ from fastsam3d.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MORE_SUFFIXES = (".avif", ".heic", ".heif")
-"""Of pictures, not of masks."""
+"""Suffixes of pictures, not of masks."""
 ARRAY = ".npy"
 ORIENTATION = 0x0112
 """EXIF's number of the orientation tag."""
@@ -29,9 +29,9 @@ class Picture:
     """A picture with its path and pixels, uint8 `[H, W, 3]`, upright.
 
     Attributes:
-        alpha: its own, where it says anything.
-        orientation: the tag that it was turned by, as EXIF numbers it: 1 where it lies in the file as it is shown.
-        doubts: what is odd about it, one sentence each, for warnings.
+        alpha: its alpha channel `[H, W]`; None if it has none, or if alpha is the same everywhere.
+        orientation: the orientation tag that was applied, as EXIF numbers it: 1 if the pixels were not turned.
+        doubts: sentences about unusual properties, for warnings.
     """
 
     path: Path
@@ -42,8 +42,8 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """Name of the results: the file's stem; of a file called image.png, its folder's name."""
-        # Of the folder that it is in, also where it is a link to a store of files with other names.
+        """Returns the name of the results: the file's stem; for a file called image.png, its folder's name."""
+        # The folder of the given path, also if the file is a link to a store of files with other names.
         folder = self.path.parent.resolve().name
         return folder if self.path.stem.lower() == PICTURE and folder else self.path.stem
 
@@ -54,10 +54,10 @@ class Picture:
 
 
 def example_directory(name: str) -> Path:
-    """Folder of a bundled example: of the source tree, or inside the installed package.
+    """Returns the folder of a bundled example: in the source tree, or inside the installed package.
 
     Raises:
-        UserError: it is missing.
+        UserError: the example is missing.
     """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "examples" / name, package.parent / "examples" / name):
@@ -67,16 +67,16 @@ def example_directory(name: str) -> Path:
 
 
 def read_picture(path: str | Path) -> Picture:
-    """A picture file; of a folder, the `image.*` in it.
+    """Reads a picture file; in a folder, the file `image.*`.
 
     Raises:
-        UserError: missing or unreadable, or no image.
+        UserError: it is missing or unreadable, or is no image.
     """
     path = user_path(path)
     if path.is_dir():
         path = _in_folder(path)
     image = open_image(path, "picture")
-    # Cameras store the sensor's orientation and a note how to turn it; masks are drawn on what viewers show.
+    # Cameras store the sensor's pixels with a tag that says how to turn them. Masks are drawn on the turned picture.
     orientation = orientation_of(image)
     image = ImageOps.exif_transpose(image)
     alpha = alpha_of(image)
@@ -86,10 +86,10 @@ def read_picture(path: str | Path) -> Picture:
 
 
 def picture_in(folder: str | Path) -> Picture:
-    """The `image.*` of a folder.
+    """Reads the picture `image.*` of a folder.
 
     Raises:
-        UserError: no such folder, or no picture in it.
+        UserError: the folder does not exist, or there is no picture in it.
     """
     folder = user_path(folder)
     if not folder.is_dir():
@@ -98,13 +98,13 @@ def picture_in(folder: str | Path) -> Picture:
 
 
 def load_numbers(path: Path, what: str) -> np.ndarray:
-    """An `.npy` file of bool, whole numbers or floating point.
+    """Reads an `.npy` file of bool, whole numbers or floating point.
 
     Args:
-        what: it is called in messages.
+        what: name of the file in messages.
 
     Raises:
-        UserError: missing, unreadable, or of something else than numbers.
+        UserError: it is missing, unreadable, or does not hold numbers.
     """
     require_file(path, what)
     try:
@@ -112,7 +112,7 @@ def load_numbers(path: Path, what: str) -> np.ndarray:
         values = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UserError(f"{what} cannot be read ({error.strerror or error}).") from None
-    except Exception:  # numpy raises many kinds, and its own message advises to run what a stranger's file says
+    except Exception:  # numpy raises many kinds, and its message advises to allow code from the file
         raise UserError(f"{what} cannot be read as an array of numbers. Save it with numpy.save.") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif":
         raise UserError(f"{what} holds {getattr(values, 'dtype', 'several arrays')}: give one array of numbers.")
@@ -120,10 +120,10 @@ def load_numbers(path: Path, what: str) -> np.ndarray:
 
 
 def check_array_file(path: Path) -> None:
-    """Refuses an `.npy` file whose header promises other numbers than the file holds, before they get any memory.
+    """Refuses an `.npy` file that is smaller than its header says, before memory is allocated for the numbers.
 
     Raises:
-        ValueError: so it is, or the numbers are none.
+        ValueError: the file is too small, or does not hold numbers.
     """
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
@@ -144,13 +144,13 @@ def _in_folder(folder: Path) -> Path:
 
 
 def open_image(path: Path, what: str) -> Image.Image:
-    """An image file, read as a whole.
+    """Reads an image file completely.
 
     Args:
-        what: it is called in messages.
+        what: name of the file in messages.
 
     Raises:
-        UserError: missing, too large, or unreadable.
+        UserError: it is missing, too large, or unreadable.
     """
     if not path.exists():
         beside = sorted(file.name for file in path.parent.glob("*") if file.suffix.lower() in SUFFIXES)
@@ -177,13 +177,13 @@ def open_image(path: Path, what: str) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The orientation tag of a picture, 1 to 8 as EXIF numbers them; 1 without a valid one."""
+    """Returns the orientation tag of a picture, 1 to 8 as EXIF numbers them; 1 without a valid one."""
     value = image.getexif().get(ORIENTATION, 1)
     return value if value in range(1, 9) else 1
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels `[H, W, ...]` as a viewer shows them that follows an orientation tag."""
+    """Turns pixels `[H, W, ...]` as an orientation tag says."""
     if orientation in (5, 7):
         values = values.swapaxes(0, 1)
     flips = {2: (1,), 3: (0, 1), 4: (0,), 7: (0, 1)}.get(orientation, ())
@@ -192,11 +192,11 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def alpha_of(image: Image.Image) -> np.ndarray | None:
-    """The alpha channel, unless there is none or it is the same everywhere (and not empty)."""
+    """Returns the alpha channel; None if there is none, or if it has one value everywhere that is not zero."""
     if not (image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info):
         return None
     alpha = np.asarray(image.convert("RGBA"))[..., 3]
-    # The same everywhere, it says nothing; empty, it says that nothing is there.
+    # An equal value everywhere gives no mask. Zero everywhere is an empty mask, which is an error later.
     return None if alpha.min() == alpha.max() > 0 else alpha
 
 

@@ -19,13 +19,13 @@ POINTMAP = "pointmap.npy"
 
 
 def pointmap_of(request: Request, picture: Picture, listener: Listener) -> tuple[np.ndarray | None, str | None]:
-    """The point map and where it comes from, as a path or as the depth model's name.
+    """Returns the point map, and its source: a path or the depth model's name.
 
-    A file wins, the one beside the picture too; `depth` says what makes one where there is none. The depth model is
-    gone again before the pipeline is loaded: the two need never fit into memory together.
+    A file is used first, also the file beside the picture. If there is none, `depth` names the model that makes a map.
+    The depth model is freed before the pipeline is loaded, so that memory need not hold both.
 
     Raises:
-        UserError: an unusable file, or a depth model that cannot be loaded.
+        UserError: the file cannot be used, or the depth model cannot be loaded.
     """
     pointmap, path, said = read_pointmap(request.pointmap, picture)
     if said:
@@ -56,14 +56,14 @@ def _warn_of_frame(pointmap: np.ndarray, path: str, listener: Listener) -> None:
 
 
 def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Path | None, str | None]:
-    """A point map by the setting `pointmap`: `auto`, `none` or a file.
+    """Reads the point map of the setting `pointmap`: `auto`, `none` or a file.
 
     Returns:
-        (fp32 `[H, W, 3]`, NaN where unknown, or None; its file or None; what is to be said of it or None: how many of
-        its points are unknown without being NaN, or why one beside the picture is not used).
+        (fp32 `[H, W, 3]`, NaN where unknown, or None; its file or None; a note or None: how many of its points count
+        as unknown without being NaN, or why the map beside the picture is not used).
 
     Raises:
-        UserError: a file that was asked for is missing, unreadable or does not fit the picture.
+        UserError: a file that the user named is missing or unreadable, or does not fit the picture.
     """
     if choice in ("none", "null", "None"):
         return None, None, None
@@ -93,7 +93,7 @@ def read_pointmap(choice: str, picture: Picture) -> tuple[np.ndarray | None, Pat
 
 
 def unknown_depths(pointmap: np.ndarray | None, masks: Sequence[Mask]) -> list[str]:
-    """What is to be said of objects on which a point map knows no depth, before any work."""
+    """Returns warnings about objects on which a point map has no depth, before any work."""
     if pointmap is None or not masks:
         return []
     import torch

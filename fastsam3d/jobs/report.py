@@ -30,7 +30,7 @@ STAGE_NAMES = {
 
 
 def versions() -> dict[str, str]:
-    """Versions of the software that the result depends on."""
+    """Returns the versions of the software that the result depends on."""
     import numpy
     import torch
 
@@ -44,10 +44,10 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: Any, threads: AdaptedThreads | None = None) -> str:
-    """The device as people call it.
+    """Returns a description of the device for people.
 
     Args:
-        threads: that a job computed with; None: PyTorch's present number.
+        threads: the threads that a job used; None: PyTorch's present number.
     """
     import torch
 
@@ -59,7 +59,7 @@ def device_name(device: Any, threads: AdaptedThreads | None = None) -> str:
 
 
 def describe(result: Reconstruction) -> dict[str, Any]:
-    """Size and pose of one object."""
+    """Returns the size and the pose of one object."""
     structure = result.structure
     described: dict[str, Any] = {
         "voxels": len(structure.coords),
@@ -87,12 +87,12 @@ def build_report(
     warnings: Sequence[str],
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The report of a job.
+    """Builds the report of a job.
 
     Args:
         inputs: files that were read.
-        objects: one description each, see `describe`, with their names and files.
-        seconds: wall-clock of loading, running and writing.
+        objects: the description of each object, see `describe`, with its name and files.
+        seconds: wall-clock seconds of loading, running and writing.
         more: further entries, after the objects.
     """
     return {
@@ -114,7 +114,7 @@ def build_report(
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The report as text: a head, the stages, the objects and what it ran on."""
+    """Returns the report as text: a header, the stages, the objects, the device and the versions."""
     acceleration = report["acceleration"]
     changed = f" with {', '.join(report['changed'])}" if report["changed"] else ""
     lines = [
@@ -164,7 +164,7 @@ def _stages(acceleration: Mapping[str, Any]) -> list[str]:
         return "   ".join(cells).rstrip()
 
     rule = "─" * (sum(widths) + 3 * (len(widths) - 1))
-    # The two middle columns are what acceleration is about; a head of their own says what is counted.
+    # A header above the two middle columns says what they count.
     start = sum(widths[:3]) + 9
     width = widths[3] + 3 + widths[4]
     above = " " * start + "network runs".center(width).rstrip()
@@ -203,7 +203,7 @@ def _object(item: Mapping[str, Any]) -> str:
 
 
 def _marked(marks: Mapping[str, Any]) -> str:
-    """How the mask was made, in words."""
+    """Says in words how the mask was made."""
     if "box" not in marks:
         return "mask proposed (--all)"
     parts = ["a box"] if marks["box"] else []

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 MEMORY = ("none", "8gb", "12gb", "24gb")
-"""As in `fastsam3d.sam3d.memory.budget.BUDGETS`, whose import would load the networks."""
+"""As in `fastsam3d.sam3d.memory.budget.BUDGETS`; importing that module would load the networks."""
 DEPTHS = ("none", "moge")
 SAMPLERS = ("ss_sampler", "slat_sampler")
-"""Parts of a model that can be changed: all others are the sizes of its weights."""
+"""Parts of a model's configuration that can be changed: all others are the sizes of its weights."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Request:
     """Settings of a job; the keys of `configs/config.yaml`. See `request_with` and `request_from`.
 
     Attributes:
-        marks: the keys box, point and all.
+        marks: values of the keys box, point and all.
         samplers: values of `model.ss_sampler` and `model.slat_sampler`.
         acceleration: the preset with its changes.
-        given: keys that were given, as `model.ss_sampler.strength`; others have their defaults.
-        changed: of preset and model, as `key=value`.
+        given: keys that the user gave, such as `model.ss_sampler.strength`; others have their defaults.
+        changed: changed values of preset and model, as `key=value`.
         warnings: advice about the settings.
     """
 
@@ -78,7 +78,7 @@ class Request:
     warnings: tuple[str, ...]
 
     def device_name(self) -> str:
-        """The device to run on: `auto` is decided."""
+        """Returns the device to run on; chooses one for `auto`."""
         import torch
 
         if self.device != "auto":
@@ -86,10 +86,10 @@ class Request:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def load(self) -> Pipeline:
-        """Builds the pipeline. Sampler settings that were not given are those of the checkpoint folder.
+        """Builds the pipeline. Sampler settings that the user did not give come from the checkpoint folder.
 
         Raises:
-            UserError: an absent device, missing or unfitting weights.
+            UserError: the device does not exist, or weights are missing or do not fit.
         """
         from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 
@@ -108,7 +108,7 @@ class Request:
             for key, owner in (*own, ("strength", generator.reverse_fn), ("interval", generator.reverse_fn)):
                 if f"model.{part}.{key}" in self.given:
                     setattr(owner, key, tuple(values[key]) if key == "interval" else values[key])
-                # The report shows what holds.
+                # The report shows the settings that are used.
                 value = getattr(owner, key)
                 values[key] = list(value) if key == "interval" else value
         return pipeline
@@ -123,10 +123,10 @@ def request_with(
     """Makes the request of a Python program: the defaults of `configs/config.yaml`, with the given changes.
 
     Args:
-        model: a file of `configs/model`.
+        model: name of a file of `configs/model`.
         acceleration: as `fastsam3d.accelerate` takes it: a preset's name, a file, a mapping or a configuration.
-        samplers: changes by part and key, as `{"ss_sampler": {"inference_steps": 12}}`.
-        values: attributes of `Request`, checked as those of the command line are.
+        samplers: changes by part and key, for instance `{"ss_sampler": {"inference_steps": 12}}`.
+        values: attributes of `Request`, checked like those of the command line.
 
     Raises:
         UserError: an unknown key, model or preset, or a value that cannot be used.
@@ -214,7 +214,7 @@ def request_from(
 
 
 def as_plain(request: Request) -> dict[str, Any]:
-    """The settings as nested plain values, for the report."""
+    """Returns the settings as nested plain values, for the report."""
     plain = {
         field.name: getattr(request, field.name)
         for field in dataclasses.fields(request)
@@ -231,7 +231,7 @@ def _text(values: Mapping[str, Any], key: str) -> str | None:
 
 def _output_dir(values: Mapping[str, Any]) -> str:
     folder = _text(values, "output_dir")
-    if folder is None:  # as of a shell variable that is not set
+    if folder is None:  # for instance from a shell variable that is not set
         raise UserError("--output_dir is empty. Give a folder; . is the present one.")
     return folder
 

@@ -1,4 +1,4 @@
-"""Common parts of all jobs: a loaded and accelerated pipeline, a clock, and the end of a run."""
+"""Common parts of all jobs: a loaded and accelerated pipeline, a clock, and writing at the end of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 LOADED = ("model", "checkpoint_dir", "random_weights", "formats", "precision", "memory", "acceleration")
-"""Settings that a loaded and accelerated pipeline cannot change."""
+"""Settings that cannot be changed after the pipeline is loaded and accelerated."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Accelerated:
 
 @contextmanager
 def attached(pipeline: Pipeline, config: AccelerationConfig) -> Iterator[Acceleration]:
-    """Accelerates a pipeline inside. The configuration's warnings are not raised: `config.warnings()` has them."""
+    """Accelerates a pipeline inside a `with` block. It gives no warnings about settings: see `config.warnings()`."""
     from fastsam3d.acceleration.handle import accelerate
     from fastsam3d.diffusion.vocabulary import AccelerationWarning
 
@@ -69,10 +69,10 @@ def attached(pipeline: Pipeline, config: AccelerationConfig) -> Iterator[Acceler
 
 @contextmanager
 def accelerated(request: Request, listener: Listener = SILENT, clock: Clock | None = None) -> Iterator[Accelerated]:
-    """Loads the pipeline of a request and accelerates it; the acceleration is taken off at the end.
+    """Loads the pipeline of a request and accelerates it. The acceleration is removed at the end.
 
     Args:
-        clock: gets the seconds of loading.
+        clock: adds the seconds of loading.
 
     Raises:
         UserError: see `Request.load`.
@@ -88,13 +88,13 @@ def accelerated(request: Request, listener: Listener = SILENT, clock: Clock | No
 def prepared(
     request: Request, given: Accelerated | None, listener: Listener, clock: Clock
 ) -> Iterator[tuple[Request, Accelerated]]:
-    """The pipeline of one job: a new one, or the one that was given, with its counts at zero.
+    """Gives the pipeline of one job: a new one, or the given one with its counts set to zero.
 
     Yields:
-        (the request with the sampler settings that hold, the pipeline).
+        (the request with the sampler settings that are used, the pipeline).
 
     Raises:
-        UserError: see `accelerated`; or the pipeline that was given was loaded for other settings.
+        UserError: see `accelerated`; or the given pipeline was loaded for other settings.
     """
     if given is None:
         with accelerated(request, listener, clock) as new:
@@ -106,15 +106,15 @@ def prepared(
 
 
 def computing_threads(request: Request) -> AdaptedThreads:
-    """Makes the context manager of a job's threads. On a GPU the number is left alone, unless one was given."""
+    """Makes the context manager of a job's threads. On a GPU their number changes only if the user gave one."""
     return AdaptedThreads(request.threads, adapts=request.device_name() == "cpu")
 
 
 def usable_formats(request: Request, pipeline: Any) -> tuple[str, ...]:
-    """The formats asked for that the pipeline has a decoder for.
+    """Returns those of the wanted formats for which the pipeline has a decoder.
 
     Raises:
-        UserError: there is none.
+        UserError: the pipeline has no decoder for any of them.
     """
     there = decodable(pipeline.models)
     formats = tuple(name for name in request.formats if name in there)
@@ -139,8 +139,8 @@ def finish(
     Args:
         inputs: files that were read.
         objects: entries of the objects in the report.
-        listener: its warnings are those of the report.
-        threads: that the job computed with.
+        listener: its warnings go into the report.
+        threads: the threads that the job used.
         more: further entries of the report.
 
     Returns:
@@ -183,7 +183,7 @@ def _refuse_other_settings(request: Request, loaded: Request) -> None:
 
 
 def _object_files(report: Path) -> set[str]:
-    """Names of the object files that an earlier report tells of; none where there is no readable one."""
+    """Returns the names of the object files in an earlier report; none if there is no readable report."""
     try:
         objects = json.loads(report.read_text(encoding="utf-8"))["objects"]
         entries = [value for item in objects for value in item.get("files", {}).values()]
@@ -194,7 +194,7 @@ def _object_files(report: Path) -> set[str]:
 
 
 def _axes(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Axes and units of the formats that were written."""
+    """Returns the axes and units of the written formats."""
     from fastsam3d.meshes.formats import OBJECT_UNITS, written_formats
 
     used = [each for each in written_formats() if any(each.name in item.get("files", {}) for item in objects)]

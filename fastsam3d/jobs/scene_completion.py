@@ -1,4 +1,4 @@
-"""Whether a scene in an output folder is complete, so that `--resume` has nothing to do."""
+"""Tells whether a scene in an output folder is complete, so that `--resume` has nothing to do."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PLACES = (
     *("output_dir", "resume", "image_path", "image_dir", "masks", "mask_path", "mask_index", "box", "point", "all"),
     *("name", "depth_model"),
 )
-"""Settings that say where inputs and outputs are, or how masks are made: what they are counts, not where or how."""
+"""Settings for places of inputs and outputs, or for making masks. Only the content of inputs and masks matters."""
 
 
 def completion(request: Request, picture: Picture, pointmap: np.ndarray | None, masks: Mapping[str, Mask]) -> str:
-    """Hash of everything that the files of a scene depend on; known before the pipeline is loaded.
+    """Returns the hash of everything that the files of a scene depend on. It needs no loaded pipeline.
 
     Args:
-        masks: by the name of their object.
+        masks: the masks by the names of their objects.
     """
     settings = {key: value for key, value in as_plain(request).items() if key not in PLACES}
     hashes = mask_hashes(list(masks), list(masks.values()))
@@ -36,7 +36,7 @@ def completion(request: Request, picture: Picture, pointmap: np.ndarray | None, 
 
 
 def completed(folder: Path, made_of: str) -> tuple[dict[str, Any], list[Path]] | None:
-    """The report and all files of a complete scene; None where one is missing, changed, or made of something else."""
+    """Returns the report and all files of a complete scene; None if one is missing, changed, or of other inputs."""
     try:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         facts = report["scene"]["complete"]

@@ -1,4 +1,4 @@
-"""The files of a scene: its objects, the scene as one file, the layout, a preview and a turntable."""
+"""Writes the files of a scene: its objects, the scene as one file, the layout, a preview and a turntable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_scene(
     """Writes the scene, its layout and preview, and the files of every object; returns their descriptions.
 
     Raises:
-        UserError: no object has anything to write.
+        UserError: no object has faces or Gaussians to write.
     """
     from fastsam3d.sam3d.scene.placement import mask_agreement, placement_sheet
 
@@ -81,7 +81,7 @@ def write_scene(
 
 
 def _write_placed(folder: OutputFolder, item: SceneObject, picture: Picture, mask: Mask, request: Request) -> Written:
-    """The files of an object, and its GLB in the frame of the scene."""
+    """Writes the files of an object, and its GLB in the frame of the scene."""
     from fastsam3d.sam3d.scene.composition import export_placed
 
     assert item.reconstruction is not None
@@ -94,7 +94,7 @@ def _write_placed(folder: OutputFolder, item: SceneObject, picture: Picture, mas
 
 
 def _scene_frame(scene: Scene) -> dict[str, Any]:
-    """What takes the camera frame of the layout to the level frame of the scene's file."""
+    """Returns the transform from the camera frame of the layout to the level frame of the scene's file."""
     from fastsam3d.meshes.geometry import matrix_to_quaternion_xyzw
     from fastsam3d.sam3d.scene.composition import SCENE_FRAME
 
@@ -103,7 +103,7 @@ def _scene_frame(scene: Scene) -> dict[str, Any]:
 
 
 def camera_of(picture: Picture, pointmap: np.ndarray | None) -> dict[str, Any]:
-    """The photo's camera: from the point map by least squares, else assumed."""
+    """Returns the photo's camera: fitted to the point map by least squares, or assumed without a point map."""
     height, width = picture.size
     angle = field_of_view(pointmap)
     focal = width / 2 / math.tan(math.radians(angle) / 2)
@@ -116,7 +116,7 @@ def camera_of(picture: Picture, pointmap: np.ndarray | None) -> dict[str, Any]:
 
 
 def field_of_view(pointmap: np.ndarray | None) -> float:
-    """Horizontal field of view, in degrees, of the camera that took the picture, or that is assumed.
+    """Returns the horizontal field of view, in degrees, of the picture's camera, or of the assumed camera.
 
     Args:
         pointmap: `[H, W, 3]`, NaN where unknown, or None.

@@ -28,17 +28,17 @@ WHAT = {
 
 
 class MadeOtherwise(UserError):
-    """What an interrupted run left was made with other settings, weights or another picture."""
+    """Objects of an interrupted run were made with other settings, other weights or another picture."""
 
 
 class SceneProgress:
     """Finished objects of a scene in a hidden folder of its output folder.
 
-    Each carries a hash of everything that made it; one whose hash is another is not taken.
+    Each has a hash of all its inputs. An object with another hash is not used.
 
     Args:
         output: the output folder, which need not exist.
-        conditions: what the results depend on, see `conditions_of`.
+        conditions: values that the results depend on, see `conditions_of`.
         masks: hashes of the masks by object name.
     """
 
@@ -49,10 +49,10 @@ class SceneProgress:
         self.outdated: list[str] = []
 
     def load(self) -> dict[str, Reconstruction]:
-        """Objects that are finished, by name; none where nothing was left. `outdated` has those that do not count.
+        """Loads the finished objects, by name; none if there are none. `outdated` has those that cannot be used.
 
         Raises:
-            MadeOtherwise: what is there was made with other settings, weights or another picture.
+            MadeOtherwise: the objects were made with other settings, other weights or another picture.
         """
         from fastsam3d.sam3d.scene.storage import load_reconstruction, made_of
 
@@ -62,7 +62,7 @@ class SceneProgress:
             if before.get(key) != now.get(key):
                 raise MadeOtherwise(
                     f"--resume: {_difference(key, before.get(key), now.get(key))}. Give what was given before, or "
-                    "leave --resume out to begin anew."
+                    "start again without --resume."
                 )
         found = {}
         for name in self.masks:
@@ -79,7 +79,7 @@ class SceneProgress:
         return found
 
     def _conditions_before(self) -> dict[str, Any]:
-        """Those of the interrupted run, to say what differs; none where they cannot be read."""
+        """Reads the conditions of the interrupted run, to say what differs; empty if they cannot be read."""
         try:
             before = json.loads((self.folder / CONDITIONS).read_text(encoding="utf-8"))["conditions"]
             return before if isinstance(before, dict) else {}
@@ -90,7 +90,7 @@ class SceneProgress:
         return plain_hash({"conditions": self.conditions, "mask": self.masks[name]})
 
     def begin(self) -> bool:
-        """Removes what an earlier scene left; returns whether there was anything. Files of others stay."""
+        """Removes the objects of an earlier scene; returns whether there were any. Other files stay."""
         if self.folder.is_symlink() or not self.folder.is_dir():
             return False
         own = [self.folder / CONDITIONS, *self.folder.glob(f"*{SUFFIX}"), *self.folder.glob(".*.tmp")]
@@ -116,24 +116,24 @@ class SceneProgress:
             save_reconstruction(result, self.folder / f"{name}{SUFFIX}", self._made_of(name))
         except UserError:
             if not self.kept:
-                self.begin()  # nothing to go on with: no folder either
+                self.begin()  # no object was kept, so the folder goes, too
             raise
         self.kept += 1
 
 
 def kept_objects(output: Path) -> int:
-    """How many finished objects of an interrupted scene an output folder holds."""
+    """Returns the number of finished objects of an interrupted scene in an output folder."""
     return len(list((output / FOLDER).glob(f"*{SUFFIX}")))
 
 
 def mask_hashes(names: Sequence[str], masks: Sequence[Mask]) -> dict[str, str]:
-    """Hashes of the masks' pixels by object name."""
+    """Returns the hashes of the masks' pixels by object name."""
     return {name: content_hash(mask.pixels) for name, mask in zip(names, masks, strict=True)}
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
     if key in WHAT:
-        return f"{WHAT[key]} is not the one of before"
+        return f"{WHAT[key]} has changed"
     if isinstance(before, dict) and isinstance(now, dict):
         inner = next((k for k in {**before, **now} if before.get(k) != now.get(k)), None)
         if inner is not None:

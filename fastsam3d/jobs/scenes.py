@@ -1,4 +1,4 @@
-"""The job of a scene: every masked object of a picture on disk, and the scene they form, to files and a report."""
+"""The job of a scene: reconstructs every masked object of a picture file; writes objects, scene and a report."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class SceneResult:
     """Result of the job of one scene.
 
     Attributes:
-        report: as `report.json` has it, as plain values.
-        paths: of all files.
+        report: the content of `report.json`, as plain values.
+        paths: paths of all files.
         failed: names of the objects that could not be reconstructed or written, in the order of the masks.
-        complete: all of it was there already, and nothing was done.
+        complete: all files were there already, and nothing was done.
     """
 
     report: dict[str, Any]
@@ -58,8 +58,8 @@ class SceneInputs:
     """Checked inputs of a scene.
 
     Attributes:
-        masks: all of them; `Mask.problem` says of single ones why they cannot be used.
-        names: of their objects, all different.
+        masks: all masks; `Mask.problem` says why a single mask cannot be used.
+        names: names of their objects, all different.
         pointmap: fp32 `[H, W, 3]`, or None.
         pointmap_source: a path, or the name of the depth model.
     """
@@ -72,13 +72,13 @@ class SceneInputs:
 
     @property
     def read(self) -> list[Path]:
-        """Files that were read."""
+        """Returns files that were read."""
         files = [self.picture.path, *(mask.path for mask in self.masks)]
         return [*files, Path(self.pointmap_source)] if self.pointmap_source else files
 
 
 class SceneInterrupted(KeyboardInterrupt):
-    """A scene was interrupted, and its finished objects are kept: the same request with `resume` goes on from there."""
+    """A scene was interrupted, and its finished objects are kept: the same request with `resume` continues."""
 
 
 def run_scene(
@@ -92,14 +92,14 @@ def run_scene(
     An object that fails does not stop the others.
 
     Args:
-        pipeline: loaded and accelerated already, for several jobs; None: one is loaded once the inputs are known to be
-            usable.
-        listener: is told steps, warnings and notes.
+        pipeline: a loaded and accelerated pipeline, for several jobs; None: a pipeline is loaded after the inputs were
+            checked.
+        listener: gets steps, warnings and notes.
         more: further entries of the report.
 
     Raises:
-        UserError: anything that the caller can mend; nothing was written then.
-        SceneInterrupted: interrupted after an object was finished.
+        UserError: a problem that the caller can fix. Then nothing was written.
+        SceneInterrupted: the run was interrupted after an object was finished.
     """
     told = ReportedWarnings(listener)
     inputs = read_scene(request, told)
@@ -116,12 +116,12 @@ def run_scene(
             kept = kept_objects(folder.path)
             if folder.published or not kept:
                 raise
-            told.warn(f"interrupted; {kept} of {len(inputs.masks)} objects are kept: --resume goes on from there")
+            told.warn(f"interrupted; {kept} of {len(inputs.masks)} objects are kept: --resume continues")
             raise SceneInterrupted from None
 
 
 def planned_files(request: Request, names: Sequence[str]) -> set[str]:
-    """Names of all files that the scene of a request may write."""
+    """Returns the names of all files that the scene of a request may write."""
     textured = request.finish or request.texture is not None
     wanted = {
         "preview": request.preview,
@@ -164,7 +164,7 @@ def _run(
         entries = {"scene": facts | {"camera": camera}} | dict(more or {})
         report, paths = finish(request, folder, running, files, objects, clock, told, threads, entries)
     if not failed:
-        progress.begin()  # nothing is left to be resumed
+        progress.begin()  # all objects are done, so nothing is kept for resuming
     return SceneResult(report, paths, failed)
 
 
@@ -172,8 +172,8 @@ def read_scene(request: Request, listener: Listener) -> SceneInputs:
     """Reads and checks the picture, the masks and the point map that a request names.
 
     Raises:
-        UserError: no mask can be used, the picture or a point map that was asked for cannot, or a package for the
-            files that are wanted is missing.
+        UserError: no mask can be used; the picture or the named point map cannot be used; or a package for the
+            wanted files is missing.
     """
     for text in request.warnings:
         listener.warn(text)
@@ -208,7 +208,7 @@ def _picture(request: Request) -> Picture:
 
 
 def _progress_of(request: Request, pipeline: Any, inputs: SceneInputs) -> tuple[SceneProgress, int]:
-    """(what is kept of the scene, the size of its batches)."""
+    """Returns (the kept objects of the scene, the size of its batches)."""
     from fastsam3d.sam3d.scene.reconstruct import suitable_batch
 
     batch = suitable_batch(pipeline) if request.batch is None else request.batch
@@ -227,7 +227,7 @@ def _reconstruct(
     progress: SceneProgress,
     batch: int,
 ) -> tuple[Scene, dict[str, Any]]:
-    """(the scene of the masks that can be used, facts for the report)."""
+    """Returns (the scene of the usable masks, facts for the report)."""
     from fastsam3d.sam3d.scene.reconstruct import reconstruct_scene
 
     masks = [mask for mask in inputs.masks if mask.problem is None]
@@ -268,7 +268,7 @@ def _reconstruct(
 
 
 def _with_unusable(scene: Scene, masks: Sequence[Mask], names: Sequence[str]) -> Scene:
-    """The scene with an entry for every mask, in their order; those of unusable masks say why."""
+    """Returns the scene with an entry for every mask, in their order; those of unusable masks say why."""
     from fastsam3d.sam3d.scene.composition import Scene, SceneObject
 
     found = {item.name: item for item in scene.objects}

@@ -8,11 +8,11 @@ from fastsam3d.sam3d.checkpoints.folder import CheckpointFolder, parts_of, read_
 from fastsam3d.sam3d.checkpoints.loading import checkpoint_directory
 
 SAMPLER_PREFIX = "reverse_fn.backbone."
-"""Where a sampler, which a generator's file holds, keeps its network."""
+"""Prefix of the network's names in the file of a generator, which holds a sampler."""
 
 
 def shipped_part(model: str, network: str, part: str | None = None) -> dict[str, Tensor]:
-    """Weights of one network, or of the condition embedder in its file.
+    """Reads the weights of one network, or of the condition embedder in its file.
 
     Args:
         model: name of the model, such as `mini`.
@@ -20,7 +20,7 @@ def shipped_part(model: str, network: str, part: str | None = None) -> dict[str,
         part: name of the part inside the file; by default the network itself.
 
     Raises:
-        UserError: the package ships no weights of that model.
+        UserError: the package has no weights of that model.
     """
     file = CheckpointFolder(checkpoint_directory(model)).file(network)
     state = parts_of(network, read_state(file))[network if part is None else part]

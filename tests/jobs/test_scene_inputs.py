@@ -182,7 +182,7 @@ def test_other_weights_at_the_same_path_are_refused(ask, vase, masks, tmp_path, 
     begin(ask, vase, masks, checkpoint_dir=str(weights))
     name = "ss_generator.safetensors" if change == "content" else "pipeline.yaml"
     (weights / name).write_bytes(b"others")
-    with pytest.raises(UserError, match="a file of the weights is not the one of before"):
+    with pytest.raises(UserError, match="a file of the weights has changed"):
         run_scene(ask("o", image_path=str(vase), masks=str(masks), batch=1, resume=True, checkpoint_dir=str(weights)))
 
 
@@ -195,7 +195,7 @@ def test_an_interruption_while_files_are_written_tells_what_is_kept(ask, vase, m
     told.step = lambda *_: None
     with pytest.raises(SceneInterrupted):
         run_scene(ask("o", image_path=str(vase), masks=str(masks), batch=1), listener=told)
-    assert told.warnings == ["interrupted; 2 of 2 objects are kept: --resume goes on from there"]
+    assert told.warnings == ["interrupted; 2 of 2 objects are kept: --resume continues"]
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "o").iterdir()} == {FOLDER}
 
@@ -219,7 +219,7 @@ def test_an_interruption_while_loading_tells_what_an_earlier_run_kept(ask, vase,
     told = Interrupting()
     with pytest.raises(SceneInterrupted):
         run_scene(ask("o", image_path=str(vase), masks=str(masks), batch=1, resume=True), listener=told)
-    assert told.warnings == ["interrupted; 1 of 2 objects are kept: --resume goes on from there"]
+    assert told.warnings == ["interrupted; 1 of 2 objects are kept: --resume continues"]
 
 
 def test_files_of_others_in_the_hidden_folder_stay(ask, vase, masks, tmp_path):

@@ -50,7 +50,7 @@ def test_an_interrupted_scene_goes_on_and_ends_as_if_it_had_not_been(ask, vase, 
     told = Interrupting()
     with pytest.raises(SceneInterrupted):
         run_scene(ask("parts", image_dir=str(vase), batch=1), listener=told)
-    assert told.warnings == ["interrupted; 1 of 3 objects are kept: --resume goes on from there"]
+    assert told.warnings == ["interrupted; 1 of 3 objects are kept: --resume continues"]
     assert names(tmp_path / "parts") == {FOLDER}
     resumed = run_scene(ask("parts", image_dir=str(vase), batch=1, resume=True), listener=listener)
     assert listener.notes == ["1 of 3 objects are taken from the interrupted run"]

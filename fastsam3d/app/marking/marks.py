@@ -1,4 +1,4 @@
-"""Keeps the objects that a visitor has marked in a picture: clicks, boxes, masks, and how the page draws them."""
+"""Keeps the marked objects of a picture: clicks, boxes, masks, and the values that the page draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.marking.segmentation import Prompt, Segmenter, segment
 
 COLORS = ((255, 122, 26), (38, 132, 255), (22, 163, 74), (219, 39, 119), (147, 51, 234), (202, 138, 4))
-"""sRGB, one object after the other."""
+"""Colours of the objects in sRGB, in their order."""
 SHOWN_SIDE = 1280
 """Longest side, in pixels, of the picture in the page."""
 MAXIMUM_CLICKS = 60
@@ -24,7 +24,7 @@ MAXIMUM_CLICKS = 60
 
 @dataclass
 class MarkedObject:
-    """One object: its clicks and boxes, oldest first, and the mask that follows from them.
+    """One object: its clicks and boxes, oldest first, and the mask that is made of them.
 
     `history` holds ("click", x, y, inside), ("box", left, top, right, bottom) in pixels, or ("mask", array).
     """
@@ -34,24 +34,24 @@ class MarkedObject:
 
     @property
     def prompt(self) -> Prompt:
-        """Its clicks and its last box."""
+        """Returns its clicks and its last box."""
         boxes = [entry[1:] for entry in self.history if entry[0] == "box"]
         clicks = tuple(entry[1:] for entry in self.history if entry[0] == "click")
         return Prompt(clicks, boxes[-1] if boxes else None)  # type: ignore[arg-type]
 
     @property
     def given_mask(self) -> np.ndarray | None:
-        """The mask that was uploaded, if the object began with one."""
+        """Returns the mask that was uploaded, if the object began with one."""
         return self.history[0][1] if self.history and self.history[0][0] == "mask" else None
 
 
 class Marking:
-    """All marked objects of one picture. The last of them may be empty: it is the one to be marked next.
+    """All marked objects of one picture. The last object may be empty: it is marked next.
 
     Args:
         pixels: uint8 `[H, W, 3]`.
         segmenter: makes masks of prompts.
-        limit: of objects.
+        limit: largest number of objects.
     """
 
     def __init__(self, pixels: np.ndarray, segmenter: Segmenter = segment, limit: int = 12) -> None:
@@ -63,7 +63,7 @@ class Marking:
 
     @property
     def masks(self) -> list[np.ndarray]:
-        """Masks of the objects that have one, in order."""
+        """Returns the masks of the objects that have one, in order."""
         return [item.mask for item in self.objects if item.mask is not None]
 
     def add_mask(self, mask: np.ndarray) -> None:
@@ -81,7 +81,7 @@ class Marking:
         `"index"`.
 
         Raises:
-            UserError: it is not possible, or not understood.
+            UserError: the action is not possible or not known.
         """
         kind = action.get("action")
         if kind == "click":
@@ -103,10 +103,10 @@ class Marking:
             self.objects = self.objects or [MarkedObject()]
             self.active = min(self.active, len(self.objects) - 1)
         else:
-            raise UserError("That cannot be done with a picture.")
+            raise UserError("This action is not possible.")
 
     def view(self) -> dict[str, Any]:
-        """Describes what the page draws for each object: colour, marks in fractions of the picture, and state."""
+        """Returns the values that the page draws for each object: colour, state, marks in fractions of the picture."""
         height, width = self.pixels.shape[:2]
         shown = []
         for index, item in enumerate(self.objects):
@@ -126,7 +126,7 @@ class Marking:
         return {"objects": shown, "room": len(self.objects) < self._limit}
 
     def overlay(self) -> Image.Image | None:
-        """The masks as a translucent picture in RGBA, each with an outline; None where there is none."""
+        """Returns the masks as a translucent picture in RGBA, each with an outline; None if there is no mask."""
         if not self.masks:
             return None
         height, width = self.pixels.shape[:2]
@@ -145,7 +145,7 @@ class Marking:
     def _click(self, action: Mapping[str, Any]) -> None:
         item = self.objects[self.active]
         if len(item.history) >= MAXIMUM_CLICKS:
-            raise UserError("That are many clicks for one object. Clear it, and draw a box around it.")
+            raise UserError("There are too many clicks for one object. Clear it, and draw a box around it.")
         height, width = self.pixels.shape[:2]
         x, y = _fraction(action, "x") * width, _fraction(action, "y") * height
         inside = action.get("inside") is not False
@@ -182,7 +182,7 @@ class Marking:
             marked = self._segmenter(self.pixels, item.prompt)
             mask = marked if mask is None else mask | marked
         elif mask is not None and item.prompt.clicks:
-            # Clicks beside an uploaded mask take away what a click on that spot would select.
+            # A click that takes away from an uploaded mask removes the part that a click there would select.
             for x, y, _ in item.prompt.clicks:
                 mask = mask & ~self._segmenter(self.pixels, Prompt(((x, y, True),)))
         item.mask = mask if mask is not None and mask.any() else None
@@ -200,13 +200,13 @@ def color_of(index: int) -> tuple[int, int, int]:
 
 
 def fitted(width: int, height: int, side: int) -> tuple[int, int]:
-    """(width, height) with the longest side at most `side`."""
+    """Returns (width, height), made smaller so that the longest side is at most `side`."""
     factor = min(1.0, side / max(width, height))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def data_url(image: Image.Image, side: int = SHOWN_SIDE) -> str:
-    """The picture inside an address, so that it needs no file: JPEG, or PNG where it is transparent."""
+    """Returns a data URL that holds the picture: as JPEG, or as PNG if it is transparent."""
     image = image.resize(fitted(*image.size, side), Image.Resampling.LANCZOS) if max(image.size) > side else image
     buffer = io.BytesIO()
     kind = "png" if image.mode == "RGBA" else "jpeg"

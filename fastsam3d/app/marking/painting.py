@@ -1,4 +1,4 @@
-"""Marks of a picture with a brush: strokes over what clicks and boxes selected, and names of the objects."""
+"""Marks of a picture with a brush: strokes over masks of clicks and boxes, and names of the objects."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from fastsam3d.app.marking.marks import MarkedObject, Marking
 from fastsam3d.errors import UserError
 
 MAXIMUM_POINTS, MAXIMUM_STROKES = 2000, 300
-"""Points of one stroke, and strokes of one object."""
+"""Largest numbers of points of one stroke, and of strokes of one object."""
 LARGEST_RADIUS = 0.25
-"""Of the brush, in widths of the picture."""
+"""Largest radius of the brush, in widths of the picture."""
 LONGEST_NAME = 40
 
 
 class PaintedMarking(Marking):
     """Marked objects that can be painted on and that have names.
 
-    The history of an object also holds ("stroke", points, radius, inside), in pixels. A stroke wins over clicks and
-    boxes, whichever came first, and over earlier strokes: what a person painted stays as it was painted.
+    The history of an object also holds ("stroke", points, radius, inside), in pixels. A stroke has priority over
+    earlier and later clicks and boxes, and over earlier strokes. So painted pixels stay as they were painted.
     """
 
     _given_names: Sequence[tuple[MarkedObject, str]] = ()
-    """By the object itself: objects compare by what they hold, and they move when an earlier one is removed."""
+    """Pairs (object, name). An index would change when an earlier object is removed, and equal objects may exist."""
     _cut: tuple[MarkedObject, list[tuple[Any, ...]], np.ndarray | None] | None = None
-    """Of the object that was last changed: its marks but for the strokes, and the mask that they give."""
+    """Of the object that was last changed: its marks without the strokes, and the mask that is made of them."""
 
     @property
     def names(self) -> list[str]:
-        """Names of the objects that have a mask, in order, as `Marking.masks` has them."""
+        """Returns the names of the objects that have a mask, in order, as `Marking.masks` has them."""
         return [self.name(index) for index, item in enumerate(self.objects) if item.mask is not None]
 
     def name(self, index: int) -> str:
@@ -45,11 +45,11 @@ class PaintedMarking(Marking):
     def apply(self, action: Mapping[str, Any]) -> None:
         """Carries out an action of the page; see `Marking.apply`.
 
-        Beside those: `{"action": "stroke", "points", "radius", "inside"}` with points as [x, y] in fractions of the
+        Further actions: `{"action": "stroke", "points", "radius", "inside"}` with points as [x, y] in fractions of the
         picture and the radius in fractions of its width; `{"action": "rename", "index", "name"}`.
 
         Raises:
-            UserError: it is not possible, or not understood.
+            UserError: the action is not possible or not known.
         """
         kind = action.get("action")
         if kind == "stroke":
@@ -60,7 +60,7 @@ class PaintedMarking(Marking):
             super().apply(action)
 
     def view(self) -> dict[str, Any]:
-        """Describes what the page draws, see `Marking.view`."""
+        """Returns the values that the page draws, see `Marking.view`."""
         shown = super().view()
         for index, item in enumerate(shown["objects"]):
             item["name"] = self.name(index)
@@ -78,7 +78,7 @@ class PaintedMarking(Marking):
     def _stroke(self, action: Mapping[str, Any]) -> None:
         item = self.objects[self.active]
         if sum(entry[0] == "stroke" for entry in item.history) >= MAXIMUM_STROKES:
-            raise UserError("That are many strokes for one object. Save the mask, and add it as a mask file.")
+            raise UserError("There are too many strokes for one object. Save the mask, and add it as a mask file.")
         height, width = self.pixels.shape[:2]
         points, radius = action.get("points"), _number(action.get("radius"))
         if not isinstance(points, list) or not 1 <= len(points) <= MAXIMUM_POINTS:
@@ -96,7 +96,7 @@ class PaintedMarking(Marking):
         item = self.objects[self.active]
         marks = [entry for entry in item.history if entry[0] != "stroke"]
         known = self._cut
-        # Clicks and boxes are cut again only where they have changed: a stroke must feel like one.
+        # Masks of clicks and boxes are made again only if these have changed, because a stroke must be fast.
         if known is None or known[0] is not item or not _same(known[1], marks):
             super()._update()
             known = self._cut = (item, marks, item.mask)
@@ -111,7 +111,7 @@ class PaintedMarking(Marking):
 
 
 def painted(shape: tuple[int, ...], points: tuple[tuple[float, float], ...], radius: float) -> np.ndarray:
-    """The pixels of a stroke: a line of twice the radius with round ends, to about half a pixel.
+    """Returns the pixels of a stroke: a line of width `2 * radius` with round ends, exact to about half a pixel.
 
     Args:
         shape: (height, width).
@@ -123,7 +123,7 @@ def painted(shape: tuple[int, ...], points: tuple[tuple[float, float], ...], rad
     height, width = shape
     layer = Image.new("1", (width, height))
     draw = ImageDraw.Draw(layer)
-    # Pixel k has its middle at k + 1/2. Pillow counts middles, and draws the rim of an ellipse outside of its radius.
+    # The centre of pixel k is at k + 1/2. Pillow counts centres, and draws an ellipse a little too large.
     rim = max(0.0, radius - 0.5)
     middles = [(x - 0.5, y - 0.5) for x, y in points]
     if len(middles) > 1:

@@ -1,6 +1,6 @@
 """The tab "Ask a room": a question to the small 3D language model, answered without pruning and with it.
 
-Imports Gradio at its top, as `page` does and for the same reason.
+Imports Gradio at the top of the file, like `page` and for the same reason.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ ASK_A_ROOM = "Ask a room"
 """Name of the tab."""
 FAMILY, FIRST = "mllm", "balanced"
 LONGEST = 300
-"""Signs of a question."""
+"""Largest length of a question, in characters."""
 
 
 def build_ask_tab(visitors: Visitors) -> None:
-    """The tab's content, inside its `gr.Tab`.
+    """Builds the content of the tab, inside its `gr.Tab`.
 
     Args:
-        visitors: of the page.
+        visitors: the visitors of the page.
     """
     problem = visitors.studio.rooms.problem()
     if problem is not None:
@@ -60,7 +60,7 @@ def build_ask_tab(visitors: Visitors) -> None:
         return visitors.session(str(request.session_hash))
 
     def told(act: Any) -> tuple[str, Any]:
-        """What an action gives, and a notice where it is refused."""
+        """Returns the result of an action, and a notice if it was refused."""
         try:
             return "", act()
         except UserError as error:
@@ -74,7 +74,7 @@ def build_ask_tab(visitors: Visitors) -> None:
         said, room = told(lambda: chosen_room(source, seed, objects, session.room))
         visible = gr.Row(visible=source == SEED), gr.Column(visible=source == FILE)
         if room is None:
-            # Without a file there is nothing to complain of before somebody asks.
+            # A missing file is an error only when the visitor asks a question.
             return ("" if source == FILE else said), *visible, gr.skip(), gr.skip(), ""
         return "", *visible, _plan(room), _examples(source, room), ""
 

@@ -1,6 +1,6 @@
-"""The part of the page where a visitor chooses how: preset, seeds, settings of acceleration, files.
+"""The part of the page with the choices for a run: preset, seeds, settings of acceleration, files.
 
-Imports Gradio at its top, as `page` does and for the same reason.
+Imports Gradio at the top of the file, like `page` and for the same reason.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Choices:
     """Components of the choices.
 
     Attributes:
-        preset: of acceleration.
-        described: what follows from a preset: its description and the knobs.
+        preset: the preset of acceleration.
+        described: components that depend on the preset: its description and the knobs.
         seeds: first seed and number of seeds.
         files: faces, texture, watertight.
     """
@@ -33,7 +33,7 @@ class Choices:
 
     @property
     def all(self) -> list[Any]:
-        """Returns all that a run needs: preset, knobs, seeds, files."""
+        """Returns all components that a run needs: preset, knobs, seeds, files."""
         return [self.preset, *self.described[1:], *self.seeds, *self.files]
 
 
@@ -41,7 +41,7 @@ def run_choices(most_seeds: int) -> Choices:
     """Builds the components at this place of the page.
 
     Args:
-        most_seeds: that can be tried in one run.
+        most_seeds: largest number of seeds in one run.
     """
     described = presets()
     first = next(iter(described))

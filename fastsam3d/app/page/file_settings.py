@@ -1,4 +1,4 @@
-"""What the page offers to do with a mesh before it is written: faces, texture, watertight."""
+"""The page's choices for a mesh before it is written: faces, texture, watertight."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from fastsam3d.errors import UserError
 from fastsam3d.meshes.writing import Preparation
 
 FEWEST, MOST = 100, 1_000_000
-"""Faces that can be asked for."""
+"""Smallest and largest number of faces."""
 TEXTURES = {"Colours at the vertices": 0, "Texture, 512 texels": 512, "Texture, 1024 texels": 1024}
 TEXTURES |= {"Texture, 2048 texels": 2048}
-"""Sides of the texture by what they are called; 0 bakes none."""
+"""Sides of the texture in texels, by their names on the page; 0 bakes no texture."""
 
 
 def preparation_of(faces: Any, texture: Any, watertight: Any) -> Preparation:
     """Reads the settings of the page.
 
     Args:
-        faces: about how many a mesh shall have; None or 0 keeps all.
+        faces: wanted number of faces, reached approximately; None or 0 keeps all.
         texture: one of the values of `TEXTURES`.
 
     Raises:
-        UserError: a value that is not possible, or a package that is needed is not installed.
+        UserError: a value is not possible, or a package that is needed is not installed.
     """
     try:
         count, side = int(faces or 0), int(texture or 0)

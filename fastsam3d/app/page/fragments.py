@@ -1,4 +1,4 @@
-"""Pieces of the demo's page as HTML text. All text that comes from elsewhere is escaped."""
+"""Pieces of the demo's page as HTML text. All text from other sources is escaped."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SMALL_MODEL = (
     "This page runs the small demonstration model, trained on synthetic toys: expect toys from it. For photographs "
     "start the page with <code>model=sam3d</code> and the official weights."
 )
-"""What the page says of the model that ships; HTML."""
+"""The page's sentence about the small model of this package; HTML."""
 
 
 def notice(text: str | None, kind: str = "error") -> str:
-    """A message to the visitor, or nothing."""
+    """Returns the HTML of a message to the visitor; empty without a message."""
     if not text:
         return ""
     role = "alert" if kind == "error" else "status"
@@ -32,25 +32,25 @@ def notice(text: str | None, kind: str = "error") -> str:
 
 
 def notices(errors: Iterable[str], advice: Iterable[str] = ()) -> str:
-    """Several messages to the visitor, the errors first."""
+    """Returns the HTML of several messages to the visitor, the errors first."""
     return "".join([*(notice(text) for text in errors), *(notice(text, "advice") for text in advice)])
 
 
 def header(template: str, model: str | None) -> str:
-    """The top of the page.
+    """Returns the top of the page.
 
     Args:
-        template: with `@model`.
+        template: HTML that contains `@model`.
         model: a sentence about the model, HTML; None says nothing.
     """
     return template.replace("@model", f'<p class="model">{model}</p>' if model else "")
 
 
 def shelf(thumbnails: Mapping[str, str]) -> str:
-    """Buttons with the examples' pictures.
+    """Returns buttons with the examples' pictures.
 
     Args:
-        thumbnails: address of a small picture by name of the example.
+        thumbnails: address of a small picture, by the name of the example.
     """
     buttons = "".join(
         f'<button type="button" data-example="{escape(name)}" title="Example: {escape(EXAMPLES[name])}">'
@@ -61,7 +61,7 @@ def shelf(thumbnails: Mapping[str, str]) -> str:
 
 
 def waiting(job: Job) -> str:
-    """Progress of a job that has not ended: its place in the queue, or the stages of its run."""
+    """Describes the progress of a job that has not ended: its place in the queue, or the stages of its run."""
     if job.state == "waiting":
         count = job.position
         text = f"{count} run{'s' if count != 1 else ''} before yours" if count else "starting"

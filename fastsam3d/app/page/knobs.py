@@ -1,4 +1,4 @@
-"""The few settings of acceleration that the page offers: their values in a preset, and back to settings."""
+"""The few settings of acceleration on the page: reads their values from a preset, and makes settings of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastsam3d.basics.config_files import preset_names
 from fastsam3d.errors import UserError
 
 ORDER = ("balanced", "accurate", "fast", "exact", "paper", "balanced_12", "off")
-"""Presets as the page lists them: the one to begin with first."""
+"""Presets in the page's order, with their words; the first one is chosen at the start."""
 IN_WORDS = {
     "balanced": "Recommended: 3.6× less work",
     "accurate": "Careful: 2.4× less work",
@@ -21,7 +21,7 @@ IN_WORDS = {
     "balanced_12": "For runs of 12 steps",
     "off": "Reference: no acceleration",
 }
-"""What the page calls the presets. The figures are those of the tables in README.md: operations of the networks for
+"""Names of the presets on the page. The figures are those of the tables in README.md: operations of the networks for
 `balanced`, `accurate` and `fast`, seconds for `exact` and `paper`; all on the small model."""
 MAXIMUM_STRIDE, MAXIMUM_ERROR = 3, 2.0
 
@@ -31,7 +31,7 @@ LABELS = {
     "carving": ("Leave settled voxels out", "Faster where much of the object stops changing early."),
     "merging": ("Merge voxels of plain objects", "Faster for smooth shapes; fine detail may be lost."),
 }
-"""Label of each knob, and what it does to speed and quality."""
+"""Label of each knob, and its effect on speed and quality."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Knobs:
     Attributes:
         stride: steps of the structure stage from one computed to the next; 1 computes all.
         error: estimated relative error at which the latent network runs again; 0 computes all.
-        carving: leave out voxels that stopped changing.
+        carving: skip voxels that stopped changing.
         merging: merge voxels of plain objects before the latent stage.
     """
 
@@ -52,7 +52,7 @@ class Knobs:
 
 
 def presets() -> dict[str, str]:
-    """Names and descriptions of the presets for users, in the page's order.
+    """Returns names and descriptions of the presets for users, in the page's order.
 
     A description begins with the name, as the command line wants it.
     """
@@ -63,12 +63,12 @@ def presets() -> dict[str, str]:
 
 
 def choices() -> list[tuple[str, str]]:
-    """(words, name) of the presets, in the page's order. A preset without words of its own is called by its name."""
+    """Returns (words, name) of the presets, in the page's order. A preset without words has its name in their place."""
     return [(IN_WORDS.get(name, name), name) for name in presets()]
 
 
 def knobs_of(preset: Any) -> Knobs:
-    """The knobs' values in a preset.
+    """Reads the knobs' values from a preset.
 
     Raises:
         UserError: there is no such preset.
@@ -89,7 +89,7 @@ def configure(preset: Any, stride: Any, error: Any, carving: Any, merging: Any) 
     """Applies the turned knobs to a preset. With none turned the result is the preset itself, name included.
 
     Raises:
-        UserError: an unknown preset or a value that is not possible.
+        UserError: the preset is unknown, or a value is not possible.
     """
     before = knobs_of(preset)
     after = _checked(stride, error, carving, merging)
@@ -117,7 +117,7 @@ def _checked(stride: Any, error: Any, carving: Any, merging: Any) -> Knobs:
         steps, threshold = int(stride), float(error)
     except (TypeError, ValueError, OverflowError):
         raise UserError("The settings must be numbers.") from None
-    # Written so that not-a-number fails as well.
+    # Written so that NaN is refused, too.
     if not (1 <= steps <= MAXIMUM_STRIDE and 0 <= threshold <= MAXIMUM_ERROR):
         raise UserError(f"The stride must be 1 to {MAXIMUM_STRIDE} and the error 0 to {MAXIMUM_ERROR:g}.")
     return Knobs(steps, threshold, bool(carving), bool(merging))

@@ -1,4 +1,4 @@
-"""Builds the demo's page in Gradio: its head, its tabs and its looks.
+"""Builds the demo's page in Gradio: its header, its tabs and its appearance.
 
 Only this folder imports Gradio at the top of its modules: Gradio reads the annotations of its functions.
 """
@@ -21,10 +21,10 @@ TITLE = "fastsam3d"
 
 
 def build_page(studio: Studio) -> Any:
-    """The page as Gradio blocks.
+    """Builds the page as Gradio blocks.
 
     Args:
-        studio: what all visitors share.
+        studio: the objects that all visitors share.
     """
     visitors = Visitors(studio)
 
@@ -44,7 +44,7 @@ def build_page(studio: Studio) -> Any:
 
 
 def appearance() -> dict[str, Any]:
-    """Theme, style and scripts, for mounting the page. No font and no script comes from elsewhere."""
+    """Returns theme, style and scripts, for mounting the page. No font and no script comes from another server."""
     theme = gr.themes.Base(
         primary_hue=gr.themes.colors.blue,
         neutral_hue=gr.themes.colors.slate,

@@ -1,4 +1,4 @@
-"""What the tabs of the page share."""
+"""Common parts of the page's tabs."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import gradio as gr
 
 POLL = 0.25
 """Seconds between two looks at a running job."""
-INSIDE = "Something went wrong inside; the terminal that the demo was started from says what."
+INSIDE = "An error happened in the program. The terminal in which the demo was started shows it."
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""Of events: nothing is shown meanwhile, and no other program is told about them."""
+"""Options of events: no progress is shown, and the event is not part of the public API."""
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def asset(name: str) -> str:
-    """A file of the page as text."""
+    """Reads a file of the page as text."""
     return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 def piece(*values: Any, **more: Any) -> Any:
-    """A part of the page in HTML of our own."""
+    """Makes a part of the page in HTML of our own."""
     return gr.HTML(*values, apply_default_css=False, padding=False, container=False, **more)
 
 
 def png_url(data: bytes) -> str:
-    """The address of a PNG that holds the PNG itself."""
+    """Returns the address of a PNG that holds the PNG itself."""
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def value_of(event: Any, key: str) -> Any:
-    """A value that a part of the page sent with its event; None without it."""
+    """Returns a value of the data that a part of the page sent with its event; None if it is missing."""
     data = event._data
     return data.get(key) if isinstance(data, dict) else None
 
 
 def refuse_quietly(component: Any) -> None:
-    """Lets one component answer values that the page never sends, and that Gradio would write a traceback about."""
+    """Makes a component refuse values that the page never sends; for these Gradio would log a traceback."""
     read = component.preprocess
 
     def preprocess(payload: Any) -> Any:

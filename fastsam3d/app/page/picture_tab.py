@@ -1,6 +1,6 @@
 """The tab "A picture to 3D": marking, running, comparing, files. Each part is connected to a method of the session.
 
-Imports Gradio at its top, as `page` does and for the same reason.
+Imports Gradio at the top of the file, like `page` and for the same reason.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _ANSWERS = itertools.count(1)
 
 
 def build_picture_tab(visitors: Visitors) -> None:
-    """The tab's content, inside its `gr.Tab`.
+    """Builds the content of the tab, inside its `gr.Tab`.
 
     Args:
-        visitors: of the page.
+        visitors: the visitors of the page.
     """
     studio = visitors.studio
 
@@ -61,7 +61,7 @@ def build_picture_tab(visitors: Visitors) -> None:
             logger.debug("its traceback", exc_info=True)
             error = INSIDE
         said = fragments.notices(filter(None, [error]), [*filter(None, [message]), *session.doubts()])
-        # What a run complained of is mended, or being mended; what runs goes on telling its progress.
+        # The notice of the last run is removed, because the marks change. A running job still shows its progress.
         status = "" if error is None and not session.is_busy else gr.skip()
         return _marker(session, session.picture is not before, saved), said, status
 
@@ -121,13 +121,13 @@ def build_picture_tab(visitors: Visitors) -> None:
         except UserError as error:
             yield (fragments.notice(str(error)), *idle, *unchanged)
             return
-        except Exception as error:  # values that the page itself never sends
+        except Exception as error:  # for values that the page itself never sends
             logger.error("a run could not be started: %s: %.200s", type(error).__name__, error)
             yield (fragments.notice(INSIDE), *idle, *unchanged)
             return
         finished = False
         try:
-            # On a computer without a GPU the turning views would take time from the run that is measured.
+            # On a computer without a GPU the turning views would slow down the run that is measured.
             yield (fragments.waiting(job), *busy, gr.HTML(busy=True), *unchanged[1:])
             while not job.wait(POLL):
                 yield (fragments.waiting(job), *busy, *unchanged)
@@ -206,10 +206,10 @@ def _marker(session: Session, fresh: bool, saved: tuple[str, bytes] | None) -> A
     """Updates the marking part after an action.
 
     Args:
-        fresh: whether the picture is another one.
+        fresh: whether there is a new picture.
         saved: name and bytes of a mask that the visitor wants as a file.
     """
-    # Also where nothing has changed, as after a click that was refused, the page must hear that it was answered.
+    # The page needs an answer also if nothing has changed, for instance after a click that was refused.
     told: dict[str, Any] = {"stamp": next(_ANSWERS)}
     if session.marking is not None and session.picture is not None:
         overlay = session.marking.overlay()
@@ -229,5 +229,5 @@ def _thumbnails() -> dict[str, str]:
             with open_image_file(example_directory(name) / "image.png") as image:
                 found[name] = data_url(image.convert("RGB"), 96)
         except (OSError, UserError):
-            continue  # an installation without them still takes pictures
+            continue  # without the examples, pictures can still be uploaded
     return found

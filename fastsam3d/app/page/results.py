@@ -1,4 +1,4 @@
-"""What the page says of a result, as HTML text and as values for its script. Text from elsewhere is escaped."""
+"""Describes a result for the page, as HTML text and as values for its script. Text from other sources is escaped."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastsam3d.app.visitors.history import Finished
 from fastsam3d.jobs.report import STAGE_NAMES
 
 LOW_AGREEMENT = 0.5
-"""Overlap of outline and mask below which something went wrong."""
-TRY_AGAIN = "Try more seeds (under “Seeds and settings”), or look whether the mask fits the object."
+"""Overlap of outline and mask below which the page warns."""
+TRY_AGAIN = "Try more seeds (under “Seeds and settings”), or check the mask."
 
 
 def headline(finished: Finished) -> str:
@@ -37,7 +37,7 @@ def headline(finished: Finished) -> str:
 
 
 def table(finished: Finished) -> str:
-    """Seconds and network runs by stage, of the run that is shown and of `off` beside it."""
+    """Returns a table of seconds and network runs by stage, for the shown run and for `off`."""
     run = finished.comparison.candidate(finished.selected)
     plain = finished.comparison.plain.get(finished.selected)
     runs = [run] + ([plain] if plain is not None else [])
@@ -94,10 +94,10 @@ def _note(run: Run) -> str:
 
 
 def downloads(finished: Finished, folder: Path) -> str:
-    """Links to every file: what most people want first, then the archive, then the rest.
+    """Returns links to every file: first the GLB, then the archive, then all other files.
 
     Args:
-        folder: the studio's, which addresses are relative to.
+        folder: folder of the studio; addresses are relative to it.
     """
     files = finished.files
     run = finished.comparison.candidate(finished.selected)
@@ -129,10 +129,10 @@ def _button(text: str, path: Path, folder: Path, kind: str) -> str:
 
 
 def shown(finished: Finished, folder: Path, history: Sequence[Finished] = ()) -> dict[str, Any]:
-    """Describes what the comparing viewer shows, as plain values for its script.
+    """Describes the content of the comparing viewer, as plain values for its script.
 
     Args:
-        folder: the studio's, which addresses are relative to.
+        folder: folder of the studio; addresses are relative to it.
         history: all results of the session, newest last.
     """
     comparison, files = finished.comparison, finished.files

@@ -12,7 +12,7 @@ from fastsam3d.mllm.scenes.rooms import IDENTIFIERS, Room, make_room
 
 BUNDLED, SEED, FILE = SOURCES = ("Bundled room", "From a seed", "My file")
 OBJECTS = 60
-"""Of a room from a seed, where the visitor has not said a number."""
+"""Number of objects of a room from a seed, if the visitor gives none."""
 LARGEST_SEED = 2**31 - 1
 EXAMPLES = (
     "the white lamp",
@@ -24,16 +24,16 @@ EXAMPLES = (
     "describe <OBJ014>",
     "i stand at the bin and face north what colour is the cabinet in front of me",
 )
-"""Questions about the bundled room, one of each kind that is easily seen in its picture."""
+"""Questions about the bundled room, one of each kind that is easy to check in its picture."""
 
 
 def chosen_room(source: Any, seed: Any, objects: Any, uploaded: Room | None) -> Room:
-    """The room of these choices.
+    """Makes the room of these choices.
 
     Args:
         source: one of `SOURCES`.
-        seed, objects: of a room from a seed.
-        uploaded: the visitor's own room; None where there is none yet.
+        seed, objects: seed and number of objects of a random room.
+        uploaded: the visitor's own room; None if there is none yet.
 
     Raises:
         UserError: nothing was uploaded, or the values are not possible.
@@ -54,10 +54,10 @@ def chosen_room(source: Any, seed: Any, objects: Any, uploaded: Room | None) -> 
 
 
 def read_uploaded_room(path: Path) -> Room:
-    """The room of an uploaded file.
+    """Reads the room of an uploaded file.
 
     Raises:
-        UserError: it holds none. The message names the file, not its place.
+        UserError: the file holds no room. The message names the file without its folder.
     """
     try:
         return read_room(path)
@@ -66,7 +66,7 @@ def read_uploaded_room(path: Path) -> Room:
 
 
 def example_questions(source: Any, room: Room) -> list[str]:
-    """Questions about a room, of different kinds."""
+    """Returns questions about a room, of different kinds."""
     if source == BUNDLED:
         return list(EXAMPLES)
     return [question.text for question in make_questions(room, len(EXAMPLES), 0)]

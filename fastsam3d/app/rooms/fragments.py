@@ -1,4 +1,4 @@
-"""Pieces of the tab for rooms as HTML text. All text that comes from elsewhere is escaped."""
+"""Pieces of the tab for rooms as HTML text. All text from other sources is escaped."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def picture(image: Image, text: str) -> str:
-    """A picture with a text for those who do not see it."""
+    """Returns a picture with a text for people who cannot see it."""
     return f'<img class="room" src="{data_url(image)}" alt="{escape(text)}">'
 
 
 def answers(asked: Asked) -> str:
-    """Both answers side by side, with milliseconds and how many objects stayed."""
+    """Returns both answers side by side, with milliseconds and the number of objects that stayed."""
     from fastsam3d.mllm.mini.asking import named
 
     stayed, objects = int(np.asarray(asked.kept).sum()), len(asked.room)

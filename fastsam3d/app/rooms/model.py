@@ -16,7 +16,7 @@ class RoomModel:
     """Loads the small 3D language model once.
 
     Args:
-        folder: of its files; None: those that ship with the package.
+        folder: folder of its files; None: the files of this package.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -24,18 +24,18 @@ class RoomModel:
         self._model: Any = None
 
     def problem(self) -> str | None:
-        """Why no question can be answered, and the way out; None where all is there. Nothing heavy is imported."""
+        """Returns why no question can be answered, and what to do; None if all is there. It imports nothing large."""
         from fastsam3d.mllm.mini.loading import FOLDER, LANGUAGE_MODEL
 
         if find_spec("transformers") is None:
             return INSTALL
         path = (self._folder or FOLDER) / LANGUAGE_MODEL
         if not path.is_file():
-            return f"The weights of the small language model are missing: there is no {path.name} where it should be."
+            return f"The weights of the small language model are missing: there is no {path.name} in its folder."
         return None
 
     def get(self) -> Any:
-        """The model. Only jobs call this: they run one at a time.
+        """Returns the model. Only jobs call this: they run one at a time.
 
         Raises:
             UserError: it cannot be loaded.

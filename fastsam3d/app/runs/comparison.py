@@ -1,4 +1,4 @@
-"""Runs what the page asks for: a preset with one or several seeds, and `off` with the seed that did best."""
+"""Runs a request of the page: a preset with one or several seeds, and `off` with the best seed."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class ComparisonRequest:
     Attributes:
         picture: uint8 `[H, W, 3]`.
         masks: bool `[H, W]`, one for each object.
-        config: acceleration.
-        seeds: one run each; the best is chosen.
+        config: settings of the acceleration.
+        seeds: one run for each seed; the best run is chosen.
         compare: run `off` with the chosen seed as well.
         pointmap: fp32 `[H, W, 3]` or None.
-        names: of the objects, fit for files; () numbers them.
-        preparation: what happens to the meshes before they are written.
+        names: names of the objects for files; () numbers the objects.
+        preparation: changes of the meshes before they are written.
     """
 
     picture: np.ndarray
@@ -48,7 +48,7 @@ class ComparisonRequest:
 
     @property
     def object_names(self) -> tuple[str, ...]:
-        """Returns the names of the objects' files; objects without a name are numbered from 1, as the page shows them."""
+        """Returns the names of the objects' files; objects without a name are numbered from 1, as on the page."""
         return self.names or tuple(f"object_{number + 1}" for number in range(len(self.masks)))
 
 
@@ -72,8 +72,8 @@ class Run:
     """All objects with one preset and one seed.
 
     Attributes:
-        agreement: of outlines and masks (`mask_agreement`), mean over the objects; those that failed count 0. The best
-            of several seeds is chosen by it: it needs no truth, only the picture. It does not see the back.
+        agreement: mean of `mask_agreement` (outline against mask) over the objects; an object that failed counts 0. It
+            chooses the best of several seeds. It needs no true shape, only the picture, and does not judge the back.
         warnings: advice about the settings.
     """
 
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of all stages of all objects."""
+        """Returns the wall-clock seconds of all stages of all objects."""
         return sum(self.report.seconds.values())
 
 
@@ -99,10 +99,10 @@ class Comparison:
     plain: dict[int, Run]
 
     def candidate(self, seed: int) -> Run:
-        """The run of a seed.
+        """Returns the run of a seed.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no such run.
         """
         for run in self.candidates:
             if run.seed == seed:
@@ -111,7 +111,7 @@ class Comparison:
 
 
 def compare(pipeline: Pipeline, request: ComparisonRequest, report: Callable[[RunProgress], None]) -> Comparison:
-    """Carries out a request. The pipeline is as it was afterwards, also when it fails.
+    """Carries out a request. Afterwards the pipeline is as before, also after an error.
 
     Raises:
         UserError: no object could be reconstructed with any seed.
@@ -170,7 +170,7 @@ def run_once(
 
 
 def field_of_view(pointmap: np.ndarray | None) -> float:
-    """Horizontal field of view, in degrees, of the camera that took the picture, or that is assumed."""
+    """Returns the horizontal field of view, in degrees, of the picture's camera, or of the assumed camera."""
     return ASSUMED_FIELD_OF_VIEW if pointmap is None else field_of_view_of(np.asarray(pointmap, dtype=np.float64))
 
 
@@ -194,10 +194,10 @@ def seeds_from(first: Any, count: Any, limit: int) -> tuple[int, ...]:
 def warm_up(pipeline: Pipeline, step: Callable[[], None], presets: Sequence[str] = (OFF, "fast")) -> None:
     """Runs small requests once, so that memory, kernels and lazy imports cost the first visitor nothing.
 
-    Without it the first of two runs that are compared would look slow.
+    Without it, the first of two compared runs would look slow.
 
     Args:
-        step: called at every step, to break it off.
+        step: called at every step; may raise to stop.
     """
     side = 64
     rows, columns = np.mgrid[:side, :side]

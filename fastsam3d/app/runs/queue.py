@@ -1,4 +1,4 @@
-"""One job at a time on a device: a queue with a limit, a time-out, progress and cancelling. Knows no web page."""
+"""Runs one job at a time on a device: a queue with a limit, a time-out, progress and cancelling; no web code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT = 600.0
 class Stop(BaseException):
     """A job was cancelled or ran out of time; raised inside that job.
 
-    Not an `Exception`, so that work which goes on after the failure of one of its parts stops all the same.
+    It is not an `Exception`. So it also stops work that continues when one of its parts fails.
     """
 
 
@@ -47,12 +47,12 @@ class Job:
 
     @property
     def position(self) -> int:
-        """Jobs that run before this one does; 0 when it runs or has ended."""
+        """Returns the number of jobs that run before this one; 0 when it runs or has ended."""
         return self._queue.position(self)
 
     @property
     def seconds(self) -> float:
-        """Seconds since the job began to run, until it ended."""
+        """Returns the seconds since the job began to run; after its end, the seconds that it ran."""
         if self._started is None:
             return 0.0
         return (self._finished or time.monotonic()) - self._started
@@ -63,10 +63,10 @@ class Job:
         return self._message
 
     def report(self, progress: Any) -> None:
-        """Takes the progress of the work, which calls this method.
+        """Stores the progress. The work calls this method.
 
         Raises:
-            Stop: it was cancelled, or its time is up.
+            Stop: the job was cancelled, or its time is over.
         """
         self.progress = progress
         if self._cancelled:
@@ -83,14 +83,14 @@ class Job:
         self._queue.forget(self)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Waits for the end of the job; returns whether it came within the time."""
+        """Waits for the end of the job; returns whether the job ended in time."""
         return self._ended.wait(seconds)
 
     def result(self) -> Any:
         """Returns the result of the work.
 
         Raises:
-            UserError: it failed or was stopped.
+            UserError: the job failed or was stopped.
         """
         self._ended.wait()
         if self.state != DONE:
@@ -112,7 +112,7 @@ class Job:
                 FAILED,
                 "The device has not enough memory for this. Mark fewer objects, or start with precision=bfloat16."
                 if memory
-                else "Something went wrong inside; the terminal that the demo was started from says what.",
+                else "An error happened in the program. The terminal in which the demo was started shows it.",
             )
         else:
             self._end(DONE, "")
@@ -128,8 +128,8 @@ class JobQueue:
 
     Args:
         capacity: jobs that may wait; more are refused.
-        timeout: seconds that one job may run. It is looked at whenever the job reports progress, because work on
-            a device cannot be broken off anywhere else.
+        timeout: seconds that one job may run. It is checked when the job reports progress, because work on a device
+            cannot be stopped at other times.
     """
 
     def __init__(self, capacity: int = CAPACITY, timeout: float = TIMEOUT) -> None:
@@ -145,7 +145,7 @@ class JobQueue:
         """Queues work, a function of its job, whose `report` it calls often.
 
         Raises:
-            UserError: too many are waiting.
+            UserError: too many jobs are waiting.
         """
         job = Job(work, self)
         with self._changed:
@@ -158,14 +158,14 @@ class JobQueue:
         return job
 
     def position(self, job: Job) -> int:
-        """Jobs that run before this one does."""
+        """Returns the number of jobs that run before this one."""
         with self._changed:
             if job not in self._waiting:
                 return 0
             return self._waiting.index(job) + (self._running is not None)
 
     def forget(self, job: Job) -> None:
-        """Takes a job that still waits out of the queue."""
+        """Removes a waiting job from the queue."""
         with self._changed:
             if job not in self._waiting:
                 return

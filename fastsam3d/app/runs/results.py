@@ -31,9 +31,9 @@ class ResultFiles:
     """Paths of the files of a comparison.
 
     Attributes:
-        folder: of all of them; its name cannot be guessed.
-        shown: by run, the GLB that the viewer shows.
-        overlays: by run, the picture with the objects drawn over it.
+        folder: folder of all files; its name cannot be guessed.
+        shown: the GLB that the viewer shows, by run.
+        overlays: the picture with the objects drawn over it, by run.
     """
 
     folder: Path
@@ -42,22 +42,22 @@ class ResultFiles:
 
     @property
     def archive(self) -> Path:
-        """A zip of everything."""
+        """Returns the path of a zip file with all files."""
         return self.folder / ARCHIVE
 
     @property
     def photo(self) -> Path:
-        """The picture that the objects are in."""
+        """Returns the path of the picture that shows the objects."""
         return self.folder / "input" / "image.png"
 
     @property
     def files(self) -> list[Path]:
-        """Every file but the archive, in order."""
+        """Returns every file but the archive, in order."""
         return sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name != ARCHIVE)
 
 
 def new_folder(parent: Path) -> Path:
-    """A fresh folder whose name cannot be guessed, readable by this user alone."""
+    """Makes a new folder whose name cannot be guessed, readable by this user only."""
     folder = parent / secrets.token_urlsafe(16)
     folder.mkdir(mode=0o700, parents=True)
     return folder
@@ -74,12 +74,12 @@ def write_results(
     """Writes meshes, layouts, pictures, masks, the report and an archive of them into a new folder of `parent`.
 
     Args:
-        seed: of the run that is written in every format; runs of other seeds are written as GLB alone.
-        about: what the report says beside the runs: model, device, settings.
-        step: called before each run is written; it may raise to break off.
+        seed: seed of the run that is written in every format; other runs are written as GLB only.
+        about: further entries of the report: model, device, settings.
+        step: called before each run is written; may raise to stop.
 
     Raises:
-        UserError: a mesh cannot be changed as the request wants it. Nothing is left behind.
+        UserError: a mesh cannot be changed as requested. Then no file is left.
     """
     result = ResultFiles(new_folder(parent), {}, {})
     try:
@@ -94,7 +94,7 @@ def write_results(
         report["runs"] = [_described(run) for run in (*comparison.candidates, *comparison.plain.values())]
         (result.folder / REPORT).write_text(json_text(report), encoding="utf-8")
         files = result.files
-        # GLB and PNG are packed already; the archive is for taking everything at once.
+        # GLB and PNG are compressed already; the archive only collects the files.
         with zipfile.ZipFile(result.archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for path in files:
                 archive.write(path, path.relative_to(result.folder))
@@ -114,7 +114,7 @@ def _write_run(result: ResultFiles, run: Run, whole: bool, request: ComparisonRe
             _write_object(folder, item.name, item.reconstruction, whole, request.preparation, meshes)
     if meshes:
         scene = run.scene.export(folder / SCENE, meshes)
-        # One object is shown upright in its own frame; several as they stand in the picture.
+        # One object is shown upright in its own frame; several are shown as in the picture.
         result.shown[key] = folder / f"{next(iter(meshes))}.glb" if len(meshes) == 1 else scene
     (folder / LAYOUT).write_text(json_text(run.scene.layout()), encoding="utf-8")
     path = folder / OVERLAY
@@ -137,7 +137,7 @@ def _write_object(
         if content == GAUSSIANS:
             export_gaussians(found.gaussian, path)
         elif mesh is not None and found.mesh is not None:
-            # Points are for programs that read no faces: they keep all colours of the surface as it was made.
+            # Points are for programs that read no faces. They keep all colours of the reconstructed surface.
             export_mesh(found.mesh if content == POINTS else mesh, path)
 
 

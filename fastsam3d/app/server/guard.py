@@ -1,4 +1,4 @@
-"""Stands before the page's application: refuses what the page has no use for, before anything else sees it."""
+"""Filters requests before the page's application: refuses all that the page does not need."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_PATH, LONGEST_QUERY, LONGEST_PART = 2048, 8192, 200
-"""Characters of an address: its path, what follows the question mark, and one part between slashes."""
+"""Largest lengths, in characters, of an address: its path, its query, and one part between slashes."""
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 )
 """Content security policy: the page can load nothing from another address. Gradio itself needs inline scripts."""
 _CLOSED = re.compile(r"/(file[=/]|proxy=|upload$|upload_progress|stream/|component_server|monitoring)", re.IGNORECASE)
-"""Routes of Gradio that the page does not need: they read files, take files, or fetch other addresses."""
+"""Routes of Gradio that the page does not need: they read files, receive files, or download from other addresses."""
 _HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -31,13 +31,13 @@ _HEADERS = (
 class Guard:
     """Refuses Gradio's routes for files and other addresses, large requests, and requests from other sites' pages.
 
-    Gradio tells browsers that pages on any port of this machine may read its answers, with the visitor's cookies; here
-    no answer says so. An exception inside becomes a line in the log and an answer 500.
+    Gradio's answers allow pages on any port of this machine to read them, with the visitor's cookies. This class
+    removes that permission. An exception in the application becomes a line in the log and an answer 500.
 
     Args:
-        limit: bytes of a request.
-        events: number of values by number of event. An event of another number, or with other than so many values, is
-            answered 400: Gradio would write a traceback into the log.
+        limit: largest size of a request, in bytes.
+        events: number of values of each event, by the number of the event. An unknown event, or an event with another
+            number of values, gets the answer 400, because Gradio would log a traceback.
     """
 
     def __init__(self, app: Any, limit: int, events: Mapping[int, int] | None = None) -> None:
@@ -72,7 +72,7 @@ class Guard:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b"") or b"")
-            # More than the header said can only come from a broken server below: the rest is not taken.
+            # More bytes than the header says can only come from a broken server below. They are not read.
             return {"type": "http.disconnect"} if taken > self._limit else message
 
         try:
@@ -82,7 +82,7 @@ class Guard:
             logger.error("%s %.100r failed: %s: %s", scope["method"], scope["path"], type(error).__name__, text)
             logger.debug("its traceback", exc_info=True)
             if not begun:
-                await _refuse(send, 500, "Something went wrong inside.")
+                await _refuse(send, 500, "An error happened in the program.")
 
     def _is_event(self, body: bytes) -> bool:
         try:
@@ -95,7 +95,7 @@ class Guard:
         return type(number) is int and self._events.get(number) == len(values["data"])
 
     def _refusal(self, scope: Any) -> tuple[int, str] | None:
-        """Status and text of a request that is not answered; None for one that is."""
+        """Returns the status and the text for a request that is refused; None for other requests."""
         headers = dict(scope["headers"])
         path, length = scope["path"], headers.get(b"content-length")
         if len(path) > LONGEST_PATH or len(scope.get("query_string", b"")) > LONGEST_QUERY:
@@ -117,10 +117,10 @@ class Guard:
 
 
 def from_elsewhere(headers: dict[bytes, bytes], method: str) -> bool:
-    """Whether a page of another address sends a request that could change something here.
+    """Tells whether a page of another address sends a request that could change something here.
 
-    Browsers say it in `Sec-Fetch-Site`, also behind a proxy. Older ones only name the page in `Origin`; that is
-    compared on this machine alone, where no proxy changes the name.
+    Browsers say it in the header `Sec-Fetch-Site`, also behind a proxy. Older browsers only send `Origin`. That header
+    is checked only on a loopback address, where no proxy changes the name.
     """
     if method in ("GET", "HEAD"):
         return False
@@ -137,12 +137,12 @@ def from_elsewhere(headers: dict[bytes, bytes], method: str) -> bool:
         page = urlsplit(origin)
         own = urlsplit(f"//{host}")
         return own.hostname in LOOPBACK and (page.hostname, page.port or 80) != (own.hostname, own.port or 80)
-    except ValueError:  # no address
+    except ValueError:  # not an address
         return True
 
 
 async def _body_of(receive: Any, limit: int) -> bytes | None:
-    """The whole body of a request; None where it is larger than the limit or the other side has left."""
+    """Reads the whole body of a request; None if it is too large, or if the other side closed the connection."""
     parts, more, size = [], True, 0
     while more:
         message = await receive()
@@ -156,7 +156,7 @@ async def _body_of(receive: Any, limit: int) -> bytes | None:
 
 
 def _replayed(body: bytes, receive: Any) -> Any:
-    """What gives a body that was read once more, and then whatever comes."""
+    """Returns a receive function that first gives the body again, and then passes on further messages."""
     given = False
 
     async def again() -> Any:

@@ -1,4 +1,4 @@
-"""The demo as a web application: the page, the result files, and nothing else of this machine."""
+"""The demo as a web application: it serves the page and the result files, and no other file of this machine."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MEDIA_TYPES = {
 
 
 def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
-    """The application, for an ASGI server.
+    """Builds the application, for an ASGI server.
 
     Args:
-        studio: what all visitors share.
-        host: the address that it will be served at; on a loopback address only requests for one are answered, so
-            that no web site can reach the demo through a visitor's browser under a name of its own.
+        studio: the objects that all visitors share.
+        host: the address of the server. On a loopback address, only requests to a loopback name are answered. So a web
+            site cannot reach the demo through a visitor's browser by its own domain name.
 
     Raises:
         UserError: Gradio is not installed or too old.
@@ -44,11 +44,11 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
     def result(request: Any) -> Any:
         found = result_file(studio.folder, request.path_params["path"])
         if found is None:
-            return PlainTextResponse("There is no such file; results are kept for a while only.", 404)
+            return PlainTextResponse("There is no such file. Results are removed after some time.", 404)
         return FileResponse(found, media_type=MEDIA_TYPES.get(found.suffix, "application/octet-stream"))
 
     async def upload(request: Any) -> Any:
-        # Only a page of this server can send this header: browsers ask before they send it elsewhere.
+        # Only a page of this server can send this header: for other servers a browser asks for permission first.
         name = request.headers.get("x-file-name")
         if name is None:
             return PlainTextResponse("There is no file name.", 400)
@@ -84,15 +84,15 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
         footer_links=[],
         **appearance(),
     )
-    # Gradio looks at the paths of files in a visitor's events only in applications that it has launched itself.
+    # Gradio checks paths of files in a visitor's events only in applications that it has launched itself.
     page.has_launched = True
     return app
 
 
 def result_file(folder: Path, path: str) -> Path | None:
-    """Finds the result file of an address below the results; None where there is none.
+    """Finds the result file of an address; None if there is no such file.
 
-    Three parts at most, `visitor/result/run/file` below the studio's folder, no step upwards, no link.
+    The path is `visitor/result/run/file` below the studio's folder or shorter. `..` and links are refused.
     """
     parts = path.split("/")
     if not 3 <= len(parts) <= 4 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
@@ -111,7 +111,7 @@ def require_gradio() -> Any:
     """Imports Gradio and returns the module.
 
     Raises:
-        UserError: it is not installed, or older than what the page needs.
+        UserError: Gradio is not installed, or is too old for the page.
     """
     try:
         import gradio

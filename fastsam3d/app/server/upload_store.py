@@ -1,4 +1,4 @@
-"""Keeps uploaded files until they are read: under names that cannot be guessed, bounded in size and number.
+"""Keeps uploaded files until they are read: their names cannot be guessed, and size and number are limited.
 
 Gradio's own uploads are not used. There a visitor's event names the file's path, and an application that is mounted
 rather than launched believes it (Gradio 6.31, `processing_utils._check_allowed`), for any file of the machine.
@@ -18,25 +18,25 @@ from typing import Any
 from fastsam3d.errors import UserError
 
 CAPACITY = 40
-"""Files that are kept while nobody has asked for them; the oldest go first."""
+"""Largest number of files that wait to be taken; the oldest are removed first."""
 NAME_LENGTH = 80
 IN_FLIGHT, TIME_LIMIT = 8, 120.0
-"""Uploads that may arrive at the same time, and seconds that one may take."""
+"""Largest number of uploads at the same time, and largest duration of one, in seconds."""
 
 
 class TooManyUploads(UserError):
-    """As many files as allowed are arriving already."""
+    """The largest number of files is being uploaded already."""
 
 
 class Intake:
-    """Takes files in and hands each out once.
+    """Stores uploaded files and gives each of them out once.
 
     Args:
-        folder: where they lie meanwhile.
-        limit: bytes of one file.
-        capacity: files that are kept while nobody has asked for them.
-        in_flight: files that may arrive at the same time.
-        time_limit: seconds that one may take.
+        folder: folder in which they are stored.
+        limit: largest size of one file, in bytes.
+        capacity: largest number of files that wait to be taken.
+        in_flight: largest number of uploads at the same time.
+        time_limit: largest duration of one upload, in seconds.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Intake:
         self._lock = threading.Lock()
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> str:
-        """Stores a file; returns the token that `take` wants.
+        """Stores a file; returns its token for `take`.
 
         Raises:
-            TooManyUploads: others are arriving.
-            UserError: it is too large, or too slow. Nothing of it is kept.
+            TooManyUploads: too many other files are being uploaded.
+            UserError: the upload is too large or too slow. Then no part of it is kept.
         """
         with self._lock:
             if self._arriving >= self._in_flight:
@@ -96,10 +96,10 @@ class Intake:
         return token
 
     def take(self, token: Any) -> Path:
-        """Hands out the file of a token. The caller owns it from now on, and calls `discard` when done.
+        """Returns the file of a token. The caller then owns the file, and calls `discard` at the end.
 
         Raises:
-            UserError: there is none, or it was taken.
+            UserError: there is no such file, or it was taken already.
         """
         with self._lock:
             path = self._files.pop(token, None) if isinstance(token, str) else None
@@ -114,7 +114,7 @@ class Intake:
 
 
 def safe_name(name: str) -> str:
-    """Returns the last part of a file's name, without signs that mean something to a file system or a page."""
+    """Returns the last part of a file's name, without characters that are special in a file system or a page."""
     last = PurePosixPath(name.replace("\\", "/")).name
     cleaned = re.sub(r"[^\w. -]", "_", last).strip(". ")
     stem, dot, suffix = cleaned.rpartition(".")

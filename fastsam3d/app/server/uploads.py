@@ -1,4 +1,4 @@
-"""Reads uploaded pictures and masks: checked, bounded, with messages that name no path of this machine."""
+"""Reads uploaded pictures and masks: checks them, limits their size, and never names a path of this machine."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of what a visitor may ask for.
+    """Largest values in a visitor's requests.
 
     Attributes:
-        file_bytes: of one upload.
-        pixels: of one picture, in the file.
-        side: longest side, in pixels, that is worked on; larger pictures are made smaller.
-        objects: marked in one picture.
-        seeds: tried in one run.
-        results: runs whose files are kept for each visitor.
+        file_bytes: size of one upload, in bytes.
+        pixels: number of pixels of an uploaded picture.
+        side: longest side of the picture that is used, in pixels; larger pictures are made smaller.
+        objects: number of marked objects in one picture.
+        seeds: number of seeds in one run.
+        results: number of results that are kept for each visitor.
     """
 
     file_bytes: int = 20 * 2**20
@@ -41,10 +41,10 @@ class Limits:
 
 
 def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
-    """Reads an uploaded picture; returns it with a note where it was changed. Its doubts name the file, not its place.
+    """Reads an uploaded picture; returns it with a note if it was changed. Its doubts name the file without its folder.
 
     Raises:
-        UserError: no picture, a damaged one, or one beyond the limits. It names the file, not its place.
+        UserError: it is no picture, is damaged, or exceeds the limits. The message names the file without its folder.
     """
     path = Path(path)
     width, height = _checked_size(path, limits, "picture")
@@ -67,13 +67,13 @@ def read_upload(path: str | Path, limits: Limits) -> tuple[Picture, str | None]:
 
 
 def read_uploaded_mask(path: str | Path, picture: Picture, limits: Limits) -> Mask:
-    """Reads an uploaded mask at the picture's size. It and its notes name the file, not its place.
+    """Reads an uploaded mask at the picture's size. The mask and its notes name the file without its folder.
 
-    A mask of another size but the same shape as the picture is resized (nearest), because pictures beyond the
-    limit were made smaller.
+    A mask of another size but with the picture's proportions is resized (nearest neighbour), because large pictures
+    were made smaller.
 
     Raises:
-        UserError: no mask, a damaged or empty one, another shape than the picture, or beyond the limits.
+        UserError: it is no mask, is damaged or empty, has other proportions than the picture, or exceeds the limits.
     """
     path = Path(path)
     width, height = _checked_size(path, limits, "mask")
@@ -99,7 +99,7 @@ def _named(mask: Mask, path: Path) -> Mask:
 
 
 def _same_shape(height: int, width: int, picture: Picture) -> bool:
-    """Whether a size is the picture's up to the rounding of its own scaling: one of its pixels."""
+    """Tells whether a size has the picture's proportions, up to one pixel of rounding."""
     rows, columns = picture.size
     factor = max(height / rows, width / columns)
     return abs(height - factor * rows) <= max(1, factor) and abs(width - factor * columns) <= max(1, factor)

@@ -9,7 +9,7 @@ interface. In a page:
       const viewer = Fastsam3dViewer.mount(document.getElementById("result"), "/files/object.glb");
     </script>
 
-`page` gives a whole page that holds its file: it can be kept, sent and opened from the disk.
+`page` makes a complete page that contains its file: you can store it, send it, and open it from the disk.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _FOLDER = Path(__file__).parent
 
 
 def scripts() -> str:
-    """All scripts as one text, for a `<script>` element; they define `Fastsam3dViewer` and `Fastsam3dGlb`."""
+    """Returns all scripts as one text, for a `<script>` element; they define `Fastsam3dViewer` and `Fastsam3dGlb`."""
     return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("glb.js", "splats.js", "viewer.js"))
 
 
 def page(glb: bytes, title: str) -> str:
-    """A self-contained page that shows a GLB file; no request leaves it.
+    """Returns a self-contained page that shows a GLB file; it sends no request.
 
     Args:
         glb: the file's bytes.
@@ -40,5 +40,5 @@ def page(glb: bytes, title: str) -> str:
         "scripts": scripts(),
     }
     template = (_FOLDER / "page.html").read_text(encoding="utf-8")
-    # In one pass, so that nothing in a title can be taken for a place to fill.
+    # In one pass, so that text in a title is never replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found.group(1)], template)

@@ -1,4 +1,4 @@
-"""Keeps the results of one visitor, newest last: those of the session can be looked at again."""
+"""Keeps the results of one visitor's session, newest last, so that they can be shown again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Finished:
 
     Attributes:
         selected: the seed that is shown.
-        number: of the run in the session, from 1. A run that `off` was added to keeps its number.
+        number: number of the run in the session, from 1. It does not change when `off` is added to the run.
     """
 
     request: ComparisonRequest
@@ -28,10 +28,10 @@ class Finished:
 
 
 class History:
-    """The results of a session by number. The oldest go, with their files, where there are more than the limit.
+    """The results of a session by number. If there are more than the limit, the oldest are removed with their files.
 
     Args:
-        limit: of results that are kept.
+        limit: largest number of results.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,7 +53,7 @@ class History:
         """Returns the result of a run.
 
         Raises:
-            UserError: there is none, or it has made room for newer ones.
+            UserError: there is no such result, or it was removed because there are newer ones.
         """
         for item in self._kept:
             if item.number == number:
@@ -61,7 +61,7 @@ class History:
         raise UserError("The result of that run is gone; only the last ones are kept.")
 
     def put(self, finished: Finished) -> None:
-        """Adds a result, or exchanges that of the same number; files that are not used any more are removed."""
+        """Adds a result, or replaces the result of the same number. Files that are not used any more are removed."""
         for index, item in enumerate(self._kept):
             if item.number == finished.number:
                 self._kept[index] = finished

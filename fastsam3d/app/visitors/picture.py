@@ -1,4 +1,4 @@
-"""Keeps the picture of one visitor with its marks; knows no web page."""
+"""Keeps the picture of one visitor with its marks; contains no web code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastsam3d.jobs.pictures import Picture, example_directory, picture_in
 from fastsam3d.jobs.pointmaps import read_pointmap
 
 EXAMPLES = {"chair": "Chair", "car": "Pick-up", "toys": "Four toys"}
-"""Bundled examples and what they are called in the page."""
+"""Bundled examples with their names on the page."""
 NOTHING_FOUND = "Nothing was found there. Draw a box around the whole object, click on another part, or paint it."
 RESERVED = ("over_photo", "image")
 """Names of other files of a result."""
@@ -32,7 +32,7 @@ class MarkedPicture:
     """The picture that a visitor has opened, and what is marked in it. Methods may be called from several threads.
 
     Args:
-        studio: what all visitors share.
+        studio: the objects that all visitors share.
     """
 
     def __init__(self, studio: Studio) -> None:
@@ -47,7 +47,7 @@ class MarkedPicture:
         """Opens a bundled picture with its point map, unmarked.
 
         Raises:
-            UserError: there is no such example.
+            UserError: the example does not exist.
         """
         if not isinstance(name, str) or name not in EXAMPLES:
             raise UserError("There is no such example.")
@@ -56,10 +56,10 @@ class MarkedPicture:
         self._open(picture, pointmap, has_masks=True)
 
     def open_upload(self, path: str | Path) -> str | None:
-        """Opens an uploaded picture; a cut-out is marked already. Returns a note where it was changed.
+        """Opens an uploaded picture; a cut-out is marked already. Returns a note if the picture was changed.
 
         Raises:
-            UserError: it cannot be used. What was open stays open.
+            UserError: it cannot be used. Then the earlier picture stays open.
         """
         picture, note = read_upload(path, self.studio.limits)
         self._open(picture, None, has_masks=False)
@@ -72,7 +72,7 @@ class MarkedPicture:
         return " ".join(filter(None, [note, *map(sentence, picture.doubts)])) or None
 
     def add_mask(self, path: str | Path) -> str | None:
-        """Adds an object from an uploaded mask; returns a note where something is doubtful about it.
+        """Adds an object from an uploaded mask; returns a note if the mask is doubtful.
 
         Raises:
             UserError: no picture is open, or the mask cannot be used.
@@ -85,7 +85,7 @@ class MarkedPicture:
         return " ".join(map(sentence, doubts(mask))) or None
 
     def doubts(self) -> list[str]:
-        """Describes what is odd about the masks, such as one of the whole picture, for the page to say before a run."""
+        """Returns doubts about the masks, such as a mask of the whole picture, for the page to show before a run."""
         told = []
         with self._lock:
             if self.marking is None:
@@ -99,7 +99,7 @@ class MarkedPicture:
         """Returns name and bytes of a PNG of the active object's mask, white on black, as large as the picture.
 
         Raises:
-            UserError: it has no mask yet.
+            UserError: the object has no mask yet.
         """
         with self._lock:
             marking = self._marking()
@@ -114,10 +114,10 @@ class MarkedPicture:
         """Carries out an action of the page; returns a note for the visitor.
 
         `{"action": "example", "name"}`; `{"action": "picture"}` and `{"action": "mask"}` with the `"token"` of an
-        upload; `{"action": "example_masks"}`; all else is for `Marking.apply`.
+        upload; `{"action": "example_masks"}`. All other actions are those of `Marking.apply`.
 
         Raises:
-            UserError: it is not possible, or no picture is open.
+            UserError: the action is not possible, or no picture is open.
         """
         kind = action.get("action")
         if kind == "example":
@@ -162,11 +162,11 @@ class MarkedPicture:
 
 
 def sentence(text: str) -> str:
-    """Returns a message of the library as a sentence: it begins with a capital letter."""
+    """Returns a message of the library as a sentence that begins with a capital letter."""
     return text[:1].upper() + text[1:]
 
 
 def file_name(name: str) -> str:
-    """Returns the name of an object as a file can have it: letters, digits, and `_`, `-` and `.` between them."""
+    """Converts the name of an object to a file name: letters, digits, and `_`, `-` and `.` between them."""
     clean = re.sub(r"[^\w.-]+", "_", name).strip("._").lower() or "object"
     return f"{clean}_object" if clean in RESERVED else clean

@@ -1,4 +1,4 @@
-"""Keeps what all visitors of the page share: the pipeline, its queue and the folder for files."""
+"""Keeps the objects that all visitors of the page share: the pipeline, its queue and the folder for files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fastsam3d.marking.segmentation import Segmenter, segment
 
 
 class Studio:
-    """Holds what all visitors share: the pipeline, loaded once, its queue, and the folder for all files.
+    """Holds the objects that all visitors share: the pipeline, loaded once, its queue, and the folder for all files.
 
     Args:
         load: makes the pipeline; called in the queue's thread at the first job.
-        folder: everything that is written goes below it.
-        about: what reports say of a pipeline, beside what was run.
-        warm: whether the first job is preceded by runs that are thrown away, so that times can be compared.
-        rooms: answers questions about rooms; None: with the model that ships.
-        threads: of an operation on the CPU; None: see `fastsam3d.basics.threads.adaptation`.
-        model_note: what the page says of the model under its title, HTML; None says nothing.
+        folder: all files are written below it.
+        about: returns facts about a pipeline for reports.
+        warm: whether there are runs before the first job whose results are not used, so that times can be compared.
+        rooms: answers questions about rooms; None: the small model of this package.
+        threads: number of threads of an operation on the CPU; None: see `fastsam3d.basics.threads.adaptation`.
+        model_note: the page's sentence about the model under its title, HTML; None shows nothing.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Studio:
         self._pipeline: Any = None
 
     def pipeline(self, job: Job) -> Any:
-        """Returns the pipeline. Only jobs call this: they run one at a time."""
+        """Returns the pipeline. Only jobs call this, and they run one at a time."""
         if self._pipeline is None:
             pipeline = self._load()
             if self._warm:
@@ -68,5 +68,5 @@ class Studio:
         return self.queue.submit(lambda job: self.pipeline(job) and None)
 
     def about(self) -> dict[str, Any]:
-        """Facts about the model and the device, for reports."""
+        """Returns facts about the model and the device, for reports."""
         return dict(self._about(self._pipeline)) if self._about is not None else {}

@@ -1,4 +1,4 @@
-"""Remembers the runs and files of one visitor, beside the picture and its marks; knows no web page."""
+"""Keeps the runs and files of one visitor, in addition to the picture and its marks; contains no web code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Session(MarkedPicture):
         super().__init__(studio)
         self.job: Job | None = None
         self.finished: Finished | None = None
-        self.room: Room | None = None  # that the visitor uploaded
+        self.room: Room | None = None  # uploaded by the visitor
         self.history = History(studio.limits.results)
         self._folder: Path | None = None
 
@@ -49,7 +49,7 @@ class Session(MarkedPicture):
         """Makes the request from the marks and these settings.
 
         Raises:
-            UserError: nothing is marked, or the seeds are not possible.
+            UserError: nothing is marked, or the seeds are not valid.
         """
         with self._lock:
             marking = self._marking()
@@ -84,7 +84,7 @@ class Session(MarkedPicture):
         return self._submit(work)
 
     def start_plain(self) -> Job:
-        """Queues `off` with the seed that is shown, for comparison.
+        """Queues a run of `off` with the shown seed, for comparison.
 
         Raises:
             UserError: there is no result, or see `start`.
@@ -102,7 +102,7 @@ class Session(MarkedPicture):
         return self._submit(work)
 
     def start_writing(self, preparation: Preparation) -> Job:
-        """Queues writing the files of the result that is shown again, with meshes that are changed another way.
+        """Queues a job that writes the files of the shown result again, with other changes of the meshes.
 
         Raises:
             UserError: there is no result, or see `start`.
@@ -117,7 +117,7 @@ class Session(MarkedPicture):
         """Opens an uploaded room file.
 
         Raises:
-            UserError: it holds no room. What was open stays open.
+            UserError: the file holds no room. Then the earlier room stays open.
         """
         path = self.studio.intake.take(token)
         try:
@@ -130,9 +130,9 @@ class Session(MarkedPicture):
         """Queues a question about a room; the result of the job is `fastsam3d.mllm.mini.asking.Asked`.
 
         Raises:
-            UserError: the question or the preset is not possible, or see `start`.
+            UserError: the question or the preset is not valid, or see `start`.
         """
-        if preset not in preset_names(FAMILY):  # a preset's file is none of a visitor's business
+        if preset not in preset_names(FAMILY):  # a visitor must not name a file as the preset
             raise UserError("There is no such preset.")
         question, config, rooms = check_question(question), pruning_preset(preset), self.studio.rooms
         return self._submit(lambda job: ask(rooms.get(), room, question, config, lambda: job.report(None)))
@@ -141,7 +141,7 @@ class Session(MarkedPicture):
         """Shows the run of another seed.
 
         Raises:
-            UserError: it was not run.
+            UserError: the seed was not run.
         """
         finished = self._result()
         self.finished = replace(finished, selected=finished.comparison.candidate(seed).seed)
@@ -151,7 +151,7 @@ class Session(MarkedPicture):
         """Shows an earlier result of this session.
 
         Raises:
-            UserError: it is gone.
+            UserError: the result was removed.
         """
         self.finished = self.history.find(number)
 

@@ -9,14 +9,14 @@ from fastsam3d.app.visitors.visitor import Session
 
 
 class Visitors:
-    """The sessions by visitor; those that were idle longest make room for new ones of their kind.
+    """The sessions by visitor. If there are too many, the session that was idle longest is removed.
 
-    Sessions with a result are counted apart from those without one: requests under names of their own, which cost
-    nothing, can push out one another, and nobody's result.
+    Sessions with a result and sessions without one are counted separately. So many requests with new names can remove
+    only one another, and no visitor's result.
 
     Args:
-        studio: what they share.
-        limit: of sessions of either kind.
+        studio: the objects that they share.
+        limit: largest number of sessions of each kind.
     """
 
     def __init__(self, studio: Studio, limit: int = 32) -> None:
@@ -28,9 +28,9 @@ class Visitors:
         return len(self._sessions)
 
     def session(self, key: str) -> Session:
-        """The session of a visitor, made at the first call."""
+        """Returns the session of a visitor. The first call makes it."""
         with self._lock:
-            # Put last: the order of the dictionary is that of the last use.
+            # Moved to the end, because the order of the dictionary is the order of the last use.
             session = self._sessions.pop(key, None) or Session(self.studio)
             self._sessions[key] = session
             gone = [self._sessions.pop(name) for name in self._surplus(key)]
@@ -39,7 +39,7 @@ class Visitors:
         return session
 
     def _surplus(self, newest: str) -> list[str]:
-        """Names of the sessions that have to go: of either kind the longest idle, but never the one just asked for."""
+        """Returns the names of the sessions to remove: of each kind those idle longest, but never the newest one."""
         names: list[str] = []
         for has_result in (False, True):
             kind = [name for name, item in self._sessions.items() if (item.finished is not None) is has_result]

@@ -1,4 +1,4 @@
-"""Reads JSON files of others, within bounds."""
+"""Reads JSON files from unknown sources, within limits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from fastsam3d.basics.paths import require_file, user_path
 from fastsam3d.errors import UserError
 
 LARGEST_JSON = 1 << 27
-"""Bytes of a file."""
+"""Largest size of a file, in bytes."""
 
 
 def read_json(path: str | Path, what: str, largest: int = LARGEST_JSON) -> Any:
-    """The value of a JSON file.
+    """Reads the value of a JSON file.
 
     Args:
-        what: the file is called in messages, without its path.
-        largest: bytes that it may have.
+        what: name of the file in messages, without its path.
+        largest: largest size of the file, in bytes.
 
     Raises:
-        UserError: there is no such file, it is too large, or it is no strict JSON in UTF-8.
+        UserError: the file does not exist, is too large, or is not strict JSON in UTF-8.
     """
     file = require_file(user_path(path), f"{what} {path}", largest)
     try:

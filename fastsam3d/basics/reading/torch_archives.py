@@ -1,4 +1,4 @@
-"""Reads files of `torch.save` without running anything that they say, within bounds."""
+"""Reads files of `torch.save` without running any code in them, within limits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fastsam3d.basics.paths import require_file, user_path
 from fastsam3d.errors import UserError
 
 LARGEST_PICKLE = 1 << 26
-"""Bytes of an archive's description of its tensors; that of the official generators has one or two million."""
+"""Largest size, in bytes, of the part that describes the tensors; the official generators have 1 or 2 million."""
 DEEPEST_TUPLE = 8
-"""Tuples in tuples: those that describe a tensor are three deep."""
+"""Deepest nesting of tuples in tuples. The description of a tensor is three deep."""
 
 
 def check_archive(path: Path) -> None:
-    """Refuses files that `torch.load` would read with another reader than its restricted one, or that unpack to more.
+    """Refuses files that `torch.load` would not read by its restricted reader, or that are much larger when unpacked.
 
     A TorchScript archive goes to `torch.jit.load`; files from before PyTorch 1.6 may be tar archives, which it unpacks.
 
     Raises:
-        ValueError: it is such a file. Other errors are those of reading it.
+        ValueError: the file is one of these. Other errors come from reading it.
     """
     import torch
 
@@ -32,7 +32,7 @@ def check_archive(path: Path) -> None:
             raise ValueError("not an archive of PyTorch 1.6 or newer")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    # PyTorch stores, and never packs: a packed entry can be a thousand times as large as the file.
+    # PyTorch does not compress entries. A compressed entry can be a thousand times as large as the file.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError("an archive with packed entries, which PyTorch does not write")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
@@ -44,18 +44,18 @@ def check_archive(path: Path) -> None:
 
 
 def read_archive(path: str | Path, what: str, stand_ins: Sequence[str] = ()) -> Any:
-    """What a file of `torch.save` holds: tensors and plain values, by the restricted reader of PyTorch.
+    """Reads a file of `torch.save`, tensors and plain values, by the restricted reader of PyTorch.
 
-    Tensors are mapped into memory: what is not used is never read.
+    Tensors are mapped into memory: tensors that are not used are never read.
 
     Args:
-        what: the file is called in messages, without its path.
-        stand_ins: classes, with their modules, in whose place an ordered dictionary is made. Nothing of theirs is
-            imported or run.
+        what: name of the file in messages, without its path.
+        stand_ins: names of classes, with their modules. An ordered dictionary replaces each object of these classes.
+            Their code is not imported or run.
 
     Raises:
-        UserError: there is no such file, it cannot be read as such, or it holds an object of another class, which is
-            named.
+        UserError: the file does not exist, cannot be read, or holds an object of another class. The message names the
+            class.
     """
     import torch
 
@@ -68,7 +68,7 @@ def read_archive(path: str | Path, what: str, stand_ins: Sequence[str] = ()) -> 
             value = None if strange else torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except UserError:
         raise
-    except Exception as error:  # whatever a damaged file makes of PyTorch's reader
+    except Exception as error:  # PyTorch's reader raises many kinds on a damaged file
         text = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"{what} {path} cannot be read ({text}). Download or copy it again.") from error
     if strange:
@@ -82,11 +82,11 @@ def read_archive(path: str | Path, what: str, stand_ins: Sequence[str] = ()) -> 
 def _check_tuples(file: Path) -> None:
     """Refuses tuples in tuples beyond what tensors need.
 
-    Tuples that each hold the last one twice take a few bytes in a file, and centuries to be hashed as a key. The depths
-    are followed through the operations of the pickle, and nothing is built.
+    If each tuple holds the last one twice, the file is small, but hashing such a tuple as a key takes almost forever.
+    The depths are computed from the operations of the pickle, and no object is built.
 
     Raises:
-        ValueError: they are nested too deeply, or an operation finds less than it needs.
+        ValueError: they are nested too deeply, or an operation finds too few values on the stack.
     """
     with zipfile.ZipFile(file) as archive:
         pickles = [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
@@ -110,7 +110,7 @@ def _check_tuples(file: Path) -> None:
 
 
 def _taken(depths: list[int | None], needed: list[str]) -> list[int]:
-    """Takes what an operation needs from the stack: single values, and all down to a mark."""
+    """Takes the values that an operation needs from the stack: single values, or all values down to a mark."""
     taken: list[int] = []
     for part in reversed(needed):
         while part == "stackslice" and depths and depths[-1] is not None:
@@ -123,16 +123,16 @@ def _taken(depths: list[int | None], needed: list[str]) -> list[int]:
 
 
 def _strange_classes(file: Path) -> list[str]:
-    """Names in a file that the restricted reader does not know."""
+    """Returns the names in a file that the restricted reader does not know."""
     import torch
 
-    # PyTorch before 2.6 cannot list them; its restricted reader refuses them all the same, by their name.
+    # PyTorch before 2.6 cannot list them. Its restricted reader refuses them, too, by their names.
     list_names = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
     return [] if list_names is None else sorted(list_names(str(file)))
 
 
 def _standing_in(names: Sequence[str]) -> Any:
-    """A `with` block in which objects of these classes are read as ordered dictionaries."""
+    """Returns a `with` block in which objects of these classes are read as ordered dictionaries."""
     import contextlib
     from collections import OrderedDict
 

@@ -94,7 +94,7 @@ class AdaptedThreads:
             self._looked = True
 
     def before(self, function: Function) -> Function:
-        """The function with a look before every call, for callbacks that report progress."""
+        """Returns the function with a look before every call, for callbacks that report progress."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self.look()
@@ -103,7 +103,7 @@ class AdaptedThreads:
         return call  # type: ignore[return-value]
 
     def _free_cores(self) -> float:
-        """Cores that no other process keeps busy, as of the last look that was long enough."""
+        """Returns cores that no other process keeps busy, as of the last look that was long enough."""
         meter = self._meter
         assert meter is not None
         if meter.begun:

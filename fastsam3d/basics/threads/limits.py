@@ -38,7 +38,7 @@ class CoreLimits:
 
 
 def core_limits(root: Path = ROOT) -> CoreLimits:
-    """Limits of this process.
+    """Returns limits of this process.
 
     Args:
         root: folder that holds `proc` and `sys`.
@@ -47,7 +47,7 @@ def core_limits(root: Path = ROOT) -> CoreLimits:
 
 
 def usable_cores() -> tuple[int, ...]:
-    """Numbers of the cores that this process may run on; all of them where the system does not tell."""
+    """Returns numbers of the cores that this process may run on; all of them where the system does not tell."""
     try:
         return tuple(sorted(os.sched_getaffinity(0)))
     except (AttributeError, OSError):  # not Linux
@@ -104,7 +104,7 @@ def _paths(groups: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _inside(mounted: str, path: str) -> PurePosixPath:
-    """Path of a group below the group that is mounted.
+    """Returns path of a group below the group that is mounted.
 
     A container may see its own group as the mounted one and still be told the path of the machine, or a path that
     begins with `..`: then the mounted group is the one.

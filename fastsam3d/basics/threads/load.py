@@ -14,7 +14,7 @@ machines. The others are idle time, and guests, whose time is in user already.""
 
 
 def busy_seconds(text: str, cores: Collection[int], ticks: float) -> float | None:
-    """Seconds that these cores have worked since the machine was started; None where the text does not tell.
+    """Returns seconds that these cores have worked since the machine was started; None where the text does not tell.
 
     Args:
         text: of /proc/stat.
@@ -80,7 +80,7 @@ class LoadMeter:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the measurement began; 0 before the first one."""
+        """Returns seconds since the measurement began; 0 before the first one."""
         return 0.0 if self._before is None else self._clock() - self._before[0]
 
     def others(self) -> float | None:

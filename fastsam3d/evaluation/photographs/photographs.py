@@ -1,12 +1,12 @@
 """Finds real photographs inside installed packages, with masks that were drawn by hand.
 
 Photographs are not part of this repository. Some well-known Python packages hold sample photographs.
-`photographs.json` says which ones are used, where each lies in its package, and what licence the package states. It
-also holds the outlines of 26 objects. They were drawn by eye, without any segmentation program, so they can judge one.
-Thin parts are simplified: whiskers, hair and spokes are not followed.
+`photographs.json` says which ones are used, the path of each in its package, and the licence that the package states.
+It also holds the outlines of 26 objects. They were drawn by eye, without any segmentation program, so they can judge
+one. Thin parts are simplified: whiskers, hair and spokes are not followed.
 
 A package is found by its metadata and is not imported. A package that is not installed gives a reason, not an error.
-To get all photographs without touching an environment, install the packages into a folder, and give that folder::
+To get all photographs without changing an environment, install the packages into a folder, and give that folder::
 
     pip install --no-deps --target FOLDER scikit-image scikit-learn gradio imgaug matplotlib ultralytics
     pip install --no-deps --target FOLDER scipy==1.9.3 imageio==2.6.1
@@ -34,16 +34,16 @@ Polygon = tuple[tuple[float, float], ...]
 
 DATA = Path(__file__).with_name("photographs.json")
 LARGEST_FILE = 1 << 24
-"""Bytes of a photograph's file."""
+"""Largest size of a photograph's file, in bytes."""
 FRAME = 30
-"""Which frame of a video is the photograph."""
+"""Number of the frame of a video that is the photograph."""
 SUBPIXELS = 4
-"""A mask is drawn at so many times the size; a pixel counts where half of it or more is inside."""
+"""A mask is drawn larger by this factor; a pixel counts if half of it or more is inside."""
 
 
 @dataclass(frozen=True)
 class DrawnObject:
-    """One object of a photograph: its outline, minus holes, where something else is seen."""
+    """One object of a photograph: its outlines, minus holes, where the background is seen."""
 
     name: str
     polygons: tuple[Polygon, ...]
@@ -61,11 +61,11 @@ class Photograph:
         kind: "picture"; "bzip2", compressed uint8 `[H, W, 3]`; or "video".
         width: pixels.
         height: pixels.
-        sha256: of the file, so that masks never meet another picture of the same name.
-        source: who made it, as far as the package says.
-        licence: as the package states it.
+        sha256: hash of the file, so that masks are never used with another picture of the same name.
+        source: author, as far as the package names one.
+        licence: licence in the words of the package.
         licence_of: "photograph", if stated for this picture; "package", if only for the package as a whole.
-        objects: drawn on it.
+        objects: objects that are drawn on it.
         version: the last version of the package that holds the file; None if the newest does.
     """
 
@@ -89,7 +89,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Found:
-    """One object of a photograph as loaded; image and mask are None where `reason` says why.
+    """One object of a loaded photograph. If it cannot be loaded, image and mask are None and `reason` says why.
 
     Attributes:
         image: uint8 `[H, W, 3]`, sRGB.
@@ -104,18 +104,18 @@ class Found:
 
     @property
     def name(self) -> str:
-        """Name of the photograph, and of the object where it is another."""
+        """Returns the name of the photograph, and the object's name if it is different."""
         same = self.photograph.name == self.item.name
         return self.item.name if same else f"{self.photograph.name}: {self.item.name}"
 
 
 class Missing(Exception):
-    """A photograph cannot be had; the message is the reason."""
+    """A photograph is not available; the message is the reason."""
 
 
 @lru_cache(maxsize=1)
 def photographs() -> tuple[Photograph, ...]:
-    """All photographs, whether their packages are installed or not."""
+    """Returns all photographs, whether their packages are installed or not."""
     return tuple(_photograph(entry) for entry in json.loads(DATA.read_text(encoding="utf-8")))
 
 
@@ -123,7 +123,7 @@ def find_objects(folder: str | Path | None = None) -> Iterator[Found]:
     """Loads every object of every photograph, in the order of the data file.
 
     Args:
-        folder: where packages were installed with `pip install --target`; it is looked at first, then the environment.
+        folder: folder of `pip install --target`. It is searched first, then the environment.
     """
     for photograph in photographs():
         try:
@@ -141,7 +141,7 @@ def load_image(photograph: Photograph, folder: str | Path | None = None) -> np.n
         folder: see `find_objects`.
 
     Raises:
-        Missing: its package is not installed, the file is not there or is another, or it cannot be decoded.
+        Missing: its package is not installed, the file is missing or has other contents, or it cannot be decoded.
     """
     path = _locate(photograph, folder)
     data = path.read_bytes() if path.stat().st_size <= LARGEST_FILE else b""

@@ -1,4 +1,4 @@
-"""Masks made of boxes and points, or proposed without any, by the marker that the page uses."""
+"""Makes masks of boxes and points, or proposes them without marks, by the marker that the page uses."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fastsam3d.marking.proposals import propose
 from fastsam3d.marking.segmentation import Prompt, Segmenter, segment
 
 LABEL = "marked"
-"""Of the mask of one object."""
+"""File name of the mask of one object."""
 FULL, SPARSE = 0.98, 0.05
-"""Shares of its box from which, and up to which, a mask is doubtful."""
+"""Shares of the box: a mask is doubtful from the first on, and up to the second."""
 WHOLE, FEW = 0.9, 64
-"""Share of the picture from which, and pixels up to which, a mask is doubtful."""
+"""A mask is doubtful from this share of the picture on, and up to this number of pixels."""
 
 
 def marked_mask(marks: Marks, picture: Picture, index: int = 0, segmenter: Segmenter = segment) -> Mask:
     """Makes the mask of one object.
 
     Args:
-        index: which of the proposed objects, the largest first; used only where `marks.propose` is set.
+        index: number of the proposed object, the largest first; used only if `marks.propose` is set.
 
     Raises:
-        UserError: marks outside of the picture, nothing found, or OpenCV is not installed.
+        UserError: marks are outside of the picture, no object was found, or OpenCV is not installed.
     """
     if marks.propose:
         found = proposed_masks(picture)
@@ -44,10 +44,10 @@ def marked_mask(marks: Marks, picture: Picture, index: int = 0, segmenter: Segme
 
 
 def marked_masks(marks: Marks, picture: Picture, segmenter: Segmenter = segment) -> list[Mask]:
-    """Makes the masks of several objects; `Mask.problem` says of single ones why they cannot be used.
+    """Makes the masks of several objects. `Mask.problem` says why a single mask cannot be used.
 
     Raises:
-        UserError: marks outside of the picture, nothing found at all, or OpenCV is not installed.
+        UserError: marks are outside of the picture, no object was found, or OpenCV is not installed.
     """
     if marks.propose:
         return proposed_masks(picture)
@@ -68,7 +68,7 @@ def proposed_masks(picture: Picture) -> list[Mask]:
     """Finds the objects of a picture without any mark, the largest first.
 
     Raises:
-        UserError: none is found, or OpenCV is not installed.
+        UserError: no object is found, or OpenCV is not installed.
     """
     found = propose(picture.pixels)
     if not found:
@@ -99,11 +99,11 @@ def _made(
 
 
 def mark_doubts(pixels: np.ndarray, box: Box | None) -> list[str]:
-    """Describes what is odd about a mask that was made of marks, for warnings before any work.
+    """Returns doubts about a mask that was made of marks, for warnings before any work.
 
     Args:
         pixels: bool `[H, W]`, not all false.
-        box: that it was made of, in pixels.
+        box: the box that it was made of, in pixels.
     """
     area = int(pixels.sum())
     if box is not None:

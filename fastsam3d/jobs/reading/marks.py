@@ -12,19 +12,19 @@ from fastsam3d.errors import UserError
 Box = tuple[float, float, float, float]
 Point = tuple[float, float, bool]
 SMALLEST_BOX = 4.0
-"""Pixels, of its shorter side."""
+"""Smallest length of the shorter side of a box, in pixels."""
 BOX_HELP = "four numbers x0,y0,x1,y1: upper left and lower right corner, in pixels from the picture's upper left"
 POINT_HELP = "two numbers x,y in pixels from the picture's upper left; -x,y is a point on the background"
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What was marked, in pixels of the picture as it is shown: x to the right, y down.
+    """Boxes and points, in pixels of the picture as it is shown: x to the right, y down.
 
     Attributes:
-        boxes: (left, top, right, bottom) each.
-        points: (x, y, whether the object is there).
-        propose: find the objects without any mark.
+        boxes: (left, top, right, bottom) of each box.
+        points: (x, y, whether the object is there) of each point.
+        propose: find the objects without marks.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -37,7 +37,7 @@ class Marks:
         return bool(self.boxes or self.points or self.propose)
 
     def settings(self) -> dict[str, Any]:
-        """The keys of the configuration, as they can be given again."""
+        """Returns the marks as keys of the configuration."""
         boxes = [",".join(f"{value:g}" for value in box) for box in self.boxes]
         return {"box": boxes, "point": [_shown(point) for point in self.points], "all": self.propose}
 
@@ -49,7 +49,7 @@ def marks_of(values: Mapping[str, Any]) -> Marks:
         values: `box` and `point` are None, text with `;` between several, or a list of texts or of numbers.
 
     Raises:
-        UserError: one of them cannot be read, or they do not go together.
+        UserError: a value cannot be read, or the values cannot be combined.
     """
     if not isinstance(values["all"], bool):
         raise UserError(f"all={values['all']} is not possible: give true or false.")
@@ -63,10 +63,10 @@ def marks_of(values: Mapping[str, Any]) -> Marks:
 
 
 def marks_within(marks: Marks, width: int, height: int) -> tuple[Marks, list[str]]:
-    """The marks inside a picture, and sentences about boxes that were cut off at its rim.
+    """Returns the marks inside a picture, and sentences about boxes that were cut off at its rim.
 
     Raises:
-        UserError: a box or a point lies outside of the picture.
+        UserError: a box or a point is outside of the picture.
     """
     size = f"the picture, which is {width} x {height} pixels"
     boxes, told = [], []
@@ -87,10 +87,10 @@ def marks_within(marks: Marks, width: int, height: int) -> tuple[Marks, list[str
 
 
 def prompts_of(marks: Marks, several: bool) -> list[tuple[Box | None, tuple[Point, ...]]]:
-    """The box and the points of each object.
+    """Returns the box and the points of each object.
 
-    Of one object, all marks are its own. Of several, each box is an object, with the points inside it; a point on the
-    object in no box is an object of its own. Points on other objects count as background, so that objects stay apart.
+    For one object, all marks belong to it. For several, each box is an object, with the points inside it. A point on an
+    object outside of all boxes is another object. Points on other objects count as background, to separate the objects.
 
     Args:
         several: whether more than one object is wanted.
@@ -151,7 +151,7 @@ def _box(value: Any) -> Box:
 
 
 def _point(value: Any) -> Point:
-    # As text, so that -0,50 is on the background too.
+    # As text, so that -0,50 is on the background, too.
     text = value.strip() if isinstance(value, str) else ",".join(map(str, value)) if _is_list(value) else str(value)
     x, y = _numbers(text.removeprefix("-"), 2, "--point", POINT_HELP)
     return x, y, not text.startswith("-")

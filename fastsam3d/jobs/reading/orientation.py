@@ -1,4 +1,4 @@
-"""Masks that lie as their picture does: orientation tags of photos and of masks."""
+"""Turns masks as their picture is turned: orientation tags of photos and of masks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fastsam3d.jobs.pictures import Picture, turned
 def upright(values: np.ndarray, orientation: int, picture: Picture, what: str) -> tuple[np.ndarray, list[str]]:
     """Turns a mask as its picture was turned.
 
-    A tag of its own is followed, as viewers do. A mask without one that fits only when it is turned as the picture was
-    turned, was made of the pixels as they lie in the picture's file.
+    A mask with an orientation tag is turned by this tag, as viewers do. A mask without a tag may fit only if it is
+    turned as the picture was turned. Then it was made of the unturned pixels of the picture's file, and is turned, too.
 
     Args:
-        values: `[H, W]` as they lie in the file.
+        values: `[H, W]` as stored in the file.
         orientation: the mask's own tag, see `orientation_of`.
-        what: the mask is called in sentences.
+        what: name of the mask in the sentences.
 
     Returns:
         (the values, sentences about what was done).
@@ -43,10 +43,10 @@ def upright(values: np.ndarray, orientation: int, picture: Picture, what: str) -
 
 
 def refuse_size(shape: tuple[int, ...], picture: Picture, what: str) -> None:
-    """Refuses a mask that is not as large as its picture.
+    """Refuses a mask that has another size than its picture.
 
     Raises:
-        UserError: it is not.
+        UserError: the sizes differ.
     """
     if shape == picture.size:
         return

@@ -1,4 +1,4 @@
-"""Hashes of everything that makes a result, to tell whether a kept one is that of the present request."""
+"""Hashes of all inputs of a result, to tell whether a kept result is that of the present request."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from fastsam3d.jobs.request import Request
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".yaml")
-"""Of the files that weights and their settings are in."""
+"""Suffixes of files of weights and their settings."""
 WHOLE = 64 * 2**20
-"""Bytes up to which a weight file is read as a whole: that costs a fraction of a second."""
+"""Largest size, in bytes, of a weight file that is hashed completely, which takes a fraction of a second."""
 PART = 2**20
 PACKAGE = Path(__file__).resolve().parents[2]
-"""Holds the shipped weights, in a folder called as their model."""
+"""Folder of the shipped weights: one folder per model, with its name."""
 
 
 def conditions_of(
     request: Request, picture: np.ndarray, pointmap: np.ndarray | None, batch: int | None
 ) -> dict[str, Any]:
-    """Everything that the results of a scene depend on but its masks. How they are exported does not count."""
+    """Returns everything that the results of a scene depend on, without its masks and the settings of the export."""
     return {
         "version": __version__,
         "image": content_hash(picture),
@@ -49,9 +49,10 @@ def conditions_of(
 
 
 def weights_identity(request: Request) -> str | None:
-    """Hash that tells weights from others at the same path; None where a run has none.
+    """Returns a hash that changes if other weights are at the same path; None if a run has no weight files.
 
-    Of every file its name and content; of large ones size, time of the last change, and the first and last MiB.
+    It covers the name and content of every file; of large files the size, the time of the last change, and the first
+    and the last MiB.
     """
     from fastsam3d.sam3d.checkpoints.folder import locate
 
@@ -66,23 +67,23 @@ def weights_identity(request: Request) -> str | None:
 
 
 def plain_hash(value: Any) -> str:
-    """Hash of nested plain values."""
+    """Returns the hash of nested plain values."""
     return hashlib.sha256(json.dumps(json.loads(json_text(value)), sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def content_hash(array: np.ndarray) -> str:
-    """Hash of an array's shape, type and values."""
+    """Returns the hash of an array's shape, type and values."""
     array = np.ascontiguousarray(array)
     return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest()
 
 
 def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """Hashes of files' contents by name."""
+    """Returns the hashes of files' contents by name."""
     return {path.name: _hash_of(path) for path in paths}
 
 
 def unchanged_files(folder: Path, hashes: Mapping[str, str]) -> list[Path]:
-    """The files of a folder, if all are there with these hashes; else none."""
+    """Returns the files of a folder, if all are there with these hashes; else none."""
     paths = [folder / name for name in hashes if Path(name).name == name]
     try:
         same = bool(paths) and len(paths) == len(hashes) and file_hashes(paths) == dict(hashes)

@@ -1,4 +1,4 @@
-"""Nothing that was read in a run is written in it: files are compared by what they are, not by their names."""
+"""Prevents that a run overwrites a file that it has read: files are compared by identity, not by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastsam3d.errors import UserError
 class ReadFiles:
     """The files that a run has read.
 
-    A file is known by its device and number (`os.path.samestat`), so that links, other spellings and file systems that
-    ignore case are seen through.
+    A file is identified by its device and number (`os.path.samestat`). So a link, another spelling of the path, or
+    another case on a file system that ignores case is recognised as the same file.
 
     Args:
-        paths: of the files; those that do not exist are left out.
+        paths: paths of the files; those that do not exist are ignored.
     """
 
     def __init__(self, paths: Iterable[str | Path] = ()) -> None:
@@ -28,10 +28,10 @@ class ReadFiles:
                 self._known.setdefault(identity, path)
 
     def refuse(self, folder: Path, names: Iterable[str]) -> None:
-        """Refuses to write one of the names in a folder, where that is a file that was read.
+        """Refuses to write a file of one of the names in a folder if that file was read.
 
         Raises:
-            UserError: one of them was.
+            UserError: one of them was read.
         """
         for name in sorted(names):
             identity = _identity(folder / name)
@@ -47,7 +47,7 @@ class ReadFiles:
         """Refuses a working folder that holds a file that was read, because it is cleared.
 
         Raises:
-            UserError: it does.
+            UserError: it holds such a file.
         """
         whole = folder.resolve()
         for path in self._paths:

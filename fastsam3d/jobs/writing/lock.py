@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""Allows only one run at a time in an output folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class FolderTaken(UserError):
 class FolderLock:
     """A file in the output folder that says which process works there.
 
-    The operating system frees the lock of a process that dies, so the file of a dead process of this machine is taken
-    over. Of another machine, which cannot be asked, it has to be removed by hand.
+    The operating system frees the lock of a process that ends. So the file of an ended process of this machine is
+    taken over. Processes of another machine cannot be checked: the user has to remove their file.
 
     Args:
-        folder: exists.
+        folder: an existing folder.
 
     Raises:
         FolderTaken: another run works in the folder.
@@ -47,8 +47,8 @@ class FolderLock:
                 except BlockingIOError:
                     raise self._taken(_owner(file)) from None
                 except OSError:
-                    pass  # a file system without locks: what the file says has to do
-                # Somebody may have removed the file between opening and locking it: then the lock holds nothing.
+                    pass  # a file system without locks: the content of the file decides
+                # The file may have been removed between opening and locking it. Then the lock has no effect.
                 if _same(file, self.path):
                     owner = _owner(file)
                     if _may_run(owner):
@@ -61,7 +61,7 @@ class FolderLock:
                     os.close(file)
 
     def release(self) -> None:
-        """Removes the file. Does nothing the second time."""
+        """Removes the file. A second call does nothing."""
         if self._file is not None:
             with suppress(OSError):
                 self.path.unlink()
@@ -80,9 +80,9 @@ class FolderLock:
 
 
 def process_start(process: int) -> str | None:
-    """When a process of this machine began, in the system's own unit; None where that is not known.
+    """Returns when a process of this machine began, in the system's own unit; None if that is not known.
 
-    Numbers of processes are given again: with their start they are one of a kind.
+    The system uses the numbers of ended processes again. Number and start together are unique.
     """
     try:
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
@@ -91,7 +91,7 @@ def process_start(process: int) -> str | None:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process of this machine may be running."""
+    """Tells whether a process of this machine may be running."""
     if os.name != "posix":  # elsewhere this question would end the process
         return True
     try:
@@ -116,7 +116,7 @@ def _owner(file: int) -> dict[str, Any]:
 
 
 def _may_run(owner: dict[str, Any]) -> bool:
-    """Whether the process that wrote the file may still work, though the system's lock is free."""
+    """Tells whether the process that wrote the file may still work, even if the system's lock is free."""
     process = owner.get("process")
     if not isinstance(process, int) or process <= 0:
         return False

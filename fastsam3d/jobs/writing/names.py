@@ -1,4 +1,4 @@
-"""Names of the files of a run, handed out in one place, so that no file is written twice."""
+"""Chooses the names of all files of a run, so that no file is written twice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SCENE_FILES = (
     "scene_turntable.gif",
     "report.json",
 )
-"""Files of a scene that belong to no object."""
+"""Files of a scene that do not belong to one object."""
 PREVIEW_SUFFIX = "_preview.png"
 MASK_SUFFIX = "_mask.png"
 TURNTABLE_SUFFIXES = ("_turntable.png", "_turntable.gif")
 COMPANIONS = (".mtl", "_texture.png")
-"""Files that a textured mesh has beside its own."""
+"""Additional files of a textured mesh."""
 LONGEST = 150
-"""Bytes of a name. File systems take 255; suffixes and a temporary file's own are added to it."""
+"""Largest length of a name in bytes. File systems allow 255; suffixes and those of temporary files are added."""
 
 
 def object_names(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of the objects of a scene, so that none of their files has the name of another file of the run.
+    """Returns the names of a scene's objects, so that no file of theirs has the name of another file of the run.
 
     The first one keeps its name; others get a number. File names that differ in upper and lower case only are the same.
     Which formats are exported does not matter, so that names are the same in every run.
@@ -34,12 +34,12 @@ def object_names(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
         wanted: the names that the masks ask for.
 
     Returns:
-        (names in the same order, sentences about the objects that got another name than they asked for).
+        (names in the same order, sentences about the objects that got another name).
     """
     taken = {_key(name) for name in SCENE_FILES}
     names: list[str | None] = [None] * len(wanted)
     usable = [usable_name(name) for name in wanted]
-    # All that can keep their names do, before others get new ones.
+    # First all objects that can keep their names keep them. Then the others get new ones.
     for index, name in enumerate(usable):
         own = {_key(file) for file in _possible_files(name)}
         if not own & taken:
@@ -62,7 +62,7 @@ def object_names(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def usable_name(name: str) -> str:
-    """The name, or one that a file can have: signs that cannot be shown are replaced, and long names shortened.
+    """Returns a name that a file can have: signs that cannot be shown are replaced, and long names are shortened.
 
     A shortened name ends in a hash of the whole name, so that two of them stay different.
     """
@@ -84,12 +84,12 @@ def files_of(
     placed: bool = True,
     mask: bool = True,
 ) -> set[str]:
-    """Names of all files that an object can get.
+    """Returns the names of all files that an object can get.
 
     Args:
         kinds: formats that are exported.
-        preview, turntable, texture: whether those are wanted.
-        placed: whether it belongs to a scene.
+        preview, turntable, texture: whether they are wanted.
+        placed: whether the object belongs to a scene.
         mask: whether its mask was made in the run and is saved.
     """
     from fastsam3d.meshes.formats import written_formats
@@ -111,7 +111,7 @@ def _possible_files(name: str) -> set[str]:
 
 
 def _key(name: str) -> str:
-    """Equal for names that are one file on a system that ignores case and ways to write accents."""
+    """Returns a key that is equal for names of one file on a system that ignores case and Unicode forms of accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -1,4 +1,4 @@
-"""The light of a picture, estimated from the surface that it shows, and divided out of its colours."""
+"""Estimates the light of a picture from the surface that it shows, and divides it out of the picture's colours."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch.nn import functional as F
 PLAIN, PULL = 1 / 1.5, 0.005
 """Brightness of a picture relative to the material (`voxels.UNSHADED`); strength of the pull towards it."""
 DARKEST, BRIGHTEST = 0.5, 1.2
-"""Limits of the shading that is taken out."""
+"""Smallest and largest shading that is divided out."""
 NEIGHBOURHOOD, TRUSTED, GAINS = 4, 0.75, (0.6, 1.6)
 """Pixels over which brightness is compared with that of the surface; the exponent of their ratio; limits of the factor.
 With exponents of 0.5 and 0.75 and 2, 4 and 8 pixels, errors on 20 held-out objects differed by at most 0.012."""
 
 
 def without_light(colors: np.ndarray, own: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Divides the light out of a picture, as far as the colours of the surface tell it.
+    """Divides the light out of a picture, as far as the colours of the surface show it.
 
     Args:
-        colors: of the picture `[S, S, 3]` in 0..1.
+        colors: colours of the picture `[S, S, 3]` in 0..1.
         own: colours of the surface at the pixels `[S, S, 3]`.
-        normals: of the surface at the pixels `[S, S, 3]`.
+        normals: unit normals of the surface at the pixels `[S, S, 3]`.
         weight: `[S, S]` of 0..1, zero where the surface is not seen.
     """
     parts = [values.reshape(-1, values.shape[-1]) for values in (colors, normals, own)]
@@ -38,12 +38,12 @@ def without_light(colors: np.ndarray, own: np.ndarray, normals: np.ndarray, weig
 
 
 def _within(colors: np.ndarray) -> np.ndarray:
-    """Colours that are too bright, darker: cutting each channel at 1 would change their hue."""
+    """Makes too bright colours darker as a whole. Cutting each channel at 1 would change their hue."""
     return colors / np.maximum(colors.max(axis=-1, keepdims=True), 1.0)
 
 
 def shading_of(found: np.ndarray, weight: np.ndarray, normals: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Estimates how bright the picture shows the surface, `s(n) = a + b n`: `[4]`, a first.
+    """Estimates the brightness of the picture relative to the surface, `s(n) = a + b n`: `[4]`, a first.
 
     Least squares: `min sum weight |found - s(n) colors|^2`, with a weak pull towards the constant `PLAIN`.
 
@@ -61,7 +61,7 @@ def shading_of(found: np.ndarray, weight: np.ndarray, normals: np.ndarray, color
 
 
 def _blurred(values: np.ndarray) -> np.ndarray:
-    """Three box means in a row: about a Gaussian of `NEIGHBOURHOOD` pixels."""
+    """Applies three box means, one after the other: about a Gaussian of `NEIGHBOURHOOD` pixels."""
     plane, radius = torch.from_numpy(values)[None, None], NEIGHBOURHOOD
     for _ in range(3):
         plane = F.avg_pool2d(F.pad(plane, (radius,) * 4), 2 * radius + 1, stride=1)

@@ -1,11 +1,11 @@
-"""Colours of a picture laid onto the side of a surface that the picture shows.
+"""Lays the colours of a picture onto the side of a surface that the picture shows.
 
-The small model colours the parts of an object, but not what is drawn on them. Where the surface is seen, the picture
-knows better. Each point of the surface is projected into the picture. It takes the colour there as far as it is seen,
-faces the camera, and lies inside the mask. Elsewhere it keeps the colour that it has.
+The small model colours the parts of an object, but not patterns on them. The picture has better colours where it shows
+the surface. Each point of the surface is projected into the picture. It takes the picture's colour as far as it is
+seen, faces the camera, and is inside the mask. Other points keep their colours.
 
-A pose is never exact, so the camera is fitted to the outline (`camera.py`). Where the two outlines agree too little,
-nothing is taken from the picture: a wrong pose would paint the wrong side.
+A pose is never exact, so the camera is fitted to the outline (`camera.py`). If the two outlines agree too little,
+no colour is taken from the picture, because with a wrong pose it would go to the wrong side.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIDE = 256
 AGREEMENT = 0.6
 """Intersection over union of the two outlines below which no colour is taken."""
 GRAZING, FACING = 0.15, 0.5
-"""Cosines between normal and view: at the first a point takes nothing from the picture, from the second on all."""
+"""Cosines between normal and view: the picture's share is 0 up to the first, and 1 from the second on."""
 BORDER = 3.0
 """Pixels over which the picture's share rises from the border of the mask inwards."""
 BEHIND = 0.03
@@ -42,10 +42,10 @@ class PictureProjection:
     """The picture as a source of colours for points of one object.
 
     Attributes:
-        camera: says where a point of the object appears in the crop.
-        colors: of the material `[S, S, 3]` in 0..1, continued beyond the mask.
+        camera: projects points of the object into the crop.
+        colors: colours of the material `[S, S, 3]` in 0..1, continued beyond the mask.
         share: `[S, S]` of 0..1, the picture's share by the distance from the mask's border.
-        depth: `[S, S]`, camera units, of the nearest surface; infinite where there is none.
+        depth: `[S, S]`, depth of the nearest surface in camera units; infinite where there is none.
         agreement: intersection over union of the projected surface and the mask.
     """
 
@@ -57,11 +57,11 @@ class PictureProjection:
 
     @property
     def fits(self) -> bool:
-        """Tells whether the outlines agree well enough for colours to be taken."""
+        """Tells whether the outlines agree well enough to take colours."""
         return self.agreement >= AGREEMENT
 
     def sample(self, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Colours `[N, 3]` and the picture's shares `[N]` at points with unit normals, both `[N, 3]`, object frame."""
+        """Returns the picture's colours `[N, 3]` and shares `[N]` at points with unit normals, both `[N, 3]`."""
         place, depth = self.camera.pixels(points)
         side = len(self.colors)
         column, row = np.clip(place.astype(np.int64), 0, side - 1).T
@@ -79,10 +79,10 @@ class PictureProjection:
         return values[:, :3], values[:, 3] * facing * seen * self.fits
 
     def painted(self, points: np.ndarray, normals: np.ndarray, colors: np.ndarray) -> np.ndarray:
-        """Colours `[N, 3]` in 0..1 of points, with the picture's where it shows them.
+        """Returns the colours `[N, 3]` of points in 0..1: those of the picture where it shows the points.
 
         Args:
-            points, normals, colors: `[N, 3]`: of the surface, object frame, and the colours that it has.
+            points, normals, colors: positions, unit normals (object frame) and own colours of the surface, `[N, 3]`.
         """
         found, share = self.sample(points, normals)
         return (colors + share[:, None] * (found - colors)).astype(colors.dtype)
@@ -99,7 +99,7 @@ def project_picture(mesh: Mesh, pose: RigidPose, image: Tensor, mask: Tensor) ->
 
     Args:
         mesh: the surface with its colours, object frame, not empty.
-        pose: of the object.
+        pose: pose of the object.
         image: crop around the object `[3, S, S]` in 0..1.
         mask: `[S, S]` bool, not empty.
     """
@@ -123,13 +123,13 @@ def project_picture(mesh: Mesh, pose: RigidPose, image: Tensor, mask: Tensor) ->
 
 
 def painted_mesh(mesh: Mesh, projection: PictureProjection) -> Mesh:
-    """The surface with the picture's colours at the vertices that it shows."""
+    """Returns the surface with the picture's colours at the vertices that the picture shows."""
     normals = vertex_normals(mesh.vertices, mesh.faces)
     return Mesh(mesh.vertices, mesh.faces, projection.painted(mesh.vertices, normals, mesh.vertex_colors))
 
 
 def painted_gaussians(gaussian: Gaussian, projection: PictureProjection) -> Gaussian:
-    """The Gaussians `[G]` with the picture's colours where it shows them.
+    """Returns the Gaussians `[G]` with the picture's colours where the picture shows them.
 
     A Gaussian lies flat on the surface: its thinnest axis, turned towards the camera, is the normal. Depth tells which
     Gaussians are on the far side.
@@ -146,14 +146,14 @@ def painted_gaussians(gaussian: Gaussian, projection: PictureProjection) -> Gaus
 
 
 def continued(image: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of the mask's inside `[S, S, 3]` continued outwards, and the share by the distance from its border."""
+    """Returns the mask's colours `[S, S, 3]`, continued outwards, and the share `[S, S]` by distance to its border."""
     inside = mask.float()[None, None]
     depth = torch.zeros_like(inside)
     shrunk = inside
     for _ in range(int(BORDER)):
         shrunk = -F.max_pool2d(-shrunk, 3, stride=1, padding=1)
         depth = depth + shrunk
-    # The outermost pixels of a mask mix the object with what lies behind it: colours start one pixel further in.
+    # The outermost pixels of a mask mix the object with the background, so colours start one pixel further in.
     trusted = -F.max_pool2d(-inside, 3, stride=1, padding=1)
     trusted = trusted if trusted.any() else inside
     colors, weight = image[None] * trusted, trusted

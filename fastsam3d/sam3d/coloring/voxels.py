@@ -1,8 +1,8 @@
-"""Colours of an object brought closer to those that its picture shows.
+"""Brings the colours of an object closer to those of its picture.
 
-The small model divides an object into parts well, and knows their colours badly: it has seen few pictures. The picture
-shows the colours, but not how the object is divided, nor its far side. An affine map of colours, fitted where the
-object is seen, takes the parts from the one and the colours from the other.
+The small model was trained on few pictures: it finds the parts of an object well, but their colours badly. The picture
+has the colours, but neither the parts nor the far side. An affine map of colours is fitted where the object is seen. It
+keeps the model's parts and gives them the picture's colours.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from fastsam3d.sam3d.coloring.camera import RigidPose, box_of, fitted_camera
 SIDE = 32
 """The picture is reduced to this side first: about one pixel a voxel of the small model."""
 SPREAD = 1.0
-"""Standard deviation, in those pixels, of the weights around the place where a voxel projects to."""
+"""Standard deviation, in those pixels, of the weights around the projection of a voxel."""
 HIDDEN = 2.0
 """How far behind the nearest voxel of its pixel, in voxels, another one still counts as seen."""
 TRUST = 0.002
-"""Strength of the pull towards leaving colours as they are, relative to their variance (colours from -1 to 1)."""
+"""Regularisation towards unchanged colours, relative to their variance (colours from -1 to 1)."""
 TRUST_SHIFT = 0.001
-"""The same for a shift of all colours alike, which the picture shows well."""
+"""The same for an equal shift of all colours, which the picture determines well."""
 
 
 UNSHADED = 1.5
-"""How much brighter a material is than its picture, shaded as it is there. Of 1.0, 1.2, 1.4, 1.6 and 1.8 those about it
-gave the smallest errors on 20 held-out objects, at their true voxels and nearly true poses."""
+"""How much brighter a material is than its shaded picture. Of 1.0, 1.2, 1.4, 1.6 and 1.8, values near it gave the
+smallest errors on 20 held-out objects, at their true voxels and nearly true poses."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Shown:
     """Colours that a picture shows at voxels.
 
     Attributes:
-        colors: `[N, 3]`, -1..1, for the far side too: what lies before it.
+        colors: `[N, 3]`, -1..1; a voxel of the far side has the colour of the part in front of it.
         seen: `[N]` bool, whether the voxel itself is seen.
     """
 
@@ -47,15 +47,15 @@ class Shown:
 
 
 def colors_shown(coords: Tensor, resolution: int, pose: RigidPose, image: Tensor, mask: Tensor) -> Shown:
-    """Colours of the picture at the voxels of one object.
+    """Takes colours of the picture at the voxels of one object.
 
-    Each voxel gets a mean of the mask's pixels with Gaussian weights about its place. A voxel that falls beside the
-    mask gets the colours of the nearest pixels.
+    Each voxel gets a mean of the mask's pixels with Gaussian weights around its projection. A voxel that projects
+    outside of the mask gets the colours of the nearest pixels.
 
     Args:
         coords: voxels `[N, 4]` (batch, x, y, z) of a grid of `resolution` voxels a side.
-        resolution: see above.
-        pose: of the object.
+        resolution: voxels per side of the grid.
+        pose: pose of the object.
         image: crop around the object `[3, S, S]` in 0..1.
         mask: `[1, S, S]`, 0..1, not empty.
     """
@@ -77,18 +77,18 @@ def colors_shown(coords: Tensor, resolution: int, pose: RigidPose, image: Tensor
 
 
 def unshaded(colors: Tensor) -> Tensor:
-    """Colours of the material where a picture shows `colors`: `UNSHADED` times as bright. Both `[..., 3]`, -1..1."""
+    """Returns the material's colours for colours of a picture: `UNSHADED` times as bright. Both `[..., 3]`, -1..1."""
     return (UNSHADED * (colors + 1) - 1).clamp(-1, 1)
 
 
 def matched_colors(colors: Tensor, wanted: Tensor, seen: Tensor) -> Tensor:
-    """An affine map of all colours that brings those which are seen to the wanted ones.
+    """Applies an affine map to all colours. It is fitted so that the seen colours become the wanted ones.
 
     Ridge regression of the difference: `min |seen (c + A c + b - w)|^2 + TRUST |A|^2 + TRUST_SHIFT |b|^2`.
 
     Args:
         colors: `[N, 3]`, -1..1.
-        wanted: `[N, 3]`; only rows that are seen count.
+        wanted: `[N, 3]`; only seen rows are used.
         seen: `[N]` bool, at least one.
 
     Returns:

@@ -1,7 +1,7 @@
 """The native single-image-to-3D pipeline: two sampled stages, a pose and a decoder.
 
-Stage names, latents and the order of calls follow SAM 3D Objects (docs/facts.md, section S1), so that what
-attaches to one pipeline attaches to the other.
+Stage names, latents and the order of calls follow SAM 3D Objects (docs/facts.md, section S1). So a saving that attaches
+to one pipeline attaches to the other, too.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from fastsam3d.sam3d.pipeline.timing import Progress, StageClock, recording, sta
 class Pipeline(Stages):
     """Reconstructs one object of one picture.
 
-    Random numbers come from a generator of the run; the global state is left alone.
+    Random numbers come from a generator of the run; the global random state does not change.
 
     Args: see `Stages`.
     """
 
     def __copy__(self) -> Pipeline:
-        """A pipeline over the very same networks, so that what is attached to them later acts in both.
+        """Returns a pipeline with the same network objects. A saving that is attached to them later acts in both.
 
         Raises:
-            UserError: something is attached already, and the copy would have part of it.
+            UserError: a saving is attached already, and the copy would have only a part of it.
         """
         if any(callable(getattr(type(self), name, None)) for name in vars(self)):
             raise UserError(
@@ -75,23 +75,23 @@ class Pipeline(Stages):
         """Reconstructs the masked object.
 
         Args:
-            image: uint8 `[H, W, 3]`, or what `share_picture` made of one.
-            mask: bool `[H, W]`; numbers are split at half of their maximum.
-            seed: of this object's noise. The result depends on nothing that ran before.
+            image: uint8 `[H, W, 3]`, or the result of `share_picture`.
+            mask: bool `[H, W]`; numbers are compared with half of their maximum.
+            seed: seed of this object's noise. The result does not depend on earlier runs.
             pointmap: fp32 `[H, W, 3]` camera-space points (x left, y up, z forward), NaN where unknown.
             formats: any of `mesh` and `gaussian`.
             progress: see `fastsam3d.sam3d.pipeline.timing.Progress`.
-            sampled: the first stage of this very object, where `sample_structures` has run it already; its random
-                numbers go on where it left them.
-            layout: false where nobody needs to know how the object stands in the picture. The first stage then computes
-                the same voxels from the shape alone, and the result has no pose (`Reconstruction.has_layout`). Colours
-                of the small model are then not fitted to the picture, and its surface, whose decoder sees colours
-                beside the shape, is the same but for traces.
+            sampled: the first stage of this object, if `sample_structures` has run it already. The random numbers
+                continue from there.
+            layout: false if the pose of the object is not needed. Then the first stage computes the same voxels from
+                the shape alone, and the result has no pose (`Reconstruction.has_layout`). Colours of the small model
+                are then not fitted to the picture. Its surface has tiny differences, because its decoder sees the
+                colours, too.
             picture_colors: lay the picture's colours onto the side that it shows, for a model that takes its colours
                 from the picture (`slat_color_channels`) and a result with a pose.
 
         Raises:
-            UserError: unusable input, a format that this model has no decoder for, or a network that gives NaN.
+            UserError: the input cannot be used, the model has no decoder for a format, or a network gives NaN.
         """
         require_float32()
         check_formats(formats, self.models, self.config.name)
@@ -100,7 +100,7 @@ class Pipeline(Stages):
             with stage("preprocess"):
                 inputs = self.preprocess(image, mask, pointmap)
             if sampled is None:
-                # On the CPU whatever the device is: one seed gives one object on every machine.
+                # On the CPU for every device, so that a seed gives the same object on every machine.
                 generator = torch.Generator().manual_seed(seed)
                 condition = self.embed_condition("sparse_structure", inputs)
                 shape_alone = {} if layout else {"layout": False}
@@ -135,18 +135,18 @@ class Pipeline(Stages):
     def sample_structures(
         self, image: Any, masks: Sequence[Any], *, seed: int | Sequence[int] = 0, progress: Progress | None = None
     ) -> list[SampledStructure]:
-        """The first stage of several objects, of one picture or of several, as one batch: for `run(..., sampled=)`.
+        """Computes the first stage of several objects, of one picture or several, as one batch: for `run(sampled=)`.
 
-        Every object has noise of its own from the same seed, as if it were run alone; results agree with those up to
-        rounding. Seconds are shared out evenly.
+        Every object has its own noise from the same seed, as in a run alone, and its results are the same up to
+        rounding. Seconds are divided equally between the objects.
 
         Args:
-            image: what `share_picture` gives, or as of `run` without a point map; a list of what it gives, one for
-                each mask.
-            seed: of all objects, or one for each.
+            image: the result of `share_picture`, or an image without a point map, as for `run`; or a list of such
+                results, one for each mask.
+            seed: seed of all objects, or a list with one for each.
 
         Raises:
-            UserError: an unusable mask, or a result that is not finite. Then nothing is returned for any of them.
+            UserError: a mask cannot be used, or a result is not finite. Then no object gets a result.
         """
         require_float32()
         several = isinstance(image, list) and all(isinstance(own, SharedPicture) for own in image)
@@ -166,10 +166,9 @@ class Pipeline(Stages):
 
     @contextmanager
     def twins(self, count: int) -> Iterator[list[Pipeline]]:
-        """Other pipelines over the very same weights, so that several objects can run at once, each on its own.
+        """Gives more pipelines with the same weights for a `with` block, so that several objects can run at once.
 
-        For the length of a `with` block. What is attached to this pipeline may attach itself to them by replacing
-        this method.
+        An acceleration of this pipeline may replace this method, to attach itself to these pipelines, too.
         """
         networks = [self.models, *self.condition_embedders.values()]
         tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
@@ -178,11 +177,12 @@ class Pipeline(Stages):
     def colored_by_picture(
         self, feats: Tensor, structure: SparseStructure, pose: Pose, inputs: ConditionInputs
     ) -> Tensor:
-        """Takes colours from the picture where a model with `slat_color_channels` leaves them to it.
+        """Takes colours from the picture, for a model with `slat_color_channels`.
 
-        Its colours are relative to the object's mean colour in the picture, which is added, and are then fitted to what
-        the picture shows where voxels are seen, but brighter: they are those of the material, not of its shaded side.
-        Without a layout nobody knows where voxels are seen.
+        The colours of such a model are relative to the object's mean colour in the picture. This mean is added. Then
+        the colours are fitted to the picture where voxels are seen. They are made brighter than the picture, because
+        they belong to the material and not to its shaded surface. Without a layout it is not known which voxels are
+        seen.
         """
         channels = list(self.config.slat_color_channels)
         if not channels:
@@ -199,7 +199,7 @@ class Pipeline(Stages):
     def painted(
         self, decoded: Mapping[str, Any], pose: Pose, image: Any, mask: Any
     ) -> tuple[dict[str, Any], PictureProjection | None]:
-        """Lays the picture onto the side that it shows, of the surface and of the Gaussians."""
+        """Lays the picture onto the side that it shows, both of the surface and of the Gaussians."""
         mesh = decoded.get("mesh")
         if mesh is None or mesh.is_empty:
             return dict(decoded), None

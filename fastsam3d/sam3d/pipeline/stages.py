@@ -1,7 +1,7 @@
-"""The stages of the native pipeline, each a method that can be replaced or called alone.
+"""The stages of the native pipeline. Each is a method that can be replaced or called alone.
 
-Stage names, latents and the order of calls follow SAM 3D Objects (docs/facts.md, section S1), so that what
-attaches to one pipeline attaches to the other. `pipeline.py` runs them one after another.
+Stage names, latents and the order of calls follow SAM 3D Objects (docs/facts.md, section S1). So a saving that attaches
+to one pipeline attaches to the other, too. `pipeline.py` runs them one after another.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ from fastsam3d.sam3d.pipeline.timing import stage, step_reporter
 EMBEDDERS = {"sparse_structure": "ss_condition_embedder", "structured_latent": "slat_condition_embedder"}
 """Network that embeds the condition of each sampled stage."""
 TIMED_EMBEDDING = {"sparse_structure": "ss_condition", "structured_latent": "slat_condition"}
-"""Stage under which its time is counted."""
+"""Stage of the report that gets its time."""
 
 
 class Stages:
     """The networks of a pipeline and the stages that they compute.
 
-    Every stage is looked up on the instance and is pure given its arguments.
+    Every stage method is looked up on the instance, so it can be replaced there. Its result depends only on its
+    arguments.
 
     Args:
         models: `ss_generator`, `ss_decoder`, `slat_generator`, and `slat_decoder_mesh` and/or
             `slat_decoder_gs`.
         condition_embedders: `ss_condition_embedder`, `slat_condition_embedder`.
         config: sizes and constants of the model.
-        device: where the networks are.
+        device: device of the networks.
         autocast: dtype of the networks' mixed precision; None runs them as they are stored.
-        residency: brings each network to the device for its stage; by default all of them are there.
-        memory: the budget that objects are checked against; None checks nothing.
+        residency: moves each network to the device for its stage; by default all of them stay there.
+        memory: memory budget that each object is checked against; None checks nothing.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Stages:
         residency: Residency | None = None,
         memory: MemoryLimit | None = None,
     ) -> None:
-        begin_computing()  # whoever built the networks has computed
+        begin_computing()  # building the networks has computed already
         self.models = models
         self.condition_embedders = dict(condition_embedders)
         self.config = config
@@ -69,16 +70,16 @@ class Stages:
         self.runs = Runs()
 
     def share_picture(self, image: Any, pointmap: Any = None) -> SharedPicture:
-        """Prepares what all objects of a picture share. The result takes the place of the image, and of the point
-        map with it, in `run`, `preprocess` and `sample_structures`.
+        """Prepares the inputs that all objects of a picture share. The result replaces the image and the point map in
+        `run`, `preprocess` and `sample_structures`.
 
         Raises:
-            UserError: an unusable image or point map.
+            UserError: the image or the point map cannot be used.
         """
         return share_picture(image, pointmap, image_size=self.config.image_size, device=self.device)
 
     def preprocess(self, image: Any, mask: Any, pointmap: Any = None) -> ConditionInputs:
-        """Inputs of the condition embedders, on the pipeline's device. See `prepare_condition`."""
+        """Prepares the inputs of the condition embedders, on the pipeline's device. See `prepare_condition`."""
         inputs = prepare_condition(
             image, mask, pointmap, image_size=self.config.image_size, scale_over=self.config.scene_scale_over
         )
@@ -88,10 +89,10 @@ class Stages:
     def embed_condition(
         self, name: Literal["sparse_structure", "structured_latent"], inputs: ConditionInputs
     ) -> Tensor:
-        """Condition tokens `[1, L, C]` of a stage.
+        """Computes the condition tokens `[1, L, C]` of a stage.
 
         Raises:
-            UserError: they are not finite.
+            UserError: the tokens are not finite.
         """
         with stage(TIMED_EMBEDDING[name]), self.residency.using(EMBEDDERS[name]), self._mixed_precision():
             tokens: Tensor = self.condition_embedders[EMBEDDERS[name]](**inputs)
@@ -103,12 +104,12 @@ class Stages:
     def sample_sparse_structure(
         self, condition: Tensor, generator: torch.Generator, *, layout: bool = True
     ) -> SparseStructure:
-        """First stage: layout latents and the voxels that the surface passes through.
+        """Runs the first stage: layout latents, and the voxels that the surface passes through.
 
         Args:
             condition: tokens `[1, L, C]` of the first stage.
-            generator: CPU generator; noise is drawn latent by latent in sorted order of their names.
-            layout: false computes the shape alone; noise is drawn for all latents, so that the shape is the same.
+            generator: CPU generator; noise is drawn for one latent after the other, in sorted order of their names.
+            layout: false computes only the shape. Noise is still drawn for all latents, so that the shape is the same.
 
         Raises:
             UserError: the network's output is not finite.
@@ -121,7 +122,7 @@ class Stages:
     def sample_structure_latents(
         self, condition: Tensor, generators: Sequence[torch.Generator], layout: bool = True
     ) -> dict[str, Tensor]:
-        """Latents of as many objects as there are generators; `condition [B, L, C]`."""
+        """Samples the latents of one object for each generator; `condition [B, L, C]`."""
         sampler: Any = self.models["ss_generator"]
         with stage("sparse_structure"), self.residency.using("ss_generator"), self._mixed_precision():
             drawn = structure_noise(sampler.reverse_fn.backbone.latent_shapes(1), generators)
@@ -135,11 +136,11 @@ class Stages:
     def decode_sparse_structure(
         self, latents: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> SparseStructure:
-        """Sampled latents to voxels: decode, threshold, drop the inside, halve the grid if it is too full.
+        """Decodes sampled latents to voxels: applies a threshold, drops the inside, halves the grid if it is too full.
 
         Args:
-            latents: of the first stage; `shape` is decoded.
-            generator: used only where a halved grid still has too many voxels, to choose among them.
+            latents: latents of the first stage; `shape` is decoded.
+            generator: used only if a halved grid still has too many voxels, to choose some of them.
         """
         return self.decode_sparse_structures(latents, [generator])[0]
 
@@ -149,12 +150,12 @@ class Stages:
     ) -> list[SparseStructure]:
         """Decodes a batch of latents to voxels, with a generator for each object.
 
-        One pass of the decoder for all: on a CPU PyTorch takes its fast 3D convolution for batches of more than one,
-        three times as fast an object as the other (the exact savings take it for single objects too).
+        The decoder runs once for all. On a CPU PyTorch uses its fast 3D convolution only for batches of more than one,
+        which is three times as fast per object. (The exact savings use it for single objects, too.)
         """
         with self.residency.using("ss_decoder"), self._mixed_precision():
             logits = self.models["ss_decoder"](latents["shape"]).float()
-        # Copies, so that no object keeps the tensors of the whole batch alive.
+        # Copies, so that an object does not keep the tensors of the whole batch in memory.
         parts = [
             ({name: value[i : i + 1].clone() for name, value in latents.items()}, logits[i : i + 1].clone())
             for i in range(len(generators))
@@ -162,19 +163,20 @@ class Stages:
         return [structure_of(*own, self.config, one) for own, one in zip(parts, generators, strict=True)]
 
     def decode_pose(self, latents: Mapping[str, Tensor], inputs: ConditionInputs) -> Pose:
-        """Layout latents to a pose in the camera frame."""
+        """Decodes layout latents to a pose in the camera frame."""
         return decode_pose(latents, inputs["pointmap_scale"], inputs["pointmap_shift"], self.config.pose)
 
     @torch.no_grad()
     @counted
     def sample_slat(self, condition: Tensor, structure: SparseStructure, generator: torch.Generator) -> Tensor:
-        """Second stage: latents at the voxels, de-normalised, `[N, 8]` fp32.
+        """Runs the second stage: latents at the voxels, de-normalised, `[N, 8]` fp32.
 
         Args:
             condition: tokens `[1, L, C]` of the second stage.
-            structure: `coords` says where; nothing else of it is used.
-            generator: CPU generator. With `noise_by_place` noise is drawn for every cell of the grid and
-                gathered, so that two runs whose voxels differ a little get the same noise where they agree.
+            structure: only its `coords` are used.
+            generator: CPU generator. With `noise_by_place` noise is drawn for every cell of the grid, and each voxel
+                takes the noise of its cell. So two runs with slightly different voxels have equal noise at equal
+                voxels.
         """
         if self.memory is not None:
             self.memory.check(len(structure.coords))
@@ -197,10 +199,10 @@ class Stages:
     def decode_slat(
         self, feats: Tensor, structure: SparseStructure, formats: Sequence[str] = ("mesh",)
     ) -> dict[str, Any]:
-        """Latents `[N, 8]` to a `Mesh` and/or Gaussians, by format.
+        """Decodes latents `[N, 8]` to a `Mesh` and/or Gaussians, by format.
 
         Raises:
-            UserError: a format that this model has no decoder for, or a surface that is not finite.
+            UserError: the model has no decoder for a format, or the surface is not finite.
         """
         check_formats(formats, self.models, self.config.name)
         decoded: dict[str, Any] = {}
@@ -216,12 +218,12 @@ class Stages:
 
     @torch.no_grad()
     def decode_mesh(self, feats: Tensor, structure: SparseStructure, last: bool = True) -> Mesh:
-        """Latents to the coloured surface in the object frame.
+        """Decodes latents to the coloured surface in the object frame.
 
         Args:
             feats: `[N, 8]` at `structure.coords`, as `sample_slat` gives them.
-            structure: where the voxels are, and which of them the surface does not pass through.
-            last: no other network follows in this run.
+            structure: the voxels, and those that the surface does not pass through.
+            last: true if no other network follows in this run.
 
         Raises:
             UserError: the surface is not finite.

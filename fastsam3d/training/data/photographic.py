@@ -1,11 +1,11 @@
-"""Gives training pictures some of the looks of photographs: domain randomisation (Tobin et al., arXiv 1703.06907).
+"""Makes training pictures more like photographs: domain randomisation (Tobin et al., arXiv 1703.06907).
 
-The stored pictures show flat colours under one light before a plain background. Here textures, a second light, gloss,
-shadows, a cluttered background, other objects before and behind, ragged masks, exposure, white balance and noise are
-drawn for each sample, on the tensors of a batch and at its size. Nothing is rendered again: the stored camera points
-give every pixel its place on the object and its normal.
+The stored pictures show flat colours under one light, in front of a plain background. This module adds textures,
+a second light, gloss, shadows, a cluttered background, other objects in front and behind, ragged masks, exposure, white
+balance and noise. They are random for each sample, and work on the tensors of a batch at its size. Nothing is rendered
+again: the stored camera points give every pixel its place on the object and its normal.
 
-Sizes are in pixels of the stored crop, 64 a side, and lengths on the object in its own units (longest side 0.95).
+Sizes are in pixels of the stored crop (64 x 64). Lengths on the object are in its own units (longest side 0.95).
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ CLUTTERED, BEHIND, BEFORE, RAGGED = 0.8, 0.5, 0.15, 0.5
 
 
 class Draws:
-    """Random numbers for the samples of one batch: every call draws for all of them.
+    """Draws random numbers for all samples of a batch.
 
     Args:
-        count: samples.
-        generator: source of the numbers, on the device where they are wanted.
+        count: number of samples.
+        generator: source of the numbers, on the device where they are needed.
     """
 
     def __init__(self, count: int, generator: torch.Generator) -> None:
         self.count, self.generator = count, generator
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Numbers `[count, *shape]` between `low` and `high`."""
+        """Draws uniform numbers `[count, *shape]` between `low` and `high`."""
         device = self.generator.device
         return low + (high - low) * torch.rand(self.count, *shape, generator=self.generator, device=device)
 
     def normal(self, *shape: int) -> Tensor:
-        """Numbers `[count, *shape]` of the standard normal distribution."""
+        """Draws numbers `[count, *shape]` of the standard normal distribution."""
         return torch.randn(self.count, *shape, generator=self.generator, device=self.generator.device)
 
     def chosen(self, share: float) -> Tensor:
-        """One for about `share` of the samples and zero for the others, `[count, 1, 1, 1]`."""
+        """Draws one for about `share` of the samples and zero for the others, `[count, 1, 1, 1]`."""
         return (self.uniform(1, 1, 1) < share).float()
 
     def field(self, side: int, size: int, channels: int = 1) -> Tensor:
-        """Smooth noise `[count, channels, size, size]` of about -1..1: `side` random values a side, interpolated."""
+        """Draws smooth noise `[count, channels, size, size]` of about -1..1, interpolated from `side x side` values."""
         values = self.uniform(channels, side, side, low=-1.0)
         return F.interpolate(values, size, mode="bilinear", align_corners=False)
 
 
 def photographic_surface(color: Tensor, points: Tensor, rotation: Tensor, draws: Draws) -> Tensor:
-    """Colours `[B, 3, S, S]` of the object under textures, a second light, gloss and shadows.
+    """Returns colours `[B, 3, S, S]` of the object under textures, a second light, gloss and shadows.
 
     Args:
         color: stored colours `[B, 3, S, S]` in 0..1.
         points: camera points relative to the pose `[B, 3, S, S]`, `(p - t) / s`, NaN off the object.
-        rotation: `[B, 3, 3]`, of row vectors: `p = (p_object * s) @ rotation + t`.
+        rotation: `[B, 3, 3]`, for row vectors: `p = (p_object * s) @ rotation + t`.
         draws: the random numbers.
     """
     known = points.isfinite().all(1, keepdim=True)
@@ -88,7 +88,7 @@ def photographic_surface(color: Tensor, points: Tensor, rotation: Tensor, draws:
 
 
 def _pattern(place: Tensor, draws: Draws) -> Tensor:
-    """A pattern `[B, 1, S, S]` of 0..1 in the object's space: stripes, checks, spots or smooth noise, one a sample."""
+    """Returns a pattern `[B, 1, S, S]` of 0..1 in object space per sample: stripes, checks, spots or smooth noise."""
     directions = F.normalize(draws.normal(4, 3), dim=2) * draws.uniform(4, 1, low=1.0, high=12.0)
     phase = 2 * math.pi * draws.uniform(4, 1, 1)
     waves = torch.sin(2 * math.pi * torch.einsum("bchw,bkc->bkhw", place, directions) / 2 + phase)
@@ -102,7 +102,7 @@ def _pattern(place: Tensor, draws: Draws) -> Tensor:
 
 
 def _normals(points: Tensor, known: Tensor) -> Tensor:
-    """Unit normals `[B, 3, S, S]` towards the camera from neighbouring points; against the view at the outline."""
+    """Returns unit normals `[B, 3, S, S]` towards the camera, from neighbouring points; `(0, 0, -1)` at the outline."""
     across = F.pad(points[..., 2:] - points[..., :-2], (1, 1))
     down = F.pad(points[..., 2:, :] - points[..., :-2, :], (0, 0, 1, 1))
     near = -F.max_pool2d(-known.float(), 3, stride=1, padding=1) > 0
@@ -115,7 +115,7 @@ class PhotographicBackground:
     """A cluttered background, called with frame coordinates: noise at several scales, and plain shapes with texture.
 
     Args:
-        plain: the background beneath, called in the same way.
+        plain: the plain background below, called in the same way.
         draws: the random numbers.
         size: side of the noise over the whole frame, in pixels.
     """
@@ -137,7 +137,7 @@ class PhotographicBackground:
         self.turn = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], dim=2).unflatten(2, (2, 2))
 
     def __call__(self, uv: Tensor) -> Tensor:
-        """Colours `[B, 3, S, S]` at frame coordinates `[B, S, S, 2]` of 0..1."""
+        """Returns colours `[B, 3, S, S]` at frame coordinates `[B, S, S, 2]` of 0..1."""
         color = self.plain(uv)  # type: ignore[operator]
         for index in range(self.centre.shape[1]):
             away = (uv - self.centre[:, None, None, index]) @ self.turn[:, None, index]
@@ -155,8 +155,8 @@ class Neighbour:
     """Another object of the batch, shown at a place of each sample's frame.
 
     Attributes:
-        layers: colours times cover, and cover, `[B, 4, S, S]`.
-        window: where they lie: left, top and size as fractions of the frame `[B, 3]`.
+        layers: colours times coverage (3 channels), and coverage, `[B, 4, S, S]`.
+        window: their place: left, top and size as fractions of the frame `[B, 3]`.
         shown: one where the neighbour is shown and zero elsewhere, `[B, 1, 1, 1]`.
     """
 
@@ -177,14 +177,14 @@ class Neighbour:
         return cls(layers, torch.cat([middle - size / 2, size], dim=1), draws.chosen(share))
 
     def over(self, image: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
-        """The image `[B, 3, S, S]` with the neighbour in front, and the neighbour's cover `[B, 1, S, S]`."""
+        """Returns the image `[B, 3, S, S]` with the neighbour in front, and its coverage `[B, 1, S, S]`."""
         local = 2 * (uv - self.window[:, None, None, :2]) / self.window[:, None, None, 2:] - 1
         seen = F.grid_sample(self.layers, local, mode="bilinear", align_corners=False) * self.shown
         return image * (1 - seen[:, 3:]) + seen[:, :3], seen[:, 3:]
 
 
 def ragged_mask(alpha: Tensor, draws: Draws) -> Tensor:
-    """A mask as people and programs draw them: `alpha [B, 1, S, S]` moved in or out by up to two pixels, unevenly."""
+    """Returns a less exact mask: the border of `alpha [B, 1, S, S]` moved in or out by up to two pixels, unevenly."""
     soft = F.avg_pool2d(F.pad(alpha, (2, 2, 2, 2)), 5, stride=1)
     level = 0.5 + draws.uniform(1, 1, 1, low=-0.25, high=0.25) + 0.3 * draws.field(10, alpha.shape[-1])
     ragged = (soft > level.clamp(0.05, 0.95)).float()
@@ -193,11 +193,11 @@ def ragged_mask(alpha: Tensor, draws: Draws) -> Tensor:
 
 
 class Exposure:
-    """What camera and file do to a picture, drawn once a sample: the crop and the frame get the same, but for noise.
+    """Effects of a camera and its file on a picture, drawn once per sample. Crop and frame differ in the noise only.
 
     Args:
         draws: the random numbers.
-        chosen: one for the samples that it changes and zero for the others, `[B, 1, 1, 1]`.
+        chosen: one for the samples to change and zero for the others, `[B, 1, 1, 1]`.
     """
 
     def __init__(self, draws: Draws, chosen: Tensor) -> None:
@@ -208,7 +208,7 @@ class Exposure:
         self.noise = draws.uniform(1, 1, 1, high=0.06)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """The picture `[B, 3, S, S]` as it was taken, 0..1."""
+        """Returns the changed picture `[B, 3, S, S]`, 0..1."""
         grey = image.mean(1, keepdim=True)
         changed = (torch.lerp(grey.expand_as(image), image, self.saturation) * self.balance).clamp(1e-4, 1)
         changed = changed**self.gamma + self.noise * self.draws.normal(*image.shape[1:])
