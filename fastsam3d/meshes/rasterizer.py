@@ -47,7 +47,7 @@ def rasterize(screen: np.ndarray, depth: np.ndarray, faces: np.ndarray, width: i
         faces: `[F, 3]`.
         width, height: size of the grid in pixels.
     """
-    kept = np.flatnonzero((depth[faces] > 1e-6).all(axis=1))
+    kept = np.flatnonzero(np.logical_and.reduce((depth > 1e-6)[faces.T]))
     drawn = _triangles(screen, depth, faces[kept], width, height)
     nearest = np.zeros(width * height)
     owner = np.full(width * height, -1, dtype=np.int64)
@@ -64,7 +64,7 @@ def rasterize(screen: np.ndarray, depth: np.ndarray, faces: np.ndarray, width: i
     pixels = np.flatnonzero(owner >= 0)
     owners = owner[pixels]
     corrected = weights[pixels] * drawn.inverse[:, owners].T
-    corrected /= corrected.sum(axis=1, keepdims=True)
+    corrected /= (corrected[:, 0] + corrected[:, 1] + corrected[:, 2])[:, None]
     return Fragments(pixels, kept[owners], corrected, 1.0 / nearest[pixels])
 
 
