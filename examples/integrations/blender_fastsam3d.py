@@ -1,7 +1,8 @@
-"""Blender add-on: an object of a picture becomes a mesh in the scene, at the right place and scale.
+"""Blender add-on: makes a mesh of an object in a picture, and puts it into the scene at the right place and scale.
 
-One file, for Blender 4.2 and newer. Install it in Preferences > Add-ons > Install from Disk. fastsam3d itself runs in a
-Python of yours, as a process of its own: Blender's Python needs no package. `docs/integrations.md` is the guide.
+One file, for Blender 4.2 and newer. Install it in Preferences > Add-ons > Install from Disk. fastsam3d itself runs as a
+separate process, in the Python in which you installed it: Blender's Python needs no package. `docs/integrations.md` is
+the guide.
 """
 
 import json
@@ -28,9 +29,9 @@ bl_info = {
 TICK = 0.25
 """Seconds between two looks at the process."""
 SMALLEST_BOX = 4
-"""Pixels of the shorter side; a smaller drag is a click by mistake."""
+"""Smallest shorter side of a box, in pixels; a smaller drag is a click by mistake."""
 FIELD_OF_VIEW = 60.0
-"""Degrees; where the report names no camera."""
+"""Horizontal field of view in degrees, if the report names no camera."""
 
 
 # The command and its process. Nothing here needs Blender.
@@ -44,7 +45,7 @@ def command(python, picture, mark, output, settings):
         picture: path of the picture.
         mark: words that mark the object, see `mark_words`.
         output: folder for the results.
-        settings: names to values: preset, model, checkpoint_dir, seed, more (further words of the command line).
+        settings: values by name: preset, model, checkpoint_dir, seed, more (further options of the command line).
     """
     words = [python, "-m", "fastsam3d", "infer", "--json", "--export", "glb", "--image_path", picture, *mark]
     words += ["--output_dir", output, "--seed", str(settings["seed"]), "preview=false"]
@@ -83,7 +84,7 @@ class Job:
     """Runs a command; keeps what it prints. `poll` and `stop` never wait long."""
 
     def __init__(self, words, folder):
-        # Blender's own Python must not leak into the other one.
+        # Settings of Blender's own Python must not reach the other Python.
         environment = {
             key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "__PYVENV_LAUNCHER__")
         }
@@ -124,7 +125,7 @@ class Job:
             return told[-1]
         if any("No module named" in line and "fastsam3d" in line for line in self.lines):
             return (
-                "The Python in the add-on's preferences has no fastsam3d. Choose the one that has, or install it there."
+                "The Python in the add-on's preferences has no fastsam3d. Choose another Python, or install it there."
             )
         return f"fastsam3d ended with code {self.process.returncode}. {self.last_line()}"
 
@@ -141,7 +142,7 @@ class Job:
         self.printed = self.process.stdout.read()
 
 
-# Places. Matrices are lists of rows and act on columns.
+# Positions in the scene. Matrices are lists of rows and act on column vectors.
 
 
 def product(a, b):
@@ -165,13 +166,13 @@ def rotation_of(quaternion):
 
 
 class Placement:
-    """Computes where the object and the photo's camera stand.
+    """Computes the matrices of the object and of the photo's camera.
 
     The report gives `p_camera = (p_object * scale) @ R + translation` for row vectors, in a camera frame with x left,
     y up, z forward. Blender's cameras have x right, y up and look along -z.
 
     Args:
-        pose: as the report has it: rotation_wxyz, translation, scale; None: the object lies at the camera's origin.
+        pose: from the report: rotation_wxyz, translation, scale; None: the object is at the camera's origin.
         corners: the object's bounding box, as two points.
         size: length of the longest side in the scene's units; 0 keeps the units of the report.
     """
@@ -189,7 +190,7 @@ class Placement:
         self.shift = [-x, y, -z]
 
     def upright(self, place):
-        """Returns the object's matrix: it stands with the middle of its bottom at `place`, z up."""
+        """Returns the object's matrix: the middle of its bottom is at `place`, z up."""
         (x0, y0, z0), (x1, y1, _) = self.corners
         bottom = [(x0 + x1) / 2, (y0 + y1) / 2, z0]
         shift = [at - scale * value for at, scale, value in zip(place, self.scale, bottom, strict=True)]
@@ -217,7 +218,7 @@ class Placement:
 
 
 class Preferences(bpy.types.AddonPreferences):
-    """Where fastsam3d is."""
+    """The add-on's preferences: the Python that has fastsam3d."""
 
     bl_idname = __name__
     python: bpy.props.StringProperty(
@@ -233,7 +234,7 @@ class Preferences(bpy.types.AddonPreferences):
 
 
 class Settings(bpy.types.PropertyGroup):
-    """What the panel shows; kept with the scene."""
+    """Values of the panel; stored with the scene."""
 
     marking: bpy.props.EnumProperty(
         name="Mark by",
@@ -265,7 +266,7 @@ class Settings(bpy.types.PropertyGroup):
         ],
     )
     seed: bpy.props.IntProperty(name="Seed", min=0)
-    more: bpy.props.StringProperty(name="More", description="Further words of the command line: device=cuda --finish")
+    more: bpy.props.StringProperty(name="More", description="Further options of the command line: device=cuda --finish")
     placement: bpy.props.EnumProperty(
         name="Place",
         items=[
@@ -369,7 +370,7 @@ class Reconstruct(bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def modal(self, context, event):
-        """Shows how far the run is; imports its result at the end."""
+        """Shows the progress of the run; imports its result at the end."""
         if event.type == "ESC":
             self.job.stop()
             self._show(context, "")
@@ -421,7 +422,7 @@ class Reconstruct(bpy.types.Operator):
         return picture
 
     def _as_shown(self, picture, path):
-        """Writes the picture as Blender shows it: marks are pixels of that, whatever a photo's orientation tag says."""
+        """Writes the picture as Blender shows it, without an orientation tag: marks are pixels of this picture."""
         copy = bpy.data.images.load(bpy.path.abspath(picture.filepath), check_existing=False)
         try:
             copy.file_format = "PNG"
@@ -473,7 +474,7 @@ class Reconstruct(bpy.types.Operator):
         context.collection.objects.link(camera)
         camera.matrix_world = Matrix(matrix)
         context.scene.camera = camera
-        # Else the photo and the object have other proportions in the camera's view.
+        # Otherwise the photo and the object have different proportions in the camera's view.
         context.scene.render.resolution_x, context.scene.render.resolution_y = self.picture.size
 
     def _show(self, context, text):
@@ -554,7 +555,7 @@ def register():
 
 
 def unregister():
-    """Takes everything off again."""
+    """Removes everything from Blender."""
     while _drawing:
         bpy.types.SpaceImageEditor.draw_handler_remove(_drawing.pop(), "WINDOW")
     del bpy.types.Scene.fastsam3d

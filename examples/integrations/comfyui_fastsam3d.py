@@ -23,7 +23,7 @@ NO_MASK = (64, 64)
 
 @dataclass(frozen=True)
 class LoadedPipeline:
-    """What the socket FASTSAM3D_PIPELINE carries.
+    """Value of the socket FASTSAM3D_PIPELINE.
 
     ComfyUI keeps the outputs of nodes and gives them to several others, so no node changes the pipeline: the preset is
     attached for a run and removed after it.
@@ -35,7 +35,7 @@ class LoadedPipeline:
 
 @dataclass(frozen=True)
 class ReconstructedObject:
-    """What the socket FASTSAM3D_OBJECT carries: the result of a run, its picture and its mask."""
+    """Value of the socket FASTSAM3D_OBJECT: the result of a run, its picture and its mask."""
 
     reconstruction: Any
     picture: Any
@@ -61,7 +61,7 @@ class FastSAM3DLoad:
                     {"tooltip": "mini: small, trained on synthetic toys. sam3d: for photographs"},
                 ),
                 "device": (["auto", "cpu", "cuda"],),
-                "memory": (["none", "8gb", "12gb", "24gb"], {"tooltip": "weights wait in main memory for their stage"}),
+                "memory": (["none", "8gb", "12gb", "24gb"], {"tooltip": "keep weights in main memory until their stage"}),
             },
             "optional": {
                 "checkpoint_dir": ("STRING", {"default": "", "tooltip": "folder of the weights of sam3d"}),
@@ -76,7 +76,7 @@ class FastSAM3DLoad:
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        # ComfyUI runs nodes in inference mode, whose tensors do not record changes; weights must.
+        # ComfyUI runs nodes in inference mode. Tensors made there do not count changes, but weights have to.
         with torch.inference_mode(False), torch.no_grad():
             where = checkpoint_dir.strip() or None
             pipeline = fastsam3d.load_pipeline(model, device=device, checkpoint_dir=where, memory=memory)
@@ -122,10 +122,10 @@ class FastSAM3DReconstruct:
                 "mask": ("MASK",),
                 "mask_marks": (
                     ["object", "background"],
-                    {"tooltip": "a cut-out's mask from Load Image is: background"},
+                    {"tooltip": "choose background for a cut-out from Load Image"},
                 ),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**32 - 1}),
-                "faces": ("INT", {"default": 0, "min": 0, "max": 10**7, "tooltip": "about so many; 0: all"}),
+                "faces": ("INT", {"default": 0, "min": 0, "max": 10**7, "tooltip": "wanted number of faces; 0: all"}),
                 "filename_prefix": ("STRING", {"default": "fastsam3d/object"}),
             },
         }

@@ -1,6 +1,5 @@
-// The run that is shown in a viewer, and `off` with the same seed beside it where it was run; both over the picture
-// behind a slider. `result` says what to show; the events are 'select' with a seed or a run, and 'option_select' for
-// running `off` as well.
+// Shows a run in a viewer, beside it `off` with the same seed if it was run, and both over the picture with a slider.
+// `result` has the values to show. The events are 'select' with a seed or a run, and 'option_select' to run `off`.
 const root = element.querySelector('.compare'), wipe = root.querySelector('.wipe'), slider = wipe.querySelector('input');
 const sides = {}, loaded = {};
 let turning = !matchMedia('(prefers-reduced-motion: reduce)').matches, wired = false, shown = null;
@@ -44,7 +43,7 @@ function refresh() {
     shown = { key: result.key, number: result.number };
     const { left, right } = sides;
     if (left.viewer && right.viewer && !left.linked) { left.viewer.link(right.viewer); left.linked = true; }
-    // What was turned by hand stays turned while the same run is shown.
+    // A view that was turned by hand stays as it is while the same run is shown.
     if (left.viewer && first) {
       left.viewer.reset();
       if (result.elevation !== null) left.viewer.setView({ ...left.viewer.view(), azimuth: 0, elevation: Math.min(Math.max(result.elevation, 5), 60) });
@@ -95,7 +94,7 @@ function past(result) {
 
 function each(change) { for (const side of Object.values(sides)) if (side.viewer) change(side.viewer); }
 
-// While a run is measured the views stand still: on a computer without a GPU they would take its time.
+// While a run is measured the views do not turn: on a computer without a GPU they would slow it down.
 function rotate() { each(view => { view.autoRotate = turning && !props.busy; }); root.querySelector('[data-do=plain]').disabled = Boolean(props.busy); }
 
 root.addEventListener('click', event => {

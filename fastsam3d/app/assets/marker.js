@@ -1,6 +1,6 @@
 // Marks objects in the picture. A click adds to the object (with Alt, the right button, or "Take away" it takes
-// away); a drag draws a box, or paints. What was done goes to the server as the event 'select'; what it made of it
-// comes back in the properties picture, masks, marks and saved. Files, the clipboard and the keyboard: marker_input.js.
+// away); a drag draws a box, or paints. Each action goes to the server as the event 'select'. The server answers in the
+// properties picture, masks, marks and saved. Files, the clipboard and the keyboard: marker_input.js.
 const root = element.querySelector('.marker'), stage = root.querySelector('.stage');
 const photo = root.querySelector('.photo'), masks = root.querySelector('.masks'), marks = root.querySelector('.marks');
 const chips = root.querySelector('.chips'), size = root.querySelector('.size input');
@@ -120,7 +120,7 @@ function refresh() {
   draw(); list();
 }
 
-// A mask that was asked for as a file is handed to the browser; other marks are unsaved from now on.
+// Gives a mask that the visitor wants as a file to the browser. After any other action the marks are unsaved.
 function keep() {
   const saved = props.saved;
   if (saved && saved.stamp && saved.stamp !== savedStamp) {

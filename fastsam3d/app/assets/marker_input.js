@@ -1,6 +1,6 @@
-// The rest of marking: the keyboard, files that are chosen, dropped or pasted. Goes on in the scope of marker.js.
+// Further inputs of marking: the keyboard, and files that are chosen, dropped or pasted. Runs in the scope of marker.js.
 
-// Keyboard, with the picture focused: a cross stands for the pointer.
+// Keyboard, with the picture focused: a cross replaces the pointer.
 stage.addEventListener('keydown', event => {
   if (!isOpen() || event.ctrlKey || event.metaKey) return;
   const step = event.shiftKey ? 0.05 : 0.01, ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -33,7 +33,7 @@ document.addEventListener('keydown', event => {
   }
 });
 
-// Files go to the server first; the event names what came back. Examples need only their name.
+// Files go to the server first; the event has the token that the server returned. Examples need only their name.
 const complaint = root.querySelector('.marker > .notice');
 function complain(text) { complaint.textContent = text; complaint.hidden = !text; delete root.dataset.busy; }
 
@@ -54,7 +54,7 @@ for (const node of root.querySelectorAll('[data-example]')) {
   node.addEventListener('click', () => { complain(''); send({ action: 'example', name: node.dataset.example }); });
 }
 
-// Anywhere in the window: a file that misses the frame would otherwise replace the page.
+// Accepts a drop anywhere in the window: otherwise a file dropped outside of the frame would replace the page.
 const holdsFiles = event => event.dataTransfer && [...event.dataTransfer.types].includes('Files');
 document.addEventListener('dragover', event => { if (holdsFiles(event)) { event.preventDefault(); root.dataset.drop = ''; } });
 document.addEventListener('dragleave', event => { if (!event.relatedTarget) delete root.dataset.drop; });

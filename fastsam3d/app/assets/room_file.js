@@ -1,4 +1,4 @@
-// Sends a room file to the server; the event 'select' names what came back.
+// Sends a room file to the server; the event 'select' has the token that the server returned.
 const input = element.querySelector('input'), complaint = element.querySelector('.notice');
 function complain(text) { complaint.textContent = text; complaint.hidden = !text; }
 

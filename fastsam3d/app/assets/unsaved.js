@@ -1,5 +1,5 @@
-// What is lost when the page is left: marks that were not saved and results that were not downloaded. The browser asks
-// then. The parts of the page set both.
+// Marks that were not saved and results that were not downloaded are lost when the visitor leaves the page. Then the
+// browser asks first. The parts of the page set both values.
 window.Fastsam3dUnsaved = { marks: false, result: false };
 window.addEventListener('beforeunload', (event) => {
   const { marks, result } = window.Fastsam3dUnsaved;

@@ -30,7 +30,7 @@
       mat3 turn = mat3(view);
       vec3 rowX = vec3(focal.x / depth, 0.0, focal.x * seen.x / (depth * depth)) * turn;
       vec3 rowY = vec3(0.0, focal.y / depth, focal.y * seen.y / (depth * depth)) * turn;
-      // The covariance in pixels, a little wider so that none falls between them, and fainter for it; and its axes.
+      // The covariance in pixels, made a little wider so that no Gaussian is lost between pixels, and as much fainter; its axes.
       float xx = dot(rowX, spread * rowX), xy = dot(rowX, spread * rowY), yy = dot(rowY, spread * rowY);
       float area = max(xx * yy - xy * xy, 0.0);
       xx += 0.3; yy += 0.3;

@@ -3,8 +3,8 @@
 //
 //   const viewer = Fastsam3dViewer.mount(canvas, source, options);
 //
-// canvas   an HTMLCanvasElement; its CSS size is followed.
-// source   what to show: a URL, an ArrayBuffer or typed array with the file's bytes, a Blob, or null for nothing yet.
+// canvas   an HTMLCanvasElement; the picture has its CSS size.
+// source   the file to show: a URL, an ArrayBuffer or typed array with the file's bytes, a Blob, or null for nothing yet.
 // options  autoRotate   turn slowly until touched (default true; off where the system asks for less motion)
 //          azimuth, elevation   degrees of the first view (default 30 and 20)
 //          wireframe    the edges of the faces as lines on them (default false)
@@ -91,7 +91,7 @@
         const bytes = await bytesOf(source);
         if (turn !== this._loads) return this.statistics;
         const model = bytes ? await root.Fastsam3dGlb.parse(bytes) : { primitives: [] };
-        // Another file was asked for while this one was on its way: the later one wins.
+        // Another file was requested while this one was loading: the later one is shown.
         if (turn !== this._loads) return this.statistics;
         this._show(model.primitives);
         if (this.options.onload) this.options.onload(this.statistics);
@@ -118,7 +118,7 @@
       this.links.add(other);
       other.links.add(this);
       other._apply(this._view);
-      other.autoRotate = false;  // one of the two turns, the other follows
+      other.autoRotate = false;  // one of the two turns by itself, and the other has the same view
     }
 
     capture() {
@@ -387,7 +387,7 @@
       });
     }
 
-    // Whoever takes hold of one view wants both to stand still.
+    // When the user touches one view, both stop turning.
     _stop() {
       this.autoRotate = false;
       for (const other of this.links) other.autoRotate = false;
@@ -442,7 +442,7 @@
   const determinant = (m) =>
     m[0] * (m[5] * m[10] - m[6] * m[9]) - m[4] * (m[1] * m[10] - m[2] * m[9]) + m[8] * (m[1] * m[6] - m[2] * m[5]);
 
-  // Mean linear light of the vertex colours; a texture is taken for bright.
+  // Mean linear light of the vertex colours; a texture counts as bright.
   function brightnessOf({ colors, factor, image }) {
     if (image || !colors.length) return 1;
     let sum = 0;

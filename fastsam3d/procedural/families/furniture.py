@@ -1,4 +1,4 @@
-"""Furniture families. Front is -y, up is +z; every function fills a `Parts` from a generator."""
+"""Furniture families. Front is -y, up is +z; every function adds random parts of one object to `parts`."""
 
 from __future__ import annotations
 

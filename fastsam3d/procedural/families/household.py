@@ -43,7 +43,7 @@ def cup_and_saucer(parts: Parts, rng: np.random.Generator) -> None:
 
 
 def _upright_ring(side: float) -> tuple[float, ...]:
-    """Rotation of a torus whose plane holds the z axis and the direction `side` in the ground plane."""
+    """Returns the rotation of a torus whose plane contains the z axis and the direction `side` in the ground plane."""
     tilt = np.array(about("x", 90))
     turn = np.array(about("z", float(np.rad2deg(side))))
     w, x, y, z = turn

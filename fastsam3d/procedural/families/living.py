@@ -10,7 +10,7 @@ from fastsam3d.procedural.palette import DARK, WHITE, color, leaf, shade, wood
 
 
 def _coat(rng: np.random.Generator) -> np.ndarray:
-    """A coat: brown, grey, black, white, or any colour, as toys have."""
+    """Draws the colour of a coat: brown, grey, black, white, or any colour, as for toys."""
     kind = rng.random()
     if kind < 0.45:
         return wood(rng)
