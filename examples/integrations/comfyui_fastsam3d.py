@@ -61,7 +61,7 @@ class FastSAM3DLoad:
                     {"tooltip": "mini: small, trained on synthetic toys. sam3d: for photographs"},
                 ),
                 "device": (["auto", "cpu", "cuda"],),
-                "memory": (["none", "8gb", "12gb", "24gb"], {"tooltip": "keep weights in main memory until their stage"}),
+                "memory": (["none", "8gb", "12gb", "24gb"], {"tooltip": "weights stay in main memory until used"}),
             },
             "optional": {
                 "checkpoint_dir": ("STRING", {"default": "", "tooltip": "folder of the weights of sam3d"}),

@@ -1,7 +1,7 @@
 """Chooses how many threads PyTorch gives to an operation on the CPU: a fixed number, or as many as cores are free.
 
-The threads of an operation wait for one another. Where other processes keep the cores busy, one of them is always still
-waiting for a core, and the operation takes many times longer than on one thread. So fewer threads are taken there.
+The threads of an operation wait for one another. If other processes keep the cores busy, one of these threads often
+waits for a core, and the operation can take longer than on one thread. So fewer threads are used then.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from fastsam3d.basics.threads.limits import core_limits
 from fastsam3d.basics.threads.load import LoadMeter
 
 INTERVAL = 0.25
-"""Seconds between two looks at the load: long beside the units of /proc/stat (0.01 s), short beside a run."""
+"""Seconds between two measurements of the load: longer than the unit of /proc/stat (0.01 s), shorter than a run."""
 FIRST_INTERVAL = 0.04
-"""Seconds of the first look, which waits; only where something else runs at that moment."""
+"""Seconds of the first measurement, which waits; it is only done if something else runs at that moment."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def suitable_threads(most: int, free: float) -> int:
-    """Returns how many threads to take.
+    """Returns the number of threads to use.
 
     Args:
-        most: threads on an idle machine.
-        free: cores that no other process keeps busy.
+        most: number of threads on an idle machine.
+        free: number of cores that no other process keeps busy.
     """
     return max(1, min(most, int(free + 0.5)))
 
@@ -35,19 +35,19 @@ def suitable_threads(most: int, free: float) -> int:
 class AdaptedThreads:
     """Context manager: inside it PyTorch computes with this number of threads, and with the earlier one afterwards.
 
-    Without a number, `look` takes fewer threads where other processes keep cores busy, and more again when these are
-    free. It never takes more than PyTorch had before. On systems other than Linux the load is not known, and the
-    number stays. Several threads may call `look`: each adapts the number that it had at its first call.
+    Without a number, `look` sets fewer threads if other processes keep cores busy, and more when these cores are free
+    again. It never sets more than PyTorch had before. On systems other than Linux the load is not known, and the
+    number does not change. Several threads may call `look`: each adapts the number that it had at its first call.
 
     Another number of threads changes results by rounding.
 
     Attributes:
-        least, most: threads that were computed with.
+        least, most: smallest and largest number of threads that were used.
 
     Args:
-        threads: number; None: as many as cores are free.
-        adapts: False leaves the number alone where none is given, as for work on a GPU.
-        meter: of the load; default: that of the cores of this process.
+        threads: number of threads; None: as many as cores are free.
+        adapts: False does not change the number if `threads` is None, for instance for work on a GPU.
+        meter: measures the load; by default of the cores of this process.
     """
 
     def __init__(self, threads: int | None = None, adapts: bool = True, meter: LoadMeter | None = None) -> None:
@@ -74,7 +74,7 @@ class AdaptedThreads:
             torch.set_num_threads(self._before)
 
     def look(self) -> None:
-        """Adapts the number of threads to the load, if the last look is long enough ago. Call it between steps."""
+        """Adapts the number of threads to the load, if the last measurement is old enough. Call it between steps."""
         if not self._adapts:
             return
         import torch
@@ -94,7 +94,7 @@ class AdaptedThreads:
             self._looked = True
 
     def before(self, function: Function) -> Function:
-        """Returns the function with a look before every call, for callbacks that report progress."""
+        """Returns a function that calls `look` before every call of `function`, for callbacks that report progress."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self.look()
@@ -103,7 +103,7 @@ class AdaptedThreads:
         return call  # type: ignore[return-value]
 
     def _free_cores(self) -> float:
-        """Returns cores that no other process keeps busy, as of the last look that was long enough."""
+        """Returns the number of cores that no other process keeps busy, from the last long enough measurement."""
         meter = self._meter
         assert meter is not None
         if meter.begun:

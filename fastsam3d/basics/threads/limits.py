@@ -19,11 +19,11 @@ UNLIMITED = "max"
 
 @dataclass(frozen=True)
 class CoreLimits:
-    """What bounds the threads of this process.
+    """Limits of the threads of this process.
 
     Attributes:
         cores: numbers of the cores that it may run on.
-        quota: cores' worth of time that its control group may use; None: no limit.
+        quota: CPU time that its control group may use, in cores; None: no limit.
     """
 
     cores: tuple[int, ...]
@@ -31,14 +31,14 @@ class CoreLimits:
 
     @property
     def threads(self) -> int:
-        """Most threads that can run without being stopped by the quota, at least 1."""
+        """Returns the largest number of threads that the quota does not stop, at least 1."""
         if self.quota is None:
             return len(self.cores)
         return max(1, min(len(self.cores), int(self.quota)))
 
 
 def core_limits(root: Path = ROOT) -> CoreLimits:
-    """Returns limits of this process.
+    """Reads the limits of this process.
 
     Args:
         root: folder that holds `proc` and `sys`.
@@ -47,7 +47,7 @@ def core_limits(root: Path = ROOT) -> CoreLimits:
 
 
 def usable_cores() -> tuple[int, ...]:
-    """Returns numbers of the cores that this process may run on; all of them where the system does not tell."""
+    """Returns the numbers of the cores that this process may run on; all cores if the system does not tell."""
     try:
         return tuple(sorted(os.sched_getaffinity(0)))
     except (AttributeError, OSError):  # not Linux
@@ -55,13 +55,13 @@ def usable_cores() -> tuple[int, ...]:
 
 
 def quota_of(root: Path = ROOT) -> float | None:
-    """Least CPU quota of this process's control groups and of all that they are in, in cores; None: no limit."""
+    """Returns the smallest CPU quota of this process's control groups and their parents, in cores; None: no limit."""
     quotas = [_quota(folder) for folder in _group_folders(root)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _quota(folder: Path) -> float | None:
-    """Quota of one group: `cpu.max` of version 2, or `cpu.cfs_quota_us` and `cpu.cfs_period_us` of version 1."""
+    """Reads the quota of one group: `cpu.max` (version 2), `cpu.cfs_quota_us` and `cpu.cfs_period_us` (version 1)."""
     try:
         if (folder / "cpu.max").is_file():
             quota, period = (folder / "cpu.max").read_text().split()
@@ -71,12 +71,12 @@ def _quota(folder: Path) -> float | None:
         if quota == UNLIMITED or int(quota) <= 0 or int(period) <= 0:  # version 1 writes -1 for no limit
             return None
         return int(quota) / int(period)
-    except (OSError, ValueError):  # no such file, as in the outermost group, or one that cannot be understood
+    except (OSError, ValueError):  # no such file, as in the outermost group, or an unknown format
         return None
 
 
 def _group_folders(root: Path) -> Iterator[Path]:
-    """Folders of the groups of this process that may limit its CPU time, and of the groups around them."""
+    """Gives the folders of the groups that may limit this process's CPU time, and of their parent groups."""
     try:
         mounts = (root / MOUNTS).read_text().splitlines()
         groups = (root / GROUPS).read_text().splitlines()
@@ -95,7 +95,7 @@ def _group_folders(root: Path) -> Iterator[Path]:
 
 
 def _paths(groups: list[str]) -> Iterator[tuple[str, str]]:
-    """(controller, path of its group) from lines `number:controllers:path`; version 2 names no controller."""
+    """Gives (controller, path of its group) from lines `number:controllers:path`; version 2 names no controller."""
     for line in groups:
         parts = line.split(":", 2)
         if len(parts) == 3:
@@ -104,10 +104,10 @@ def _paths(groups: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _inside(mounted: str, path: str) -> PurePosixPath:
-    """Returns path of a group below the group that is mounted.
+    """Returns the path of a group below the group that is mounted.
 
-    A container may see its own group as the mounted one and still be told the path of the machine, or a path that
-    begins with `..`: then the mounted group is the one.
+    In a container the mounted group may be its own group, while the path is that of the machine, or begins with `..`.
+    Then the result is the mounted group.
     """
     try:
         below = PurePosixPath(path).relative_to(mounted)

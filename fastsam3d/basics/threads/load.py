@@ -14,11 +14,11 @@ machines. The others are idle time, and guests, whose time is in user already.""
 
 
 def busy_seconds(text: str, cores: Collection[int], ticks: float) -> float | None:
-    """Returns seconds that these cores have worked since the machine was started; None where the text does not tell.
+    """Returns the seconds that these cores have worked since the machine was started; None if the text does not tell.
 
     Args:
-        text: of /proc/stat.
-        ticks: its units in a second.
+        text: content of /proc/stat.
+        ticks: number of its units in a second.
     """
     wanted, total, found = {f"cpu{core}" for core in cores}, 0, False
     for line in text.splitlines():
@@ -33,7 +33,7 @@ def busy_seconds(text: str, cores: Collection[int], ticks: float) -> float | Non
 
 
 def running_processes(text: str) -> int | None:
-    """Threads of all processes that run or wait for a core at this moment; None where the text does not tell."""
+    """Returns the number of threads of all processes that run or wait for a core; None if the text does not tell."""
     for line in text.splitlines():
         name, _, value = line.partition(" ")
         if name == "procs_running":
@@ -45,10 +45,10 @@ class LoadMeter:
     """Measures the cores that others keep busy between two calls.
 
     Args:
-        cores: numbers of the cores that are looked at.
-        read: gives the text of /proc/stat.
-        clock: seconds.
-        own: seconds of CPU time of this process, all threads together.
+        cores: numbers of the cores that are measured.
+        read: returns the content of /proc/stat.
+        clock: returns the time in seconds.
+        own: returns the CPU time of this process in seconds, all threads together.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LoadMeter:
         self._before: tuple[float, float, float] | None = None
 
     def begin(self) -> bool:
-        """Begins a measurement; returns whether anybody else runs now, or is about to. False where nothing is known."""
+        """Begins a measurement; returns whether other threads run or wait for a core now. False if it is not known."""
         try:
             text = self._read()
         except OSError:  # not Linux
@@ -75,16 +75,16 @@ class LoadMeter:
 
     @property
     def begun(self) -> bool:
-        """Whether a measurement has begun."""
+        """Tells whether a measurement has begun."""
         return self._before is not None
 
     @property
     def elapsed(self) -> float:
-        """Returns seconds since the measurement began; 0 before the first one."""
+        """Returns the seconds since the measurement began; 0 before the first one."""
         return 0.0 if self._before is None else self._clock() - self._before[0]
 
     def others(self) -> float | None:
-        """Cores that others have kept busy since the measurement began; begins the next one. None: not known."""
+        """Returns how many cores others kept busy since the measurement began; begins the next. None: not known."""
         before = self._before
         try:
             now = self._note(self._read())

@@ -1,10 +1,10 @@
 """Sets how the threads of OpenMP wait for one another, by environment variables that it reads when PyTorch is loaded.
 
-A thread that waits may spin, which is quick and keeps its core busy, or sleep, which frees the core and costs some
-microseconds. By default GNU's library (libgomp, in PyTorch's packages for Linux) spins for 300,000 turns, several
+A thread that waits may spin: this is quick, but keeps its core busy. Or it may sleep: this frees the core, but costs
+some microseconds. By default GNU's library (libgomp, in PyTorch's packages for Linux) spins for 300,000 turns, several
 milliseconds (GNU libgomp manual, GOMP_SPINCOUNT), and those of LLVM and Intel (macOS, Windows, conda) for 200
-milliseconds (LLVM/OpenMP documentation, KMP_BLOCKTIME). On a busy machine the thread that is waited for often has no
-core to run on, because those that wait spin there.
+milliseconds (LLVM/OpenMP documentation, KMP_BLOCKTIME). On a busy machine the thread that the others wait for often
+has no core to run on, because the waiting threads spin there.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from fastsam3d.basics.threads.limits import CoreLimits, core_limits
 NUMBER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 POLICY = "OMP_WAIT_POLICY"
 SPINNING: Mapping[str, str] = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-"""Variables with the values that we set: turns, and milliseconds. Measured in docs/threads.md."""
+"""Variables with the values that we set: turns, and milliseconds. docs/threads.md has the measurements."""
 
 
 def set_openmp_defaults(environment: MutableMapping[str, str], limits: CoreLimits | None = None) -> dict[str, str]:
-    """Sets variables of OpenMP in an environment where its user has set none; returns those that were set.
+    """Sets variables of OpenMP that the user has not set in an environment; returns the variables that were set.
 
-    Only the programs of this package call it, for their own process. It does nothing where PyTorch is loaded, because
-    the variables have been read then.
+    Only the programs of this package call it, for their own process. It does nothing if PyTorch is loaded already,
+    because then the variables have been read.
 
     Args:
-        limits: of this process; None: they are looked up.
+        limits: limits of this process; None: they are read.
     """
     if "torch" in sys.modules:
         return {}
@@ -42,6 +42,6 @@ def set_openmp_defaults(environment: MutableMapping[str, str], limits: CoreLimit
 
 
 def waiting(environment: Mapping[str, str]) -> str:
-    """How threads wait under the variables of an environment, for people."""
+    """Says how threads wait with the variables of an environment."""
     found = [name for name in (POLICY, *SPINNING) if name in environment]
     return ", ".join(f"{name}={environment[name]}" for name in found) or "as OpenMP does by default"
