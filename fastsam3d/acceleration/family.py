@@ -109,9 +109,7 @@ class Family(ABC):
         return []
 
     @abstractmethod
-    def attach(
-        self, host: Any, config: Any, patches: Patches, accelerate: Callable[[Any], Any]
-    ) -> Attached:
+    def attach(self, host: Any, config: Any, patches: Patches, accelerate: Callable[[Any], Any]) -> Attached:
         """Attaches everything to a model through `patches`.
 
         Args:

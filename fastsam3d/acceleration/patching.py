@@ -77,17 +77,13 @@ class Patches:
         """
         for registry in _REGISTRIES:
             if name in vars(owner).get(registry, {}):
-                raise TypeError(
-                    f"{type(owner).__name__}.{name} is registered in {registry}; patch its methods instead"
-                )
+                raise TypeError(f"{type(owner).__name__}.{name} is registered in {registry}; patch its methods instead")
         before = vars(owner).get(name, _ABSENT)
         # Straight to the instance's `__dict__`: `nn.Module.__setattr__` would register modules and parameters.
         vars(owner)[name] = value
         self._stack.append((owner, name, before, value))
 
-    def replace(
-        self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
-    ) -> None:
+    def replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Replaces method `name` of `owner` by `make(current method)` until `restore`.
 
         Raises:

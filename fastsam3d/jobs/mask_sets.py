@@ -1,4 +1,4 @@
-"""The masks of a scene: numbered files beside the picture, a folder of masks, or one label image."""
+"""Reads the masks of a scene: numbered files beside the picture, a folder of masks, or one label image."""
 
 from __future__ import annotations
 

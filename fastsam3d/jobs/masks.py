@@ -1,4 +1,4 @@
-"""Reads mask files of many kinds: cut-outs, grey, palettes, scores and arrays, single or numbered beside a picture."""
+"""Reads mask files of many kinds: cut-outs, grey, palettes, scores, arrays; single, or numbered beside a picture."""
 
 from __future__ import annotations
 

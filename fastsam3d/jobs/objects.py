@@ -58,7 +58,7 @@ class ObjectInputs:
 
     @property
     def read(self) -> list[Path]:
-        """Returns files that were read."""
+        """Returns the files that were read."""
         files = [self.picture.path, self.mask.path]
         return [*files, Path(self.pointmap_source)] if self.pointmap_source else files
 

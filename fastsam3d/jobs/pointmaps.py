@@ -1,4 +1,4 @@
-"""The point map of a run: from a file, from a depth model, or none."""
+"""Finds the point map of a run: from a file, from a depth model, or none."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class SceneInputs:
 
     @property
     def read(self) -> list[Path]:
-        """Returns files that were read."""
+        """Returns the files that were read."""
         files = [self.picture.path, *(mask.path for mask in self.masks)]
         return [*files, Path(self.pointmap_source)] if self.pointmap_source else files
 

@@ -47,7 +47,7 @@ def header(template: str, model: str | None) -> str:
 
 
 def shelf(thumbnails: Mapping[str, str]) -> str:
-    """Returns buttons with the examples' pictures.
+    """Returns the HTML of buttons with the examples' pictures.
 
     Args:
         thumbnails: address of a small picture, by the name of the example.

@@ -52,7 +52,7 @@ class Knobs:
 
 
 def presets() -> dict[str, str]:
-    """Returns names and descriptions of the presets for users, in the page's order.
+    """Returns the names and descriptions of the presets for users, in the page's order.
 
     A description begins with the name, as the command line wants it.
     """

@@ -96,7 +96,7 @@ class MarkedPicture:
         return told
 
     def mask_file(self) -> tuple[str, bytes]:
-        """Returns name and bytes of a PNG of the active object's mask, white on black, as large as the picture.
+        """Returns the name and the bytes of a PNG of the active object's mask, white on black, as large as the picture.
 
         Raises:
             UserError: the object has no mask yet.

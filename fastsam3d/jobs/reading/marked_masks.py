@@ -73,7 +73,7 @@ def proposed_masks(picture: Picture) -> list[Mask]:
     found = propose(picture.pixels)
     if not found:
         raise UserError(
-            f"--all found no object in {picture.path}: it finds what stands out from a plain backdrop, as a table or "
+            f"--all found no object in {picture.path}: it finds objects on a plain backdrop, such as a table or "
             "a wall. Mark the object: --box x0,y0,x1,y1 or --point x,y."
         )
     return [Mask(str(n), picture.path, pixels, marks={"proposed": True}) for n, pixels in enumerate(found)]

@@ -54,7 +54,7 @@ class Draws:
 
 
 def photographic_surface(color: Tensor, points: Tensor, rotation: Tensor, draws: Draws) -> Tensor:
-    """Returns colours `[B, 3, S, S]` of the object under textures, a second light, gloss and shadows.
+    """Returns the colours `[B, 3, S, S]` of the object with textures, a second light, gloss and shadows.
 
     Args:
         color: stored colours `[B, 3, S, S]` in 0..1.
@@ -137,7 +137,7 @@ class PhotographicBackground:
         self.turn = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], dim=2).unflatten(2, (2, 2))
 
     def __call__(self, uv: Tensor) -> Tensor:
-        """Returns colours `[B, 3, S, S]` at frame coordinates `[B, S, S, 2]` of 0..1."""
+        """Returns the colours `[B, 3, S, S]` at frame coordinates `[B, S, S, 2]` of 0..1."""
         color = self.plain(uv)  # type: ignore[operator]
         for index in range(self.centre.shape[1]):
             away = (uv - self.centre[:, None, None, index]) @ self.turn[:, None, index]
