@@ -29,7 +29,7 @@ class Picture:
     """A picture with its path and pixels, uint8 `[H, W, 3]`, upright.
 
     Attributes:
-        alpha: its alpha channel `[H, W]`; None if it has none, or if alpha is the same everywhere.
+        alpha: its alpha channel `[H, W]`; None if it has none, or one non-zero value everywhere.
         orientation: the orientation tag that was applied, as EXIF numbers it: 1 if the pixels were not turned.
         doubts: sentences about unusual properties, for warnings.
     """

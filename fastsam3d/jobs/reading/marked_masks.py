@@ -14,7 +14,7 @@ from fastsam3d.marking.proposals import propose
 from fastsam3d.marking.segmentation import Prompt, Segmenter, segment
 
 LABEL = "marked"
-"""File name of the mask of one object."""
+"""Label of the mask of one object."""
 FULL, SPARSE = 0.98, 0.05
 """Shares of the box: a mask is doubtful from the first on, and up to the second."""
 WHOLE, FEW = 0.9, 64

@@ -23,7 +23,7 @@ WHOLE = 64 * 2**20
 """Largest size, in bytes, of a weight file that is hashed completely, which takes a fraction of a second."""
 PART = 2**20
 PACKAGE = Path(__file__).resolve().parents[2]
-"""Folder of the shipped weights: one folder per model, with its name."""
+"""The package's folder. It holds the shipped weights, in a folder with the model's name."""
 
 
 def conditions_of(
