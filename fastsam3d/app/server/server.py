@@ -92,7 +92,8 @@ def build_app(studio: Studio, host: str = "127.0.0.1") -> Any:
 def result_file(folder: Path, path: str) -> Path | None:
     """Finds the result file of an address; None if there is no such file.
 
-    The path is `visitor/result/run/file` below the studio's folder or shorter. `..` and links are refused.
+    The path is `visitor/result/file` or `visitor/result/run/file` below the studio's folder. `..` and links are
+    refused.
     """
     parts = path.split("/")
     if not 3 <= len(parts) <= 4 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
