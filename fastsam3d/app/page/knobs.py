@@ -26,9 +26,9 @@ IN_WORDS = {
 MAXIMUM_STRIDE, MAXIMUM_ERROR = 3, 2.0
 
 LABELS = {
-    "stride": ("Structure: compute every n-th step", "1 computes all. Higher is faster; the pose drifts first."),
+    "stride": ("Structure: compute every n-th step", "1 computes all. Higher is faster, and the pose changes first."),
     "error": ("Latents: error before recomputing", "0 computes all. Higher is faster and rougher."),
-    "carving": ("Leave settled voxels out", "Faster where much of the object stops changing early."),
+    "carving": ("Skip voxels that stopped changing", "Faster if much of the object stops changing early."),
     "merging": ("Merge voxels of plain objects", "Faster for smooth shapes; fine detail may be lost."),
 }
 """Label of each knob, and its effect on speed and quality."""
