@@ -256,7 +256,7 @@ def test_a_run_shows_progress_and_imports_the_mesh(addon, blender, photo, tmp_pa
         ),
         (
             "print('python: No module named fastsam3d', file=sys.stderr); sys.exit(1)",
-            "has no fastsam3d. Choose the one",
+            "has no fastsam3d. Choose another",
         ),
         ("print('Segmentation fault', file=sys.stderr); sys.exit(139)", "ended with code 139. Segmentation fault"),
     ],

@@ -67,12 +67,12 @@ def test_the_folder_of_the_masks_is_no_output_folder(ask, vase, masks, loads, tm
 
 
 def test_a_result_does_not_take_the_place_of_the_photo(ask, vase, loads, tmp_path):
-    photo = tmp_path / "o" / "chair.png"
+    photo = tmp_path / "o" / "chair_texture.png"
     photo.parent.mkdir()
     photo.write_bytes((vase / "image.png").read_bytes())
     before = hashes(photo.parent)
     values = {"mask_path": str(vase / "0.png"), "name": "chair", "texture": 64, "export": ("obj",)}
-    with pytest.raises(UserError, match=r"chair\.png was read in this run"):
+    with pytest.raises(UserError, match=r"chair_texture\.png was read in this run"):
         run_object(ask("o", image_path=str(photo), **values))
     assert hashes(photo.parent) == before and loads == []
 
