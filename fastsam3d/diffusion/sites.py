@@ -102,14 +102,14 @@ class CrossAttentionSite:
         module: object whose `forward(x, context)` is called.
         project_context: `context [B, L, C] -> (keys, values)`.
         attend: `(x [B, T, C], keys, values) -> [B, T, C]`, output projection included.
-        constant: the output for a context of zeros, `[1, 1, C]`.
+        constant: `L -> ` the output for a context of `L` tokens of zeros, `[1, 1, C]`.
         states: what `x` is in the network; the functions here work on tensors.
     """
 
     module: Any
     project_context: Callable[[Tensor], tuple[Tensor, Tensor]]
     attend: Callable[[Tensor, Tensor, Tensor], Tensor]
-    constant: Callable[[], Tensor]
+    constant: Callable[[int], Tensor]
     states: HiddenStates = TENSORS
 
 

@@ -63,16 +63,16 @@ class ZeroCondition:
                 return original(x, context)
             if branch == BOTH:
                 conditional = original(x[:1], context)
-                return torch.cat([conditional, self._of_zeros().expand_as(conditional)])
+                return torch.cat([conditional, self._of_zeros(context.shape[1]).expand_as(conditional)])
             if branch == UNCONDITIONAL and self.state.zero_condition:
-                return self._of_zeros().expand(*x.shape[:-1], -1)
+                return self._of_zeros(context.shape[1]).expand(*x.shape[:-1], -1)
             return original(x, context)
 
         return forward
 
-    def _of_zeros(self) -> Tensor:
+    def _of_zeros(self, length: int) -> Tensor:
         if self._constant is None or not self._is_fresh:
-            self._constant = written_to(self._constant if self._held else None, self.site.constant())
+            self._constant = written_to(self._constant if self._held else None, self.site.constant(length))
             self._is_fresh = True
         return self._constant
 

@@ -24,6 +24,9 @@ from fastsam3d.diffusion.sites import (
 
 TABLES = "SubMConv3d"
 """Begin of the names under which convolutions keep neighbour tables in the cache of a sparse tensor."""
+ZERO_ROWS = 16
+"""Queries with which the constant for a condition of zeros is computed. Measured on a CPU in fp32: at 48 and at 1536
+channels the result equals that of 4,096 queries bit by bit; at 1536 channels fewer than 16 rows give another sum."""
 CHILDREN = 8
 """Voxels that an up-sampled voxel may have; as many channels are enough to carry its place along."""
 
@@ -55,7 +58,7 @@ def inner_cross_attention(block: Any) -> Any:
 def cross_attention(block: Any, states: HiddenStates) -> CrossAttentionSite | None:
     """The site of a block's cross-attention; None if it does not have the known parts."""
     module = inner_cross_attention(block)
-    return cross_attention_site(module, states) if hasattr(module, "to_kv") else None
+    return cross_attention_site(module, states, ZERO_ROWS) if hasattr(module, "to_kv") else None
 
 
 def is_projected(block: Any) -> bool:
