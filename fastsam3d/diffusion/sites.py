@@ -104,6 +104,8 @@ class CrossAttentionSite:
         attend: `(x [B, T, C], keys, values) -> [B, T, C]`, output projection included.
         constant: `L -> ` the output for a context of `L` tokens of zeros, `[1, 1, C]`.
         states: what `x` is in the network; the functions here work on tensors.
+        projection: layer `[..., T, P] -> [..., T, C]` of a part of the condition that each token has for itself, and
+            that is added to the module's output; None where there is none.
     """
 
     module: Any
@@ -111,6 +113,20 @@ class CrossAttentionSite:
     attend: Callable[[Tensor, Tensor, Tensor], Tensor]
     constant: Callable[[int], Tensor]
     states: HiddenStates = TENSORS
+    projection: Any | None = None
+
+
+@dataclass(frozen=True)
+class NetworkSite:
+    """The network of a stage that begins at noise which follows from the seed alone.
+
+    Attributes:
+        module: a `torch.nn.Module` whose `forward(x [B, ...], t [B], condition) -> velocity [B, ...]` is called.
+        weights_move: the pipeline moves its weights itself, as memory modes do.
+    """
+
+    module: Any
+    weights_move: bool = False
 
 
 @dataclass(frozen=True)
