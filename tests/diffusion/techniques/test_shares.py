@@ -58,9 +58,7 @@ def test_fewer_steps_are_a_share_of_the_pipelines_own(own, taken):
 )
 def test_presets_take_shares_of_the_pipelines_own_steps(preset, stage, counts):
     policies = Policies(load_preset(preset))
-    runner = StageRunner(
-        EvaluationState(), StageReport(), lambda t: None, lambda t: None, **policies.step_count(stage)
-    )
+    runner = StageRunner(EvaluationState(), StageReport(), lambda t: None, lambda t: None, **policies.step_count(stage))
     for own, expected in counts.items():
         assert runner.steps(own, lambda n: [j / n for j in range(n + 1)], ()) == expected
 
