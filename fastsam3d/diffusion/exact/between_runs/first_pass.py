@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,6 +60,10 @@ class FirstPass:
         """Sets the count to zero."""
         self.count = 0
 
+    def details(self) -> dict[str, Any]:
+        """What the report tells."""
+        return {"kept_passes": self.count}
+
     def release(self) -> None:
         """Frees the kept velocity."""
         self._kept = None
@@ -99,7 +104,7 @@ def _shapes(condition: Any) -> Hashable:
     if isinstance(condition, Mapping):
         return tuple((name, _shapes(part)) for name, part in condition.items())
     values = getattr(condition, "feats", condition)
-    return shape_of(values) if isinstance(values, Tensor) else type(values)
+    return shape_of(values) if isinstance(values, Tensor) else type(values).__name__
 
 
 def _attach(target: StageTarget) -> None:
@@ -107,11 +112,11 @@ def _attach(target: StageTarget) -> None:
         return  # techniques inside the network learn from every pass
     pipeline = target.pipeline
     for site in target.host.seeded_networks(target.stage):
-        first = FirstPass(site, target.runner.state, lambda: pipeline.operations.kept_pass(target.stage))
+        first = FirstPass(site, target.runner.state, partial(pipeline.operations.kept_pass, target.stage))
         target.patches.replace(site.module, "forward", first.wrap)
         pipeline.at_removal.append(first.release)
         pipeline.resets.append(first.reset)
-        pipeline.details[f"first_pass.{target.stage}"] = lambda first=first: {"kept_passes": first.count}
+        pipeline.details[f"first_pass.{target.stage}"] = first.details
 
 
 register_saving(
