@@ -26,6 +26,7 @@ from fastsam3d.diffusion.sites import (
     CrossAttentionSite,
     EvaluationState,
     HiddenStates,
+    NetworkSite,
     PictureEncoderSite,
     StreamBlockSite,
     TableSite,
@@ -102,12 +103,11 @@ class Host(ABC):
         SPARSE_STRUCTURE: SPARSE_STRUCTURE,
         STRUCTURED_LATENT: STRUCTURED_LATENT,
     }
-    """Kind of every sampled stage by its name, in the order in which they run; of the class, or of the host of one
-    pipeline where pipelines differ. Methods here take the name; techniques, settings and trajectories know the kind."""
+    """Kind of every sampled stage by its name, in order; of the class, or of one pipeline where pipelines differ.
+    Methods here take the name; techniques, settings and trajectories know the kind."""
     capabilities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """What its evaluations offer beyond whole ones, by kind of stage; names from
-    `fastsam3d.diffusion.capabilities.CAPABILITIES`. A technique that needs more is refused, so that the `evaluate` that
-    a host hands to a runner is never called with an option that is not named here."""
+    """What its evaluations offer beyond whole ones (`fastsam3d.diffusion.capabilities.CAPABILITIES`), by kind of stage.
+    A technique that needs more is refused, so that `evaluate` is never called with an option that is not named here."""
     run_methods: ClassVar[tuple[str, ...]] = ("run",)
     """Methods of the pipeline that make a whole object."""
     part_methods: ClassVar[tuple[str, ...]] = ()
@@ -181,10 +181,7 @@ class Host(ABC):
         return []
 
     def closed_sites(self) -> dict[tuple[str, str], str]:
-        """Sites that this very pipeline does not list although its kind has them, by (site, place), and why.
-
-        The place is the name of a stage, or "" for the whole pipeline.
-        """
+        """Sites that this very pipeline lacks, by (site, place), and why; the place is a stage, or "" for the whole."""
         return {}
 
     def no_room_for(self) -> frozenset[str]:
@@ -201,6 +198,10 @@ class Host(ABC):
         """Cross-attention modules."""
         return []
 
+    def seeded_networks(self, stage: str) -> list[NetworkSite]:
+        """The network of a first stage, where its noise follows from the seed alone."""
+        return []
+
     def branch_prefix(self, stage: str) -> list[Any]:
         """Modules that no condition has reached yet: equal output in both branches."""
         return []
@@ -214,10 +215,9 @@ class Host(ABC):
         return []
 
     def block_stack(self, stage: str) -> list[Any]:
-        """Transformer blocks in order ("block_stack").
+        """Transformer blocks in order ("block_stack"), whose `forward(h, ...)` takes and gives hidden states.
 
-        Each is an object whose `forward(h, ...)` takes and gives hidden states, a tensor or a mapping of tensors,
-        and which one item of a batch may pass after the other.
+        Those are a tensor or a mapping of tensors. One item of a batch may pass after the other.
         """
         return []
 
@@ -230,7 +230,7 @@ class Host(ABC):
         return []
 
     def pyramid_blocks(self, stage: str) -> list[Any]:
-        """Blocks of a latent stage with `conv1`, `conv2`, and perhaps `updown`, which build tables at every call."""
+        """Blocks of a latent stage with `conv1`, `conv2`, perhaps `updown`, which build tables at every call."""
         return []
 
     def network_tensors(self, stage: str) -> Iterable[Tensor]:
@@ -238,7 +238,7 @@ class Host(ABC):
         return ()
 
     def replay_refusal(self) -> str | None:
-        """Returns the reason why evaluations cannot be replayed; None where they go through the runner's `replay`."""
+        """Why evaluations cannot be replayed; None where they go through the runner's `replay`."""
         return "evaluations are replayed in our own pipeline only"
 
     # --- sites in the rest of the pipeline

@@ -19,6 +19,8 @@ from fastsam3d.diffusion.report import NetworkFlops, Report
 from fastsam3d.diffusion.vocabulary import SPARSE_STRUCTURE, STRUCTURED_LATENT, Trajectory
 
 SHARED = "shared_features"
+FIRST = "first_pass"
+
 
 class PassFlops(Protocol):
     """One pass of a velocity network by its parts, see `fastsam3d.sam3d.models.flops.EvaluationFlops`."""
@@ -128,6 +130,11 @@ def extra_flops(parts: PassFlops, passes: Passes, exact: Collection[str] = ()) -
     return sampling_flops(parts, passes, exact, runs=0, steps=0)
 
 
+def unconditional_flops(parts: PassFlops, exact: Collection[str] = ()) -> float:
+    """FLOP of an unconditional pass beside a conditional one, in a run that has computed the kept values."""
+    return extra_flops(parts, Passes.full(1, 1), exact) - extra_flops(parts, Passes.full(1, 0), exact)
+
+
 def object_flops(
     costs: Costs,
     counts: Any,
@@ -179,6 +186,7 @@ class Operations:
         self._counts: Any = None  # of the voxels that the latent stage ran on
         self._unmerged: Any = None  # of the same object's voxels before a technique merged them
         self._spared: dict[str, float] = {}
+        self._kept: dict[str, int] = {}  # passes for which a kept velocity stood in, by stage of the run in progress
 
     def merged(self, before: Tensor, after: Tensor | None) -> None:
         """Notes that a technique merged voxels `before [N, 4]` to `after [M, 4]`; None where it left them."""
@@ -193,6 +201,7 @@ class Operations:
             own: passes that the untouched pipeline would have run for one object.
             computed: those that ran, of all objects of the batch.
         """
+        kept = self._kept.pop(stage, 0)
         passes = self._report.passes
         passes[stage] = passes.get(stage, Passes()) + computed.whole + computed.subsets
         if computed.layout != Passes():
@@ -221,7 +230,10 @@ class Operations:
                 seen = costs.sampling(kind, costs.counts(coords[subset]))
             total += extra_flops(seen, alone, exact)
         plain, exactly = (objects * sampling_flops(before, own, names) for names in ((), exact))
-        self._add(stage, plain, exactly, total)
+        spared = kept * objects * unconditional_flops(parts, exact)
+        self._add(stage, plain, exactly - spared, total - spared)
+        if spared:
+            self._add_exact(FIRST, spared)
         if computed.decodings:
             self._add("ss_decode", 0.0, 0.0, computed.decodings * costs.others(None).get("ss_decode", 0.0))
         for name, saved in saved_by_switch(before, own, exact).items():
@@ -246,11 +258,16 @@ class Operations:
     def broke_off(self) -> None:
         """Drops the savings of an object that failed, so that the next one is not credited with them."""
         self._spared.clear()
+        self._kept.clear()
         self._unmerged = None
 
     def reused(self, stage: str, flops: float) -> None:
         """Books `flops` that a kept encoding spared in `stage`, for the object in work."""
         self._spared[stage] = self._spared.get(stage, 0.0) + flops
+
+    def kept_pass(self, stage: str) -> None:
+        """Books an unconditional pass of a run in progress for which a kept velocity stood in, for all its objects."""
+        self._kept[stage] = self._kept.get(stage, 0) + 1
 
     def _add_exact(self, switch: str, flops: float) -> None:
         self._report.exact_flops[switch] = self._report.exact_flops.get(switch, 0.0) + flops

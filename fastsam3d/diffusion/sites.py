@@ -102,15 +102,31 @@ class CrossAttentionSite:
         module: object whose `forward(x, context)` is called.
         project_context: `context [B, L, C] -> (keys, values)`.
         attend: `(x [B, T, C], keys, values) -> [B, T, C]`, output projection included.
-        constant: the output for a context of zeros, `[1, 1, C]`.
+        constant: `L -> ` the output for a context of `L` tokens of zeros, `[1, 1, C]`.
         states: what `x` is in the network; the functions here work on tensors.
+        projection: layer `[..., T, P] -> [..., T, C]` of a part of the condition that each token has for itself, and
+            that is added to the module's output; None where there is none.
     """
 
     module: Any
     project_context: Callable[[Tensor], tuple[Tensor, Tensor]]
     attend: Callable[[Tensor, Tensor, Tensor], Tensor]
-    constant: Callable[[], Tensor]
+    constant: Callable[[int], Tensor]
     states: HiddenStates = TENSORS
+    projection: Any | None = None
+
+
+@dataclass(frozen=True)
+class NetworkSite:
+    """The network of a stage that begins at noise which follows from the seed alone.
+
+    Attributes:
+        module: a `torch.nn.Module` whose `forward(x [B, ...], t [B], condition) -> velocity [B, ...]` is called.
+        weights_move: the pipeline moves its weights itself, as memory modes do.
+    """
+
+    module: Any
+    weights_move: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Exact savings, one a file: the same function computed with less work.
 
-Every module of this package and of its folder `sparse` is imported when the registry is first read, and so registers
-the saving that it holds: a new saving is a new file. `saving.py` is the interface; `sparse` holds savings of networks
-on sparse tensors, `graphs` what records and replays CUDA graphs.
+Every module of this package and of its `FOLDERS` is imported when the registry is first read, and so registers the
+saving that it holds: a new saving is a new file. `saving.py` is the interface; `sparse` holds savings of networks on
+sparse tensors, `between_runs` what is kept from one object to the next, `graphs` what records and replays CUDA graphs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Iterable
 from importlib import import_module
 
-FOLDERS = ("sparse",)
+FOLDERS = ("between_runs", "sparse")
 
 
 def discover() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -73,11 +74,55 @@ class ConditionCache:
         return old if self._held else None
 
 
+class KeptProjection:
+    """Output of one layer of the condition during a run, computed once a branch.
+
+    Args:
+        state: what the host evaluates at the moment.
+    """
+
+    def __init__(self, state: EvaluationState) -> None:
+        self.state = state
+        self._kept: dict[str, tuple[Any, Tensor]] = {}
+
+    def start(self) -> None:
+        """Begins a run with nothing kept."""
+        self._kept.clear()
+
+    def finish(self) -> None:
+        """Releases the kept values."""
+        self._kept.clear()
+
+    def wrap(self, original: Forward) -> Forward:
+        """The layer's `forward` with the kept output, of the chosen tokens where some were chosen."""
+
+        def forward(x: Tensor) -> Tensor:
+            branch, condition, chosen = self.state.branch, self.state.condition, self.state.tokens
+            if branch is None or condition is None:
+                return original(x)
+            kept = self._kept.get(branch)
+            if kept is not None and kept[0] is condition:
+                if kept[1].shape[:-1] == x.shape[:-1]:
+                    return kept[1]
+                if chosen is not None and len(chosen) == x.shape[-2]:
+                    return kept[1].index_select(-2, chosen)
+                return original(x)
+            projected = original(x)
+            self._kept[branch] = (condition, projected)
+            return projected
+
+        return forward
+
+
 def _attach(target: StageTarget) -> None:
     for site in target.host.cross_attentions(target.stage):
         cache = ConditionCache(site, target.runner.state)
         target.patches.replace(site.module, "forward", site.states.through(cache.wrap))
         target.keep(cache)
+        if site.projection is not None:
+            projected = KeptProjection(target.runner.state)
+            target.patches.replace(site.projection, "forward", projected.wrap)
+            target.keep(projected)
 
 
 def _count(count: WorkCount, passes: Passes, runs: float, steps: float) -> WorkCount:
@@ -89,7 +134,8 @@ def _count(count: WorkCount, passes: Passes, runs: float, steps: float) -> WorkC
 register_saving(
     ExactSaving(
         "condition_cache",
-        "Condition keys and values kept for a run. Faster; memory: blocks x condition tokens x 2 widths.",
+        "Condition keys and values kept for a run. Faster; memory: blocks x condition tokens x 2 widths, and blocks x "
+        "tokens x width where every token has a condition of its own.",
         Nesting.CONDITION,
         sites=("cross_attentions",),
         attach_stage=_attach,

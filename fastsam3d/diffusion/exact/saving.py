@@ -60,6 +60,9 @@ class Spared(Protocol):
     def reused(self, stage: str, flops: float) -> None:
         """Counts a pass of a network of `stage` that a kept value spared."""
 
+    def kept_pass(self, stage: str) -> None:
+        """Counts an unconditional pass of a sampled stage for which a kept velocity stood in."""
+
 
 class StageRun(Protocol):
     """Runs one stage, see `fastsam3d.diffusion.stage_runner.StageRunner`."""

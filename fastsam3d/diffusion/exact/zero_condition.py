@@ -7,6 +7,7 @@ All keys of a condition of zeros are equal, so the softmax is uniform and every 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,25 +64,39 @@ class ZeroCondition:
                 return original(x, context)
             if branch == BOTH:
                 conditional = original(x[:1], context)
-                return torch.cat([conditional, self._of_zeros().expand_as(conditional)])
+                return torch.cat([conditional, self._of_zeros(context.shape[1]).expand_as(conditional)])
             if branch == UNCONDITIONAL and self.state.zero_condition:
-                return self._of_zeros().expand(*x.shape[:-1], -1)
+                return self._of_zeros(context.shape[1]).expand(*x.shape[:-1], -1)
             return original(x, context)
 
         return forward
 
-    def _of_zeros(self) -> Tensor:
+    def _of_zeros(self, length: int) -> Tensor:
         if self._constant is None or not self._is_fresh:
-            self._constant = written_to(self._constant if self._held else None, self.site.constant())
+            self._constant = written_to(self._constant if self._held else None, self.site.constant(length))
             self._is_fresh = True
         return self._constant
 
 
+def _one_row(state: EvaluationState, original: Forward) -> Forward:
+    """Wraps a layer of a condition: of zeros, one row is computed, which is its bias."""
+
+    def forward(x: Tensor) -> Tensor:
+        if state.branch != UNCONDITIONAL or state.condition is None or not state.zero_condition:
+            return original(x)
+        return original(x[..., :1, :]).expand(*x.shape[:-1], -1)
+
+    return forward
+
+
 def _attach(target: StageTarget) -> None:
+    state = target.runner.state
     for site in target.host.cross_attentions(target.stage):
-        constant = ZeroCondition(site, target.runner.state)
+        constant = ZeroCondition(site, state)
         target.patches.replace(site.module, "forward", site.states.through(constant.wrap))
         target.keep(constant)
+        if site.projection is not None:
+            target.patches.replace(site.projection, "forward", partial(_one_row, state))
 
 
 def _count(count: WorkCount, passes: Passes, runs: float, steps: float) -> WorkCount:

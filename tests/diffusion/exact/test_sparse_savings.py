@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from host_stand_ins.networks import CONDITION, WIDTH
-from host_stand_ins.trellis2 import Trellis2ImageTo3DPipeline
+from host_stand_ins.trellis2 import Pixal3DImageTo3DPipeline, Trellis2ImageTo3DPipeline
 from host_stand_ins.trellis2_networks import LatentFlow, SparseConv3d, SparseTensor
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
@@ -130,3 +130,58 @@ def test_the_report_says_what_a_saving_spares(pipeline, image, switch):
     }[switch]
     assert stage.saved_exact == pytest.approx(spared)
     assert stage.saved_approximate == pytest.approx(0, abs=1)
+
+
+# --- a condition that every token has for itself
+
+
+class Rows:
+    """Counts the rows that a layer computes."""
+
+    def __init__(self, layer):
+        self.layer, self.original, self.count = layer, layer.forward, 0
+        layer.forward = self
+
+    def __call__(self, x):
+        self.count += x.shape[:-1].numel()
+        return self.original(x)
+
+
+@pytest.mark.parametrize("mode", ["512", "1024_cascade"])
+def test_a_condition_of_each_token_is_projected_once_a_run(image, mode):
+    pipeline = seeded(Pixal3DImageTo3DPipeline)
+    plain = run(pipeline, image, mode, **SHORT)
+    network = pipeline.models["sparse_structure_flow_model"]
+    layers = [Rows(block.cross_attn.proj_linear) for block in network.blocks]
+    rows = []
+    for switches in ((), ("condition_cache",), ("zero_condition",), ("condition_cache", "zero_condition")):
+        for layer in layers:
+            layer.count = 0
+        with accelerate(pipeline, "off", **{f"exact.{name}": True for name in switches}) as acceleration:
+            result = run(pipeline, image, mode, **SHORT)
+            flops = acceleration.report().network_flops["sparse_structure"]
+        assert distance(result, plain) < 1e-5
+        rows.append([layer.count for layer in layers])
+        parts = sizes_of(network, network.blocks[0].cross_attn.cross_attn_block).one_pass(64, 4)
+        # Three guided steps: six passes; keys and values and the projections of 64 tokens.
+        left = {0: 6 * parts.condition, 1: 2 * parts.condition}.get(len(switches), parts.condition)
+        if switches == ("zero_condition",):
+            left = 3 * parts.condition
+        cross = parts.cross * (3 if "zero_condition" in switches else 6)
+        assert flops.computed == pytest.approx(6 * (parts.tokens + parts.rest) + cross + left)
+    # 64 tokens; one row of a condition of zeros in each of three unconditional passes.
+    assert rows == [[6 * 64] * 2, [2 * 64] * 2, [3 * 64 + 3] * 2, [64 + 1] * 2]
+    assert parts.condition == 2 * (4 * 4 * CONDITION * WIDTH + 2 * 64 * CONDITION * WIDTH)
+    network.blocks[0].cross_attn.proj_linear.forward = layers[0].original
+
+
+def test_chosen_tokens_take_their_rows_of_the_kept_projection():
+    """Carving with and without the kept projections of Pixal3D gives the same."""
+    pipeline, image = seeded(Pixal3DImageTo3DPipeline), Image.new("RGB", (16, 16), (200, 100, 50))
+    carving = {"enabled": True, "carved_fraction": 0.4, "warmup": 1}
+    results = []
+    for kept in (False, True):
+        with accelerate(pipeline, "off", token_carving=carving, **{"exact.condition_cache": kept}) as acceleration:
+            results.append(run(pipeline, image, "1024_cascade", steps=6))
+            assert acceleration.report().stages["shape_1024"].tokens_kept < 1
+    assert distance(*results) < 1e-5

@@ -6,6 +6,7 @@ import pytest
 
 from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.acceleration.settings import count_of
+from fastsam3d.diffusion.policies import Policies
 from fastsam3d.diffusion.report import StageReport
 from fastsam3d.diffusion.sites import EvaluationState
 from fastsam3d.diffusion.stage_runner import StageRunner
@@ -39,6 +40,34 @@ def test_warm_up_and_stride_follow_the_run():
 def test_fewer_steps_are_a_share_of_the_pipelines_own(own, taken):
     runner = StageRunner(EvaluationState(), StageReport(), lambda t: None, lambda t: None, steps=0.68)
     assert runner.steps(own, lambda n: [j / n for j in range(n + 1)], ()) == taken
+
+
+@pytest.mark.parametrize(
+    ("preset", "stage", "counts"),
+    [
+        # Of 25 steps as before these were shares.
+        ("fast", SPARSE_STRUCTURE, {25: 10, 12: 5, 50: 20}),
+        ("fast", STRUCTURED_LATENT, {25: 5, 12: 3, 50: 10}),
+        ("fewer_steps", SPARSE_STRUCTURE, {25: 10, 12: 5, 50: 20}),
+        ("fewer_steps", STRUCTURED_LATENT, {25: 11, 12: 5, 50: 22}),
+        ("balanced", SPARSE_STRUCTURE, {25: 17, 12: 8, 50: 34}),
+        ("balanced", STRUCTURED_LATENT, {25: 25, 12: 12, 50: 50}),  # its own grid, some steps of it computed
+        ("balanced_12", SPARSE_STRUCTURE, {25: 25, 12: 12, 50: 50}),
+        ("balanced_12", STRUCTURED_LATENT, {25: 17, 12: 8, 50: 34}),
+    ],
+)
+def test_presets_take_shares_of_the_pipelines_own_steps(preset, stage, counts):
+    policies = Policies(load_preset(preset))
+    runner = StageRunner(EvaluationState(), StageReport(), lambda t: None, lambda t: None, **policies.step_count(stage))
+    for own, expected in counts.items():
+        assert runner.steps(own, lambda n: [j / n for j in range(n + 1)], ()) == expected
+
+
+@pytest.mark.parametrize("preset", ["fast", "fewer_steps", "balanced_12"])
+def test_presets_do_not_name_numbers_of_steps(preset):
+    config = load_preset(preset)["fewer_steps"]
+    for steps in (config.sparse_structure_steps, config.structured_latent_steps):
+        assert steps < 1 or steps == 1000  # the pipeline's own
 
 
 def test_what_is_no_share_is_said():

@@ -156,7 +156,8 @@ class ProjectedAttention(nn.Module):
         self.cross_attn_block, self.proj_linear = inner, nn.Linear(CONDITION, WIDTH)
 
     def forward(self, x, context):
-        out, projected = self.cross_attn_block(x, context["global"]), context["proj"]
+        tokens, projected = context if isinstance(context, tuple) else (context["global"], context["proj"])
+        out = self.cross_attn_block(x, tokens)
         if isinstance(x, torch.Tensor):
             return out + self.proj_linear(projected)
         return out.replace(out.feats + self.proj_linear(projected.feats))
@@ -197,8 +198,8 @@ class FlowNetwork(nn.Module):
 
     def inputs(self, t, cond):
         mod = self.adaLN_modulation(embedded(t)).type(self.dtype)
-        if isinstance(cond, dict):
-            return mod, {name: value.type(self.dtype) for name, value in cond.items()}
+        if isinstance(cond, dict):  # blocks see a tuple
+            return mod, (cond["global"].type(self.dtype), cond["proj"].type(self.dtype))
         return mod, cond.type(self.dtype)
 
 

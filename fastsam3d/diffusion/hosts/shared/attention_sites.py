@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fastsam3d.diffusion.sites import TENSORS, BlockSite, CrossAttentionSite, HiddenStates
 
 
-def cross_attention_site(module: Any, states: HiddenStates = TENSORS) -> CrossAttentionSite:
-    """The site of a cross-attention module."""
+def cross_attention_site(module: Any, states: HiddenStates = TENSORS, rows: int = 0) -> CrossAttentionSite:
+    """The site of a cross-attention module.
+
+    Args:
+        module: has `to_q`, `to_kv` and `to_out`.
+        states: what its layers hand on.
+        rows: queries with which the module itself computes its output for a context of zeros; 0 for
+            `W_o b_v + b_o`. The exact value is equal. The module rounds the mean of equal values in its own way, and a
+            product of few rows may be summed in another order than one of many.
+    """
     from fastsam3d.modules.attention import attend
 
     normed = getattr(module, "qk_rms_norm", False)
@@ -35,10 +44,17 @@ def cross_attention_site(module: Any, states: HiddenStates = TENSORS) -> CrossAt
             queries = module.q_rms_norm(queries)
         return module.to_out(attend(queries, keys, values))
 
-    def constant() -> Tensor:
+    def constant(length: int) -> Tensor:
+        weight = module.to_kv.weight
+        if rows:
+            # The tokens of the context are equal, so that one is projected. The queries do not matter.
+            keys, values = project_context(weight.new_zeros(1, 1, module.to_kv.in_features))
+            keys, values = (part.expand(-1, length, -1, -1).contiguous() for part in (keys, values))
+            queries = torch.zeros_like(keys[:, :1]).expand(-1, rows, -1, -1)
+            return module.to_out(attend(queries, keys, values))[:, :1]
         bias = module.to_kv.bias
         width = module.to_kv.out_features // 2
-        values = module.to_kv.weight.new_zeros(width) if bias is None else bias[width:]
+        values = weight.new_zeros(width) if bias is None else bias[width:]
         return module.to_out(values[None, None])
 
     return CrossAttentionSite(module, project_context, attend_to, constant, states)

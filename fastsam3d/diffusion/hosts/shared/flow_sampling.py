@@ -18,7 +18,7 @@ from fastsam3d.diffusion.hosts.shared.flow_evaluations import as_tensor, evaluat
 from fastsam3d.diffusion.hosts.shared.model_table import ModelTableHost
 from fastsam3d.diffusion.hosts.shared.signatures import class_signature
 from fastsam3d.diffusion.hosts.shared.wrappers import owner_of
-from fastsam3d.diffusion.sites import Forward
+from fastsam3d.diffusion.sites import Forward, NetworkSite
 from fastsam3d.diffusion.vocabulary import LATENT, SHAPE, SPARSE_STRUCTURE, Trajectory
 
 Interval = tuple[float, float]
@@ -37,10 +37,20 @@ class FlowSamplingHost(ModelTableHost):
         """The sampler of a stage, within wrappers that hand on its attributes."""
         return owner_of(getattr(self.pipeline, self.samplers[stage]), "sample", "_inference_model")
 
+    @property
+    def moves_weights(self) -> bool:
+        """Whether the pipeline moves the weights of its networks between runs."""
+        return False
+
     def check(self) -> None:
         super().check()
         for stage in self.stages:
             self.sampler(stage)
+
+    def seeded_networks(self, stage: str) -> list[NetworkSite]:
+        if self.stages[stage] != SPARSE_STRUCTURE or self.is_sealed(stage):
+            return []
+        return [NetworkSite(self.network(stage), self.moves_weights)]
 
     def attach_sampler(self, patches: Patches, stage: str, runner: Runner) -> None:
         sampler = self.sampler(stage)

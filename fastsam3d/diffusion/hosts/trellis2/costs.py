@@ -1,6 +1,7 @@
 """Floating-point operations of the flow networks of TRELLIS.2, from their sizes: matrix products, two a multiply-add.
 
-Normalisations, activations, rotary positions, encoders and decoders are not counted.
+Normalisations, activations, rotary positions, encoders and decoders are not counted, nor is the constant for a
+condition of zeros: once a run, for a few tokens.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ class FlowPass:
     Attributes:
         tokens: self-attention and feed-forward with their projections.
         cross: cross-attention with its query and output projections.
-        condition: projection of the condition to keys and values.
-        rest: layers before and after the blocks, modulation, and conditions that are projected for each token.
+        condition: projection of the condition to keys and values, and of a condition that each token has for itself.
+        rest: layers before and after the blocks, and modulation.
         modulation: the part of `rest` that depends on time only.
         table_step: of one step in tables of the modulation.
         prefix_tokens, prefix_rest: the part of `tokens` and `rest` before the first cross-attention.
@@ -75,8 +76,8 @@ class FlowSizes:
         return FlowPass(
             tokens=self.blocks * (own + feed_forward),
             cross=self.blocks * cross,
-            condition=self.blocks * 4 * c * self.condition * width,
-            rest=ends + modulation + projections,
+            condition=self.blocks * 4 * c * self.condition * width + projections,
+            rest=ends + modulation,
             modulation=modulation,
             table_step=modulation,
             prefix_tokens=own,

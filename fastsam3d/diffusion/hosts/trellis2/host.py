@@ -112,7 +112,7 @@ class Trellis2Host(FlowSamplingHost):
 
     def refusals(self) -> dict[tuple[str, str], str]:
         refused = super().refusals()
-        if self._moves_weights and self.device.type != "cpu":
+        if self.moves_weights and self.device.type != "cpu":
             reason = "its low_vram keeps the structure decoder away from the device while the structure is sampled"
             refused[SPARSE_STRUCTURE, "occupancy"] = reason
         return refused
@@ -127,11 +127,11 @@ class Trellis2Host(FlowSamplingHost):
         return None
 
     def notes(self) -> list[str]:
-        lines = [LOW_VRAM] if self._moves_weights else []
+        lines = [LOW_VRAM] if self.moves_weights else []
         return [*lines, NOT_MEASURED] if STRUCTURE in self.stages else lines
 
     @property
-    def _moves_weights(self) -> bool:
+    def moves_weights(self) -> bool:
         return bool(getattr(self.pipeline, "low_vram", False))
 
     def costs(self) -> FlowCosts | None:
