@@ -68,7 +68,9 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
         try:
             for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
                 for text in batch["rows"]:
-                    yield from json.loads(text)
+                    rows = json.loads(text)
+                    yield from rows
+                    attempts.forget.remote([row["name"] for row in rows])
         finally:
             ray.kill(attempts)
 
@@ -80,18 +82,20 @@ class AttemptsActor:
         self._begun: dict[str, int] = {}
         self._rows: dict[str, Row] = {}
 
-    def begin(self, name: str) -> tuple[int, Row | None]:
-        """Counts an attempt."""
+    def begin(self, name: str, ended: Row | None = None) -> tuple[int, Row | None]:
+        """Keeps the row of the item before, and counts an attempt."""
+        if ended is not None:
+            self.end(ended)
         before = self._begun.get(name, 0)
         self._begun[name] = before + 1
         return before, self._rows.get(name)
 
-    def end(self, name: str, row: Row) -> None:
-        """Keeps a row until its task is done."""
-        self._rows[name] = row
+    def end(self, row: Row) -> None:
+        """Keeps a row until the driver has it."""
+        self._rows[row["name"]] = row
 
     def forget(self, names: Iterable[str]) -> None:
-        """Forgets the items of a task that is done."""
+        """Forgets items whose rows the driver has."""
         for name in names:
             self._begun.pop(name, None)
             self._rows.pop(name, None)
@@ -107,16 +111,16 @@ class RemoteAttempts:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def begin(self, name: str) -> tuple[int, Row | None]:
+    def begin(self, name: str, ended: Row | None = None) -> tuple[int, Row | None]:
         """See `AttemptsActor`."""
         import ray
 
-        before, row = ray.get(self._actor.begin.remote(name))
+        before, row = ray.get(self._actor.begin.remote(name, ended))
         return before, row
 
-    def end(self, name: str, row: Row) -> None:
+    def end(self, row: Row) -> None:
         """See `AttemptsActor`."""
-        self._actor.end.remote(name, row)
+        self._actor.end.remote(row)
 
 
 class PoolWorker:
@@ -128,7 +132,6 @@ class PoolWorker:
     """
 
     def __init__(self, work: Work, actor: Any) -> None:
-        self._actor = actor
         self._worker = Worker(work, RemoteAttempts(actor))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +139,7 @@ class PoolWorker:
         key = "fetched" if "fetched" in batch else "items"
         found = pickle.loads(bytes(batch[key][0]))
         fetched = [each if isinstance(each, Fetched) else Fetched(each) for each in found]
-        rows = list(self._worker.rows(fetched))
-        self._actor.forget.remote([each.item.name for each in fetched])
-        return {"rows": [json.dumps(rows)]}
+        return {"rows": [json.dumps(list(self._worker.rows(fetched)))]}
 
 
 def fetch_task(row: dict[str, Any]) -> dict[str, Any]:
