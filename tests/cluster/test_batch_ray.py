@@ -28,14 +28,14 @@ def local_ray() -> Iterator[None]:
     folders = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1] / "helpers")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")]))
-        with connected(None, workers=2, cuda=False, store_mib=100):
+        with connected(None, workers=3, cuda=False, store_mib=100):
             yield
 
 
 @pytest.fixture
 def run(local_ray, tmp_path):
-    def run(items, output="out", engine="ray", seconds=0.0, work=None, **options):
-        options = BatchOptions(output=str(tmp_path / output), engine=engine, workers=(2, 2), **options)
+    def run(items, output="out", engine="ray", seconds=0.0, work=None, workers=(2, 2), **options):
+        options = BatchOptions(output=str(tmp_path / output), engine=engine, workers=workers, **options)
         return run_items(options, items, work or StandIn(str(tmp_path / output), seconds), {"input": "stand-in"})
 
     return run
@@ -97,6 +97,27 @@ def test_a_worker_that_is_killed_is_replaced(run, tmp_path):
     thread.join()
     assert killed and result.report["statuses"] == {"ok": 20}
     assert texts(tmp_path / "out") == {f"item_{n:05d}": f"item_{n:05d} {n}\n" for n in range(20)}
+
+
+def test_a_pool_grows_where_items_wait_and_ends_with_the_batch(run, tmp_path):
+    counts, done, before = [], threading.Event(), set(workers())
+
+    def watch():
+        while not done.wait(0.1):
+            counts.append(len(set(workers()) - before))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    result = run(stand_in_items(60), seconds=0.3, workers=(1, 3))
+    done.set()
+    thread.join()
+    assert result.report["statuses"] == {"ok": 60} and result.report["workers"] == [1, 3]
+    assert max(counts) in (2, 3), counts
+    assert next(filter(None, counts)) == 1, counts  # the least number comes first
+    end = time.monotonic() + 60
+    while workers() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert workers() == []
 
 
 def test_a_pipeline_that_cannot_be_loaded_ends_the_batch_with_its_own_sentence(run, tmp_path):

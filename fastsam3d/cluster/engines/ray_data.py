@@ -70,7 +70,7 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
                 for text in batch["rows"]:
                     rows = json.loads(text)
                     yield from rows
-                    attempts.forget.remote([row["name"] for row in rows])
+                    ray.get(attempts.forget.remote([row["name"] for row in rows]))
         finally:
             ray.kill(attempts)
 
