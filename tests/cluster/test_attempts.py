@@ -34,7 +34,7 @@ class Mortal(StandIn):
         does = item.columns["does"]
         if does == "kill" or (does == "kill once" and COMPUTED[item.name] == 1):
             raise Died
-        return self._facts(item) | {"error": "the mask is empty." if does == "fail" else None}
+        return self._facts(0) | {"error": "the mask is empty." if does == "fail" else None}
 
 
 def together(worker: Worker, task: list[Fetched]) -> Iterable[Row]:

@@ -52,8 +52,8 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_no_progress_timeout_s = -1  # an object may take long
-        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
         tasks = [{"items": pickle.dumps(part)} for part in _parts(items, options.items_per_task, most)]
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
         data = ray.data.from_items(tasks, override_num_blocks=len(tasks))
         if any(map(needs_fetching, items)):
             data = data.map(fetch_task, num_cpus=FETCH_CORES)
@@ -63,7 +63,8 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
             batch_size=1,
             num_cpus=1,
             num_gpus=gpus or None,
-            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+            # A worker that gets no task would only load its pipeline.
+            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(tasks)), max_size=min(most, len(tasks))),
         )
         try:
             for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
