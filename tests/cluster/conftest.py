@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 from ball_pipeline import ball_pipeline, write_vase
+from service_requests import LIMITS
 
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.running import BatchResult, run_batch
+from fastsam3d.cluster.service.options import ServeOptions
+from fastsam3d.cluster.service.plain import plain_application
 from fastsam3d.jobs.request import request_with
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
@@ -102,3 +105,29 @@ def bucket(s3_server: str) -> str:
     name = f"photos-{secrets.token_hex(4)}"  # the server keeps buckets as long as the process lives
     s3fs.S3FileSystem(endpoint_url=s3_server).mkdir(name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def vase(tmp_path: Path) -> Path:
+    """A photo folder."""
+    write_vase(tmp_path / "vase")
+    return tmp_path / "vase"
+
+
+@pytest.fixture
+def serve(loads: list[str], tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts a service in this process; gives its client."""
+    from fastapi.testclient import TestClient
+
+    clients = []
+
+    def serve(**options: Any) -> Any:
+        options = {"store": str(tmp_path / "store")} | LIMITS | options
+        settings = {"device": "cpu", "threads": 1, "formats": ["mesh"]}
+        application = plain_application(ServeOptions(**options), request_with(samplers=SAMPLERS, **settings))
+        clients.append(TestClient(application))
+        return clients[-1].__enter__()
+
+    yield serve
+    for client in clients:
+        client.__exit__(None, None, None)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from service_requests import BAD, LIMITS
 
 from fastsam3d.cluster.engines.connection import quiet_environment
 from fastsam3d.cluster.service.client import Client
@@ -42,7 +43,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     store = str(tmp_path_factory.mktemp("store"))
-    options = ServeOptions(port=port, store=store, queue=JOBS, batch=2, object_store_mib=80)
+    options = ServeOptions(port=port, store=store, queue=JOBS, batch=2, object_store_mib=80, **LIMITS)
     with serving(options, request_with(**SETTINGS)) as address:
         yield address
 
@@ -70,6 +71,16 @@ def test_a_mistake_is_told_in_the_same_sentence(address, tmp_path):
     (tmp_path / "x.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"picture\.png is not an image that can be read; use PNG or JPEG\."):
         Client(address).object(tmp_path / "x.png", EXAMPLES / "chair" / "0.png")
+
+
+def test_mistakes_of_a_client_are_told_in_a_sentence(address):
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed here")
+    for name, (path, files, data, code, said) in BAD.items():
+        answer = httpx.post(f"{address}{path}", files=files, data=data, timeout=60)
+        assert answer.status_code == code, (name, answer.text)
+        assert said in answer.json()["error"] and "\n" not in answer.json()["error"], name
+    assert len(BAD) >= 30
+    assert httpx.get(f"{address}/healthz").status_code == 200
 
 
 def test_a_replica_that_is_killed_under_load_loses_no_job(address):
