@@ -77,7 +77,7 @@ class StandIn:
 
 
 def stand_in_items(count: int, folder: str = "/nowhere", **does: str) -> list[Item]:
-    """Items `item_00000`, ... with pictures `0.png`, ... of a folder; `item_3="fail"` gives that one something to do."""
+    """Items `item_00000`, ... with pictures `0.png`, ... of a folder; `item_3="fail"` gives one something to do."""
     special = {int(key.removeprefix("item_")): value for key, value in does.items()}
     return [
         Item(f"item_{n:05d}", f"{folder}/{n}.png", seed=n, columns={"does": special.get(n, "work")})
