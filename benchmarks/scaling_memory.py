@@ -60,16 +60,24 @@ class Memory:
 
 
 def processes(titles: tuple[str, ...]) -> list[tuple[int, str]]:
-    """(process, command line) of all processes whose command line begins with one of the titles."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    """(process, command line) of the processes below this one whose command line begins with one of the titles."""
+    parents, found = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            text = path.read_bytes().decode(errors="replace")
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            text = (folder / "cmdline").read_bytes().decode(errors="replace")
         except OSError:  # it has just ended
             continue
         if text.startswith(titles):
-            found.append((int(path.parent.name), text))
-    return found
+            found.append((int(folder.name), text))
+    return [(process, text) for process, text in found if _is_below(process, parents)]
+
+
+def _is_below(process: int, parents: dict[int, int]) -> bool:
+    """Tells whether this process has started another one, or one that started it."""
+    while process > 1 and process != os.getpid():
+        process = parents.get(process, 0)
+    return process > 1
 
 
 def _resident(process: int) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from batch_stand_in import StandIn, stand_in_items
+from ray_processes import started_by
 
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.running import run_items
@@ -19,7 +20,7 @@ from fastsam3d.errors import UserError
 
 quiet_environment()
 pytest.importorskip("ray.data", reason="ray is not installed here: pip install 'fastsam3d[ray]'")
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow  # all but a quick one
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +44,7 @@ def run(local_ray, tmp_path):
 
 def workers() -> list[int]:
     """Processes of the pool's workers."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(b"ray::MapWorker"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    return started_by(os.getpid(), "ray::MapWorker")
 
 
 def texts(folder: Path) -> dict[str, str]:
@@ -72,6 +66,7 @@ def test_two_workers_write_what_one_process_writes(run, tmp_path):
     assert run(items[:2], "ray").report["reused"] == 2
 
 
+@slow
 def test_an_item_that_kills_its_worker_twice_is_set_aside_and_the_rest_is_done(run, tmp_path):
     result = run(stand_in_items(8, item_3="kill"), items_per_task=4)
     assert result.report["poison"] == ["item_00003"]
@@ -81,6 +76,7 @@ def test_an_item_that_kills_its_worker_twice_is_set_aside_and_the_rest_is_done(r
     assert sorted(lines) == sorted(set(lines))  # what came before it in its task was not computed again
 
 
+@slow
 def test_a_worker_that_is_killed_is_replaced(run, tmp_path):
     killed = []
 
@@ -99,6 +95,7 @@ def test_a_worker_that_is_killed_is_replaced(run, tmp_path):
     assert texts(tmp_path / "out") == {f"item_{n:05d}": f"item_{n:05d} {n}\n" for n in range(20)}
 
 
+@slow
 def test_a_pool_grows_where_items_wait_and_ends_with_the_batch(run, tmp_path):
     counts, done, before = [], threading.Event(), set(workers())
 
@@ -120,6 +117,7 @@ def test_a_pool_grows_where_items_wait_and_ends_with_the_batch(run, tmp_path):
     assert workers() == []
 
 
+@slow
 def test_a_pipeline_that_cannot_be_loaded_ends_the_batch_with_its_own_sentence(run, tmp_path):
     with pytest.raises(UserError, match=r"there are no weights\."):
         run(stand_in_items(4), work=StandIn(str(tmp_path / "out"), loads=False))

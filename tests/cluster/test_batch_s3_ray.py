@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from batch_stand_in import StandIn, stand_in_items
+from ray_processes import started_by
 
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.places import place_of
@@ -86,18 +87,20 @@ def test_workers_write_to_s3_the_bytes_of_one_process(bucket, local_ray, tmp_pat
     for name in place_of(str(tmp_path / "in")).files():
         place_of(f"{bucket}/in").write(name, (tmp_path / "in" / name).read_bytes())
 
-    def run(source: str, output: str, engine: str) -> BatchResult:
-        options = BatchOptions(input=source, output=output, engine=engine, workers=(2, 2))
+    def run(source: str, output: str, engine: str, workers: int = 2) -> BatchResult:
+        options = BatchOptions(input=source, output=output, engine=engine, workers=(workers, workers))
         return run_batch(options, request_with(**SETTINGS))
 
     here = run(str(tmp_path / "in"), str(tmp_path / "out"), "inline")
     there = run(f"{bucket}/in", f"{bucket}/out", "ray")
-    assert (here.failed, there.failed) == (0, 0)
+    alone = run(f"{bucket}/in", f"{bucket}/alone", "ray", workers=1)
+    assert (here.failed, there.failed, alone.failed) == (0, 0, 0)
     out, results = place_of(f"{bucket}/out"), place_of(str(tmp_path / "out")).files()
     compared = [name for name in results if "/" in name and not name.endswith("report.json")]
     assert len([name for name in compared if name.endswith(".glb")]) >= 2
     for name in compared:
         assert out.read(name) == (tmp_path / "out" / name).read_bytes(), name
+        assert place_of(f"{bucket}/alone").read(name) == out.read(name), name
     assert {"index.parquet", "report.json"} <= out.files().keys() and results.keys() <= out.files().keys()
     assert run(f"{bucket}/in", f"{bucket}/out", "ray").report["reused"] == 2
     lost = next(name for name in compared if name.endswith(".glb"))
@@ -152,11 +155,4 @@ def test_a_batch_whose_driver_was_killed_goes_on(bucket):
 
 def workers() -> list[int]:
     """Processes of the pool's workers."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(b"ray::MapWorker"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    return started_by(os.getpid(), "ray::MapWorker")

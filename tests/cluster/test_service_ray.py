@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ray_processes import started_by
 from service_requests import BAD, LIMITS
 
 from fastsam3d.cluster.engines.connection import quiet_environment
@@ -22,7 +23,7 @@ from fastsam3d.jobs.request import request_with
 
 quiet_environment()
 pytest.importorskip("ray.serve", reason="ray is not installed here: pip install 'fastsam3d[ray]'")
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow  # all but a quick one
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STEPS = {"inference_steps": 2}
@@ -49,14 +50,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def replicas() -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(b"ray::ServeReplica:fastsam3d:Reconstruction"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    return started_by(os.getpid(), "ray::ServeReplica:fastsam3d:Reconstruction")
 
 
 def test_a_request_alone_gives_the_bytes_of_the_command_line(address, tmp_path):
@@ -67,12 +61,14 @@ def test_a_request_alone_gives_the_bytes_of_the_command_line(address, tmp_path):
     assert sent == (tmp_path / "object.glb").read_bytes()
 
 
+@slow
 def test_a_mistake_is_told_in_the_same_sentence(address, tmp_path):
     (tmp_path / "x.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"picture\.png is not an image that can be read; use PNG or JPEG\."):
         Client(address).object(tmp_path / "x.png", EXAMPLES / "chair" / "0.png")
 
 
+@slow
 def test_mistakes_of_a_client_are_told_in_a_sentence(address):
     httpx = pytest.importorskip("httpx", reason="httpx is not installed here")
     for name, (path, files, data, code, said) in BAD.items():
@@ -83,6 +79,7 @@ def test_mistakes_of_a_client_are_told_in_a_sentence(address):
     assert httpx.get(f"{address}/healthz").status_code == 200
 
 
+@slow
 def test_a_replica_that_is_killed_under_load_loses_no_job(address):
     chair, client = EXAMPLES / "chair", Client(address)
     with ThreadPoolExecutor(JOBS) as clients:
