@@ -23,7 +23,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check \
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 FULL := $(VENV)/.installed-extras
-# With Triton, whose interpreter runs the GPU kernels without a GPU, and with Ray. Only slow tests need this 1 GB.
+# With Triton, whose interpreter runs the GPU kernels without a GPU, with Ray, and with a server that speaks S3. Only slow
+# tests need this 1 GB.
 KERNELS := $(VENV)/.installed-kernels
 CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
@@ -78,8 +79,8 @@ $(FULL): $(STAMP)
 	@touch $@
 
 $(KERNELS): $(FULL)
-	@echo "make: installing its extras kernels and ray"
-	@$(PIP_INSTALL) -e '.[kernels,ray]'
+	@echo "make: installing its extras kernels and ray, s3fs and moto"
+	@$(PIP_INSTALL) -e '.[kernels,ray]' s3fs 'moto[server]'
 	@touch $@
 
 demo: $(STAMP)

@@ -3,29 +3,32 @@
 python benchmarks/scaling.py objects                     # real objects with 1 and 2 workers, in turns
 python benchmarks/scaling.py engine items=100000         # the engine alone: items that sleep for 5 ms, 8 workers
 python benchmarks/scaling.py service seconds=60          # a service under 1 to 64 clients
+python benchmarks/scaling.py service seconds=60 kill=true   # the same, and a replica is killed in the middle
+python benchmarks/scaling.py jobs items=200 steps=2      # memory and store of a service over many jobs
 
 Each prints one line of JSON a measurement, with the load of the machine, and with picture=FILE draws them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scaling_memory import OWN, Memory
+from scaling_picture import draw
 from scaling_work import SleepingWork
 
-from fastsam3d.basics.options import option, optional_text, parse_options, whole, words
+from fastsam3d.basics.options import boolean, option, optional_text, parse_options, whole, words
 from fastsam3d.cluster.batch.items import Item
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.running import on_one_thread, run_items, settings_hash
@@ -41,14 +44,16 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 class Options:
     """Options of the measurements."""
 
-    items: int | None = option(None, whole(1), "items: of `objects` 12, of `engine` 100000")
+    items: int | None = option(None, whole(1), "of `objects` 12, of `engine` 100000, of `jobs` 200")
     rounds: int = option(2, whole(1), "of `objects`: each number of workers is measured so often, in turns")
     steps: int = option(12, whole(1), "of `objects` and `service`: steps of each stage")
     workers: int = option(8, whole(1), "of `engine`")
-    engine: str = option("ray", str, "of `engine` and `service`: ray or inline")
+    engine: str = option("ray", str, "of `engine`, `service` and `jobs`: ray or inline")
     milliseconds: int = option(5, whole(0), "of `engine`: that an item sleeps")
     seconds: int = option(60, whole(1), "of `service`: that each number of clients is measured")
     clients: tuple[str, ...] = option(("1", "4", "16", "64"), words, "of `service`")
+    kill: bool = option(False, boolean, "of `service` on Ray: a replica is killed in the middle")
+    store_mib: int = option(16, whole(1), "of `jobs`: that the store may hold")
     picture: str | None = option(None, optional_text, "a PNG of the measurements")
 
 
@@ -58,6 +63,7 @@ def main() -> int:
         "objects": objects,
         "engine": engine,
         "service": service,
+        "jobs": jobs,
     }
     if len(sys.argv) < 2 or sys.argv[1] not in kinds:
         print(__doc__)
@@ -102,51 +108,48 @@ def objects(options: Options) -> Iterator[dict[str, Any]]:
 
 
 def engine(options: Options) -> Iterator[dict[str, Any]]:
-    """Milliseconds of the engine an item, and the memory of the driver."""
+    """Milliseconds of the engine an item, and the memory of the driver until the index is written."""
     count = options.items or 100_000
     items = [Item(f"item_{n:06d}", f"/photos/{n:06d}/image.png") for n in range(count)]
     work = SleepingWork(options.milliseconds / 1000)
     workers = 1 if options.engine == "inline" else options.workers
     with tempfile.TemporaryDirectory() as folder:
         settings = BatchOptions(output=folder, engine=options.engine, workers=(workers, workers))
-        memory: list[tuple[float, float]] = []
-        start = time.monotonic()
-        listener = _Memory(memory, start)
-        run_items(settings, items, work, {}, listener)
-        begun = listener.first or start
-        spent = time.monotonic() - begun
+        listener, start = _FirstAndLast(), time.monotonic()
+        with Memory() as memory:
+            run_items(settings, items, work, {}, listener)
+            end = time.monotonic()
         sizes = {path.name: path.stat().st_size for path in Path(folder).iterdir() if path.is_file()}
     slept = count * work.seconds / workers
-    first = memory[min(len(memory) - 1, max(1, len(memory) // 20))][1]
     yield {
         "items": count,
         "workers": workers,
-        "seconds": spent,
-        "seconds_to_first_row": begun - start,
-        "engine_ms_per_item": 1000 * (spent - slept) / count,
-        "driver_mib_at_start": first,
-        "driver_mib_growth": max(mib for _, mib in memory) - first,
-        "memory": memory[:: max(1, len(memory) // 100)],
+        "seconds": listener.last - listener.first,
+        "seconds_to_first_row": listener.first - start,
+        "seconds_after_last_row": end - listener.last,
+        "engine_ms_per_item": 1000 * (listener.last - listener.first - slept) / count,
+        "driver_mib_growth": memory.growth(OWN, memory.since(listener.first)),
+        "driver_mib_growth_with_start": memory.growth(OWN, 0.0),
+        "memory": _thinned(memory.samples[OWN]),
         "sizes": sizes,
     }
 
 
-class _Memory:
-    """A listener that notes when the first row came, and the resident memory of this process every second."""
+def _thinned(samples: list[Any]) -> list[Any]:
+    return samples[:: max(1, len(samples) // 100)]
 
-    def __init__(self, found: list[tuple[float, float]], start: float) -> None:
-        self._found, self._start, self._next = found, start, 0.0
-        self.first: float | None = None
+
+class _FirstAndLast:
+    """A listener that notes when the first and the last row came."""
+
+    def __init__(self) -> None:
+        self.first, self.last = 0.0, 0.0
 
     def step(self, text: str, done: int | None = None, total: int | None = None) -> None:
-        """Notes the memory."""
-        now = time.monotonic()
-        if done and self.first is None:
-            self.first = now
-        if now >= self._next:
-            self._next = now + 1.0
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-            self._found.append((now - self._start, pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
+        """Notes the time."""
+        if done:
+            self.last = time.monotonic()
+            self.first = self.first or self.last
 
     def warn(self, text: str) -> None:
         """Does nothing."""
@@ -157,24 +160,12 @@ class _Memory:
 
 def service(options: Options) -> Iterator[dict[str, Any]]:
     """Requests per second, latencies, and how each request ended, by the number of clients."""
-    from scaling_service import loaded, running
+    from scaling_service import kill_a_replica, loaded, running, unfinished
 
     with tempfile.TemporaryDirectory() as folder, running(options.engine, options.steps, folder) as address:
         for text in options.clients:
-            answers: Counter[str] = Counter()
-            latencies: list[float] = []
-            lock = threading.Lock()
-            end = time.monotonic() + options.seconds
-            threads = [
-                threading.Thread(target=loaded, args=(address, end, EXAMPLES / "chair", answers, latencies, lock))
-                for _ in range(int(text))
-            ]
-            start = time.monotonic()
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            spent = time.monotonic() - start
+            killing = kill_a_replica(options.seconds / 2) if options.kill else None
+            answers, latencies, spent = loaded(address, EXAMPLES / "chair", int(text), seconds=options.seconds)
             ordered = sorted(latencies) or [float("nan")]
             yield {
                 "clients": int(text),
@@ -183,33 +174,49 @@ def service(options: Options) -> Iterator[dict[str, Any]]:
                 **{f"p{p}": ordered[min(len(ordered) - 1, len(ordered) * p // 100)] for p in (50, 95, 99)},
                 "answers": dict(answers),
                 "lost": answers["lost"],
-                "store_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()),
+                "killed": killing.result() if killing is not None else 0,
+                "unfinished_jobs": unfinished(folder),
+                "store_bytes": stored(folder),
             }
 
 
-def draw(kind: str, measured: list[dict[str, Any]], path: str) -> None:
-    """Draws a measurement."""
-    import matplotlib
+def jobs(options: Options) -> Iterator[dict[str, Any]]:
+    """Memory of the service's processes and bytes of its store over many jobs, of two clients."""
+    from scaling_service import TITLES, loaded, running
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    count = options.items or 200
+    titles = TITLES if options.engine == "ray" else ()
+    bytes_after: list[tuple[int, int]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        with running(options.engine, options.steps, folder, options.store_mib) as address, Memory(titles) as memory:
 
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    if kind == "engine":
-        seconds, mib = zip(*measured[0]["memory"], strict=True)
-        axes.plot(seconds, mib)
-        axes.set(xlabel="seconds", ylabel="memory of the driver, MiB", ylim=(0, None))
-    elif kind == "service":
-        clients = [one["clients"] for one in measured]
-        for name in ("p50", "p95", "p99"):
-            axes.plot(clients, [one[name] for one in measured], marker="o", label=name)
-        axes.set(xlabel="clients", ylabel="seconds until the result", xscale="log", ylim=(0, None))
-        axes.legend()
-    else:
-        runs = [one for one in measured if "workers" in one]
-        axes.scatter([one["workers"] for one in runs], [one["objects_per_second"] for one in runs])
-        axes.set(xlabel="workers", ylabel="objects per second", xticks=[1, 2], ylim=(0, None))
-    figure.savefig(path, dpi=120)
+            def ended(done: int) -> None:
+                bytes_after.append((done, stored(folder)))
+                if done == count // 10:
+                    early.append(memory.since(time.monotonic()))
+
+            early: list[float] = []
+            answers, _, spent = loaded(address, EXAMPLES / "chair", 2, jobs=count, ended=ended)
+        yield {
+            "jobs": count,
+            "seconds": spent,
+            "answers": dict(answers),
+            "store_mib_at_most": max(size for _, size in bytes_after) / 2**20,
+            "store_mib_limit": options.store_mib,
+            "mib_growth_after_a_tenth": {title: memory.growth(title, early[0]) for title in memory.samples},
+            "memory": {title: _thinned(samples) for title, samples in memory.samples.items()},
+            "store": _thinned(bytes_after),
+        }
+
+
+def stored(folder: str) -> int:
+    """Bytes of a store."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(root, name)).st_size
+    return total
 
 
 if __name__ == "__main__":

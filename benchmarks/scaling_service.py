@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
 import secrets
+import signal
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+
+from scaling_memory import processes
 
 from fastsam3d.cluster.batch.running import on_one_thread
 from fastsam3d.cluster.service.options import ServeOptions
 from fastsam3d.cluster.service.plain import plain_application
+from fastsam3d.cluster.service.store import JobStore
 from fastsam3d.jobs.request import request_with
 
 PATIENCE = 300.0
 """Seconds after which a request without an answer counts as lost."""
+TITLES = ("ray::ServeReplica:fastsam3d:Ingress", "ray::ServeReplica:fastsam3d:Reconstruction")
+"""Begin of the command lines of the service's processes on Ray."""
 
 
 @contextlib.contextmanager
-def running(engine: str, steps: int, folder: str) -> Iterator[str]:
+def running(engine: str, steps: int, folder: str, store_mib: int = 4096) -> Iterator[str]:
     """A service inside a `with` block; yields its address once a worker is loaded."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ServeOptions(port=port, store=folder, queue=32, wait=PATIENCE)
+    options = ServeOptions(port=port, store=folder, queue=32, wait=PATIENCE, store_mib=store_mib)
     samplers = {part: {"inference_steps": steps} for part in ("ss_sampler", "slat_sampler")}
     request = on_one_thread(request_with(device="cpu", samplers=samplers, output_dir="."))
     if engine == "ray":
@@ -63,20 +72,61 @@ def _until_ready(address: str) -> None:
 
 
 def loaded(
-    address: str, end: float, photo: Path, answers: Counter[str], latencies: list[float], lock: threading.Lock
-) -> None:
-    """One client: asks again and again until `end`, and counts how each request ended."""
-    seed = 0
-    while time.monotonic() < end:
-        seed += 1
-        start = time.monotonic()
-        kind = _asked(address, photo, seed)
-        with lock:
-            answers[kind] += 1
-            if kind == "200":
-                latencies.append(time.monotonic() - start)
-        if kind == "429":
-            time.sleep(0.5)
+    address: str,
+    photo: Path,
+    clients: int,
+    seconds: float = float("inf"),
+    jobs: float = float("inf"),
+    ended: Callable[[int], None] = lambda done: None,
+) -> tuple[Counter[str], list[float], float]:
+    """Clients ask again and again, for some seconds or until there are so many results.
+
+    Args:
+        ended: called with the number of results after each.
+
+    Returns:
+        (how the requests ended, seconds of those with a result, seconds in all).
+    """
+    answers: Counter[str] = Counter()
+    latencies: list[float] = []
+    lock, start, seeds = threading.Lock(), time.monotonic(), itertools.count()
+
+    def client() -> None:
+        while time.monotonic() < start + seconds and (seed := next(seeds)) < jobs:
+            begin = time.monotonic()
+            kind = _asked(address, photo, seed)
+            with lock:
+                answers[kind] += 1
+                if kind == "200":
+                    latencies.append(time.monotonic() - begin)
+                    ended(len(latencies))
+            if kind == "429":
+                time.sleep(0.5)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers, latencies, time.monotonic() - start
+
+
+def kill_a_replica(after: float) -> Future[int]:
+    """Kills a replica after some seconds; the result is the number of killed processes."""
+
+    def kill() -> int:
+        time.sleep(after)
+        found = processes(TITLES[1:])
+        for process, _ in found[:1]:
+            os.kill(process, signal.SIGKILL)
+        return len(found[:1])
+
+    return ThreadPoolExecutor(1).submit(kill)
+
+
+def unfinished(folder: str) -> int:
+    """Accepted jobs that have no end, of a service whose clients have gone."""
+    return len(JobStore(folder).waiting())
 
 
 def _asked(address: str, photo: Path, seed: int) -> str:

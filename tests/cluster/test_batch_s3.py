@@ -1,44 +1,15 @@
-"""A whole batch against a local server that speaks S3: files in, files out, going on."""
+"""A whole batch in one process against a local server that speaks S3: files in, files out, going on."""
 
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Iterator
 
 import pytest
 
 from fastsam3d.cluster.batch.places import place_of
 from fastsam3d.cluster.batch.sources import read_items
 
-pytest.importorskip("s3fs", reason="s3fs is not installed here")
-server = pytest.importorskip("moto.server", reason="moto is not installed here: pip install 'moto[server]'")
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an empty bucket."""
-    import s3fs
-
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    name = f"photos-{secrets.token_hex(4)}"  # the server keeps buckets as long as the process lives
-    host, port = running.get_host_and_port()
-    values = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "FSSPEC_S3_ENDPOINT_URL": f"http://{host}:{port}",
-    }
-    for key, value in values.items():
-        monkeypatch.setenv(key, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem(endpoint_url=values["AWS_ENDPOINT_URL"]).mkdir(name)
-    yield f"s3://{name}"
-    s3fs.S3FileSystem.clear_instance_cache()
-    running.stop()
 
 
 def test_a_batch_reads_from_s3_and_writes_to_s3(bucket, batch, photos, tmp_path, loads):

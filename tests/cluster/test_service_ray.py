@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ray_processes import started_by
+from service_requests import BAD, LIMITS
 
 from fastsam3d.cluster.engines.connection import quiet_environment
 from fastsam3d.cluster.service.client import Client
@@ -21,7 +23,7 @@ from fastsam3d.jobs.request import request_with
 
 quiet_environment()
 pytest.importorskip("ray.serve", reason="ray is not installed here: pip install 'fastsam3d[ray]'")
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow  # all but a quick one
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STEPS = {"inference_steps": 2}
@@ -42,20 +44,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     store = str(tmp_path_factory.mktemp("store"))
-    options = ServeOptions(port=port, store=store, queue=JOBS, batch=2, object_store_mib=80)
+    options = ServeOptions(port=port, store=store, queue=JOBS, batch=2, object_store_mib=80, **LIMITS)
     with serving(options, request_with(**SETTINGS)) as address:
         yield address
 
 
 def replicas() -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(b"ray::ServeReplica:fastsam3d:Reconstruction"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    return started_by(os.getpid(), "ray::ServeReplica:fastsam3d:Reconstruction")
 
 
 def test_a_request_alone_gives_the_bytes_of_the_command_line(address, tmp_path):
@@ -66,12 +61,25 @@ def test_a_request_alone_gives_the_bytes_of_the_command_line(address, tmp_path):
     assert sent == (tmp_path / "object.glb").read_bytes()
 
 
+@slow
 def test_a_mistake_is_told_in_the_same_sentence(address, tmp_path):
     (tmp_path / "x.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"picture\.png is not an image that can be read; use PNG or JPEG\."):
         Client(address).object(tmp_path / "x.png", EXAMPLES / "chair" / "0.png")
 
 
+@slow
+def test_mistakes_of_a_client_are_told_in_a_sentence(address):
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed here")
+    for name, (path, files, data, code, said) in BAD.items():
+        answer = httpx.post(f"{address}{path}", files=files, data=data, timeout=60)
+        assert answer.status_code == code, (name, answer.text)
+        assert said in answer.json()["error"] and "\n" not in answer.json()["error"], name
+    assert len(BAD) >= 30
+    assert httpx.get(f"{address}/healthz").status_code == 200
+
+
+@slow
 def test_a_replica_that_is_killed_under_load_loses_no_job(address):
     chair, client = EXAMPLES / "chair", Client(address)
     with ThreadPoolExecutor(JOBS) as clients:

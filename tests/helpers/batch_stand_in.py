@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.basics.files import write_atomically
 from fastsam3d.cluster.batch.items import Item
+from fastsam3d.cluster.batch.places import is_remote, place_of
 from fastsam3d.cluster.work.fetching import Fetched
 from fastsam3d.errors import UserError
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """Writes `NAME/out.txt` with the name and the seed after some seconds.
+    """Writes `NAME/out.txt` after some seconds: the name, the seed, and the bytes of a picture at an address.
 
     An item whose column `does` is `fail` raises a `UserError`, `break` another exception, and `kill` kills its process.
     """
@@ -39,8 +39,8 @@ class StandIn:
             raise UserError("there are no weights.")
 
     def finished(self, item: Item) -> dict[str, Any] | None:
-        path = Path(self.output) / item.name / "out.txt"
-        return self._facts(item) if self.files and path.is_file() else None
+        size = place_of(self.output).size(f"{item.name}/out.txt") if self.files else None
+        return None if size is None else self._facts(size)
 
     def run(self, fetched: Fetched) -> dict[str, Any]:
         item = fetched.item
@@ -52,17 +52,15 @@ class StandIn:
             raise ValueError("a defect")
         if does == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        text = f"{item.name} {item.seed}\n".encode() + fetched.files.get(item.image, b"")
         if self.files:
-            with (Path(self.output) / "written.log").open("a") as log:
-                log.write(f"{item.name}\n")
-            write_atomically(Path(self.output) / item.name / "out.txt", self._text(item).encode())
-        return self._facts(item)
+            if not is_remote(self.output):  # a store of objects cannot append
+                with (Path(self.output) / "written.log").open("a") as log:
+                    log.write(f"{item.name}\n")
+            place_of(self.output).write(f"{item.name}/out.txt", text)
+        return self._facts(len(text))
 
-    def _text(self, item: Item) -> str:
-        return f"{item.name} {item.seed}\n"
-
-    def _facts(self, item: Item) -> dict[str, Any]:
-        size = len(self._text(item))
+    def _facts(self, size: int) -> dict[str, Any]:
         files = {"out.txt": size} if self.files else {}
         return {
             "error": None,
@@ -78,10 +76,10 @@ class StandIn:
         }
 
 
-def stand_in_items(count: int, **does: str) -> list[Item]:
-    """Items `item_00000`, ...; `item_3="fail"` gives that one something to do."""
+def stand_in_items(count: int, folder: str = "/nowhere", **does: str) -> list[Item]:
+    """Items `item_00000`, ... with pictures `0.png`, ... of a folder; `item_3="fail"` gives one something to do."""
     special = {int(key.removeprefix("item_")): value for key, value in does.items()}
     return [
-        Item(f"item_{n:05d}", f"/nowhere/{n}.png", seed=n, columns={"does": special.get(n, "work")})
+        Item(f"item_{n:05d}", f"{folder}/{n}.png", seed=n, columns={"does": special.get(n, "work")})
         for n in range(count)
     ]

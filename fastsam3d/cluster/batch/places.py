@@ -157,6 +157,7 @@ class RemoteFolder:
 
     def read(self, name: str) -> bytes:
         """See `Place`."""
+        self._system.invalidate_cache()  # of listings: another process may have written the file since
         try:
             data: bytes = self._system.cat_file(f"{self._root}/{name}")
             return data

@@ -52,8 +52,8 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_no_progress_timeout_s = -1  # an object may take long
-        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
         tasks = [{"items": pickle.dumps(part)} for part in _parts(items, options.items_per_task, most)]
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
         data = ray.data.from_items(tasks, override_num_blocks=len(tasks))
         if any(map(needs_fetching, items)):
             data = data.map(fetch_task, num_cpus=FETCH_CORES)
@@ -63,12 +63,15 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
             batch_size=1,
             num_cpus=1,
             num_gpus=gpus or None,
-            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+            # A worker that gets no task would only load its pipeline.
+            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(tasks)), max_size=min(most, len(tasks))),
         )
         try:
             for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
                 for text in batch["rows"]:
-                    yield from json.loads(text)
+                    rows = json.loads(text)
+                    yield from rows
+                    ray.get(attempts.forget.remote([row["name"] for row in rows]))
         finally:
             ray.kill(attempts)
 
@@ -80,18 +83,20 @@ class AttemptsActor:
         self._begun: dict[str, int] = {}
         self._rows: dict[str, Row] = {}
 
-    def begin(self, name: str) -> tuple[int, Row | None]:
-        """Counts an attempt."""
+    def begin(self, name: str, ended: Row | None = None) -> tuple[int, Row | None]:
+        """Keeps the row of the item before, and counts an attempt."""
+        if ended is not None:
+            self.end(ended)
         before = self._begun.get(name, 0)
         self._begun[name] = before + 1
         return before, self._rows.get(name)
 
-    def end(self, name: str, row: Row) -> None:
-        """Keeps a row until its task is done."""
-        self._rows[name] = row
+    def end(self, row: Row) -> None:
+        """Keeps a row until the driver has it."""
+        self._rows[row["name"]] = row
 
     def forget(self, names: Iterable[str]) -> None:
-        """Forgets the items of a task that is done."""
+        """Forgets items whose rows the driver has."""
         for name in names:
             self._begun.pop(name, None)
             self._rows.pop(name, None)
@@ -107,16 +112,16 @@ class RemoteAttempts:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def begin(self, name: str) -> tuple[int, Row | None]:
+    def begin(self, name: str, ended: Row | None = None) -> tuple[int, Row | None]:
         """See `AttemptsActor`."""
         import ray
 
-        before, row = ray.get(self._actor.begin.remote(name))
+        before, row = ray.get(self._actor.begin.remote(name, ended))
         return before, row
 
-    def end(self, name: str, row: Row) -> None:
+    def end(self, row: Row) -> None:
         """See `AttemptsActor`."""
-        self._actor.end.remote(name, row)
+        self._actor.end.remote(row)
 
 
 class PoolWorker:
@@ -128,7 +133,6 @@ class PoolWorker:
     """
 
     def __init__(self, work: Work, actor: Any) -> None:
-        self._actor = actor
         self._worker = Worker(work, RemoteAttempts(actor))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +140,7 @@ class PoolWorker:
         key = "fetched" if "fetched" in batch else "items"
         found = pickle.loads(bytes(batch[key][0]))
         fetched = [each if isinstance(each, Fetched) else Fetched(each) for each in found]
-        rows = list(self._worker.rows(fetched))
-        self._actor.forget.remote([each.item.name for each in fetched])
-        return {"rows": [json.dumps(rows)]}
+        return {"rows": [json.dumps(list(self._worker.rows(fetched)))]}
 
 
 def fetch_task(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 
 from fastsam3d.cluster.service.guarding import Refused
 from fastsam3d.cluster.service.metrics import Metrics
@@ -12,8 +14,10 @@ from fastsam3d.cluster.service.store import WAITING, JobStore
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.request import Request
 
-EXPIRE_EVERY = 30.0
-"""Seconds between two looks for results that are too old."""
+logger = logging.getLogger(__name__)
+
+EXPIRE_EVERY, EXPIRE_JOBS = 30.0, 16
+"""Seconds between two looks for results to remove, and accepted jobs after which there is a look at once."""
 
 
 class Service:
@@ -29,7 +33,8 @@ class Service:
     def __init__(self, store: JobStore, executor: Executor, settings: Request, options: ServeOptions) -> None:
         self.store, self.executor, self.settings, self.options = store, executor, settings, options
         self.metrics = Metrics()
-        self._accepting = 0
+        self._accepting, self._accepted = 0, 0
+        self._look = asyncio.Event()
         self._open: set[str] = set(store.waiting())
         for name in sorted(self._open):
             executor.submit(name)  # what an earlier service had accepted
@@ -69,9 +74,17 @@ class Service:
         self.store.accept(name)
         self._open.add(name)
         self.executor.submit(name)
+        self._accepted += 1
+        if self._accepted % EXPIRE_JOBS == 0:
+            self._look.set()
 
     async def expire(self) -> None:
         """Removes old results again and again, until it is cancelled."""
         while True:
-            await asyncio.to_thread(self.store.expire)
-            await asyncio.sleep(min(EXPIRE_EVERY, self.store.keep_seconds / 2))
+            try:
+                await asyncio.to_thread(self.store.expire)
+            except OSError as error:  # of the disk: the next look may work
+                logger.warning("old results were not removed: %s", error)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._look.wait(), min(EXPIRE_EVERY, self.store.keep_seconds / 2))
+            self._look.clear()

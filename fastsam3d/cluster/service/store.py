@@ -7,6 +7,7 @@ process.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -192,8 +193,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
+    """Bytes in a folder. What is removed meanwhile counts as nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(root, name)).st_size
     return total

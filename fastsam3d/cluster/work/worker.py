@@ -51,21 +51,25 @@ class Work(Protocol):
 class Attempts(Protocol):
     """Records which items have killed their worker. It exists as long as the batch, longer than single workers."""
 
-    def begin(self, name: str) -> tuple[int, Row | None]:
-        """Counts an attempt; returns the number of attempts before it, and the row if one of them finished."""
+    def begin(self, name: str, ended: Row | None = None) -> tuple[int, Row | None]:
+        """Counts an attempt; returns the number of attempts before it, and the row if one of them finished.
 
-    def end(self, name: str, row: Row) -> None:
+        Args:
+            ended: the row of the worker's item before, which is kept first; see `end`.
+        """
+
+    def end(self, row: Row) -> None:
         """Keeps the row of an attempt, in case the worker dies at a later item of its task."""
 
 
 class NoAttempts:
     """For a batch in one process, where an item that kills the worker kills the batch."""
 
-    def begin(self, name: str) -> tuple[int, Row | None]:
+    def begin(self, name: str, ended: Row | None = None) -> tuple[int, Row | None]:
         """See `Attempts`."""
         return 0, None
 
-    def end(self, name: str, row: Row) -> None:
+    def end(self, row: Row) -> None:
         """See `Attempts`."""
 
 
@@ -89,19 +93,34 @@ class Worker:
         self._runner = None
 
     def rows(self, fetched: list[Fetched]) -> Iterator[Row]:
-        """A row for every item, in their order."""
+        """A row for every item, in their order.
+
+        The call that counts an item's attempt also keeps the row of the item before: one call an item. `row` is the
+        plain form, with two.
+        """
+        ended: Row | None = None
         for each in fetched:
-            yield self.row(each)
+            row = self._row(each, ended)
+            ended = row if _computed(row) else None
+            yield row
+        if ended is not None:
+            self._attempts.end(ended)
 
     def row(self, fetched: Fetched) -> Row:
         """The row of an item.
 
         An exception of the job is the row's error. If the pipeline cannot be loaded, the status is `stop`.
         """
+        row = self._row(fetched, None)
+        if _computed(row):
+            self._attempts.end(row)
+        return row
+
+    def _row(self, fetched: Fetched, ended: Row | None) -> Row:
         item = fetched.item
         start = time.perf_counter()
         row: Row = {"name": item.name, "status": OK, "error": None, "made_of": item.made_of(self._work.settings)}
-        before, known = self._attempts.begin(item.name)
+        before, known = self._attempts.begin(item.name, ended)
         if known is not None:
             return known
         try:
@@ -112,7 +131,7 @@ class Worker:
                 text = f"{before} workers died while they computed it; it was set aside"
                 return row | {"status": POISON, "error": text, "worker": self.name}
             if facts is None:
-                facts = self._computed(runner, fetched)
+                facts = self._run(runner, fetched)
         except _NotLoaded as error:
             return row | {"status": STOP, "error": str(error)}
         except UserError as error:
@@ -122,22 +141,24 @@ class Worker:
             facts = {"error": f"{type(error).__name__}: {error}"}
         row |= facts
         row["status"] = OK if row["error"] is None else FAILED
-        row |= {"worker": self.name, "wall_seconds": time.perf_counter() - start}
-        self._attempts.end(item.name, row)
-        return row
+        return row | {"worker": self.name, "wall_seconds": time.perf_counter() - start}
 
     def _opened(self) -> Runner:
         if self._runner is None:
             self._runner = self._stack.enter_context(self._work.opened())
         return self._runner
 
-    def _computed(self, runner: Runner, fetched: Fetched) -> Row:
+    def _run(self, runner: Runner, fetched: Fetched) -> Row:
         try:
             runner.load()
         except Exception as error:
             text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise _NotLoaded(text) from error
         return runner.run(fetched)
+
+
+def _computed(row: Row) -> bool:
+    return row["status"] in (OK, FAILED)
 
 
 class _NotLoaded(Exception):
