@@ -15,7 +15,7 @@ from fastsam3d.meshes.geometry import interpolate, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.nearest import nearest_on_surface
 from fastsam3d.meshes.rasterizer import rasterize
-from fastsam3d.meshes.splats.gathering import gather_colors, layer_depth
+from fastsam3d.meshes.splats.gathering import Gathering
 from fastsam3d.meshes.texture import EXTRA, GUTTER, PURPOSE, spread, unwrap
 from fastsam3d.meshes.turntable import sample_texture
 
@@ -24,7 +24,7 @@ LEAST_COVERED = 0.1
 NEIGHBOURS = 4
 PASSES = 16
 """Parts of the texels that are coloured one after the other where there is a time limit, each spread over the whole."""
-CHUNK = 65_536
+CHUNK = 262_144
 """Texels between two looks at the clock and two steps of the progress."""
 
 
@@ -158,12 +158,11 @@ def _painter(
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     if kind == "gaussians":
         assert source.splats is not None
-        splats = source.splats.to(device)
-        depth = layer_depth(splats)
+        gathering = Gathering(source.splats.to(device))
 
         def gather(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             place, facing = (torch.from_numpy(values).to(device) for values in (points, normals))
-            colors, coverage = gather_colors(place, facing, splats, depth)
+            colors, coverage = gathering.colors(place, facing)
             return colors.cpu().numpy(), coverage.cpu().numpy()
 
         return gather

@@ -116,6 +116,15 @@ def test_the_grid_lists_every_ball_that_a_point_lies_in_once():
     assert sum(int(level.length.sum()) for level in levels) < 0.5 * 300 * 200
 
 
+def test_points_far_from_all_balls_have_empty_lists():
+    centers, radii = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]), torch.tensor([0.1, 0.1])
+    draw = torch.Generator().manual_seed(0)
+    directions = F.normalize(torch.randn(100, 3, generator=draw), dim=1)
+    for distance in (3.0, 100.0, 1e7):
+        (level,) = make_levels(centers, radii, 0.5 + distance * directions)
+        assert int(level.length.sum()) == 0
+
+
 def test_a_picture_shows_the_nearer_gaussian_in_front():
     splats = flat_splats([0.0, 0.2], [0.5, 0.6], [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     picture, cover = render_splats(splats, torch.eye(3), torch.zeros(3), math.inf, 100.0, 65)
