@@ -104,7 +104,10 @@ def test_gaussians_are_called_by_their_name_alone(tmp_path):
     assert written.files == {"ply": "vase.ply", "ply_holds": "Gaussians"}
     assert b"property float f_dc_0" in (tmp_path / "o" / "vase.ply").read_bytes()
     settings.export = ("glb",)
-    with OutputFolder(tmp_path / "p") as folder, pytest.raises(UserError, match="Add ply or splats to --export"):
+    with (
+        OutputFolder(tmp_path / "p") as folder,
+        pytest.raises(UserError, match="Add ply or splat or splats to --export"),
+    ):
         write_object(folder, "vase", result, None, SimpleNamespace(marks=None), settings)
 
 

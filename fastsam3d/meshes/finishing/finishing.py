@@ -49,13 +49,18 @@ class Finished:
     def __repr__(self) -> str:
         return f"<Finished: {len(self.mesh.faces):,} faces, {sum(self.seconds.values()):.1f} s>"
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, compress: str = "none") -> Path:
         """Writes the mesh in the format of the path's suffix; an existing file is replaced as a whole.
 
+        Args:
+            path: of the file.
+            compress: GLB files only: `quantize` writes integers in place of floating point (`KHR_mesh_quantization`),
+                `draco` uses Draco's coding (`KHR_draco_mesh_compression`, package DracoPy).
+
         Raises:
-            UserError: an unknown suffix, or the path cannot be written.
+            UserError: an unknown suffix, the path cannot be written, or the file cannot be compressed.
         """
-        return export_mesh(self.mesh, path)
+        return export_mesh(self.mesh, path, compress)
 
 
 def finish(
