@@ -58,17 +58,19 @@ def bake_texture(mesh: Mesh, size: int, detail: Mesh | None = None) -> TexturedM
 
 def texture_png(mesh: TexturedMesh) -> bytes:
     """Encodes the texture as a PNG file."""
+    return picture_png(mesh.texture)
+
+
+def picture_png(pixels: np.ndarray) -> bytes:
+    """Encodes a picture `[S, S, 3]` uint8 as a PNG file."""
     stream = io.BytesIO()
-    Image.fromarray(mesh.texture).save(stream, format="PNG", compress_level=6)
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=6)
     return stream.getvalue()
 
 
 def material_png(material: np.ndarray) -> bytes:
     """Encodes metallic and roughness `[S, S, 2]` as the PNG file that glTF wants: roughness green, metallic blue."""
-    stream = io.BytesIO()
-    picture = np.stack([np.full_like(material[..., 0], 255), material[..., 1], material[..., 0]], axis=2)
-    Image.fromarray(picture).save(stream, format="PNG", compress_level=6)
-    return stream.getvalue()
+    return picture_png(np.stack([np.full_like(material[..., 0], 255), material[..., 1], material[..., 0]], axis=2))
 
 
 def check_size(size: int) -> None:

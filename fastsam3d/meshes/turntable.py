@@ -48,7 +48,7 @@ def turntable_frames(
             elevation,
             size,
             radius,
-            normals=whole.normals,
+            normals=whole.normals_at,
         )
         for index in range(count)
     ]
@@ -69,6 +69,9 @@ def levelled(meshes: Sequence[Mesh], up: np.ndarray | None) -> list[Mesh]:
         changes = {"vertices": (mesh.vertices @ turn.T).astype(np.float32)}
         if isinstance(mesh, TexturedMesh):
             changes["normals"] = (mesh.normals @ turn.T).astype(np.float32)
+            if mesh.tangents is not None:
+                turned_tangents = np.concatenate([mesh.tangents[:, :3] @ turn.T, mesh.tangents[:, 3:]], axis=1)
+                changes["tangents"] = turned_tangents.astype(np.float32)
         turned.append(replace(mesh, **changes))
     return turned
 
@@ -123,6 +126,39 @@ class _Merged:
             corners = mesh.uv[self.faces[hit.faces[own]] - start]
             found[own] = sample_texture(mesh.texture, (corners * hit.weights[own][..., None]).sum(axis=1))
         return found
+
+    def normals_at(self, hit: Fragments) -> np.ndarray:
+        """Computes the normals `[P, 3]` of the pixels, from the normal maps of meshes that have one."""
+        found = hit.interpolate(self.normals, self.faces)
+        for first, last, start, mesh in self.textured:
+            if mesh.normal_map is not None and mesh.tangents is not None:
+                own = (hit.faces >= first) & (hit.faces < last)
+                corners, weights = self.faces[hit.faces[own]] - start, hit.weights[own]
+                found[own] = mapped_normals(mesh, corners, weights)
+        return found
+
+
+def mapped_normals(mesh: TexturedMesh, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Reads unit normals from a mesh's normal map, as programs that draw it do.
+
+    Args:
+        mesh: with a normal map and tangents.
+        corners: vertices of the faces that the points lie in `[P, 3]`.
+        weights: barycentric weights `[P, 3]`.
+    """
+    assert mesh.normal_map is not None and mesh.tangents is not None
+
+    def at(values: np.ndarray) -> np.ndarray:
+        return (values[corners] * weights[..., None]).sum(axis=1)
+
+    def unit(vectors: np.ndarray) -> np.ndarray:
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
+
+    inside = 2 * sample_texture(mesh.normal_map, at(mesh.uv)) - 1
+    tangents = mesh.tangents.astype(np.float64)
+    bitangents = np.cross(mesh.normals, tangents[:, :3]) * tangents[:, 3:]
+    axes = [unit(at(each)) for each in (tangents[:, :3], bitangents, mesh.normals)]
+    return unit(sum(inside[:, k : k + 1] * axis for k, axis in enumerate(axes)))
 
 
 def sample_texture(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:

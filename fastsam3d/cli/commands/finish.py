@@ -41,6 +41,7 @@ def main(words: list[str]) -> int:
             watertight=given.watertight,
             loose=given.loose,
             colors=given.colors,
+            normal_map=given.normal_map,
             device=given.device,
             budget=given.budget,
             step=lambda name, done, total: console.step(name, done, total),
@@ -94,6 +95,7 @@ def _parser() -> Parser:
     add(
         "--colors", default="auto", metavar="KIND", help="from gaussians, surface, or auto: the best there is (default)"
     )
+    add("--normal-map", action="store_true", help="also bake the normals of the full surface into a picture")
     add("--device", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")
     add("--budget", type=number, metavar="S", help="seconds after which the texels that are left are filled in")
     add("--compress", default="none", metavar="KIND", help="GLB only: quantize, or draco (package: draco)")
