@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,9 @@ from fastsam3d.meshes.geometry import smallest_turn, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.preview import render_mesh
 from fastsam3d.meshes.rasterizer import Fragments
+
+if TYPE_CHECKING:
+    from fastsam3d.meshes.splats.splats import Splats
 
 VIEWS, FRAMES = 8, 36
 ELEVATION = 20.0
@@ -85,15 +89,52 @@ def strip(frames: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
+def splat_frames(
+    splats: Splats, count: int = FRAMES, size: int = TILE, elevation: float = ELEVATION
+) -> list[Image.Image]:
+    """Draws Gaussians from the directions of `turntable_frames`, with the same camera."""
+    from fastsam3d.meshes.splats.rendering import splat_view
+
+    return [Image.fromarray(splat_view(splats, 360.0 * index / count, elevation, size)) for index in range(count)]
+
+
+def above(upper: Sequence[Image.Image], lower: Sequence[Image.Image]) -> list[Image.Image]:
+    """Puts each view of one object above that of another."""
+    stacked = []
+    for first, second in zip(upper, lower, strict=True):
+        sheet = Image.new("RGB", (first.width, first.height + second.height))
+        sheet.paste(first, (0, 0))
+        sheet.paste(second, (0, first.height))
+        stacked.append(sheet)
+    return stacked
+
+
 def write_turntable(
-    meshes: Sequence[Mesh], folder: str | Path, name: str, frames: int = FRAMES, size: int = TILE
+    meshes: Sequence[Mesh],
+    folder: str | Path,
+    name: str,
+    frames: int = FRAMES,
+    size: int = TILE,
+    splats: Splats | None = None,
 ) -> list[Path]:
     """Writes `name`_turntable.png, eight views side by side, and `name`_turntable.gif, which turns.
+
+    Args:
+        meshes: drawn together; none where there are only Gaussians.
+        folder: where the files go.
+        name: how they begin.
+        frames: number of views of the animation.
+        size: side of a view in pixels.
+        splats: Gaussians, which are drawn above the meshes; None without.
 
     Raises:
         UserError: there is nothing to show, or the folder cannot be written to.
     """
-    views = turntable_frames(meshes, frames, size)
+    if splats is None:
+        views = turntable_frames(meshes, frames, size)
+    else:
+        views = splat_frames(splats, frames, size)
+        views = above(views, turntable_frames(meshes, frames, size)) if meshes else views
     still, moving = (Path(folder) / f"{name}_turntable{suffix}" for suffix in (".png", ".gif"))
     shown = min(VIEWS, len(views))
     # One palette for all frames: colours of their own for each would flicker.
