@@ -86,8 +86,8 @@ def export_mesh(mesh: Mesh, path: str | Path, compress: str = "none") -> Path:
         raise UserError(f"{path} cannot hold a mesh: {file_format.suffix} files hold Gaussians only.")
     if mesh.is_empty:
         raise UserError(f"The mesh for {path} has no faces. Try another seed, or a mask that shows more of the object.")
-    for suffix, data in file_format.encode_companions(mesh, path.stem).items():
-        write_atomically(path.with_suffix(suffix), data)
+    for ending, companion in file_format.encode_companions(mesh, path.stem).items():
+        write_atomically(path.with_name(path.stem + ending), companion)
     data = file_format.encode_mesh(mesh, path.stem)
     if compress != "none":
         from fastsam3d.meshes.compression.compressing import compress_glb
