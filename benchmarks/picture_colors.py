@@ -20,12 +20,10 @@ import torch
 
 import fastsam3d
 from fastsam3d.basics.options import option, parse_options, whole
+from fastsam3d.evaluation.metrics.true_colors import NEAR, hue
 from fastsam3d.meshes.geometry import vertex_normals
 from fastsam3d.procedural import HELD_OUT_SEED, make_view
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
-
-NEAR = 0.04
-"""Distance from the true surface, in object units, up to which a vertex counts."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,6 @@ def measured(pipeline: Pipeline, seed: int, size: int) -> Mapping[str, float | i
                 error = np.abs(change(mesh.vertex_colors) - change(truth))[chosen]
                 row[f"{name}_{measure}{side}"] = float(error.mean()) if chosen.any() else None
     return row
-
-
-def hue(colors: np.ndarray) -> np.ndarray:
-    """Returns colours `[N, 3]` without their brightness; nearly black ones become black."""
-    return colors / np.maximum(colors.sum(axis=1, keepdims=True), 0.05)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from fastsam3d.sam3d.scene.composition import Scene, SceneObject
 
+POINTMAP_UNITS = "of the point map: metres, glTF's unit, if the map is in metres"
+PLANE_UNITS = "of the distance between the camera and the plane that the objects stand in; real sizes are not known"
+"""Units of poses, and of the files in the camera's frame."""
 SCENE, LAYOUT, PREVIEW, TURNTABLE = "scene.glb", "layout.json", "scene_preview.png", "scene"
 
 
@@ -110,6 +113,7 @@ def camera_of(picture: Picture, pointmap: np.ndarray | None) -> dict[str, Any]:
     return {
         "field_of_view": angle,
         "source": "assumed" if pointmap is None else "fitted to the point map",
+        "units": PLANE_UNITS if pointmap is None else POINTMAP_UNITS,
         "image_size": [width, height],
         "intrinsics": [[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]],
     }

@@ -122,6 +122,9 @@ class _Document:
             attributes["NORMAL"] = self._array((smooth @ Z_UP_TO_Y_UP).astype(np.float32), "VEC3", _VERTEX_BUFFER)
         if isinstance(mesh, TexturedMesh):
             attributes["TEXCOORD_0"] = self._array(mesh.uv.astype(np.float32), "VEC2", _VERTEX_BUFFER)
+            if mesh.tangents is not None:
+                turned = np.concatenate([mesh.tangents[:, :3] @ Z_UP_TO_Y_UP, mesh.tangents[:, 3:]], axis=1)
+                attributes["TANGENT"] = self._array(turned.astype(np.float32), "VEC4", _VERTEX_BUFFER)
             material = self._material(mesh)
         else:
             colors = srgb_to_linear(mesh.vertex_colors).astype(np.float32)
@@ -149,7 +152,13 @@ class _Document:
 
             self.images.append({"bufferView": self._view(material_png(mesh.material)), "mimeType": "image/png"})
             surface |= {"metallicFactor": 1.0, "metallicRoughnessTexture": {"index": len(self.images) - 1}}
-        self.materials.append(MATERIAL | {"name": "texture", "pbrMetallicRoughness": surface})
+        material: dict[str, Any] = MATERIAL | {"name": "texture", "pbrMetallicRoughness": surface}
+        if mesh.normal_map is not None:
+            from fastsam3d.meshes.texture import picture_png
+
+            self.images.append({"bufferView": self._view(picture_png(mesh.normal_map)), "mimeType": "image/png"})
+            material["normalTexture"] = {"index": len(self.images) - 1}
+        self.materials.append(material)
         return len(self.materials) - 1
 
     def _array(self, array: np.ndarray, kind: str, target: int, bounds: bool = False) -> int:

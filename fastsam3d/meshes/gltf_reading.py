@@ -22,6 +22,8 @@ _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _POINTS, _TRIANGLES = 0, 4
 _DEEPEST = 64
+READ_EXTENSIONS = ("KHR_mesh_quantization",)
+"""Extensions that a file may need: this one only allows other types of numbers, which are all read."""
 MOST_NODES, MOST_PRIMITIVES, MOST_REPEATED = 50_000, 4096, 2_000_000
 """Bounds of what a file shows: nodes and primitives as often as they are shown, and elements of arrays beyond the
 number of bytes that the file has."""
@@ -32,7 +34,7 @@ def up_of(data: bytes) -> np.ndarray | None:
 
     Returns None for any other file.
     """
-    asset = _split(data)[0].get("asset")
+    asset = split_glb(data)[0].get("asset")
     extras = asset.get("extras") if isinstance(asset, dict) else None
     up = extras.get("up") if isinstance(extras, dict) else None
     if not isinstance(up, list) or len(up) != 3 or not all(type(value) in (int, float) for value in up):
@@ -49,10 +51,11 @@ def read_glb(data: bytes) -> list[tuple[str, Mesh]]:
     colour of its material.
 
     Raises:
-        ValueError: the data is no GLB file, or needs extensions, sparse arrays or other files, which are not read here.
+        ValueError: the data is no GLB file, or needs other extensions than `READ_EXTENSIONS`, sparse arrays or other
+            files, which are not read here.
     """
-    document, binary = _split(data)
-    required = document.get("extensionsRequired")
+    document, binary = split_glb(data)
+    required = [name for name in document.get("extensionsRequired", []) if name not in READ_EXTENSIONS]
     if required:
         raise ValueError(f"it needs the glTF extension {required[0]}")
     reader = _Reader(document, binary)
@@ -189,7 +192,7 @@ class _Reader:
             raise ValueError(f"it shows the same arrays again and again, more than {MOST_REPEATED} elements in all")
         values = np.ndarray((count, width), kind, self.binary, start + offset, (stride, kind.itemsize))
         if accessor.get("normalized"):
-            return values / np.iinfo(kind).max
+            return np.maximum(values / np.iinfo(kind).max, -1.0)
         return np.array(values)
 
 
@@ -207,7 +210,12 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
+def split_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Splits a GLB file into its JSON part and its binary chunk.
+
+    Raises:
+        ValueError: it is no GLB file of version 2, or it is damaged.
+    """
     if data[:4] != b"glTF" or len(data) < 20 or struct.unpack("<I", data[4:8])[0] != 2:
         raise ValueError("it is no GLB file of version 2")
     document, binary, place = None, b"", 12

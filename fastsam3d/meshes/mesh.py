@@ -39,9 +39,14 @@ class TexturedMesh(Mesh):
         uv: fp32 `[V, 2]`, positions in the picture, 0..1, from its left and from its top.
         texture: uint8 `[S, S, 3]`, sRGB.
         material: uint8 `[S, S, 2]`, metallic and roughness; None for a matt surface.
+        tangents: fp32 `[V, 4]`, the frame of the normal map at each vertex: unit tangent, and 1 or -1 for the side of
+            the bitangent; None without a normal map.
+        normal_map: uint8 `[S, S, 3]`, `(n + 1) / 2` of the normal in that frame; None without.
     """
 
     normals: np.ndarray
     uv: np.ndarray
     texture: np.ndarray
     material: np.ndarray | None = None
+    tangents: np.ndarray | None = None
+    normal_map: np.ndarray | None = None

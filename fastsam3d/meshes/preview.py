@@ -72,7 +72,7 @@ def render_mesh(
     elevation: float = 20.0,
     size: int = 320,
     radius: float | None = None,
-    normals: np.ndarray | None = None,
+    normals: np.ndarray | Callable[[Fragments], np.ndarray] | None = None,
 ) -> Image.Image:
     """Draws one view of a coloured mesh on a light ground, `size` x `size` pixels.
 
@@ -82,7 +82,8 @@ def render_mesh(
         azimuth, elevation: degrees, see `view_rotation`.
         radius: half of the side of the square that the picture shows, in object units; default: the whole object
             fits from every side.
-        normals: `[V, 3]`; default: computed from the faces.
+        normals: `[V, 3]`, or a function that returns those `[P, 3]` of the covered pixels; default: computed from the
+            faces.
     """
     canvas = size * SUPERSAMPLE
     rows = np.linspace(0, 1, canvas)[:, None, None]
@@ -105,7 +106,7 @@ def render_mesh(
         screen, depth = project(vertices)
         hit = rasterize(screen, depth, faces, canvas, canvas)
         smooth = vertex_normals(vertices, faces) if normals is None else normals
-        facing = hit.interpolate(smooth, faces) @ rotation.T
+        facing = (smooth(hit) if callable(smooth) else hit.interpolate(smooth, faces)) @ rotation.T
         rays = np.stack([hit.pixels % canvas, hit.pixels // canvas], axis=1) + 0.5 - canvas / 2
         towards = np.stack([-rays[:, 0], rays[:, 1], np.full(len(rays), focal)], axis=1) / focal
         shown = colors(hit) if callable(colors) else hit.interpolate(colors, faces)

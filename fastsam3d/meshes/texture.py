@@ -21,6 +21,9 @@ EXTRA, PURPOSE = "texture", "baking a texture"
 SMALLEST, LARGEST = 16, 8192
 GUTTER = 1 / 256
 """Distance between charts as a share of the side, so that neighbours in the picture do not bleed into each other."""
+PART = 1250
+"""Largest number of faces that are unwrapped together: smaller parts are faster, but their charts fill less of the
+picture."""
 
 
 def bake_texture(mesh: Mesh, size: int, detail: Mesh | None = None) -> TexturedMesh:
@@ -55,17 +58,19 @@ def bake_texture(mesh: Mesh, size: int, detail: Mesh | None = None) -> TexturedM
 
 def texture_png(mesh: TexturedMesh) -> bytes:
     """Encodes the texture as a PNG file."""
+    return picture_png(mesh.texture)
+
+
+def picture_png(pixels: np.ndarray) -> bytes:
+    """Encodes a picture `[S, S, 3]` uint8 as a PNG file."""
     stream = io.BytesIO()
-    Image.fromarray(mesh.texture).save(stream, format="PNG", compress_level=6)
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=6)
     return stream.getvalue()
 
 
 def material_png(material: np.ndarray) -> bytes:
     """Encodes metallic and roughness `[S, S, 2]` as the PNG file that glTF wants: roughness green, metallic blue."""
-    stream = io.BytesIO()
-    picture = np.stack([np.full_like(material[..., 0], 255), material[..., 1], material[..., 0]], axis=2)
-    Image.fromarray(picture).save(stream, format="PNG", compress_level=6)
-    return stream.getvalue()
+    return picture_png(np.stack([np.full_like(material[..., 0], 255), material[..., 1], material[..., 0]], axis=2))
 
 
 def check_size(size: int) -> None:
@@ -78,15 +83,31 @@ def check_size(size: int) -> None:
         raise UserError(f"a texture of {size} texels a side is not possible: give {SMALLEST} to {LARGEST}.")
 
 
-def unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def unwrap(mesh: Mesh, size: int, part: int | None = PART) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unwraps a mesh with xatlas.
 
+    The mesh is cut into compact parts first, and xatlas gets each as a mesh of its own: the time that xatlas takes for
+    one mesh grows nearly with the square of its faces, and it works on several meshes side by side. Charts end where
+    parts end. All charts are packed into one picture, at one scale.
+
+    Args:
+        mesh: at least one face.
+        size: side of the picture in texels.
+        part: largest number of faces of a part; None gives xatlas the whole mesh, which is the plain way.
+
     Returns:
-        (index of the old vertex for each new one, faces, texture coordinates 0..1 with v downwards).
+        (index of the old vertex for each new one, faces, texture coordinates 0..1 with v downwards). The faces are
+        those of the mesh in the same order.
+
+    Raises:
+        UserError: it does not fit into one picture, or a missing package.
     """
     xatlas = optional_module("xatlas", PURPOSE, EXTRA)
     atlas = xatlas.Atlas()
-    atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
+    parts = compact_parts(mesh, part or len(mesh.faces))
+    used = [np.unique(mesh.faces[rows], return_inverse=True) for rows in parts]
+    for vertices, faces in used:
+        atlas.add_mesh(mesh.vertices[vertices].astype(np.float32), faces.reshape(-1, 3).astype(np.uint32))
     pack = xatlas.PackOptions()
     pack.resolution = size
     pack.padding = max(2, round(GUTTER * size))
@@ -96,8 +117,33 @@ def unwrap(mesh: Mesh, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise UserError(
             f"the surface does not fit into one texture of {size} texels a side: give a larger one, or fewer faces."
         )
-    origin, faces, uv = atlas.get_mesh(0)
-    return origin.astype(np.int64), faces.astype(np.int64), np.clip(uv, 0.0, 1.0).astype(np.float32)
+    origins, uvs, count = [], [], 0
+    unwrapped = np.empty_like(mesh.faces)
+    for index, (rows, (vertices, _)) in enumerate(zip(parts, used, strict=True)):
+        origin, faces, uv = atlas.get_mesh(index)
+        unwrapped[rows] = faces.astype(np.int64) + count
+        origins.append(vertices[origin])
+        uvs.append(uv)
+        count += len(origin)
+    return np.concatenate(origins), unwrapped, np.clip(np.concatenate(uvs), 0.0, 1.0).astype(np.float32)
+
+
+def compact_parts(mesh: Mesh, most: int) -> list[np.ndarray]:
+    """Cuts a mesh into parts of at most `most` faces: indices of faces, ascending, each face in one part.
+
+    A part that is too large is cut at the median of its faces' middles along its longest side.
+    """
+    middles = mesh.vertices[mesh.faces].mean(axis=1)
+    waiting, parts = [np.arange(len(mesh.faces))], []
+    while waiting:
+        rows = waiting.pop()
+        if len(rows) <= most:
+            parts.append(np.sort(rows))
+            continue
+        own = middles[rows]
+        order = rows[np.argsort(own[:, np.ptp(own, axis=0).argmax()], kind="stable")]
+        waiting += [order[len(order) // 2 :], order[: len(order) // 2]]
+    return parts
 
 
 def spread(picture: np.ndarray, reach: int) -> np.ndarray:

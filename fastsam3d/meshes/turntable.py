@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,9 @@ from fastsam3d.meshes.geometry import smallest_turn, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.preview import render_mesh
 from fastsam3d.meshes.rasterizer import Fragments
+
+if TYPE_CHECKING:
+    from fastsam3d.meshes.splats.splats import Splats
 
 VIEWS, FRAMES = 8, 36
 ELEVATION = 20.0
@@ -48,7 +52,7 @@ def turntable_frames(
             elevation,
             size,
             radius,
-            normals=whole.normals,
+            normals=whole.normals_at,
         )
         for index in range(count)
     ]
@@ -69,6 +73,9 @@ def levelled(meshes: Sequence[Mesh], up: np.ndarray | None) -> list[Mesh]:
         changes = {"vertices": (mesh.vertices @ turn.T).astype(np.float32)}
         if isinstance(mesh, TexturedMesh):
             changes["normals"] = (mesh.normals @ turn.T).astype(np.float32)
+            if mesh.tangents is not None:
+                turned_tangents = np.concatenate([mesh.tangents[:, :3] @ turn.T, mesh.tangents[:, 3:]], axis=1)
+                changes["tangents"] = turned_tangents.astype(np.float32)
         turned.append(replace(mesh, **changes))
     return turned
 
@@ -82,15 +89,52 @@ def strip(frames: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
+def splat_frames(
+    splats: Splats, count: int = FRAMES, size: int = TILE, elevation: float = ELEVATION
+) -> list[Image.Image]:
+    """Draws Gaussians from the directions of `turntable_frames`, with the same camera."""
+    from fastsam3d.meshes.splats.rendering import splat_view
+
+    return [Image.fromarray(splat_view(splats, 360.0 * index / count, elevation, size)) for index in range(count)]
+
+
+def above(upper: Sequence[Image.Image], lower: Sequence[Image.Image]) -> list[Image.Image]:
+    """Puts each view of one object above that of another."""
+    stacked = []
+    for first, second in zip(upper, lower, strict=True):
+        sheet = Image.new("RGB", (first.width, first.height + second.height))
+        sheet.paste(first, (0, 0))
+        sheet.paste(second, (0, first.height))
+        stacked.append(sheet)
+    return stacked
+
+
 def write_turntable(
-    meshes: Sequence[Mesh], folder: str | Path, name: str, frames: int = FRAMES, size: int = TILE
+    meshes: Sequence[Mesh],
+    folder: str | Path,
+    name: str,
+    frames: int = FRAMES,
+    size: int = TILE,
+    splats: Splats | None = None,
 ) -> list[Path]:
     """Writes `name`_turntable.png, eight views side by side, and `name`_turntable.gif, which turns.
+
+    Args:
+        meshes: drawn together; none where there are only Gaussians.
+        folder: where the files go.
+        name: how they begin.
+        frames: number of views of the animation.
+        size: side of a view in pixels.
+        splats: Gaussians, which are drawn above the meshes; None without.
 
     Raises:
         UserError: there is nothing to show, or the folder cannot be written to.
     """
-    views = turntable_frames(meshes, frames, size)
+    if splats is None:
+        views = turntable_frames(meshes, frames, size)
+    else:
+        views = splat_frames(splats, frames, size)
+        views = above(views, turntable_frames(meshes, frames, size)) if meshes else views
     still, moving = (Path(folder) / f"{name}_turntable{suffix}" for suffix in (".png", ".gif"))
     shown = min(VIEWS, len(views))
     # One palette for all frames: colours of their own for each would flicker.
@@ -123,6 +167,39 @@ class _Merged:
             corners = mesh.uv[self.faces[hit.faces[own]] - start]
             found[own] = sample_texture(mesh.texture, (corners * hit.weights[own][..., None]).sum(axis=1))
         return found
+
+    def normals_at(self, hit: Fragments) -> np.ndarray:
+        """Computes the normals `[P, 3]` of the pixels, from the normal maps of meshes that have one."""
+        found = hit.interpolate(self.normals, self.faces)
+        for first, last, start, mesh in self.textured:
+            if mesh.normal_map is not None and mesh.tangents is not None:
+                own = (hit.faces >= first) & (hit.faces < last)
+                corners, weights = self.faces[hit.faces[own]] - start, hit.weights[own]
+                found[own] = mapped_normals(mesh, corners, weights)
+        return found
+
+
+def mapped_normals(mesh: TexturedMesh, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Reads unit normals from a mesh's normal map, as programs that draw it do.
+
+    Args:
+        mesh: with a normal map and tangents.
+        corners: vertices of the faces that the points lie in `[P, 3]`.
+        weights: barycentric weights `[P, 3]`.
+    """
+    assert mesh.normal_map is not None and mesh.tangents is not None
+
+    def at(values: np.ndarray) -> np.ndarray:
+        return (values[corners] * weights[..., None]).sum(axis=1)
+
+    def unit(vectors: np.ndarray) -> np.ndarray:
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
+
+    inside = 2 * sample_texture(mesh.normal_map, at(mesh.uv)) - 1
+    tangents = mesh.tangents.astype(np.float64)
+    bitangents = np.cross(mesh.normals, tangents[:, :3]) * tangents[:, 3:]
+    axes = [unit(at(each)) for each in (tangents[:, :3], bitangents, mesh.normals)]
+    return unit(sum(inside[:, k : k + 1] * axis for k, axis in enumerate(axes)))
 
 
 def sample_texture(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:

@@ -67,21 +67,46 @@ class Preparation:
         return prepared if self.texture is None else bake_texture(prepared, self.texture, detail=mesh)
 
 
-def export_mesh(mesh: Mesh, path: str | Path) -> Path:
+def export_mesh(mesh: Mesh, path: str | Path, compress: str = "none") -> Path:
     """Writes a mesh in the format of the path's suffix, and beside it the files that the format refers to.
 
+    Args:
+        mesh: with faces.
+        path: of the file.
+        compress: for GLB files, see `compression.compressing.compress_glb`.
+
     Raises:
-        UserError: a suffix of no format for meshes, a mesh without faces, or the path cannot be written.
+        UserError: a suffix of no format for meshes, a mesh without faces, the path cannot be written, or the file
+            cannot be compressed.
     """
     path = Path(path)
     file_format = format_to_write(path)
+    check_compressed(path, compress)
     if file_format.encode_mesh is None:
         raise UserError(f"{path} cannot hold a mesh: {file_format.suffix} files hold Gaussians only.")
     if mesh.is_empty:
         raise UserError(f"The mesh for {path} has no faces. Try another seed, or a mask that shows more of the object.")
-    for ending, data in file_format.encode_companions(mesh, path.stem).items():
-        write_atomically(path.with_name(path.stem + ending), data)
-    return write_atomically(path, file_format.encode_mesh(mesh, path.stem))
+    for ending, companion in file_format.encode_companions(mesh, path.stem).items():
+        write_atomically(path.with_name(path.stem + ending), companion)
+    data = file_format.encode_mesh(mesh, path.stem)
+    if compress != "none":
+        from fastsam3d.meshes.compression.compressing import compress_glb
+
+        data = compress_glb(data, compress)
+    return write_atomically(path, data)
+
+
+def check_compressed(path: Path, compress: str) -> None:
+    """Checks that a file can be compressed in a way.
+
+    Raises:
+        UserError: an unknown way, a missing package, or a file that is not GLB.
+    """
+    from fastsam3d.meshes.compression.compressing import check_compression
+
+    check_compression(compress)
+    if compress != "none" and path.suffix.lower() != ".glb":
+        raise UserError(f"Only GLB files can be compressed, and {path} is none: choose another name or no compression.")
 
 
 def export_gaussians(gaussian: Gaussian, path: str | Path) -> Path:

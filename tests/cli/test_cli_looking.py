@@ -24,6 +24,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.jobs.object_files import write_object
 from fastsam3d.jobs.output_folder import OutputFolder
 from fastsam3d.meshes.formats import mesh_formats, registry
+from fastsam3d.meshes.formats.ply import encode_gaussians
 from fastsam3d.meshes.gaussians import Gaussian
 
 
@@ -104,7 +105,10 @@ def test_gaussians_are_called_by_their_name_alone(tmp_path):
     assert written.files == {"ply": "vase.ply", "ply_holds": "Gaussians"}
     assert b"property float f_dc_0" in (tmp_path / "o" / "vase.ply").read_bytes()
     settings.export = ("glb",)
-    with OutputFolder(tmp_path / "p") as folder, pytest.raises(UserError, match="Add ply or splats to --export"):
+    with (
+        OutputFolder(tmp_path / "p") as folder,
+        pytest.raises(UserError, match="Add ply or splat or splats to --export"),
+    ):
         write_object(folder, "vase", result, None, SimpleNamespace(marks=None), settings)
 
 
@@ -122,6 +126,13 @@ def test_turntable_of_a_file(vase, capsys):
     assert "vase_turntable.gif" in capsys.readouterr().out
     assert Image.open(vase / "vase_turntable.png").size == (4 * 32, 32)
     assert main(["turntable", str(vase / "vase_points.ply")]) == 2
+    splats = vase / "splats.ply"
+    splats.write_bytes(encode_gaussians(Gaussian(*(torch.rand(5, *size) for size in ((3,), (1, 3), (3,), (4,), (1,))))))
+    assert main(["turntable", str(splats), "--frames", "4", "--size", "32"]) == 0
+    assert Image.open(vase / "splats_turntable.png").size == (4 * 32, 32)
+    words = ["turntable", str(vase / "vase.glb"), "--gaussians", str(splats), "--frames", "4", "--size", "32"]
+    assert main(words) == 0
+    assert Image.open(vase / "vase_turntable.png").size == (4 * 32, 64)
     assert "points only" in capsys.readouterr().err
     assert main(["turntable", str(vase / "vase.glb"), "--size", "9"]) == 2
     assert "give 16 to 2048" in capsys.readouterr().err

@@ -96,6 +96,7 @@ def test_layout_and_report_say_what_a_person_needs(run, folder, tmp_path):
     assert "first stage for up to 8 at a time, camera of 60 degrees, assumed" in stdout
     layout = json.loads((tmp_path / "o" / "layout.json").read_text())
     assert layout["camera"]["source"] == "assumed"
+    assert "real sizes are not known" in layout["camera"]["units"]
     # 60 degrees across 64 pixels: a focal length of 32 / tan 30.
     assert layout["camera"]["intrinsics"][0] == [pytest.approx(32 / math.tan(math.radians(30))), 0, 32]
     for item in layout["objects"]:

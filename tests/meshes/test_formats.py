@@ -51,11 +51,11 @@ def encode_nothing(mesh, name) -> bytes:
 
 
 def test_the_formats_of_the_package():
-    assert [each.suffix for each in mesh_formats()] == [".glb", ".obj", ".stl", ".ply", ".splats"]
-    assert written_formats() == mesh_formats() and read_formats() == mesh_formats()[:-1]
-    assert [each.axes["up"] for each in mesh_formats()] == ["+y", "+y", "+z", "+z", "+y"]
+    assert [each.suffix for each in mesh_formats()] == [".glb", ".obj", ".stl", ".ply", ".splat", ".splats"]
+    assert written_formats() == mesh_formats() and read_formats() == mesh_formats()[:-2]
+    assert [each.axes["up"] for each in mesh_formats()] == ["+y", "+y", "+z", "+z", "+z", "+y"]
     assert suffix_list(read_formats()) == ".glb, .obj, .stl or .ply"
-    assert [each.ending for each in mesh_formats()][-2:] == [".ply", "_splats.glb"]
+    assert [each.ending for each in mesh_formats()][-3:] == [".ply", ".splat", "_splats.glb"]
     assert suffix_list(mesh_formats()[:1]) == ".glb"
     assert format_to_write("A/B.GLB") is format_to_read("b.glb") is mesh_formats()[0]
 
@@ -77,7 +77,7 @@ def test_looking_formats_up_imports_neither_pytorch_nor_trimesh():
         "import sys\n"
         "import fastsam3d.meshes.formats as formats\n"
         "assert 'numpy' not in sys.modules and not [m for m in sys.modules if m.endswith('formats.glb')]\n"
-        "assert len(formats.mesh_formats()) == 5\n"
+        "assert len(formats.mesh_formats()) == 6\n"
         "assert not {'torch', 'trimesh', 'PIL', 'scipy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=OFF.parents[2], check=True, timeout=60)
@@ -122,15 +122,15 @@ def test_files_beside_a_mesh_are_written_with_it(own_registry, tmp_path):
 
 
 def test_a_format_for_gaussians_alone(own_registry, tmp_path):
-    register_format(MeshFormat(".splat", Z_UP, "sRGB", encode_gaussians=lambda gaussian: b"splats"))
+    register_format(MeshFormat(".blobs", Z_UP, "sRGB", encode_gaussians=lambda gaussian: b"splats"))
     both = SimpleNamespace(mesh=cube(), gaussian=object())
-    assert fastsam3d.export(both, tmp_path / "a.splat").read_bytes() == b"splats"
-    with pytest.raises(UserError, match=r"a\.splat needs Gaussians.*gaussian"):
-        fastsam3d.export(SimpleNamespace(mesh=cube(), gaussian=None), tmp_path / "a.splat")
+    assert fastsam3d.export(both, tmp_path / "a.blobs").read_bytes() == b"splats"
+    with pytest.raises(UserError, match=r"a\.blobs needs Gaussians.*gaussian"):
+        fastsam3d.export(SimpleNamespace(mesh=cube(), gaussian=None), tmp_path / "a.blobs")
     with pytest.raises(UserError, match=r"a\.glb needs a mesh.*mesh"):
         fastsam3d.export(SimpleNamespace(mesh=None, gaussian=object()), tmp_path / "a.glb")
     with pytest.raises(UserError, match="cannot hold a mesh"):
-        export_mesh(cube(), tmp_path / "a.splat")
+        export_mesh(cube(), tmp_path / "a.blobs")
     with pytest.raises(UserError, match="cannot hold Gaussians"):
         export_gaussians(object(), tmp_path / "a.glb")
 

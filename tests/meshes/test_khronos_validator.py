@@ -17,6 +17,7 @@ import pytest
 import torch
 from known_shapes import ball
 
+from fastsam3d.meshes.compression.compressing import compress_glb
 from fastsam3d.meshes.formats.glb import encode_glb
 from fastsam3d.meshes.gaussians import Gaussian
 from fastsam3d.meshes.gltf import Node, glb_bytes
@@ -85,3 +86,17 @@ def test_gaussians(tmp_path):
     sizes = (3,), (1, 3), (3,), (4,), (1,)
     gaussian = Gaussian(*(torch.randn(9, *size, generator=draw) for size in sizes))
     assert validated(splats_glb(gaussian), tmp_path / "a_splats.glb", "KHR_gaussian_splatting")["totalVertexCount"] == 9
+
+
+def test_a_quantized_scene_passes(tmp_path: Path) -> None:
+    pytest.importorskip("xatlas")
+    nodes = [Node("a", ball(1), (0, 0, 0.6, 0.8), (1, 0, 0), (2, 2, 2)), Node("b", bake_texture(ball(2), 64))]
+    info = validated(compress_glb(glb_bytes(nodes), "quantize"), tmp_path / "q.glb")
+    assert info["extensionsRequired"] == ["KHR_mesh_quantization"]
+
+
+def test_the_validator_finds_nothing_else_in_a_draco_file(tmp_path: Path) -> None:
+    pytest.importorskip("DracoPy", reason="writes Draco's coding")
+    # It does not know the extension, and says so as an information.
+    info = validated(compress_glb(encode_glb(ball(2)), "draco"), tmp_path / "d.glb")
+    assert info["extensionsRequired"] == ["KHR_draco_mesh_compression"]

@@ -16,7 +16,8 @@ from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP, smallest_turn
 from fastsam3d.meshes.gltf_reading import up_of
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.rotations import matrix_to_quaternion
-from fastsam3d.meshes.turntable import levelled, sample_texture, turntable_frames, write_turntable
+from fastsam3d.meshes.splats.splats import Splats
+from fastsam3d.meshes.turntable import levelled, sample_texture, splat_frames, turntable_frames, write_turntable
 from fastsam3d.sam3d.pipeline.pose import Pose
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 from fastsam3d.sam3d.scene.composition import Scene, SceneObject
@@ -44,6 +45,29 @@ def test_a_turntable_goes_round_once(tmp_path) -> None:
         assert (animation.size, animation.n_frames) == ((48, 48), 6)
     with pytest.raises(UserError, match="nothing to show"):
         turntable_frames([replace(mesh, faces=mesh.faces[:0])])
+
+
+def test_gaussians_turn_above_the_mesh(tmp_path) -> None:
+    # Two Gaussians, blue in front (-y) and red behind, each of which hides the other.
+    splats = Splats(
+        torch.tensor([[0.0, -0.3, 0.0], [0.0, 0.3, 0.0]]),
+        torch.eye(3).repeat(2, 1, 1),
+        torch.full((2, 3), 0.1),
+        torch.tensor([0.99, 0.99]),
+        torch.tensor([[0.1, 0.1, 0.9], [0.9, 0.1, 0.1]]),
+    )
+    frames = [np.asarray(frame).astype(int) for frame in splat_frames(splats, 4, 64, 0.0)]
+    blue = [frame[32, 32, 2] - frame[32, 32, 0] for frame in frames]
+    assert blue[0] > 150 and blue[2] < -150
+    # From the right (+x) the front is on the left, as on the turntable of a mesh.
+    columns = [np.nonzero((frames[1][32, :, k] - frames[1][32, :, 2 - k]) > 100)[0].mean() for k in (2, 0)]
+    assert columns[0] < 32 < columns[1]
+    still, moving = write_turntable([cube()], tmp_path, "both", frames=4, size=48, splats=splats)
+    assert Image.open(still).size == (4 * 48, 2 * 48)
+    with Image.open(moving) as animation:
+        assert (animation.size, animation.n_frames) == ((48, 96), 4)
+    still, _ = write_turntable([], tmp_path, "splats", frames=4, size=48, splats=splats)
+    assert Image.open(still).size == (4 * 48, 48)
 
 
 def test_textures_show_on_the_turntable() -> None:

@@ -51,6 +51,21 @@ def test_nearest_point_of_a_surface_against_all_faces() -> None:
         assert np.linalg.norm(own - point) == pytest.approx(distance, rel=1e-3)
 
 
+def test_the_fast_search_equals_its_plain_twin_on_thin_and_empty_triangles() -> None:
+    draw = np.random.default_rng(0)
+    triangles = draw.normal(size=(200, 3, 3))
+    triangles[50:100, 2] = triangles[50:100, 0] + 1e-6 * triangles[50:100, 2]  # thin
+    triangles[100:120, 1] = triangles[100:120, 0]  # without area
+    points = 2 * draw.normal(size=(200, 3))
+    mesh_points, faces = triangles.reshape(-1, 3), np.arange(600).reshape(-1, 3)
+    for index, point in enumerate(points):
+        chosen, weights = nearest_on_surface(point[None], mesh_points, faces[index : index + 1], "testing", "texture")
+        plain = closest_weights(point[None], triangles[index : index + 1])
+        assert chosen.tolist() == [0] and weights.min() >= 0 and weights.sum() == pytest.approx(1)
+        found, expected = (each[0] @ triangles[index] for each in (weights, plain))
+        assert np.linalg.norm(found - point) == pytest.approx(np.linalg.norm(expected - point), abs=1e-6)
+
+
 def test_fewer_faces_keep_shape_and_colours() -> None:
     pytest.importorskip("fast_simplification")
     mesh = ball(4)

@@ -12,8 +12,8 @@ from known_shapes import ball, color_at, cube
 
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.formats.glb import encode_glb
-from fastsam3d.meshes.geometry import sample_surface
-from fastsam3d.meshes.texture import bake_texture, spread
+from fastsam3d.meshes.geometry import face_cross_products, sample_surface
+from fastsam3d.meshes.texture import bake_texture, compact_parts, spread, unwrap
 from fastsam3d.meshes.turntable import sample_texture
 from fastsam3d.meshes.writing import Preparation, export_mesh
 
@@ -106,3 +106,32 @@ def test_errors(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "xatlas", None)
     with pytest.raises(UserError, match=r"needs the package xatlas.*pip install 'fastsam3d\[texture\]'"):
         bake_texture(cube(), 64)
+
+
+def test_unwrapping_in_parts_keeps_every_face_and_gives_the_same_scale() -> None:
+    pytest.importorskip("xatlas")
+    mesh = ball(4)
+    for part in (None, 400):
+        origin, faces, uv = unwrap(mesh, 512, part)
+        assert faces.shape == mesh.faces.shape
+        # Each face has the corners that it had, in the same order.
+        assert np.array_equal(origin[faces], mesh.faces)
+        corners = uv[faces].astype(np.float64)
+        a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        flat = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+        solid = np.linalg.norm(face_cross_products(mesh.vertices, mesh.faces), axis=1)
+        scale = np.sqrt(flat / solid)
+        # Charts of all parts have one scale; charts of a ball are stretched a little.
+        assert np.quantile(scale, 0.98) / np.quantile(scale, 0.02) < 1.6
+    assert len(compact_parts(mesh, 400)) > 3
+
+
+def test_compact_parts_hold_each_face_once() -> None:
+    mesh = ball(3)
+    parts = compact_parts(mesh, 100)
+    assert max(len(part) for part in parts) <= 100
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(mesh.faces)))
+    middles = mesh.vertices[mesh.faces].mean(axis=1)
+    # A part of a sixteenth of a ball is smaller than the ball by half at least.
+    assert max(np.ptp(middles[part], axis=0).max() for part in parts) < 0.75 * np.ptp(middles, axis=0).max()
+    assert [len(part) for part in compact_parts(mesh, len(mesh.faces))] == [len(mesh.faces)]

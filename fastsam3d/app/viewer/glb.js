@@ -25,7 +25,7 @@
 
   async function parse(data) {
     const { document, binary } = split(data);
-    const required = document.extensionsRequired || [];
+    const required = (document.extensionsRequired || []).filter((name) => name !== "KHR_mesh_quantization");
     if (required.length) throw new Error(`the file needs the glTF extension ${required[0]}, which is not read here`);
     const images = await decodeImages(document, binary);
     const primitives = [];

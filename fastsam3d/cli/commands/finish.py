@@ -27,8 +27,10 @@ def main(words: list[str]) -> int:
     # Imported once the flags are known to be usable: these import PyTorch, which takes seconds.
     from fastsam3d.meshes.finishing.finishing import finish
     from fastsam3d.meshes.formats import format_to_write
+    from fastsam3d.meshes.writing import check_compressed
 
     format_to_write(output)
+    check_compressed(output, given.compress)
     console = Console(given.quiet)
     with ShownWarnings(), console.progress():
         finished = finish(
@@ -39,6 +41,7 @@ def main(words: list[str]) -> int:
             watertight=given.watertight,
             loose=given.loose,
             colors=given.colors,
+            normal_map=given.normal_map,
             device=given.device,
             budget=given.budget,
             step=lambda name, done, total: console.step(name, done, total),
@@ -49,7 +52,7 @@ def main(words: list[str]) -> int:
             from fastsam3d.meshes.finishing.sources import source_of
 
             report["quality"] = quality_of(finished.mesh, source_of(path, gaussians))
-        written = finished.save(output)
+        written = finished.save(output, given.compress)
     if given.json:
         say(json.dumps({"written": str(written), **report}, indent=1) + "\n")
     else:
@@ -92,8 +95,10 @@ def _parser() -> Parser:
     add(
         "--colors", default="auto", metavar="KIND", help="from gaussians, surface, or auto: the best there is (default)"
     )
+    add("--normal-map", action="store_true", help="also bake the normals of the full surface into a picture")
     add("--device", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")
     add("--budget", type=number, metavar="S", help="seconds after which the texels that are left are filled in")
+    add("--compress", default="none", metavar="KIND", help="GLB only: quantize, or draco (package: draco)")
     add("--quality", action="store_true", help="compare pictures and surface before and after")
     add("--json", action="store_true", help="print the report as JSON and nothing else on stdout")
     add("--quiet", action="store_true", help="no progress; warnings remain")

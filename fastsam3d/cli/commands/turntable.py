@@ -24,7 +24,10 @@ def main(words: list[str]) -> int:
         "Needs neither a display nor a graphics card.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", help=f"object or scene: {suffix_list(read_formats())} with faces")
+    parser.add_argument(
+        "file", metavar="FILE", help=f"object or scene: {suffix_list(read_formats())} with faces, or Gaussians (PLY)"
+    )
+    parser.add_argument("--gaussians", metavar="PLY", help="draw the object's Gaussians above it, too")
     parser.add_argument("--output_dir", metavar="DIR", help="where the pictures go (default: beside the file)")
     parser.add_argument("--frames", type=whole, default=36, metavar="N", help="views of the animation (default 36)")
     parser.add_argument("--size", type=whole, default=256, metavar="N", help="side of a view in pixels (default 256)")
@@ -33,12 +36,16 @@ def main(words: list[str]) -> int:
         if not low <= getattr(given, key) <= high:
             raise UserError(f"--{key} {getattr(given, key)} is not possible: give {low} to {high}.")
     from fastsam3d.meshes.reading import read_model, read_up
+    from fastsam3d.meshes.splats.reading import holds_splats, read_splats
     from fastsam3d.meshes.turntable import levelled, write_turntable
 
     path = user_path(given.file)
     with ShownWarnings():
         meshes = [mesh for _, mesh in read_model(path) if not mesh.is_empty]
-    if not meshes:
+    splats = read_splats(given.gaussians) if given.gaussians else None
+    if not meshes and splats is None and path.suffix.lower() == ".ply" and holds_splats(path):
+        splats = read_splats(path)
+    if not meshes and splats is None:
         raise UserError(f"{path} holds points only, which have no sides: look at it with python -m fastsam3d view.")
     meshes = levelled(meshes, read_up(path))  # a scene's file is in the frame of its photo's camera
     folder = user_path(given.output_dir) if given.output_dir else path.parent
@@ -46,6 +53,6 @@ def main(words: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror or error}): choose another --output_dir.") from None
-    for written in write_turntable(meshes, folder, path.stem, given.frames, given.size):
+    for written in write_turntable(meshes, folder, path.stem, given.frames, given.size, splats):
         sys.stdout.write(f"written: {written}\n")
     return 0

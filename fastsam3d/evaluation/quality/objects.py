@@ -25,9 +25,10 @@ from fastsam3d.basics.record_log import end_last_line, json_lines
 from fastsam3d.evaluation.measuring.provenance import config_fingerprint, weights_fingerprint
 from fastsam3d.evaluation.measuring.runner import NOISE_SHIFT
 from fastsam3d.evaluation.metrics.outcome import Outcome, against_outcome, against_truth, outcome_of
+from fastsam3d.evaluation.metrics.true_colors import compare_colors
 from fastsam3d.evaluation.metrics.true_shape import Reference, reference_shape
 from fastsam3d.evaluation.quality.options import QualityOptions
-from fastsam3d.evaluation.quality.tables import SHAPE_COLUMNS, summarise_quality
+from fastsam3d.evaluation.quality.tables import APPEARANCE_COLUMNS, SHAPE_COLUMNS, summarise_quality
 from fastsam3d.procedural import HELD_OUT_SEED
 
 
@@ -107,9 +108,11 @@ class _Measurement:
         outcome, seconds = self.run(view, seed, options.noise_seed)
         result: dict[str, Any] = {"family": reference.family, "seconds": seconds}
         result.update(against_truth(outcome, reference, view.pose))
+        result.update(compare_colors(outcome.mesh, reference.shape, seed))
         if following != seed:
-            shuffled = against_truth(outcome, self.truth(following)[1])
-            result.update({f"shuffled_{name}": shuffled[name] for name in SHAPE_COLUMNS})
+            other_truth = self.truth(following)[1]
+            shuffled = against_truth(outcome, other_truth) | compare_colors(outcome.mesh, other_truth.shape, seed)
+            result.update({f"shuffled_{name}": shuffled[name] for name in SHAPE_COLUMNS + APPEARANCE_COLUMNS})
         if options.other_seed:
             other, _ = self.run(view, seed, options.noise_seed + NOISE_SHIFT)
             compared = {**against_truth(other, reference, view.pose), **against_outcome(other, outcome)}
@@ -135,7 +138,7 @@ def _identity(pipeline: Any, options: QualityOptions) -> str:
     """Fingerprint of weights, constants and settings, so that records of other ones are not taken over."""
     digest = hashlib.sha256(f"{weights_fingerprint(pipeline)}{config_fingerprint(pipeline)}".encode())
     strengths = [pipeline.models[name].reverse_fn.strength for name in ("ss_generator", "slat_generator")]
-    settings = (options.noise_seed, options.points, options.other_seed, _steps(pipeline), strengths)
+    settings = (options.noise_seed, options.points, options.other_seed, _steps(pipeline), strengths, APPEARANCE_COLUMNS)
     # The control of the last object looks at the first, so the number of objects counts for it; that one
     # record differs between 64 and 128 objects by nothing that matters, and a longer run may go on from a
     # shorter one.

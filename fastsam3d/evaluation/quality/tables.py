@@ -12,12 +12,16 @@ from fastsam3d.evaluation.reporting.tables import COLUMNS, DIGITS, markdown_tabl
 
 SHAPE_COLUMNS = ("viou", "f1_005", "f1_002", "f1_001", "cd", "normal_consistency", "surface_viou")
 LAYOUT_COLUMNS = ("iou_3d", "rotation_error_deg", "translation_error", "scale_error")
+APPEARANCE_COLUMNS = ("color_error", "hue_error", "normal_error_deg", "near_share")
+"""See `metrics.true_colors.compare_colors`."""
+_APPEARANCE_HEADINGS = ("colour error ↓", "hue error ↓", "normals ° ↓", "surface near the true one ↑")
+_APPEARANCE_DIGITS = (3, 3, 1, 3)
 MEDIANS = ("rotation_error_deg", "translation_error")
 
 
 def summarise_quality(records: Sequence[dict[str, Any]], meta: dict[str, Any]) -> dict[str, Any]:
     """Means over all objects and by family; see `evaluate_quality`."""
-    columns = SHAPE_COLUMNS + LAYOUT_COLUMNS
+    columns = SHAPE_COLUMNS + LAYOUT_COLUMNS + APPEARANCE_COLUMNS
 
     def mean(chosen: Sequence[dict[str, Any]], prefix: str = "", names: Sequence[str] = columns) -> dict[str, float]:
         return {name: finite_mean(_column(chosen, prefix + name)) for name in names}
@@ -36,7 +40,7 @@ def summarise_quality(records: Sequence[dict[str, Any]], meta: dict[str, Any]) -
     return {
         "overall": overall,
         "families": families,
-        "shuffled": mean(records, "shuffled_", SHAPE_COLUMNS),
+        "shuffled": mean(records, "shuffled_", SHAPE_COLUMNS + APPEARANCE_COLUMNS),
         "other_seed": mean(
             records, "other_", ("fidelity_viou", "fidelity_f1_005", "layout_distance", "viou", "f1_005")
         ),
@@ -49,10 +53,12 @@ def report(result: dict[str, Any]) -> str:
     """The measurement as Markdown."""
     overall, shuffled, other, meta = (result[key] for key in ("overall", "shuffled", "other_seed", "meta"))
     headings = {name: heading for name, heading, _ in COLUMNS}
+    headings |= dict(zip(APPEARANCE_COLUMNS, _APPEARANCE_HEADINGS, strict=True))
+    all_digits = DIGITS | dict(zip(APPEARANCE_COLUMNS, _APPEARANCE_DIGITS, strict=True))
     lines = []
-    for name in SHAPE_COLUMNS + LAYOUT_COLUMNS:
+    for name in SHAPE_COLUMNS + LAYOUT_COLUMNS + APPEARANCE_COLUMNS:
         low, high = overall[f"{name}_ci"]
-        digits = DIGITS[name]
+        digits = all_digits[name]
         median = overall.get(f"{name}_median")
         lines.append(
             [
@@ -63,9 +69,9 @@ def report(result: dict[str, Any]) -> str:
                 number(shuffled.get(name), digits),
             ]
         )
-    shown = ("viou", "f1_005", "f1_002", "cd", "iou_3d", "rotation_error_deg")
+    shown = ("viou", "f1_005", "f1_002", "cd", "iou_3d", "rotation_error_deg", "color_error")
     by_family = [
-        [family, str(values["objects"]), *(number(values[name], DIGITS[name]) for name in shown)]
+        [family, str(values["objects"]), *(number(values[name], all_digits[name]) for name in shown)]
         for family, values in sorted(result["families"].items(), key=lambda item: -item[1]["viou"])
     ]
     parts = [

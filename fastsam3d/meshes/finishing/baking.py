@@ -14,8 +14,8 @@ from fastsam3d.meshes.finishing.sources import Source
 from fastsam3d.meshes.geometry import interpolate, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.nearest import nearest_on_surface
-from fastsam3d.meshes.rasterizer import rasterize
-from fastsam3d.meshes.splats.gathering import gather_colors, layer_depth
+from fastsam3d.meshes.rasterizer import Fragments, rasterize
+from fastsam3d.meshes.splats.gathering import Gathering
 from fastsam3d.meshes.texture import EXTRA, GUTTER, PURPOSE, spread, unwrap
 from fastsam3d.meshes.turntable import sample_texture
 
@@ -24,7 +24,7 @@ LEAST_COVERED = 0.1
 NEIGHBOURS = 4
 PASSES = 16
 """Parts of the texels that are coloured one after the other where there is a time limit, each spread over the whole."""
-CHUNK = 65_536
+CHUNK = 262_144
 """Texels between two looks at the clock and two steps of the progress."""
 
 
@@ -35,14 +35,21 @@ class Texels:
     Attributes:
         pixels: flat indices into the picture `[T]`.
         points, normals: fp32 `[T, 3]`; normals unit and outward.
+        fragments: the faces of the atlas that they lie in, and where; None for texels that are not of an atlas.
     """
 
     pixels: np.ndarray
     points: np.ndarray
     normals: np.ndarray
+    fragments: Fragments | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
+        """Interpolates values at the vertices of the atlas `[V, C]`; returns `[T, C]`."""
+        assert self.fragments is not None
+        return self.fragments.interpolate(values, faces)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Atlas:
         points = hit.interpolate(self.mesh.vertices[self.origin], self.faces)
         normals = hit.interpolate(vertex_normals(self.mesh.vertices, self.mesh.faces)[self.origin], self.faces)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        return Texels(hit.pixels, points.astype(np.float32), normals.astype(np.float32))
+        return Texels(hit.pixels, points.astype(np.float32), normals.astype(np.float32), hit)
 
     def painted(self, texels: Texels, values: np.ndarray) -> np.ndarray:
         """The picture `[S, S, C]` uint8 of the texels' values `[T, C]` 0..1; the space between charts is padded."""
@@ -158,20 +165,26 @@ def _painter(
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     if kind == "gaussians":
         assert source.splats is not None
-        splats = source.splats.to(device)
-        depth = layer_depth(splats)
+        gathering = Gathering(source.splats.to(device))
 
         def gather(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             place, facing = (torch.from_numpy(values).to(device) for values in (points, normals))
-            colors, coverage = gather_colors(place, facing, splats, depth)
+            colors, coverage = gathering.colors(place, facing)
             return colors.cpu().numpy(), coverage.cpu().numpy()
 
         return gather
+    mesh = source.mesh
     if kind == "voxels":
         assert source.voxels is not None
         voxels = source.voxels
-        return lambda points, normals: (voxels.sample(points), np.ones(len(points)))
-    mesh = source.mesh
+
+        def sample(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            del normals
+            # At the nearest place of the full surface, where the voxels are: the simplified one can leave their shell.
+            chosen, weights = nearest_on_surface(points, mesh.vertices, mesh.faces, PURPOSE, EXTRA)
+            return voxels.sample(interpolate(mesh.vertices, mesh.faces, chosen, weights)), np.ones(len(points))
+
+        return sample
 
     def nearest(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         del normals

@@ -49,13 +49,18 @@ class Finished:
     def __repr__(self) -> str:
         return f"<Finished: {len(self.mesh.faces):,} faces, {sum(self.seconds.values()):.1f} s>"
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, compress: str = "none") -> Path:
         """Writes the mesh in the format of the path's suffix; an existing file is replaced as a whole.
 
+        Args:
+            path: of the file.
+            compress: GLB files only: `quantize` writes integers in place of floating point (`KHR_mesh_quantization`),
+                `draco` uses Draco's coding (`KHR_draco_mesh_compression`, package DracoPy).
+
         Raises:
-            UserError: an unknown suffix, or the path cannot be written.
+            UserError: an unknown suffix, the path cannot be written, or the file cannot be compressed.
         """
-        return export_mesh(self.mesh, path)
+        return export_mesh(self.mesh, path, compress)
 
 
 def finish(
@@ -67,6 +72,7 @@ def finish(
     watertight: bool = False,
     loose: float = LOOSE,
     colors: str = "auto",
+    normal_map: bool = False,
     device: str | None = None,
     budget: float | None = None,
     step: Step | None = None,
@@ -85,6 +91,7 @@ def finish(
         watertight: close all holes and not only small ones.
         loose: pieces with less than this share of the largest one's area are dropped; 0 keeps all.
         colors: source of the colours: `gaussians`, `voxels`, `surface`, or `auto` for the best one that the result has.
+        normal_map: bake the normals of the full surface into a second picture, for a mesh with a texture.
         device: computes the colours from Gaussians, for instance "cuda"; None: the graphics card if there is one.
         budget: seconds after which no further texel is computed; the others are filled from their neighbours. Cleaning
             and unwrapping are never cut short.
@@ -96,6 +103,8 @@ def finish(
     begin = time.monotonic()
     told: Step = step or _silent
     _check(faces, texture, loose, colors, budget)
+    if normal_map and texture is None:
+        raise UserError("A normal map needs a texture: give its side in texels, or ask for no normal map.")
     Preparation(faces, watertight, texture).check()
     target = _device(device)
     seconds: dict[str, float] = {}
@@ -107,6 +116,7 @@ def finish(
         shape = without_loose_pieces(joined(source.mesh), loose)
         if shape.is_empty:
             raise UserError("The mesh to finish has no face with an area. Give another result.")
+    full = shape
     with _timed(seconds, "simplify", told):
         shape = _simplified(shape, faces, watertight)
     edges = edge_facts(np.unique(shape.vertices, axis=0, return_inverse=True)[1].reshape(-1)[shape.faces])
@@ -116,7 +126,8 @@ def finish(
     if texture is None:
         mesh = _colored(shape, source, kind, target, deadline, seconds, facts, told)
     else:
-        mesh = _textured(shape, source, kind, texture, target, deadline, seconds, facts, told)
+        fine = full if normal_map else None
+        mesh = _textured(shape, source, kind, texture, target, deadline, seconds, facts, told, fine)
     return Finished(mesh, seconds, facts)
 
 
@@ -146,6 +157,7 @@ def _textured(
     seconds: dict[str, float],
     facts: dict[str, Any],
     told: Step,
+    full: Mesh | None,
 ) -> TexturedMesh:
     from fastsam3d.meshes.finishing.baking import LEAST_COVERED, colors_of_texels, filled, make_atlas
 
@@ -167,7 +179,13 @@ def _textured(
                 both = np.concatenate([values[:, layout["metallic"]], values[:, layout["roughness"]]], axis=1)
                 material = atlas.painted(texels, both)
     facts["texture"] = size
-    return atlas.textured(picture, material)
+    mesh = atlas.textured(picture, material)
+    if full is None:
+        return mesh
+    from fastsam3d.meshes.finishing.normal_maps import with_normal_map
+
+    with _timed(seconds, "normal map", told):
+        return with_normal_map(mesh, atlas, texels, full)
 
 
 def _colored(

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from fastsam3d.meshes.splats.compositing import LEAST_OPAQUE, MOST_OPAQUE, composite, expand
-from fastsam3d.meshes.splats.grid import GridLevel, make_levels
+from fastsam3d.meshes.splats.grid import BallLevel, GridLevel, ball_levels
 from fastsam3d.meshes.splats.splats import REACH, Splats
 
-PAIRS, PAIRS_ON_GPU = 250_000, 8_000_000
+PAIRS, PAIRS_ON_GPU = 125_000, 8_000_000
 """Pairs of a point and a Gaussian that are looked at together: on a CPU they fit into its cache."""
 SHARE_OF_EXTENT, SHARE_OF_DEVIATION = 0.001, 1.0
 """Default depth of the layer: of the diagonal of all centres, and of the median Gaussian's largest deviation."""
@@ -52,7 +52,50 @@ class _Columns:
         return cls(tuple(splats.centers.T.contiguous()), reach, rows, splats.opacities, splats.colors)
 
 
-@torch.no_grad()
+class Gathering:
+    """Gathers the colours of surface points from Gaussians; what does not depend on the points is prepared once."""
+
+    def __init__(self, splats: Splats, depth: float | None = None) -> None:
+        """Prepares.
+
+        Args:
+            splats: the Gaussians.
+            depth: how far above and below the surface the centres of Gaussians count; default: `layer_depth`.
+        """
+        self.depth = layer_depth(splats) if depth is None else depth
+        splats = splats.select(splats.opacities >= LEAST_OPAQUE)
+        radii = torch.sqrt((REACH * splats.deviations.amax(dim=1)) ** 2 + self.depth**2).clamp(min=1e-9)
+        self._levels: list[BallLevel] = ball_levels(splats.centers, radii)
+        self._packed = _Columns.of(splats)
+
+    @torch.no_grad()
+    def colors(self, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+        """Gathers the colours of points; see `gather_colors`."""
+        colors, coverage = torch.zeros_like(points), points.new_zeros(len(points))
+        if not self._levels or not len(points):
+            return colors, coverage
+        # Neighbours in space one after the other: they read the same Gaussians, which are in the cache then.
+        fullest = max(self._levels, key=lambda level: len(level.balls))
+        order = torch.argsort(fullest.cells(points))
+        points, normals = points[order], normals[order]
+        levels = [level.near(points) for level in self._levels]
+        total = torch.stack([level.length for level in levels]).sum(dim=0)
+        ends = torch.cumsum(total, 0)
+        batch = PAIRS if points.device.type == "cpu" else PAIRS_ON_GPU
+        first = 0
+        while first < len(points):
+            done = int(ends[first - 1]) if first else 0
+            last = int(torch.searchsorted(ends, torch.tensor(done + batch, device=ends.device), right=True))
+            last = min(max(last, first + 1), len(points))
+            rows = slice(first, last)
+            part = [GridLevel(level.begin[rows], level.length[rows], level.members) for level in levels]
+            place, facing = (tuple(values[rows].T.contiguous()) for values in (points, normals))
+            target = order[rows]
+            colors[target], coverage[target] = _gather_some(place, facing, self._packed, part, self.depth)
+            first = last
+        return colors, coverage
+
+
 def gather_colors(points: Tensor, normals: Tensor, splats: Splats, depth: float | None = None) -> tuple[Tensor, Tensor]:
     """Gathers the colours of surface points from Gaussians.
 
@@ -65,28 +108,7 @@ def gather_colors(points: Tensor, normals: Tensor, splats: Splats, depth: float 
         (colours `[P, 3]` sRGB 0..1, coverage `[P]` 0..1). The coverage is the opacity of the layer at the point; where
         it is 0, the colour is 0 too and means nothing.
     """
-    depth = layer_depth(splats) if depth is None else depth
-    splats = splats.select(splats.opacities >= LEAST_OPAQUE)
-    radii = torch.sqrt((REACH * splats.deviations.amax(dim=1)) ** 2 + depth**2).clamp(min=1e-9)
-    levels = make_levels(splats.centers, radii, points)
-    packed = _Columns.of(splats)
-    colors, coverage = torch.zeros_like(points), points.new_zeros(len(points))
-    if not levels:
-        return colors, coverage
-    total = torch.stack([level.length for level in levels]).sum(dim=0)
-    ends = torch.cumsum(total, 0)
-    batch = PAIRS if points.device.type == "cpu" else PAIRS_ON_GPU
-    first = 0
-    while first < len(points):
-        done = int(ends[first - 1]) if first else 0
-        last = int(torch.searchsorted(ends, torch.tensor(done + batch, device=ends.device), right=True))
-        last = min(max(last, first + 1), len(points))
-        rows = slice(first, last)
-        part = [GridLevel(level.begin[rows], level.length[rows], level.members) for level in levels]
-        place, facing = (tuple(values[rows].T.contiguous()) for values in (points, normals))
-        colors[rows], coverage[rows] = _gather_some(place, facing, packed, part, depth)
-        first = last
-    return colors, coverage
+    return Gathering(splats, depth).colors(points, normals)
 
 
 def _gather_some(

@@ -29,6 +29,70 @@ class GridLevel:
     members: Tensor
 
 
+@dataclass(frozen=True)
+class BallLevel:
+    """Balls of similar radius, sorted by the cells that their centres lie in.
+
+    Attributes:
+        low: corner of the grid `[3]`.
+        cell: side of a cell, at least the largest radius: a point's balls have their centres in its cell or beside it.
+        side: number of the last cell along each axis `[3]`; it and its neighbours hold nothing.
+        held, starts, counts: numbers of the cells that hold balls, ascending; where their balls begin, and how many.
+        balls: indices of the balls `[B]`; `centers [B, 3]` and `radii [B]` are in the same order.
+    """
+
+    low: Tensor
+    cell: float
+    side: Tensor
+    held: Tensor
+    starts: Tensor
+    counts: Tensor
+    balls: Tensor
+    centers: Tensor
+    radii: Tensor
+
+    def cells(self, points: Tensor) -> Tensor:
+        """The number of the cell of each point `[P]`."""
+        place = ((points - self.low) / self.cell).floor() + 2
+        # Points far from all balls go to cells at the rim, which have no neighbours that hold something.
+        return _keys(torch.minimum(place.clamp(min=0), self.side.to(place)).long())
+
+    def near(self, points: Tensor) -> GridLevel:
+        """Lists the balls near points `[P, 3]`."""
+        asked, own = torch.unique(self.cells(points), return_inverse=True)
+        box_low = points.new_full((len(asked), 3), torch.inf)
+        box_high = points.new_full((len(asked), 3), -torch.inf)
+        rows = own[:, None].expand(-1, 3)
+        box_low.scatter_reduce_(0, rows, points, "amin")
+        box_high.scatter_reduce_(0, rows, points, "amax")
+
+        wanted = (asked[:, None] + torch.tensor(_AROUND, device=asked.device)).flatten()
+        place = torch.searchsorted(self.held, wanted).clamp(max=len(self.held) - 1)
+        found = torch.nonzero(self.held[place] == wanted).flatten()
+        place, asker = place[found], found // len(_AROUND)
+        entry, number = expand(self.counts[place])
+        ball, asker = self.starts[place][entry] + number, asker[entry]
+        # Of these, the balls that reach the box of the cell's points.
+        center = self.centers[ball]
+        gap = (box_low[asker] - center).clamp(min=0) + (center - box_high[asker]).clamp(min=0)
+        kept = torch.nonzero((gap * gap).sum(dim=1) <= self.radii[ball] ** 2 * 1.0001).flatten()
+        counts = torch.bincount(asker[kept], minlength=len(asked))
+        begin = torch.cumsum(counts, 0) - counts
+        return GridLevel(begin[own], counts[own], self.balls[ball[kept]])
+
+
+def ball_levels(centers: Tensor, radii: Tensor) -> list[BallLevel]:
+    """Sorts balls into one grid for each power of two of their radii.
+
+    Args:
+        centers, radii: of the balls, `[G, 3]` and `[G]`, radii above 0.
+    """
+    octave = torch.log2(radii).ceil().long()
+    return [
+        _ball_level(centers, radii, torch.nonzero(octave == power).flatten()) for power in torch.unique(octave).tolist()
+    ]
+
+
 def make_levels(centers: Tensor, radii: Tensor, points: Tensor) -> list[GridLevel]:
     """Lists the balls near points, in one grid for each power of two of their radii.
 
@@ -36,48 +100,22 @@ def make_levels(centers: Tensor, radii: Tensor, points: Tensor) -> list[GridLeve
         centers, radii: of the balls, `[G, 3]` and `[G]`, radii above 0.
         points: `[P, 3]`. The lists of a point together hold every ball that the point lies in, and others near it.
     """
-    if not len(centers) or not len(points):
-        return []
-    octave = torch.log2(radii).ceil().long()
-    return [
-        _make_level(centers, radii, points, torch.nonzero(octave == power).flatten())
-        for power in torch.unique(octave).tolist()
-    ]
+    return [level.near(points) for level in ball_levels(centers, radii)] if len(points) else []
 
 
-def _make_level(centers: Tensor, radii: Tensor, points: Tensor, balls: Tensor) -> GridLevel:
+def _ball_level(centers: Tensor, radii: Tensor, balls: Tensor) -> BallLevel:
     centers, radii = centers[balls], radii[balls]
-    largest = float(radii.max())
-    low = torch.minimum(centers.amin(dim=0), points.amin(dim=0))
-    high = torch.maximum(centers.amax(dim=0), points.amax(dim=0))
-    # A cell is as wide as the largest radius: a point's balls have their centres in its cell or beside it.
-    cell = max(1.0001 * largest, float((high - low).max()) / (2**_BITS - 8))
-    ball_key, order = torch.sort(_cell_keys(centers, low, cell))
-    held, held_counts = torch.unique_consecutive(ball_key, return_counts=True)
-    held_starts = torch.cumsum(held_counts, 0) - held_counts
-    asked, own = torch.unique(_cell_keys(points, low, cell), return_inverse=True)
-    box_low = points.new_full((len(asked), 3), torch.inf)
-    box_high = points.new_full((len(asked), 3), -torch.inf)
-    rows = own[:, None].expand(-1, 3)
-    box_low.scatter_reduce_(0, rows, points, "amin")
-    box_high.scatter_reduce_(0, rows, points, "amax")
-
-    wanted = (asked[:, None] + torch.tensor(_AROUND, device=asked.device)).flatten()
-    place = torch.searchsorted(held, wanted).clamp(max=len(held) - 1)
-    found = torch.nonzero(held[place] == wanted).flatten()
-    place, asker = place[found], found // len(_AROUND)
-    entry, number = expand(held_counts[place])
-    ball, asker = order[held_starts[place][entry] + number], asker[entry]
-    # Of these, the balls that reach the box of the cell's points.
-    center = centers[ball]
-    gap = (box_low[asker] - center).clamp(min=0) + (center - box_high[asker]).clamp(min=0)
-    kept = torch.nonzero((gap * gap).sum(dim=1) <= radii[ball] ** 2 * 1.0001).flatten()
-    counts = torch.bincount(asker[kept], minlength=len(asked))
-    begin = torch.cumsum(counts, 0) - counts
-    return GridLevel(begin[own], counts[own], balls[ball[kept]])
+    low, extent = centers.amin(dim=0), float((centers.amax(dim=0) - centers.amin(dim=0)).max())
+    cell = max(1.0001 * float(radii.max()), extent / (2**_BITS - 8))
+    cells = ((centers - low) / cell).floor().long() + 2
+    key, order = torch.sort(_keys(cells))
+    held, counts = torch.unique_consecutive(key, return_counts=True)
+    side = cells.amax(dim=0) + 2
+    starts = torch.cumsum(counts, 0) - counts
+    return BallLevel(low, cell, side, held, starts, counts, balls[order], centers[order], radii[order])
 
 
-def _cell_keys(points: Tensor, low: Tensor, cell: float) -> Tensor:
-    """The number of each point's cell `[P]`; no cell is at the grid's rim."""
-    x, y, z = (((points - low) / cell).floor().long() + 2).unbind(dim=1)
+def _keys(cells: Tensor) -> Tensor:
+    """One number for each cell `[P, 3]`."""
+    x, y, z = cells.unbind(dim=1)
     return (x << (2 * _BITS)) | (y << _BITS) | z

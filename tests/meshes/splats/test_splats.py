@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.formats import format_to_write
 from fastsam3d.meshes.formats.ply import encode_gaussians
+from fastsam3d.meshes.formats.splat import encode_splat
 from fastsam3d.meshes.gaussians import Gaussian
 from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP
 from fastsam3d.meshes.rotations import quaternion_to_matrix
@@ -116,6 +117,15 @@ def test_the_grid_lists_every_ball_that_a_point_lies_in_once():
     assert sum(int(level.length.sum()) for level in levels) < 0.5 * 300 * 200
 
 
+def test_points_far_from_all_balls_have_empty_lists():
+    centers, radii = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]), torch.tensor([0.1, 0.1])
+    draw = torch.Generator().manual_seed(0)
+    directions = F.normalize(torch.randn(100, 3, generator=draw), dim=1)
+    for distance in (3.0, 100.0, 1e7):
+        (level,) = make_levels(centers, radii, 0.5 + distance * directions)
+        assert int(level.length.sum()) == 0
+
+
 def test_a_picture_shows_the_nearer_gaussian_in_front():
     splats = flat_splats([0.0, 0.2], [0.5, 0.6], [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     picture, cover = render_splats(splats, torch.eye(3), torch.zeros(3), math.inf, 100.0, 65)
@@ -144,6 +154,24 @@ def test_strips_of_rows_change_nothing(monkeypatch):
     monkeypatch.setattr("fastsam3d.meshes.splats.rendering.PAIRS", 200)
     parts = render_splats(splats, torch.eye(3), torch.zeros(3), 2.0, 60.0, 48)
     assert torch.allclose(whole[0], parts[0], atol=1e-6) and torch.allclose(whole[1], parts[1], atol=1e-6)
+
+
+def test_a_splat_file_holds_32_bytes_for_each_gaussian():
+    splats = flat_splats([0.0, 0.25], [0.2, 1.0], [[0.0, 0.2, 1.0], [1.0, 0.4, 0.0]])
+    half = math.sqrt(0.5)
+    # The second one is turned by 90 degrees about z: its first axis points along y.
+    splats.axes[1] = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    splats.deviations[1] = torch.tensor([0.3, 0.2, 0.1])
+    data = encode_splat(splats)
+    assert len(data) == 64
+    first, second = (struct.unpack("<6f8B", data[place : place + 32]) for place in (0, 32))
+    # The larger and more opaque one comes first.
+    assert first[:6] == pytest.approx((0, 0, 0.25, 0.3, 0.2, 0.1))
+    assert first[6:10] == (255, 102, 0, 255) and second[6:10] == (0, 51, 255, 51)
+    assert second[:6] == pytest.approx((0, 0, 0, 0.1, 0.1, 0.001))
+    assert second[10:] == (255, 128, 128, 128)  # 128 q + 128 of (1, 0, 0, 0), of which 256 does not fit into a byte
+    assert first[10:] == (round(128 * half + 128), 128, 128, round(128 * half + 128))
+    assert format_to_write("a.splat").encode_gaussians is encode_splat
 
 
 def test_a_3dgs_file_is_read_as_it_was_written(tmp_path):

@@ -17,9 +17,10 @@ import fastsam3d
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.gaussians import Gaussian
 from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.sam3d.models.config import PoseConfig
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
-from fastsam3d.sam3d.pipeline.pose import Pose
-from fastsam3d.sam3d.pipeline.preprocessing import prepare_condition, share_picture
+from fastsam3d.sam3d.pipeline.pose import Pose, decode_pose
+from fastsam3d.sam3d.pipeline.preprocessing import object_moments, prepare_condition, share_picture
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 from fastsam3d.sam3d.scene.composition import Scene, SceneObject
 from fastsam3d.sam3d.scene.reconstruct import _rounds, reconstruct_scene, suitable_batch, suitable_workers
@@ -294,6 +295,27 @@ def test_composed_file_is_below_its_root_the_camera_frame_with_x_and_z_reversed(
         placed = trimesh.transform_points(loaded.geometry[geometry].vertices, matrix)
         expected = item.pose.apply(torch.from_numpy(item.mesh.vertices)).numpy() * [-1, 1, -1]
         assert np.allclose(placed, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_a_scene_has_the_units_of_its_point_map(unit) -> None:
+    """An object 20 cm wide, 2 m in front of the camera, by a map in metres and by one in millimetres."""
+    points = unit * torch.tensor([[-0.1, 0, 2], [0.1, 0, 2], [0, 0, 2], [0, 0.1, 2], [0, -0.1, 2]])
+    # By hand: the middle is at (0, 0, 2), and the median of the largest coordinates about it is 0.1.
+    scale, shift = object_moments(points)
+    assert torch.allclose(scale, torch.full((3,), 0.1 * unit)) and shift.tolist() == [0, 0, 2 * unit]
+    latents = {
+        "6drotation_normalized": torch.tensor([1.0, 0, 0, 0, 1, 0]),
+        "translation": torch.zeros(3),
+        "scale": torch.full((3,), math.log(2.0)),
+    }
+    plain = PoseConfig((0.0,) * 6, (1.0,) * 6, (0.0,) * 3, (1.0,) * 3, 0.0, 1.0, 0.0, 1.0)
+    item = box((1, 1, 1), decode_pose(latents, scale[None], shift[None], plain))
+    loaded = trimesh.load(io.BytesIO(Scene((SceneObject("a", item),)).glb_bytes()), file_type="glb", process=False)
+    matrix, geometry = loaded.graph.get("a", "scene")  # below the root node, which only turns
+    placed = trimesh.transform_points(loaded.geometry[geometry].vertices, matrix)
+    assert np.ptp(placed, axis=0) == pytest.approx([0.2 * unit] * 3, rel=1e-5)
+    assert placed.mean(axis=0) == pytest.approx([0, 0, -2 * unit], abs=1e-5 * unit)
 
 
 def test_layout_is_plain_and_bounds_are_right() -> None:
