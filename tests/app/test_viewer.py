@@ -17,6 +17,7 @@ import trimesh
 from PIL import Image
 
 from fastsam3d.app.viewer import page, scripts
+from fastsam3d.meshes.compression.compressing import compress_glb
 from fastsam3d.meshes.gltf import Node, glb_bytes
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.preview import view_rotation
@@ -52,9 +53,9 @@ def test_page_holds_everything_and_fetches_nothing(glb: bytes) -> None:
     assert "</script" not in scripts()
 
 
-@pytest.mark.skipif(NODE is None, reason="needs Node.js, to run the reader outside of a browser")
-def test_reader_finds_what_trimesh_finds(glb: bytes, tmp_path: Path) -> None:
-    (tmp_path / "scene.glb").write_bytes(glb)
+def parts_read(glb: bytes, folder: Path) -> dict[str, dict]:
+    """What the viewer's reader finds in a file, by name, run in Node.js."""
+    (folder / "scene.glb").write_bytes(glb)
     program = (
         scripts().split("// Draws Gaussians")[0]
         + """
@@ -64,11 +65,32 @@ def test_reader_finds_what_trimesh_finds(glb: bytes, tmp_path: Path) -> None:
             positions: Array.from(p.positions), color: Array.from(p.colors.slice(0, 3)) })))));
     """
     )
-    (tmp_path / "read.js").write_text(program)
-    words = [NODE, tmp_path / "read.js", tmp_path / "scene.glb"]
+    (folder / "read.js").write_text(program)
+    words = [NODE, folder / "read.js", folder / "scene.glb"]
     ran = subprocess.run(words, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
-    read = {item["name"]: item for item in json.loads(ran.stdout)}
+    return {item["name"]: item for item in json.loads(ran.stdout)}
+
+
+def places_of(item: dict) -> np.ndarray:
+    """Vertices of a part in the frame of the scene."""
+    matrix = np.array(item["matrix"]).reshape(4, 4).T
+    return np.array(item["positions"]).reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node.js, to run the reader outside of a browser")
+def test_reader_takes_integers_for_what_they_stand_for(glb: bytes, tmp_path: Path) -> None:
+    plain, small = parts_read(glb, tmp_path), parts_read(compress_glb(glb, "quantize"), tmp_path)
+    assert set(plain) == set(small) == {"red", "blue"}
+    for name, item in small.items():
+        # Half of 1/65535 of the longest side, which is 0.8 at most.
+        assert np.abs(places_of(item) - places_of(plain[name])).max() < 1e-5
+        assert item["color"] == plain[name]["color"] and item["faces"] == plain[name]["faces"]
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node.js, to run the reader outside of a browser")
+def test_reader_finds_what_trimesh_finds(glb: bytes, tmp_path: Path) -> None:
+    read = parts_read(glb, tmp_path)
     loaded = trimesh.load(io.BytesIO(glb), file_type="glb", process=False)
     assert set(read) == {"red", "blue"}
     assert read["red"]["color"] == [1, 0, 0] and read["blue"]["color"] == [0, 0, 1]

@@ -18,6 +18,7 @@ import torch
 from known_shapes import ball
 
 from fastsam3d.meshes.compression.compressing import compress_glb
+from fastsam3d.meshes.finishing.finishing import finish
 from fastsam3d.meshes.formats.glb import encode_glb
 from fastsam3d.meshes.gaussians import Gaussian
 from fastsam3d.meshes.gltf import Node, glb_bytes
@@ -100,3 +101,11 @@ def test_the_validator_finds_nothing_else_in_a_draco_file(tmp_path: Path) -> Non
     # It does not know the extension, and says so as an information.
     info = validated(compress_glb(encode_glb(ball(2)), "draco"), tmp_path / "d.glb")
     assert info["extensionsRequired"] == ["KHR_draco_mesh_compression"]
+
+
+def test_a_normal_map_and_its_tangents(tmp_path: Path) -> None:
+    pytest.importorskip("xatlas")
+    finished = finish(ball(3), faces=None, texture=64, normal_map=True)
+    for kind in ("none", "quantize"):
+        info = validated(compress_glb(encode_glb(finished.mesh), kind), tmp_path / f"{kind}.glb")
+        assert info["hasTextures"] and info["maxAttributes"] == 4

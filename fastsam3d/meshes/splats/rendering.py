@@ -17,8 +17,8 @@ from fastsam3d.meshes.splats.splats import REACH, Splats
 
 SMOOTHING = 0.3
 """Variance in square pixels that every projected Gaussian is widened by."""
-PAIRS = 2_000_000
-"""Pixels that Gaussians cover, of one strip of rows; bounds the memory."""
+PAIRS, PAIRS_ON_GPU = 250_000, 4_000_000
+"""Pixels that Gaussians cover, of one strip of rows: bounds the memory, and on a CPU they fit into its cache."""
 NEAREST = 0.01
 """Gaussians nearer to the camera than this share of the distance to the centre are not drawn."""
 
@@ -68,29 +68,34 @@ def render_splats(
     drawn = (high_x > low_x) & (high_y > low_y) & (determinant > 0) & (faded >= LEAST_OPAQUE)
     order = torch.argsort(depth[drawn])
     rows = torch.nonzero(drawn).flatten()[order]
-    inverse = torch.stack([yy, xy, xx], 1)[rows] / determinant[rows, None]
-    boxes = torch.stack([low_x, high_x, low_y, high_y], 1)[rows]
-    place = torch.stack([x, y], 1)[rows]
-    opacity, tint = faded[rows], splats.colors[rows]
+    # One column for each number: rows of several are slow to gather.
+    columns = (yy / determinant, xy / determinant, xx / determinant, x, y, faded)
+    a, b, c, x, y, opacity = (column.index_select(0, rows) for column in columns)
+    left, right, top_row, bottom_row = (edge.index_select(0, rows) for edge in (low_x, high_x, low_y, high_y))
+    tint = splats.colors.index_select(0, rows)
     picture, cover = tint.new_zeros(size * size, 3), tint.new_zeros(size * size)
-    for top, bottom in _strips(boxes, size):
-        inside = torch.nonzero((boxes[:, 2] < bottom) & (boxes[:, 3] > top)).flatten()
-        box = boxes[inside]
-        first, last = box[:, 2].clamp(min=top), box[:, 3].clamp(max=bottom)
-        width = box[:, 1] - box[:, 0]
-        entry, number = expand(width * (last - first))
-        column, row = box[entry, 0] + number % width[entry], first[entry] + number // width[entry]
-        chosen = inside[entry]
-        dx, dy = column + 0.5 - place[chosen, 0], row + 0.5 - place[chosen, 1]
-        a, b, c = inverse[chosen].unbind(dim=1)
-        square = a * dx * dx - 2 * b * dx * dy + c * dy * dy
-        alpha = (opacity[chosen] * torch.exp(-0.5 * square)).clamp(max=MOST_OPAQUE)
-        seen = (square <= REACH**2) & (alpha >= LEAST_OPAQUE)
-        pixel = ((row - top) * size + column)[seen]
+    for top, bottom in _strips(right - left, top_row, bottom_row, size):
+        inside = torch.nonzero((top_row < bottom) & (bottom_row > top)).flatten()
+        first = top_row.index_select(0, inside).clamp(min=top)
+        height = bottom_row.index_select(0, inside).clamp(max=bottom) - first
+        start, width = left.index_select(0, inside), (right - left).index_select(0, inside)
+        entry, number = expand(width * height)
+        across = width.index_select(0, entry)
+        down = number // across
+        column = start.index_select(0, entry) + number - down * across
+        row = first.index_select(0, entry) + down
+        chosen = inside.index_select(0, entry)
+        dx, dy = column + 0.5 - x.index_select(0, chosen), row + 0.5 - y.index_select(0, chosen)
+        square = a.index_select(0, chosen) * dx * dx + c.index_select(0, chosen) * dy * dy
+        square -= 2 * b.index_select(0, chosen) * dx * dy
+        alpha = (opacity.index_select(0, chosen) * torch.exp(-0.5 * square)).clamp_(max=MOST_OPAQUE)
+        seen = torch.nonzero((square <= REACH**2) & (alpha >= LEAST_OPAQUE)).flatten()
+        pixel = ((row - top) * size + column).index_select(0, seen)
         # The Gaussians are in the order of their depth already, so that a stable sort by pixel is enough.
-        turn = torch.argsort(pixel, stable=True)
-        chosen, alpha = chosen[seen][turn], alpha[seen][turn]
-        sums, weight = composite(pixel[turn], alpha, tint[chosen], (bottom - top) * size)
+        pixel, turn = torch.sort(pixel, stable=True)
+        seen = seen.index_select(0, turn)
+        values = tint.index_select(0, chosen.index_select(0, seen))
+        sums, weight = composite(pixel, alpha.index_select(0, seen), values, (bottom - top) * size)
         picture[top * size : bottom * size], cover[top * size : bottom * size] = sums, weight
     return picture.reshape(size, size, 3), cover.reshape(size, size)
 
@@ -100,15 +105,16 @@ def _span(middle: Tensor, reach: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return low, (torch.floor(middle + reach - 0.5) + 1).clamp(0, size).long()
 
 
-def _strips(boxes: Tensor, size: int) -> list[tuple[int, int]]:
+def _strips(width: Tensor, top: Tensor, bottom: Tensor, size: int) -> list[tuple[int, int]]:
     """Rows from top to bottom, in strips of about `PAIRS` covered pixels."""
-    height = torch.zeros(size + 1, dtype=torch.float64, device=boxes.device)
-    width = (boxes[:, 1] - boxes[:, 0]).double()
-    height.index_add_(0, boxes[:, 2], width).index_add_(0, boxes[:, 3], -width)
-    ends = torch.cumsum(torch.cumsum(height, 0)[:size], 0).tolist()
+    covered = torch.zeros(size + 1, dtype=torch.float64, device=width.device)
+    wide = width.double()
+    covered.index_add_(0, top, wide).index_add_(0, bottom, -wide)
+    limit = PAIRS if width.device.type == "cpu" else PAIRS_ON_GPU
+    ends = torch.cumsum(torch.cumsum(covered, 0)[:size], 0).tolist()
     strips, first, done = [], 0, 0.0
     for row in range(size):
-        if row + 1 == size or ends[row + 1] - done > PAIRS:
+        if row + 1 == size or ends[row + 1] - done > limit:
             strips.append((first, row + 1))
             first, done = row + 1, ends[row]
     return strips

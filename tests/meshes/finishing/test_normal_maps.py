@@ -11,6 +11,7 @@ import pytest
 from known_shapes import ball
 from PIL import Image
 
+from fastsam3d.cli.main import main
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.finishing.baking import Atlas
 from fastsam3d.meshes.finishing.finishing import finish
@@ -134,3 +135,22 @@ def smooth(mesh):
     chosen, weights = sample_surface(mesh.vertices, mesh.faces, 4000, np.random.default_rng(0))
     found = (mesh.normals[mesh.faces[chosen]] * weights[..., None]).sum(axis=1)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_the_command_writes_a_map_and_a_small_file(tmp_path, capsys):
+    pytest.importorskip("xatlas")
+    pytest.importorskip("fast_simplification")
+    (tmp_path / "wave.glb").write_bytes(encode_glb(wave(41)))
+    words = ["finish", str(tmp_path / "wave.glb"), "--faces", "300", "--texture", "64", "--normal-map"]
+    assert main([*words, "--compress", "quantize", "--quiet", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "normal map" in report["seconds"]
+    data = (tmp_path / "wave_finished.glb").read_bytes()
+    document = json.loads(data[20 : 20 + struct.unpack("<I", data[12:16])[0]])
+    assert document["extensionsRequired"] == ["KHR_mesh_quantization"] and "normalTexture" in document["materials"][0]
+    assert main([*words, "--compress", "zip"]) == 2
+    assert "no compression 'zip'" in capsys.readouterr().err
+    assert main([*words, "--compress", "draco", "--output", str(tmp_path / "a.obj")]) == 2
+    assert main(["finish", str(tmp_path / "wave.glb"), "--texture", "0", "--normal-map"]) == 2
+    assert "normal map needs a texture" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"wave.glb", "wave_finished.glb"}
