@@ -35,8 +35,8 @@ def full_size(stage: str, pixal3d: bool = False) -> Any:
 
     inputs = {"sparse_structure": 8, "texture_512": 64, "texture_1024": 64}.get(stage, 32)
     outputs = 8 if stage == "sparse_structure" else 32
-    sizes = {"width": 1536, "hidden": 8192, "blocks": 30, "condition": 1024, "projected": 1024 if pixal3d else 0}
-    return FlowSizes(inputs=inputs, outputs=outputs, **sizes)
+    projected = 1024 if pixal3d else 0
+    return FlowSizes(1536, 8192, 30, inputs=inputs, outputs=outputs, condition=1024, projected=projected)
 
 
 def one_pass(stage: str, tokens: int, pixal3d: bool = False) -> Any:
