@@ -82,9 +82,8 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
     if prompt.is_empty:
         return np.zeros((height, width), dtype=bool)
     cv2 = opencv()
-    if prompt.box is not None and (window := _window(prompt, width, height)) != (0, 0, width, height):
-        # What is near the box says what the background looks like, and a small object is seen at a fair size.
-        left, top, right, bottom = window
+    left, top, right, bottom = marked_window(prompt, width, height)
+    if (right - left, bottom - top) != (width, height):
         result = np.zeros((height, width), dtype=bool)
         piece = np.ascontiguousarray(image[top:bottom, left:right])
         result[top:bottom, left:right] = _segment_whole(cv2, piece, moved_prompt(prompt, left, top))
@@ -92,9 +91,13 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
     return _segment_whole(cv2, image, prompt)
 
 
-def _window(prompt: Prompt, width: int, height: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the part of the picture that a box and its clicks are about."""
-    assert prompt.box is not None
+def marked_window(prompt: Prompt, width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the part of the picture that a box and its clicks are about; without a box, all.
+
+    What is near the box says what the background looks like, and a small object is seen at a fair size.
+    """
+    if prompt.box is None:
+        return 0, 0, width, height
     left, top, right, bottom = prompt.box
     room = ROOM * max(right - left, bottom - top)
     x, y = [point[0] for point in prompt.clicks], [point[1] for point in prompt.clicks]

@@ -1,7 +1,7 @@
 """Turns training runs into the weights and constants of the mini model.
 
     python -m fastsam3d train export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN \\
-        --gaussians RUN
+        --gaussians RUN --marker RUN
 
 Weights are stored in six (generators) and eight bits (decoders) a value under the official names; the constants
 that undo the standardisation of the latents go into `configs/model/mini.yaml`, whose other lines stay as they are.
@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastsam3d.basics.config_files import config_directory
+from fastsam3d.basics.reading.packed_weights import pack
 from fastsam3d.errors import UserError
-from fastsam3d.sam3d.checkpoints.packed_weights import pack
 from fastsam3d.training.optimization import require_checkpoint
 from fastsam3d.training.options import ExportOptions
 from fastsam3d.training.sparse_structure.flow import POSE_CONSTANTS
@@ -28,7 +28,7 @@ from fastsam3d.training.sparse_structure.flow import POSE_CONSTANTS
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
 EMBEDDER_PREFIX = "_base_models.condition_embedder."
 GENERATOR_BITS, DECODER_BITS = 6, 8
-RUNS = ("ss_vae", "ss_flow", "slat_vae", "slat_flow", "gaussians")
+RUNS = ("ss_vae", "ss_flow", "slat_vae", "slat_flow", "gaussians", "marker")
 """Stages whose runs hold weights."""
 
 
@@ -114,6 +114,8 @@ def export(options: ExportOptions) -> None:
         write(decoder, output / "slat_decoder_mesh.safetensors", DECODER_BITS)
     if "gaussians" in states:
         write(states["gaussians"]["average"], output / "slat_decoder_gs.safetensors", DECODER_BITS)
+    if "marker" in states:
+        write(states["marker"]["average"], output / "marker.safetensors", DECODER_BITS)
     if "slat_flow" in states:
         flow = states["slat_flow"]
         write(generator_state(flow["average"]), output / "slat_generator.safetensors", GENERATOR_BITS)

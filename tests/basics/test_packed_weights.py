@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastsam3d.sam3d.checkpoints.packed_weights import from_bytes, pack, quantize, read_safetensors, to_bytes, unpack
+from fastsam3d.basics.reading.packed_weights import from_bytes, pack, quantize, read_safetensors, to_bytes, unpack
 
 
 def test_six_bit_bytes_by_hand() -> None:
