@@ -85,9 +85,7 @@ PROGRAMS = {
         settings.GaussianDecoderOptions,
         "structured_latent.gaussian_decoder:train",
     ),
-    "marker": Program(
-        "Trains the network that marks objects in pictures.", MarkerOptions, "marker.training:train"
-    ),
+    "marker": Program("Trains the network that marks objects in pictures.", MarkerOptions, "marker.training:train"),
     "structured-latent-quality": Program(
         "Measures the second stage alone, on held-out objects; prints JSON.",
         settings.StructuredLatentQualityOptions,
