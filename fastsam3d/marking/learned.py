@@ -2,12 +2,12 @@
 
 The network sees the picture at a small size, with the marks in the order in which they were made and its own answer to
 those before: so a further click changes the mask and does not begin anew. Then it looks at the piece of the picture
-about the object once more. GrabCut finds the outline again at a finer scale, as for the plain marker.
+about the object once more. GrabCut decides where it is not certain, and finds the outline again at a finer scale.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from fastsam3d.marking.network import MULTIPLE, MarkingNetwork
 from fastsam3d.marking.prompt_maps import picture_maps, prompt_maps
 from fastsam3d.marking.segmentation import (
     MINIMUM_SIDE,
+    WORKING_SIDE,
     Prompt,
     Segmenter,
+    cut,
+    enlarged,
     marked_window,
     moved_prompt,
     opencv,
@@ -40,6 +43,8 @@ SIDE = 192
 """Longest side, in pixels, at which the network sees a picture."""
 ROOM = 0.35
 """Of the longer side of a mask: so far about it the picture is looked at again."""
+UNCERTAIN = 0.05
+"""Probability below which the network is certain that a pixel is not of the object, and above one minus which it is."""
 NEARER = 0.8
 """Share of the picture below which that piece is looked at."""
 
@@ -75,13 +80,13 @@ class LearnedSegmenter:
         probability = self.probability(cv2, image, prompt)
         if prompt.box is None:
             probability = self._looked_at_again(cv2, image, prompt, probability)
-        inside = probability > 0.5
-        on, off = seeds((height, width), prompt)
-        keep = on if prompt.clicks else np.zeros_like(on)
-        inside = tidy(cv2, inside, keep)
-        if prompt.box is not None:
-            inside &= ~off
-        return refine(cv2, image, inside, prompt)
+        factor = min(1.0, WORKING_SIDE / max(height, width))
+        rows, columns = max(MINIMUM_SIDE, round(height * factor)), max(MINIMUM_SIDE, round(width * factor))
+        small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+        believed = cv2.resize(probability, (columns, rows), interpolation=cv2.INTER_AREA)
+        scaled = scale_prompt(prompt, columns / width, rows / height)
+        inside = enlarged(cv2, cut_by_colour(cv2, small, scaled, believed), width, height)
+        return refine(cv2, image, inside, prompt) if factor < 1 else inside
 
     def probability(
         self, cv2: Any, image: np.ndarray, prompt: Prompt, previous: np.ndarray | None = None
@@ -133,6 +138,22 @@ class LearnedSegmenter:
             cv2, piece, moved, np.ascontiguousarray(probability[top:bottom, left:right])
         )
         return result
+
+
+def cut_by_colour(cv2: Any, image: np.ndarray, prompt: Prompt, probability: np.ndarray) -> np.ndarray:
+    """The mask of an answer, bool `[H, W]`: GrabCut decides where the network is not certain.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        probability: `[H, W]`.
+    """
+    height, width = probability.shape
+    # Without a box the rim of the picture stands for nothing: the network has seen what is there.
+    on, off = seeds((height, width), prompt if prompt.box else replace(prompt, box=(0, 0, width, height)))
+    labels = np.where(probability > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[probability < UNCERTAIN], labels[probability > 1 - UNCERTAIN] = cv2.GC_BGD, cv2.GC_FGD
+    labels[off], labels[on] = cv2.GC_BGD, cv2.GC_FGD
+    return tidy(cv2, cut(cv2, image, labels), on)
 
 
 def in_order(prompt: Prompt) -> list[Prompt]:
