@@ -170,7 +170,7 @@ def load_marker(path: str | Path) -> LearnedSegmenter:
     Raises:
         UserError: the file cannot be read, or does not hold these weights.
     """
-    network = MarkingNetwork()
+    network = MarkingNetwork(normalised=False)
     try:
         network.load_state_dict(read_safetensors(path))
     except Exception as error:  # whatever a damaged file makes the readers raise

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,23 +17,32 @@ MULTIPLE = 32
 """Height and width of a picture are multiples of this."""
 
 
-def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+def _convolution(
+    normalised: bool, inputs: int, outputs: int, size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """A convolution, and batch normalisation, which `folded` puts into the convolution's weights."""
+    reach = size // 2 * dilation
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, size, stride, reach, dilation, bias=not normalised),
+        nn.BatchNorm2d(outputs) if normalised else nn.Identity(),
     )
+
+
+def _rectified(
+    normalised: bool, inputs: int, outputs: int, size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    return _convolution(normalised, inputs, outputs, size, stride, dilation).append(nn.ReLU(inplace=True))
 
 
 class Bottleneck(nn.Module):
     """A residual block on half of the channels, with a dilated convolution for reach."""
 
-    def __init__(self, width: int, dilation: int = 1) -> None:
+    def __init__(self, normalised: bool, width: int, dilation: int = 1) -> None:
         super().__init__()
         inner = width // 2
-        self.reduce = _convolution(width, inner, 1)
-        self.middle = nn.Sequential(
-            nn.Conv2d(inner, inner, 3, 1, dilation, dilation, bias=False), nn.BatchNorm2d(inner), nn.ReLU(inplace=True)
-        )
-        self.expand = nn.Sequential(nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.reduce = _rectified(normalised, width, inner, 1)
+        self.middle = _rectified(normalised, inner, inner, 3, 1, dilation)
+        self.expand = _convolution(normalised, inner, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.expand(self.middle(self.reduce(x))))
@@ -52,20 +64,25 @@ class Surroundings(nn.Module):
 
 
 class MarkingNetwork(nn.Module):
-    """Maps `[B, CHANNELS, h, w]` to logits `[B, 1, 2h, 2w]`; see `prompt_maps`."""
+    """Maps `[B, CHANNELS, h, w]` to logits `[B, 1, 2h, 2w]`; see `prompt_maps`.
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+    Args:
+        normalised: with batch normalisation, as it is trained; without, as it is used: see `folded`.
+    """
+
+    def __init__(self, normalised: bool = True) -> None:
         super().__init__()
-        a, b, c, d = widths
-        self.stem = _convolution(CHANNELS, a)
-        self.down1 = nn.Sequential(_convolution(a, b, 3, 2), _convolution(b, b))
-        self.down2 = nn.Sequential(_convolution(b, c, 3, 2), Bottleneck(c), Bottleneck(c, 2))
+        a, b, c, d = WIDTHS
+        convolution, block = partial(_rectified, normalised), partial(Bottleneck, normalised)
+        self.stem = convolution(CHANNELS, a)
+        self.down1 = nn.Sequential(convolution(a, b, 3, 2), convolution(b, b))
+        self.down2 = nn.Sequential(convolution(b, c, 3, 2), block(c), block(c, 2))
         self.down3 = nn.Sequential(
-            _convolution(c, d, 3, 2), Bottleneck(d), Surroundings(d), Bottleneck(d, 2), Bottleneck(d, 3), Bottleneck(d)
+            convolution(c, d, 3, 2), block(d), Surroundings(d), block(d, 2), block(d, 3), block(d)
         )
-        self.side2, self.up2 = nn.Conv2d(d, c, 1), nn.Sequential(Bottleneck(c), Bottleneck(c, 2))
-        self.side1, self.up1 = nn.Conv2d(c, b, 1), nn.Sequential(_convolution(b, b), _convolution(b, b))
-        self.side0, self.up0 = nn.Conv2d(b, a, 1), _convolution(a, a)
+        self.side2, self.up2 = nn.Conv2d(d, c, 1), nn.Sequential(block(c), block(c, 2))
+        self.side1, self.up1 = nn.Conv2d(c, b, 1), nn.Sequential(convolution(b, b), convolution(b, b))
+        self.side0, self.up0 = nn.Conv2d(b, a, 1), convolution(a, a)
         self.head = nn.Conv2d(a, STRIDE**2, 3, 1, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -81,3 +98,22 @@ class MarkingNetwork(nn.Module):
 
 def _enlarged(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a network without normalisation that answers as the trained one does in evaluation mode.
+
+    Args:
+        state: of `MarkingNetwork()`.
+    """
+    result = {}
+    normalised = {name.removesuffix("1.running_var") for name in state if name.endswith(".1.running_var")}
+    for name, value in state.items():
+        place = next((prefix for prefix in normalised if name.startswith((f"{prefix}0.", f"{prefix}1."))), None)
+        if place is None:
+            result[name] = value
+        elif name == f"{place}0.weight":
+            scale = state[f"{place}1.weight"] / (state[f"{place}1.running_var"] + nn.BatchNorm2d(1).eps).sqrt()
+            result[name] = value * scale.view(-1, 1, 1, 1)
+            result[f"{place}0.bias"] = state[f"{place}1.bias"] - state[f"{place}1.running_mean"] * scale
+    return result

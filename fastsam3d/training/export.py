@@ -21,6 +21,7 @@ from torch import Tensor
 from fastsam3d.basics.config_files import config_directory
 from fastsam3d.basics.reading.packed_weights import pack
 from fastsam3d.errors import UserError
+from fastsam3d.marking.network import folded
 from fastsam3d.training.optimization import require_checkpoint
 from fastsam3d.training.options import ExportOptions
 from fastsam3d.training.sparse_structure.flow import POSE_CONSTANTS
@@ -37,9 +38,9 @@ def part(state: Mapping[str, Tensor], prefix: str, renamed: str = "") -> dict[st
     return {renamed + k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
 
-def write(state: Mapping[str, Tensor], path: Path, bits: int) -> None:
-    """Writes a state dict as a packed safetensors file, under a temporary name first."""
-    tensors, metadata = pack(state, bits)
+def write(state: Mapping[str, Tensor], path: Path, bits: int, **packing: int | None) -> None:
+    """Writes a state dict as a packed safetensors file, under a temporary name first; `packing` as for `pack`."""
+    tensors, metadata = pack(state, bits, **packing)  # type: ignore[arg-type]
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata)
     os.replace(temporary, path)
@@ -115,7 +116,9 @@ def export(options: ExportOptions) -> None:
     if "gaussians" in states:
         write(states["gaussians"]["average"], output / "slat_decoder_gs.safetensors", DECODER_BITS)
     if "marker" in states:
-        write(states["marker"]["average"], output / "marker.safetensors", DECODER_BITS)
+        # Its layers are narrow: as for the others, half of the file would be fp16 and padding.
+        marker = folded(states["marker"]["average"])
+        write(marker, output / "marker.safetensors", DECODER_BITS, small=1024, group=None)
     if "slat_flow" in states:
         flow = states["slat_flow"]
         write(generator_state(flow["average"]), output / "slat_generator.safetensors", GENERATOR_BITS)

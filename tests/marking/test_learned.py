@@ -15,7 +15,7 @@ pytest.importorskip("cv2", reason="marking needs OpenCV (extra demo)")
 from fastsam3d.errors import UserError
 from fastsam3d.marking import learned
 from fastsam3d.marking.learned import LearnedSegmenter, in_order, load_marker, shipped_marker
-from fastsam3d.marking.network import MULTIPLE, MarkingNetwork
+from fastsam3d.marking.network import MULTIPLE, MarkingNetwork, folded
 from fastsam3d.marking.prompt_maps import CHANNELS
 from fastsam3d.marking.segmentation import Prompt, segment
 
@@ -83,6 +83,21 @@ def test_the_network_keeps_the_size_of_the_picture() -> None:
     network = MarkingNetwork().eval()
     with torch.inference_mode():
         assert network(torch.zeros(2, CHANNELS, 32, 48)).shape == (2, 1, 64, 96)
+
+
+def test_the_folded_network_answers_as_the_trained_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    trained = MarkingNetwork()
+    for name, value in trained.state_dict().items():
+        if name.endswith("running_var"):
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+        elif name.endswith(("running_mean", ".1.bias")):
+            value.copy_(torch.randn(value.shape, generator=generator))
+    plain = MarkingNetwork(normalised=False)
+    plain.load_state_dict(folded(trained.state_dict()))
+    maps = torch.randn(1, CHANNELS, 32, 48, generator=generator)
+    with torch.inference_mode():
+        torch.testing.assert_close(plain.eval()(maps), trained.eval()(maps), rtol=1e-4, atol=1e-3)
 
 
 def test_files_of_other_weights_are_refused(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@
 
 A step makes a batch of pictures and marks each four times: first with a click or a box, then with clicks in the largest
 error of the answer so far, which the network also reads (as in RITM: Sofiiuk et al., arXiv 2102.06583). Every round is
-an update. What a step does depends on the seed and its number alone.
+an update. What a step does depends on the seed, its number, and the share of the run that is done.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +32,6 @@ from fastsam3d.training.marker.patterns import pattern_bank
 from fastsam3d.training.marker.pictures import Materials, training_picture
 from fastsam3d.training.marker.simulated_marks import first_prompt, further_prompt
 from fastsam3d.training.optimization import Average, Budget, OptimizerGroup, cosine_factor
-
-logger = logging.getLogger(__name__)
 
 ROUNDS, TARGETS = 4, 2
 """Times that an object is marked in a step, and objects of a picture that are."""
@@ -112,18 +110,13 @@ def train(options: MarkerOptions) -> None:
     )
     for progress in loop.steps():
         rng = np.random.default_rng([43, options.seed, loop.budget.step])
-        shape = SHAPES[int(rng.integers(len(SHAPES)))]
-        if progress < EARLY:
-            shape = round(shape[0] * SMALLER / MULTIPLE) * MULTIPLE, round(shape[1] * SMALLER / MULTIPLE) * MULTIPLE
-        samples = [training_picture(cv2, materials, rng, shape, TARGETS) for _ in range(options.pictures)]
-        masks = [mask for _, targets in samples for mask in targets]
-        images = np.stack([image for image, targets in samples for _ in targets])
-        prepared = picture_maps(torch.from_numpy(images).permute(0, 3, 1, 2))
+        images, masks = _drawn(cv2, materials, rng, _shape(rng, progress), options.pictures)
+        pictures = picture_maps(torch.from_numpy(images).permute(0, 3, 1, 2))
         truth = torch.from_numpy(np.stack(masks))[:, None].float()
-        prompts: list[Prompt] = [first_prompt(cv2, rng, mask) for mask in masks]
+        prompts = [first_prompt(cv2, rng, mask) for mask in masks]
         previous = torch.zeros_like(truth)
         for number in range(ROUNDS):
-            maps = prompt_maps(prepared, prompts, previous).contiguous(memory_format=torch.channels_last)
+            maps = prompt_maps(pictures, prompts, previous).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network(maps)
             loss, iou = marking_loss(logits, truth)
@@ -132,9 +125,32 @@ def train(options: MarkerOptions) -> None:
             average.update(network)
             loop.record({"loss": loss, f"iou_{number + 1}": iou})
             probability = logits.detach().sigmoid()
-            for index, mask in enumerate(masks):
-                if rng.random() >= REPEATED:
-                    answer = probability[index, 0].numpy() > 0.5
-                    prompts[index] = further_prompt(cv2, rng, prompts[index], answer, mask)
+            prompts = _marked_again(cv2, rng, prompts, probability.numpy()[:, 0] > 0.5, masks)
             kept = torch.from_numpy(rng.random((len(masks), 1, 1, 1)) >= FORGOTTEN)
             previous = probability * kept
+
+
+def _shape(rng: np.random.Generator, progress: float) -> tuple[int, int]:
+    """(height, width) of a step's pictures."""
+    height, width = SHAPES[int(rng.integers(len(SHAPES)))]
+    scale = SMALLER / MULTIPLE if progress < EARLY else 1 / MULTIPLE
+    return round(height * scale) * MULTIPLE, round(width * scale) * MULTIPLE
+
+
+def _drawn(
+    cv2: Any, materials: Materials, rng: np.random.Generator, shape: tuple[int, int], pictures: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Pictures, each once for each of its objects that are marked, uint8 `[B, H, W, 3]`, and the objects' masks."""
+    samples = [training_picture(cv2, materials, rng, shape, TARGETS) for _ in range(pictures)]
+    images = [image for image, targets in samples for _ in targets]
+    return np.stack(images), [mask for _, targets in samples for mask in targets]
+
+
+def _marked_again(
+    cv2: Any, rng: np.random.Generator, prompts: list[Prompt], answers: np.ndarray, masks: list[np.ndarray]
+) -> list[Prompt]:
+    """The prompts with a click more each, but for some that stay as they are."""
+    return [
+        further_prompt(cv2, rng, prompt, answer, mask) if rng.random() >= REPEATED else prompt
+        for prompt, answer, mask in zip(prompts, answers, masks, strict=True)
+    ]
