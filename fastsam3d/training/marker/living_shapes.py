@@ -26,7 +26,7 @@ def creature(rng: np.random.Generator) -> Shapes:
     size = rng.uniform(0.16, 0.34)
     shapes.append(Shape(limb(np.linspace([a * 0.7, -b * 0.1], head, 9), np.linspace(b * 0.6, size * 0.7, 9)), 0))
     if mane:
-        shapes.append(Shape(blob(rng, *head, size * 1.7, size * 1.7, 0.3), 2))
+        shapes.append(Shape(blob(rng, head[0], head[1], size * 1.7, size * 1.7, 0.3), 2))
     return shapes + face(rng, head[0], head[1], size, rng.uniform(0.5, 1.0))
 
 
@@ -100,7 +100,7 @@ def person(rng: np.random.Generator) -> Shapes:
             rng.normal(0, 1.2),
         )
         shapes.append(Shape(limb(arm, np.linspace(0.11, 0.07, 9)), 1))
-        shapes.append(Shape(ellipse(*arm[-1], 0.08, 0.08), 0))
+        shapes.append(Shape(ellipse(arm[-1][0], arm[-1][1], 0.08, 0.08), 0))
     shapes.append(
         Shape(box(0, 0.25 if coat else 0, hip * 1.3, torso * (1.4 if coat else 1.0), 0, rng.uniform(0.8, 1.3)), 1)
     )

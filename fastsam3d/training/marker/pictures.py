@@ -47,7 +47,7 @@ def training_picture(
         possible = np.where(sizes >= SMALLEST, sizes**0.75, 0)
         if not possible.any():
             continue
-        masks = []
+        masks: list[np.ndarray] = []
         while len(masks) < targets:
             left = possible.copy()
             while len(masks) < targets and left.any():
@@ -228,12 +228,12 @@ def background(
     height, width = shape
     kind = rng.random()
     if kind < 0.2:  # a plain wall with soft light
-        colours = [random_colour(rng), random_colour(rng)] if rng.random() < 0.3 else [palette[0], palette[-1]]
+        ends = [random_colour(rng), random_colour(rng)] if rng.random() < 0.3 else [palette[0], palette[-1]]
         angle = rng.uniform(0, 2 * np.pi)
         rows, columns = np.mgrid[:height, :width] / max(shape) - 0.5
         along = np.clip(rows * np.sin(angle) + columns * np.cos(angle) + 0.5, 0, 1)[..., None]
-        result = colours[0] + along * rng.uniform(0, 1) * (colours[1] - colours[0])
-        return np.clip(result + rng.normal(0, rng.uniform(0, 6), result.shape), 0, 255).astype(np.uint8)
+        light = ends[0] + along * rng.uniform(0, 1) * (ends[1] - ends[0])
+        return np.clip(light + rng.normal(0, rng.uniform(0, 6), light.shape), 0, 255).astype(np.uint8)
     if kind < 0.45:
         return texture(cv2, materials.patterns, rng, shape, palette)
     result = texture(cv2, materials.patterns, rng, shape, palette)
@@ -250,18 +250,14 @@ def background(
         cv2.fillPoly(mask, [np.round(outline * size / 2 + at).astype(np.int32)], 255, cv2.LINE_AA)
         chosen = _varied(rng, palette) if rng.random() < 0.5 else random_palette(rng)
         left, top, wide, high = cv2.boundingRect(mask)
-        if wide and high:
-            piece, where = (
-                result[top : top + high, left : left + wide],
-                mask[top : top + high, left : left + wide] > 127,
-            )
-            plain = rng.random() < 0.4
-            colours = (
-                np.broadcast_to(chosen[0], piece.shape)
-                if plain
-                else texture(cv2, materials.patterns, rng, (high, wide), chosen)
-            )
-            piece[where] = colours[where]
+        if not wide or not high:
+            continue
+        piece = result[top : top + high, left : left + wide]
+        where = mask[top : top + high, left : left + wide] > 127
+        if rng.random() < 0.4:
+            piece[where] = chosen[0]
+        else:
+            piece[where] = texture(cv2, materials.patterns, rng, (high, wide), chosen)[where]
     return result
 
 

@@ -117,8 +117,8 @@ def frame(rng: np.random.Generator) -> Shapes:
     wheels = [np.array([x, 0.35]) for x in (-0.6, 0.6)]
     size = rng.uniform(0.25, 0.42)
     for at in wheels:
-        shapes.append(Shape(ellipse(*at, size, size), 3))
-        shapes.append(Shape(ellipse(*at, size * 0.75, size * 0.75), 3, cuts=rng.random() < 0.6))
+        shapes.append(Shape(ellipse(at[0], at[1], size, size), 3))
+        shapes.append(Shape(ellipse(at[0], at[1], size * 0.75, size * 0.75), 3, cuts=rng.random() < 0.6))
     joints = [*wheels, *(rng.uniform([-0.6, -0.6], [0.6, 0.2]) for _ in range(int(rng.integers(2, 5))))]
     for index in range(len(joints)):
         for other in joints[index + 1 :]:
@@ -128,7 +128,9 @@ def frame(rng: np.random.Generator) -> Shapes:
                     Shape(limb(np.linspace(joints[index], other, 9), np.full(9, thick)), int(rng.integers(2)))
                 )
     for at in joints[2:]:
-        shapes.append(Shape(blob(rng, *at, rng.uniform(0.1, 0.4), rng.uniform(0.08, 0.2), 0.2), int(rng.integers(3))))
+        shapes.append(
+            Shape(blob(rng, at[0], at[1], rng.uniform(0.1, 0.4), rng.uniform(0.08, 0.2), 0.2), int(rng.integers(3)))
+        )
     return shapes
 
 
