@@ -189,7 +189,8 @@ def preview_sheet(image: np.ndarray, mask: np.ndarray, mesh: Mesh, tile: int = 3
     """
     sheet = Image.new("RGB", (4 * tile, 2 * tile), "white")
     sheet.paste(highlight(image, mask, 2 * tile), (0, 0))
+    normals = vertex_normals(mesh.vertices, mesh.faces)
     for index, (azimuth, elevation) in enumerate(VIEWS):
-        view = render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, azimuth, elevation, tile)
+        view = render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, azimuth, elevation, tile, normals=normals)
         sheet.paste(view, (2 * tile + index % 2 * tile, index // 2 * tile))
     return sheet

@@ -79,8 +79,8 @@ def export_mesh(mesh: Mesh, path: str | Path) -> Path:
         raise UserError(f"{path} cannot hold a mesh: {file_format.suffix} files hold Gaussians only.")
     if mesh.is_empty:
         raise UserError(f"The mesh for {path} has no faces. Try another seed, or a mask that shows more of the object.")
-    for suffix, data in file_format.encode_companions(mesh, path.stem).items():
-        write_atomically(path.with_suffix(suffix), data)
+    for ending, data in file_format.encode_companions(mesh, path.stem).items():
+        write_atomically(path.with_name(path.stem + ending), data)
     return write_atomically(path, file_format.encode_mesh(mesh, path.stem))
 
 

@@ -38,7 +38,7 @@ def test_names_and_changed_meshes_are_in_the_files_and_can_be_written_again(sess
         return set(files), trimesh.load(files["my_chair.glb"], file_type="glb", force="mesh")
 
     names, mesh = written()
-    assert {"my_chair.mtl", "my_chair.png", "my_chair.stl"} <= names  # the first two beside the OBJ file
+    assert {"my_chair.mtl", "my_chair_texture.png", "my_chair.stl"} <= names  # the first two beside the OBJ file
     assert mesh.visual.material.baseColorTexture.size == (512, 512)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     assert mesh.is_watertight and 200 < len(mesh.faces) < 500

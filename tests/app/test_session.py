@@ -16,16 +16,13 @@ from PIL import Image
 
 from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.app.page import fragments, results
-from fastsam3d.app.runs.comparison import OFF, silhouette_agreement
+from fastsam3d.app.runs.comparison import OFF
 from fastsam3d.app.runs.queue import DONE, FAILED, JobQueue
 from fastsam3d.app.server.server import result_file
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.app.visitors.visitor import Session
 from fastsam3d.app.visitors.visitors import Visitors
 from fastsam3d.errors import UserError
-from fastsam3d.meshes.mesh import Mesh
-from fastsam3d.sam3d.pipeline.pose import Pose
-from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 
 MIDDLE = {"action": "click", "x": 0.5, "y": 0.5, "inside": True}
 
@@ -183,22 +180,6 @@ def test_visitors_are_kept_apart_and_the_idle_make_room(studio: Studio) -> None:
     visitors.leave("a")
     visitors.leave("a")
     assert visitors.session("a") is not first
-
-
-def test_outline_agreement_of_a_square_that_is_known() -> None:
-    """A square of side 1 at depth 2, seen with 90 degrees: it covers the middle quarter of the picture's width."""
-    import torch
-
-    vertices = np.array([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0], [-0.5, 0.5, 0]], dtype=np.float32)
-    mesh = Mesh(vertices, np.array([[0, 1, 2], [0, 2, 3]]), np.zeros((4, 3), dtype=np.float32))
-    pose = Pose(torch.tensor([1.0, 0, 0, 0]), torch.tensor([0.0, 0, 2]), torch.ones(3))
-    result = Reconstruction(mesh, pose, structure=None, feats=torch.zeros(0), seed=0)  # type: ignore[arg-type]
-    mask = np.zeros((200, 200), dtype=bool)
-    mask[75:125, 75:125] = True
-    assert silhouette_agreement(result, mask, 90.0) == pytest.approx(1.0)
-    half = mask & (np.arange(200) < 100)
-    assert silhouette_agreement(result, half, 90.0) == pytest.approx(0.5, abs=0.01)
-    assert silhouette_agreement(result, np.roll(mask, 60, axis=0), 90.0) == 0.0
 
 
 def test_text_from_elsewhere_is_escaped() -> None:

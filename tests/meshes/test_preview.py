@@ -10,10 +10,8 @@ import torch
 import trimesh
 from PIL import Image
 
-from fastsam3d.meshes import rasterizer
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.preview import highlight, preview_sheet, render_mesh, view_rotation
-from fastsam3d.meshes.rasterizer import rasterize
 from fastsam3d.sam3d.pipeline.pose import Pose
 from fastsam3d.sam3d.pipeline.preprocessing import fronto_parallel_points
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
@@ -24,49 +22,6 @@ def ball(radius: float = 0.4, color: tuple[float, float, float] = (0.9, 0.2, 0.1
     shape = trimesh.creation.icosphere(2, radius)
     colors = np.tile(np.array(color, dtype=np.float32), (len(shape.vertices), 1))
     return Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int64), colors)
-
-
-def test_a_square_of_two_triangles_covers_its_pixels_once() -> None:
-    screen = np.array([[1.0, 1.0], [4.0, 1.0], [4.0, 3.0], [1.0, 3.0]])
-    hit = rasterize(screen, np.ones(4), np.array([[0, 1, 2], [0, 2, 3]]), 6, 5)
-    rows, columns = hit.pixels // 6, hit.pixels % 6
-    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(r, c) for r in (1, 2) for c in (1, 2, 3)]
-
-
-def test_the_nearer_triangle_wins_whatever_the_order() -> None:
-    screen = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]] * 2)
-    depth = np.array([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])
-    for faces in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
-        hit = rasterize(screen, depth, np.array(faces), 8, 8)
-        assert np.allclose(hit.depth, 1.0)
-        assert set(np.array(faces)[hit.faces][:, 0]) == {3}
-
-
-def test_batches_do_not_change_the_picture(monkeypatch) -> None:
-    rng = np.random.default_rng(0)
-    screen, depth = rng.random((60, 2)) * 40, rng.random(60) + 1
-    faces = rng.integers(0, 60, (40, 3))
-    whole = rasterize(screen, depth, faces, 40, 40)
-    monkeypatch.setattr(rasterizer, "CANDIDATES", 50)
-    parts = rasterize(screen, depth, faces, 40, 40)
-    assert np.array_equal(whole.pixels, parts.pixels)
-    assert np.array_equal(whole.faces, parts.faces)
-
-
-def test_interpolation_is_perspective_correct() -> None:
-    # An edge from depth 1 to depth 3: in the middle of the screen 1/z is the mean of 1 and 1/3, so z = 1.5,
-    # and # the point is a quarter of the way from the near end.
-    screen = np.array([[0.5, 0.5], [4.5, 0.5], [0.5, 100.5]])
-    hit = rasterize(screen, np.array([1.0, 3.0, 1.0]), np.array([[0, 1, 2]]), 5, 1)
-    middle = np.flatnonzero(hit.pixels == 2)[0]
-    assert hit.depth[middle] == pytest.approx(1.5)
-    assert hit.weights[middle] == pytest.approx([0.75, 0.25, 0.0])
-
-
-def test_triangles_behind_the_camera_and_degenerate_ones_are_left_out() -> None:
-    screen = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0], [4.0, 4.0]])
-    assert len(rasterize(screen, np.array([1.0, -1.0, 1.0, 1.0]), np.array([[0, 1, 2]]), 8, 8).pixels) == 0
-    assert len(rasterize(screen, np.ones(4), np.array([[1, 3, 2], [0, 0, 0]]), 8, 8).pixels) == 0
 
 
 def test_views_turn_about_the_vertical() -> None:

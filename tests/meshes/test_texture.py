@@ -74,7 +74,7 @@ def test_obj_with_its_material_and_picture(tmp_path) -> None:
     pytest.importorskip("xatlas")
     baked = bake_texture(cube(), 64)
     export_mesh(baked, tmp_path / "thing.obj")
-    assert {path.name for path in tmp_path.iterdir()} == {"thing.obj", "thing.mtl", "thing.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"thing.obj", "thing.mtl", "thing_texture.png"}
     loaded = trimesh.load(tmp_path / "thing.obj", process=False)
     assert np.allclose(loaded.extents, 0.8, atol=1e-5)
     assert loaded.visual.material.image.size == (64, 64)
@@ -82,6 +82,14 @@ def test_obj_with_its_material_and_picture(tmp_path) -> None:
     z_up = np.stack([loaded.vertices[:, 0], -loaded.vertices[:, 2], loaded.vertices[:, 1]], axis=1)
     colors = sample_texture(np.asarray(loaded.visual.material.image.convert("RGB")), places)
     assert np.abs(colors - color_at(z_up)).max() < 0.06
+
+
+def test_the_picture_beside_an_obj_file_stays(tmp_path) -> None:
+    pytest.importorskip("xatlas")
+    photo = tmp_path / "thing.png"
+    photo.write_bytes(b"the picture that it was made of")
+    export_mesh(bake_texture(cube(), 64), tmp_path / "thing.obj")
+    assert photo.read_bytes() == b"the picture that it was made of"
 
 
 def test_gutters_take_the_colour_beside_them() -> None:

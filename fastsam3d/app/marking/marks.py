@@ -144,8 +144,8 @@ class Marking:
 
     def _click(self, action: Mapping[str, Any]) -> None:
         item = self.objects[self.active]
-        if len(item.history) >= MAXIMUM_CLICKS:
-            raise UserError("That are many clicks for one object. Clear it, and draw a box around it.")
+        if sum(entry[0] == "click" for entry in item.history) >= MAXIMUM_CLICKS:  # the brush has a limit of its own
+            raise UserError(f"An object can have {MAXIMUM_CLICKS} clicks. Clear it, and draw a box around it.")
         height, width = self.pixels.shape[:2]
         x, y = _fraction(action, "x") * width, _fraction(action, "y") * height
         inside = action.get("inside") is not False

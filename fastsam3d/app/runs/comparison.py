@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import torch
 
-from fastsam3d.basics.pixels import SEEDS
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
+from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW, SEEDS
+from fastsam3d.diffusion.report import Report
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.running import attached
+from fastsam3d.meshes.writing import Preparation
 from fastsam3d.sam3d.pipeline.formats import decodable
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
-from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW
-from fastsam3d.sam3d.scene.placement import field_of_view_of
-from fastsam3d.meshes.rasterizer import rasterize
-from fastsam3d.meshes.writing import Preparation
-from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
+from fastsam3d.sam3d.scene.placement import field_of_view_of, mask_agreement
 from fastsam3d.sam3d.scene.reconstruct import Scene, reconstruct_scene
-from fastsam3d.diffusion.report import Report
 
 OFF = "off"
-SILHOUETTE_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,8 @@ class Run:
     """All objects with one preset and one seed.
 
     Attributes:
-        agreement: see `silhouette_agreement`, mean over the objects; those that failed count 0.
+        agreement: of outlines and masks (`mask_agreement`), mean over the objects; those that failed count 0. The best
+            of several seeds is chosen by it: it needs no truth, only the picture. It does not see the back.
         warnings: advice about the settings.
     """
 
@@ -167,46 +162,16 @@ def run_once(
         )
         done = cast(Report, acceleration.report())
     view = field_of_view(request.pointmap)
-    agreements = [
-        0.0 if item.reconstruction is None else silhouette_agreement(item.reconstruction, mask, view)
-        for item, mask in zip(scene.objects, request.masks, strict=True)
-    ]
-    return Run(
-        config.name, seed, scene, done, float(np.mean(agreements)), tuple(config.warnings())
-    )  # shown in the page
+    found = {item.name: item.reconstruction for item in scene.objects if item.reconstruction is not None}
+    masks = dict(zip(names, request.masks, strict=True))
+    agreements = mask_agreement(found, masks, field_of_view(request.pointmap))
+    agreement = sum(agreements.values()) / len(names)
+    return Run(config.name, seed, scene, done, agreement, tuple(config.warnings()))  # shown in the page
 
 
 def field_of_view(pointmap: np.ndarray | None) -> float:
     """Horizontal field of view, in degrees, of the camera that took the picture, or that is assumed."""
     return ASSUMED_FIELD_OF_VIEW if pointmap is None else field_of_view_of(np.asarray(pointmap, dtype=np.float64))
-
-
-def silhouette_agreement(result: Reconstruction, mask: np.ndarray, view: float = ASSUMED_FIELD_OF_VIEW) -> float:
-    """Intersection over union of the mask and of the object's outline at its recovered pose, 0..1.
-
-    What chooses among seeds: it needs no truth, only the picture. It does not see the back of an object, and a
-    part that something else hides in the picture counts against an object that has it.
-
-    Args:
-        mask: bool `[H, W]`.
-        view: horizontal field of view of the camera in degrees.
-    """
-    if result.mesh is None or result.mesh.is_empty:
-        return 0.0
-    rows, columns = mask.shape
-    factor = min(1.0, SILHOUETTE_SIDE / max(rows, columns))
-    height, width = max(1, round(rows * factor)), max(1, round(columns * factor))
-    points = result.pose.apply(torch.tensor(result.mesh.vertices, dtype=torch.float32)).double().numpy()
-    focal = width / 2 / math.tan(math.radians(view) / 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        screen = np.array([width, height]) / 2 - focal * points[:, :2] / points[:, 2:]
-    drawn = np.zeros(height * width, dtype=bool)
-    drawn[rasterize(screen, points[:, 2], result.mesh.faces, width, height).pixels] = True
-    row = (np.arange(height) * rows / height + rows / height / 2).astype(int)
-    column = (np.arange(width) * columns / width + columns / width / 2).astype(int)
-    wanted = mask[row][:, column].ravel()
-    union = int((drawn | wanted).sum())
-    return int((drawn & wanted).sum()) / union if union else 0.0
 
 
 def seeds_from(first: Any, count: Any, limit: int) -> tuple[int, ...]:

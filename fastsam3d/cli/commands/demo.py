@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastsam3d.basics.paths import user_path
-from fastsam3d.basics.temporary import own_folder
+from fastsam3d.basics.processes.temporary import own_folder
 from fastsam3d.cli.flags import asks_for_help, parse
 from fastsam3d.errors import UserError
 

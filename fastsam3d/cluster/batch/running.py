@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.basics.temporary import own_folder
+from fastsam3d.basics.processes.temporary import own_folder
 from fastsam3d.cluster.batch.index import JSON_LINES, PARQUET, can_write_parquet, write_index
 from fastsam3d.cluster.batch.items import Item
 from fastsam3d.cluster.batch.ledger import FOLDER, Ledger, Row

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from fastsam3d.basics.paths import user_path
-from fastsam3d.basics.temporary import own_folder
+from fastsam3d.basics.processes.temporary import own_folder
 from fastsam3d.cluster.batch.items import Item
 from fastsam3d.cluster.batch.places import is_remote, place_of, split_address
 from fastsam3d.errors import UserError

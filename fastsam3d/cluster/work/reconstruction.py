@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastsam3d.basics.temporary import own_folder
+from fastsam3d.basics.processes.temporary import own_folder
 from fastsam3d.cluster.batch.items import Item
 from fastsam3d.cluster.batch.places import LocalFolder, Place, is_remote, place_of
 from fastsam3d.cluster.work.fetching import PREFIX, Fetched, inputs_of

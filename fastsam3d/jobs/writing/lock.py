@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fastsam3d.basics.processes.file_locks import try_lock
 from fastsam3d.errors import UserError
 
 LOCK = ".fastsam3d-lock"
@@ -35,26 +36,19 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
         self._file: int | None = None
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such lock
-            return
         while self._file is None:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
             try:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise self._taken(_owner(file)) from None
-                except OSError:
-                    pass  # a file system without locks: what the file says has to do
+                if try_lock(file) is False:
+                    raise self._taken(_owner(file))
                 # Somebody may have removed the file between opening and locking it: then the lock holds nothing.
                 if _same(file, self.path):
                     owner = _owner(file)
                     if _may_run(owner):
                         raise self._taken(owner)
                     os.ftruncate(file, 0)
-                    os.pwrite(file, json.dumps(_own_facts()).encode("utf-8"), 0)
+                    os.lseek(file, 0, os.SEEK_SET)
+                    os.write(file, json.dumps(_own_facts()).encode("utf-8"))
                     self._file, file = file, -1
             finally:
                 if file != -1:
@@ -62,11 +56,15 @@ class FolderLock:
 
     def release(self) -> None:
         """Removes the file. Does nothing the second time."""
-        if self._file is not None:
-            with suppress(OSError):
-                self.path.unlink()
-            os.close(self._file)
-            self._file = None
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        if os.name != "posix":  # Windows removes no open files, and a file that the next run holds stays
+            os.close(file)
+        with suppress(OSError):
+            self.path.unlink()
+        if os.name == "posix":
+            os.close(file)
 
     def _taken(self, owner: dict[str, Any]) -> FolderTaken:
         folder = self.path.parent
@@ -109,19 +107,22 @@ def _own_facts() -> dict[str, Any]:
 
 def _owner(file: int) -> dict[str, Any]:
     try:
-        facts = json.loads(os.pread(file, 4096, 0))
+        os.lseek(file, 0, os.SEEK_SET)
+        facts = json.loads(os.read(file, 4096))
         return facts if isinstance(facts, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
 def _may_run(owner: dict[str, Any]) -> bool:
-    """Whether the process that wrote the file may still work, though the system's lock is free."""
+    """Tells whether the process that wrote the file may still work, though nobody else holds the system's lock."""
     process = owner.get("process")
     if not isinstance(process, int) or process <= 0:
         return False
     if owner.get("host") != platform.node():
         return True
+    if os.name != "posix":  # processes cannot be asked there; but the lock of a dead one is free
+        return False
     start = process_start(process)
     known = owner.get("start")
     return is_running(process) and process != os.getpid() and (start is None or known is None or start == known)

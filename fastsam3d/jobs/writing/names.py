@@ -18,7 +18,7 @@ SCENE_FILES = (
 PREVIEW_SUFFIX = "_preview.png"
 MASK_SUFFIX = "_mask.png"
 TURNTABLE_SUFFIXES = ("_turntable.png", "_turntable.gif")
-COMPANIONS = (".mtl", ".png")
+COMPANIONS = (".mtl", "_texture.png")
 """Files that a textured mesh has beside its own."""
 LONGEST = 150
 """Bytes of a name. File systems take 255; suffixes and a temporary file's own are added to it."""

@@ -1,4 +1,4 @@
-"""OBJ (Wavefront): faces with colours after the coordinates, or with a texture (.mtl and .png beside it); y up."""
+"""OBJ (Wavefront), y up: faces with colours after the coordinates, or with a texture (.mtl, _texture.png)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from fastsam3d.meshes.formats.registry import Y_UP, MeshFormat, register_format
 from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+
+TEXTURE_ENDING = "_texture.png"
 
 
 def encode_obj(mesh: Mesh, name: str = "object") -> bytes:
@@ -39,14 +41,15 @@ def encode_obj(mesh: Mesh, name: str = "object") -> bytes:
 def encode_material(mesh: Mesh, name: str) -> dict[str, bytes]:
     """Encodes the texture and the material file of a textured mesh; a mesh without a texture has none.
 
-    The material is white and matt, coloured by the picture `name`.png.
+    The material is white and matt, coloured by the picture `name`_texture.png. A picture `name`.png would be the file
+    that people make an object of: it must not be replaced.
     """
     if not isinstance(mesh, TexturedMesh):
         return {}
     from fastsam3d.meshes.texture import texture_png
 
-    lines = [f"newmtl {name}", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1", f"map_Kd {name}.png"]
-    return {".png": texture_png(mesh), ".mtl": ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")}
+    lines = [f"newmtl {name}", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1", f"map_Kd {name}{TEXTURE_ENDING}"]
+    return {TEXTURE_ENDING: texture_png(mesh), ".mtl": ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")}
 
 
 def read_obj(path: Path) -> list[tuple[str, Mesh]]:

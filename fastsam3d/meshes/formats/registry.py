@@ -45,8 +45,8 @@ class MeshFormat:
         encode_mesh: `(mesh, name) -> bytes`, the file of a mesh with faces. The mesh comes in the object frame
             (z up); the function turns it to `axes`. `name` is the file's name without its suffix.
         encode_gaussians: `gaussians -> bytes`, the file of Gaussians. They are preferred where a result has both.
-        encode_companions: `(mesh, name) -> {suffix: bytes}`, files that `encode_mesh` refers to and that lie beside
-            its file, as a material and its texture. They are written first.
+        encode_companions: `(mesh, name) -> {ending: bytes}`, files that `encode_mesh` refers to, as a material and its
+            texture. They lie beside its file, are called name + ending, and are written first.
         read: `path -> [(part name, mesh)]`, turned to z up; points as meshes without faces. It may raise any
             exception on a damaged file: `read_model` makes a `UserError` of it.
         read_up: `bytes -> unit vector [3]`, the direction of up in the meshes of `read`, None where the file does not

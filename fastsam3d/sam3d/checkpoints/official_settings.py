@@ -140,9 +140,7 @@ def _compare_crop(config: ModelConfig, values: Mapping[str, Any], where: Path) -
     known = {"box_size_factor": BOX_SIZE_FACTOR, "padding_factor": 0.0, "size": config.image_size}
     for key, value in _nested({name: values.get(name) for name in ("ss_preprocessor", "slat_preprocessor")}):
         if key in known and isinstance(value, int | float) and value != known[key]:
-            logger.warning(
-                "%s: the preprocessing asks for %s=%s; this pipeline uses %s", where, key, value, known[key]
-            )
+            logger.warning("%s: the preprocessing asks for %s=%s; this pipeline uses %s", where, key, value, known[key])
 
 
 def _nested(values: Any, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:

@@ -151,7 +151,5 @@ def _loads(data: bytes, **kwargs: Any) -> Any:
     return _load(io.BytesIO(data), **kwargs)
 
 
-TENSORS_ONLY = types.SimpleNamespace(
-    __name__="tensors_only", Unpickler=TensorsOnlyUnpickler, load=_load, loads=_loads
-)
+TENSORS_ONLY = types.SimpleNamespace(__name__="tensors_only", Unpickler=TensorsOnlyUnpickler, load=_load, loads=_loads)
 """What `torch.load` takes as its `pickle_module`."""

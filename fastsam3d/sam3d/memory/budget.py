@@ -119,9 +119,7 @@ class MemoryLimit:
         """
         if self.plan.budget is None:
             return  # reckoning takes seconds the first time: the networks are built without weights
-        need = estimate_peak(
-            self.config, voxels=voxels, formats=self.formats, precision=self.precision, plan=self.plan
-        )
+        need = estimate_peak(self.config, voxels=voxels, formats=self.formats, precision=self.precision, plan=self.plan)
         if not need.fits:
             raise UserError(_refusal(self.config, self.memory, self.plan.budget, voxels, self.formats, self.precision))
 

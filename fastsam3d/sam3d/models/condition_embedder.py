@@ -66,5 +66,3 @@ class ConditionEmbedder(nn.Module):
             ],
             dim=1,
         )
-
-

@@ -90,9 +90,7 @@ class VisionTransformer(nn.Module):
     `[B, 3, S, S] -> [B, 1 + registers + (S / patch)^2, C]`, tokens before the final norm.
     """
 
-    def __init__(
-        self, image_size: int, patch: int, channels: int, depth: int, heads: int, registers: int = 4
-    ) -> None:
+    def __init__(self, image_size: int, patch: int, channels: int, depth: int, heads: int, registers: int = 4) -> None:
         super().__init__()
         patches = (image_size // patch) ** 2
         self.cls_token = nn.Parameter(torch.randn(1, 1, channels) * 0.02)

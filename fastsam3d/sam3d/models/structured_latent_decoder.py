@@ -156,9 +156,7 @@ class GaussianDecoder(SparseTransformerTrunk):
 
     def _to_gaussian(self, raw: Tensor, voxels: Tensor) -> Gaussian:
         count = self.gaussians
-        offset, color, scaling, rotation, opacity = raw.split(
-            [3 * count, 3 * count, 3 * count, 4 * count, count], 1
-        )
+        offset, color, scaling, rotation, opacity = raw.split([3 * count, 3 * count, 3 * count, 4 * count, count], 1)
         offset = rearrange(offset, "voxel (gaussian xyz) -> voxel gaussian xyz", xyz=3)
         moved = torch.tanh(offset + self.offset_perturbation)
         reach = 0.5 * self.VOXEL_SIZE / self.resolution

@@ -34,9 +34,7 @@ class SparseResBlock(nn.Module):
         self.conv1 = SparseConvolution(channels, out_channels)
         self.conv2 = SparseConvolution(out_channels, out_channels)
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_channels, 2 * out_channels))
-        self.skip_connection = (
-            nn.Linear(channels, out_channels) if channels != out_channels else nn.Identity()
-        )
+        self.skip_connection = nn.Linear(channels, out_channels) if channels != out_channels else nn.Identity()
 
     def forward(self, x: SparseTensor, t_emb: Tensor, target: SparseIndex | None = None) -> SparseTensor:
         """`target` is the finer voxel set to return to when `direction` is +1. `t_emb [B, C]`."""

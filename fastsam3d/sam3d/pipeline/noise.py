@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 
-def structure_noise(
-    shapes: Mapping[str, tuple[int, ...]], generators: Sequence[torch.Generator]
-) -> dict[str, Tensor]:
+def structure_noise(shapes: Mapping[str, tuple[int, ...]], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
     """Noise of the first stage, one row for each generator, drawn latent by latent in sorted order of their names.
 
     Args:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.rotations import matrix_to_quaternion, quaternion_to_matrix
+from fastsam3d.sam3d.coloring.camera import RigidPose
 from fastsam3d.sam3d.models.config import PoseConfig
 
 
@@ -24,10 +25,6 @@ def rotation_6d_to_matrix(rotation: Tensor) -> Tensor:
     b1 = F.normalize(first, dim=-1)
     b2 = F.normalize(second - (b1 * second).sum(dim=-1, keepdim=True) * b1, dim=-1)
     return torch.stack([b1, b2, torch.linalg.cross(b1, b2)], dim=-1)
-
-
-
-
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,11 @@ class Pose:
     def invert(self, points: Tensor) -> Tensor:
         """Camera points `[..., 3]` to the object frame."""
         return ((points - self.translation) @ quaternion_to_matrix(self.rotation).mT) / self.scale
+
+    def to_rigid(self) -> RigidPose:
+        """The same pose with a rotation matrix, as NumPy arrays."""
+        parts = quaternion_to_matrix(self.rotation), self.translation, self.scale
+        return RigidPose(*(part.cpu().numpy() for part in parts))
 
     def to_dict(self) -> dict[str, list[float]]:
         """Plain lists, for JSON."""

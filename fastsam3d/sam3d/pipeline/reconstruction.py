@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastsam3d.meshes.mesh import Mesh
-from fastsam3d.sam3d.pipeline.picture_projection import PictureProjection
+from fastsam3d.sam3d.coloring.surface import PictureProjection
 from fastsam3d.sam3d.pipeline.pose import NoPose, Pose
 
 

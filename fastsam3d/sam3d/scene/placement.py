@@ -20,9 +20,7 @@ COMPARED_SIDE = 480
 SHEET_WIDTH, SHEET_HEIGHT = 2400, 1600
 
 
-def to_pixels(
-    points: np.ndarray, width: int, height: int, field_of_view: float
-) -> tuple[np.ndarray, np.ndarray]:
+def to_pixels(points: np.ndarray, width: int, height: int, field_of_view: float) -> tuple[np.ndarray, np.ndarray]:
     """Camera points `[N, 3]` (x left, y up, z forward) to pixels `[N, 2]` (x right, y down) and depths `[N]`.
 
     Args:

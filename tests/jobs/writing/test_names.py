@@ -23,13 +23,13 @@ def all_files(names):
         (["chair", "chair_camera"], ["chair", "chair_camera_2"]),
         (["a_points", "a"], ["a_points", "a_2"]),
         (["cup", "CUP"], ["cup", "CUP_2"]),
-        # The texture of the first one is called as the preview of the second one.
-        (["a_preview", "a", "a_2"], ["a_preview", "a_3", "a_2"]),
+        # No file of an object is called as its name with .png: the preview of the second one is free.
+        (["a_preview", "a", "a_2"], ["a_preview", "a", "a_2"]),
         # The second one would be called a_2, which the third one is called already.
         (["a", "a", "a_2"], ["a", "a_3", "a_2"]),
         # One letter e with an accent, and a letter e with an accent of its own: one file on macOS.
         (["caf\u00e9", "cafe\u0301"], ["caf\u00e9", "cafe\u0301_2"]),
-        (["x", "x_turntable"], ["x", "x_turntable_2"]),
+        (["x", "x_turntable", "x_texture"], ["x", "x_turntable", "x_texture"]),
     ],
 )
 def test_colliding_names_get_a_number_and_it_is_said(wanted, expected):

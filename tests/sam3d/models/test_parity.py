@@ -111,9 +111,7 @@ def ss_inputs() -> tuple[dict[str, Tensor], Tensor]:
 def test_ss_velocity(ss_generator: ShortCut, case: str) -> None:
     x, condition = ss_inputs()
     size = torch.tensor([250.0 if case == "step_size_250" else 0.0])
-    velocity = ss_generator.reverse_fn.backbone(
-        x, torch.tensor([TIME]), condition, d=size, cfg=case == "unconditional"
-    )
+    velocity = ss_generator.reverse_fn.backbone(x, torch.tensor([TIME]), condition, d=size, cfg=case == "unconditional")
     genuine = recorded("ss_generator")
     for name in x:
         assert_agree(velocity[name], genuine[f"{case}.{name}"])
@@ -186,12 +184,8 @@ def test_half_precision_rounds_as_much_as_upstream() -> None:
         )
     reference = recorded("ss_generator")
     for name in ("shape", "6drotation_normalized"):
-        assert_as_near_as_genuine(
-            velocity[name], genuine[f"ss_generator.{name}"], reference[f"conditional.{name}"]
-        )
-    assert_as_near_as_genuine(
-        latent_velocity, genuine["slat_generator"], recorded("slat_generator")["conditional"]
-    )
+        assert_as_near_as_genuine(velocity[name], genuine[f"ss_generator.{name}"], reference[f"conditional.{name}"])
+    assert_as_near_as_genuine(latent_velocity, genuine["slat_generator"], recorded("slat_generator")["conditional"])
 
 
 def test_ss_decoder() -> None:

@@ -67,9 +67,7 @@ def test_cross_attention_to_zeros_is_a_constant() -> None:
     x = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(0))
     value = attention.to_kv.bias[32:]
     expected = attention.to_out.weight @ value + attention.to_out.bias
-    torch.testing.assert_close(
-        attention(x, torch.zeros(1, 9, 16)), expected.expand(1, 6, 32), atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(attention(x, torch.zeros(1, 9, 16)), expected.expand(1, 6, 32), atol=1e-6, rtol=0)
 
 
 @torch.no_grad()

@@ -70,9 +70,7 @@ def test_generator_official_keys() -> None:
 def test_decoder_official_keys() -> None:
     with torch.device("meta"):
         mesh = {k: tuple(v.shape) for k, v in MeshDecoder().state_dict().items()}
-    gaussians = {
-        k: tuple(v.shape) for k, v in GaussianDecoder(model_channels=48, num_heads=2).state_dict().items()
-    }
+    gaussians = {k: tuple(v.shape) for k, v in GaussianDecoder(model_channels=48, num_heads=2).state_dict().items()}
     assert len(mesh) == 120
     assert len(gaussians) == 101
     expected = {
@@ -109,12 +107,8 @@ def test_objects_of_a_batch_do_not_see_each_other(generator: StructuredLatentGen
     t = torch.tensor([100.0, 700.0])
     both = generator(x, t, cond, torch.cat([first, second]))
     alone = second * torch.tensor([0, 1, 1, 1], dtype=torch.int32)
-    torch.testing.assert_close(
-        both[:, :30], generator(x[:, :30], t[0], cond[:1], first), atol=1e-4, rtol=1e-4
-    )
-    torch.testing.assert_close(
-        both[:, 30:], generator(x[:, 30:], t[1], cond[1:], alone), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(both[:, :30], generator(x[:, :30], t[0], cond[:1], first), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(both[:, 30:], generator(x[:, 30:], t[1], cond[1:], alone), atol=1e-4, rtol=1e-4)
 
 
 def test_order_of_voxels_is_kept(generator: StructuredLatentGenerator) -> None:
@@ -275,6 +269,4 @@ def test_gaussian_activations_and_ply_fields() -> None:
     assert all(values.dtype == "float32" and values.shape == (1,) for values in fields.values())
     assert fields["scale_0"][0] == pytest.approx(math.log(size), abs=1e-5)
     assert fields["opacity"][0] == pytest.approx(math.log(0.1 / 0.9), abs=1e-5)
-    torch.testing.assert_close(
-        zero.with_scaling(torch.full((1, 3), 0.02)).get_scaling, torch.full((1, 3), 0.02)
-    )
+    torch.testing.assert_close(zero.with_scaling(torch.full((1, 3), 0.02)).get_scaling, torch.full((1, 3), 0.02))

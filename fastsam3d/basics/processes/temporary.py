@@ -9,7 +9,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+
+from fastsam3d.basics.processes.file_locks import try_lock
 
 PREFIX = "fastsam3d-demo-"
 LOCK = ".lock"
@@ -29,7 +30,7 @@ def own_folder(prefix: str = PREFIX, parent: Path | None = None) -> Iterator[Pat
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     remove_abandoned(prefix, parent)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name, (Path(name) / LOCK).open("w") as lock:
-        _try_lock(lock)
+        try_lock(lock.fileno())
         yield Path(name)
 
 
@@ -43,7 +44,7 @@ def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
             lock = folder / LOCK
             if lock.is_file():
                 with lock.open("r+") as file:
-                    if not _try_lock(file):
+                    if not try_lock(file.fileno()):
                         continue
             elif time.time() - folder.stat().st_mtime < FRESH:
                 continue
@@ -52,16 +53,3 @@ def remove_abandoned(prefix: str, parent: Path) -> list[Path]:
         except (OSError, AttributeError):  # it is somebody else's, or gone; systems without users are left alone
             continue
     return removed
-
-
-def _try_lock(file: IO[str]) -> bool:
-    """Whether the file's lock was free and is held now; false on systems that have none."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from fastsam3d.sam3d.pipeline.picture_color import TRUST, TRUST_SHIFT, colors_shown, matched_colors, unshaded
+from fastsam3d.sam3d.coloring.camera import RigidPose
+from fastsam3d.sam3d.coloring.voxels import TRUST, TRUST_SHIFT, colors_shown, matched_colors, unshaded
 
 LEFT, RIGHT = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
 BACKGROUND = (0.0, 1.0, 0.0)
@@ -33,12 +35,14 @@ def voxels() -> torch.Tensor:
 FRONT = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 
+def at(rotation: torch.Tensor, translation: list[float], scale: float = 1.0) -> RigidPose:
+    return RigidPose(rotation.numpy(), np.array(translation), np.full(3, scale))
+
+
 @pytest.mark.parametrize("distance", [2.0, 50.0])
 @pytest.mark.parametrize("side", [64, 518])
 def test_halves_get_their_colours_in_front_and_behind(distance: float, side: int) -> None:
-    colors = colors_shown(
-        voxels(), 8, FRONT, torch.tensor([0.3, -0.2, distance]), torch.ones(3), *picture(side)
-    ).colors
+    colors = colors_shown(voxels(), 8, at(FRONT, [0.3, -0.2, distance]), *picture(side)).colors
     expected = [2 * v - 1 for v in LEFT], [2 * v - 1 for v in RIGHT]
     for row, (_, x, _, _) in zip(colors, voxels().tolist(), strict=True):
         if x not in (3, 4):  # next to the border colours mix
@@ -47,23 +51,23 @@ def test_halves_get_their_colours_in_front_and_behind(distance: float, side: int
 
 def test_an_object_turned_around_swaps_them() -> None:
     around = torch.tensor([[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]) @ FRONT
-    colors = colors_shown(voxels(), 8, around, torch.tensor([0.0, 0.0, 3.0]), torch.ones(3), *picture()).colors
+    colors = colors_shown(voxels(), 8, at(around, [0.0, 0.0, 3.0]), *picture()).colors
     assert colors[0, 2] > 0.9  # the first voxel is now seen on the right, which is blue
     assert colors[7, 0] > 0.9
 
 
 def test_place_and_size_of_the_pose_do_not_matter() -> None:
     picture_ = picture()
-    near = colors_shown(voxels(), 8, FRONT, torch.tensor([0.0, 0.0, 100.0]), torch.ones(3), *picture_)
-    moved = colors_shown(voxels(), 8, FRONT, torch.tensor([9.0, 4.0, 100.0]), torch.ones(3) * 1.5, *picture_)
+    near = colors_shown(voxels(), 8, at(FRONT, [0.0, 0.0, 100.0]), *picture_)
+    moved = colors_shown(voxels(), 8, at(FRONT, [9.0, 4.0, 100.0], 1.5), *picture_)
     torch.testing.assert_close(near.colors, moved.colors, atol=0.05, rtol=0)
 
 
 def test_a_pose_behind_the_camera_and_a_single_voxel_stay_finite() -> None:
-    behind = colors_shown(voxels(), 8, FRONT, torch.tensor([0.0, 0.0, -0.2]), torch.ones(3), *picture())
+    behind = colors_shown(voxels(), 8, at(FRONT, [0.0, 0.0, -0.2]), *picture())
     assert behind.colors.isfinite().all()
     assert behind.seen.any()
-    single = colors_shown(voxels()[:1], 8, FRONT, torch.tensor([0.0, 0.0, 2.0]), torch.ones(3), *picture())
+    single = colors_shown(voxels()[:1], 8, at(FRONT, [0.0, 0.0, 2.0]), *picture())
     assert single.colors.isfinite().all()
     assert single.seen.all()
     assert single.colors[0, 1] == pytest.approx(-1, abs=0.01)  # never the background
@@ -75,7 +79,7 @@ def test_weights_by_hand() -> None:
     mask[0, 10, 10:12] = 1
     image[0, 10, 10] = 1
     flat = torch.tensor([(0, x, 0, 0) for x in range(3)], dtype=torch.int32)
-    colors = colors_shown(flat, 8, FRONT, torch.tensor([0.0, 0.0, 1e4]), torch.ones(3), image, mask).colors
+    colors = colors_shown(flat, 8, at(FRONT, [0.0, 0.0, 1e4]), image, mask).colors
     # The voxels are spread over the box of the mask: from its left edge (-0.5) over its middle to its right edge (1.5).
     for place, row in zip((-0.5, 0.5, 1.5), colors, strict=True):
         first, second = math.exp(-(place**2) / 2), math.exp(-((place - 1) ** 2) / 2)
@@ -84,7 +88,7 @@ def test_weights_by_hand() -> None:
 
 def test_only_the_front_row_is_seen() -> None:
     rows = torch.tensor([(0, x, y, 4) for y in (0, 2, 3, 7) for x in range(8)], dtype=torch.int32)
-    seen = colors_shown(rows, 8, FRONT, torch.tensor([0.0, 0.0, 1e4]), torch.ones(3), *picture()).seen
+    seen = colors_shown(rows, 8, at(FRONT, [0.0, 0.0, 1e4]), *picture()).seen
     # Depth grows with y: two voxels behind the first one still count as seen.
     assert seen.view(4, 8).all(dim=1).tolist() == [True, True, False, False]
     assert not seen.view(4, 8)[2:, :-1].any()  # at the last edge a voxel may round into a pixel of its own

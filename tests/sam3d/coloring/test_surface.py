@@ -10,13 +10,9 @@ from fastsam3d.meshes.finishing.finishing import finish
 from fastsam3d.meshes.gaussians import SPHERICAL_HARMONIC_0, Gaussian
 from fastsam3d.meshes.geometry import vertex_normals
 from fastsam3d.meshes.mesh import Mesh
-from fastsam3d.sam3d.pipeline.picture_projection import (
-    AGREEMENT,
-    painted_gaussians,
-    painted_mesh,
-    project_picture,
-    shading_of,
-)
+from fastsam3d.sam3d.coloring.camera import RigidPose
+from fastsam3d.sam3d.coloring.light import shading_of
+from fastsam3d.sam3d.coloring.surface import AGREEMENT, painted_gaussians, painted_mesh, project_picture
 
 # Seen from the front: object x (right) is camera -x (x grows to the left there), object z is up, object y is depth.
 FRONT = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -57,7 +53,7 @@ def picture(side: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
 
 def painted(rotation: np.ndarray = FRONT, translation: np.ndarray = FAR) -> Mesh:
     mesh = cube()
-    return painted_mesh(mesh, project_picture(mesh, (rotation, translation, np.ones(3)), *picture()))
+    return painted_mesh(mesh, project_picture(mesh, RigidPose(rotation, translation, np.ones(3)), *picture()))
 
 
 def test_the_cube_is_closed_and_looks_outwards() -> None:
@@ -100,7 +96,7 @@ def test_what_is_hidden_keeps_its_colour() -> None:
         np.concatenate([first.faces, behind.faces + len(first.vertices)]),
         np.concatenate([first.vertex_colors, behind.vertex_colors]),
     )
-    colors = painted_mesh(both, project_picture(both, (FRONT, FAR, np.ones(3)), *picture())).vertex_colors
+    colors = painted_mesh(both, project_picture(both, RigidPose(FRONT, FAR, np.ones(3)), *picture())).vertex_colors
     inner = (np.abs(behind.vertices[:, [0, 2]]) < 0.33).all(axis=1)
     assert np.array_equal(colors[len(first.vertices) :][inner], behind.vertex_colors[inner])
 
@@ -111,7 +107,7 @@ def test_a_pose_whose_outline_does_not_fit_paints_nothing() -> None:
     mask = mask.clone()
     mask[20:60, 10:50] = False
     mask[60:100, 50:90] = False  # two quarters are left, the box stays the same: the cube's outline fits to one half
-    projection = project_picture(mesh, (FRONT, FAR, np.ones(3)), image, mask)
+    projection = project_picture(mesh, RigidPose(FRONT, FAR, np.ones(3)), image, mask)
     assert projection.agreement == pytest.approx(0.5, abs=0.03) and projection.agreement < AGREEMENT
     assert np.array_equal(painted_mesh(mesh, projection).vertex_colors, mesh.vertex_colors)
 
@@ -131,7 +127,7 @@ def test_shading_is_found_and_divided_out() -> None:
 
 def test_gaussians_are_painted_by_their_place_and_thin_axis() -> None:
     mesh = cube()
-    projection = project_picture(mesh, (FRONT, FAR, np.ones(3)), *picture())
+    projection = project_picture(mesh, RigidPose(FRONT, FAR, np.ones(3)), *picture())
     places = torch.tensor([[-0.2, -0.4, 0.0], [0.2, -0.4, 0.0], [-0.2, 0.4, 0.0]])
     flat = torch.tensor([[0.05, 0.002, 0.05]]).repeat(3, 1)  # thin along y, which is the view
     plain = Gaussian(
@@ -151,7 +147,7 @@ def test_a_texture_takes_the_picture_too() -> None:
     pytest.importorskip("scipy", reason="textures need SciPy")
     pytest.importorskip("xatlas", reason="textures need xatlas")
     mesh = cube()
-    projection = project_picture(mesh, (FRONT, FAR, np.ones(3)), *picture())
+    projection = project_picture(mesh, RigidPose(FRONT, FAR, np.ones(3)), *picture())
 
     class Result:
         gaussian = None

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from fastsam3d.sam3d.coloring.camera import RigidPose, box_of, fitted_camera
 
 SIDE = 32
 """The picture is reduced to this side first: about one pixel a voxel of the small model."""
 SPREAD = 1.0
 """Standard deviation, in those pixels, of the weights around the place where a voxel projects to."""
-NEAREST = 0.1
-"""Smallest depth of a voxel relative to that of the object: what a wrong pose puts behind the camera stays finite."""
 HIDDEN = 2.0
 """How far behind the nearest voxel of its pixel, in voxels, another one still counts as seen."""
 TRUST = 0.002
@@ -45,47 +46,33 @@ class Shown:
     seen: Tensor
 
 
-def colors_shown(
-    coords: Tensor,
-    resolution: int,
-    rotation: Tensor,
-    translation: Tensor,
-    scale: Tensor,
-    image: Tensor,
-    mask: Tensor,
-) -> Shown:
+def colors_shown(coords: Tensor, resolution: int, pose: RigidPose, image: Tensor, mask: Tensor) -> Shown:
     """Colours of the picture at the voxels of one object.
 
-    Voxels are projected through a pinhole camera, whose focal length and centre need not be known: the box around the
-    projected voxels is laid over the box around the mask, which also takes out most of an error in the pose's place and
-    size. Each voxel then gets a mean of the mask's pixels with Gaussian weights about its place; one that
-    falls beside the mask gets the nearest ones.
+    Each voxel gets a mean of the mask's pixels with Gaussian weights about its place. A voxel that falls beside the
+    mask gets the colours of the nearest pixels.
 
     Args:
         coords: voxels `[N, 4]` (batch, x, y, z) of a grid of `resolution` voxels a side.
         resolution: see above.
-        rotation: `[3, 3]`, of row vectors: `p_camera = (p_object * scale) @ rotation + translation`.
-        translation: `[3]`, camera frame (x left, y up, z forward).
-        scale: `[3]`, camera units per object unit.
+        pose: of the object.
         image: crop around the object `[3, S, S]` in 0..1.
         mask: `[1, S, S]`, 0..1, not empty.
     """
-    points = ((coords[:, 1:].float() + 0.5) / resolution - 0.5) * scale
-    camera = points @ rotation + translation
-    depth = camera[:, 2].maximum(NEAREST * translation[2].abs().clamp_min(1e-6))
-    places = -camera[:, :2] / depth[:, None]  # x grows to the right, y downwards
+    points = ((coords[:, 1:].double() + 0.5) / resolution - 0.5).cpu().numpy()
     weight = F.adaptive_avg_pool2d(mask, SIDE)
     reduced = F.adaptive_avg_pool2d(image * mask, SIDE) / weight.clamp_min(1e-6)
-    rows, columns = (weight[0] >= weight.max() / 2).nonzero(as_tuple=True)
-    pixels = torch.stack([columns, rows], dim=1).float()
-    first, last = pixels.amin(dim=0) - 0.5, pixels.amax(dim=0) + 0.5
-    low, high = places.amin(dim=0), places.amax(dim=0)
-    places = first + (places - low) / (high - low).clamp_min(1e-6) * (last - first)
-    distance = (places[:, None] - pixels).square().sum(dim=2)
-    weights = torch.softmax(distance / (-2 * SPREAD**2), dim=1)
-    cell = places.round().long().clamp(0, SIDE - 1) @ places.new_tensor([1, SIDE]).long()
+    object_pixels = weight[0] >= weight.max() / 2
+    camera = fitted_camera(points, pose, box_of(object_pixels.cpu().numpy()))
+    place, distance = camera.pixels(points)
+    places, depth = (torch.from_numpy(found).to(image) for found in (place, distance))
+    rows, columns = object_pixels.nonzero(as_tuple=True)
+    centres = torch.stack([columns, rows], dim=1) + 0.5
+    squared = (places[:, None] - centres).square().sum(dim=2)
+    weights = torch.softmax(squared / (-2 * SPREAD**2), dim=1)
+    cell = places.floor().long().clamp(0, SIDE - 1) @ torch.tensor([1, SIDE], device=places.device)
     front = torch.full((SIDE**2,), torch.inf, device=depth.device).scatter_reduce(0, cell, depth, "amin")
-    seen = depth <= front[cell] + HIDDEN * scale.mean() / resolution
+    seen = depth <= front[cell] + HIDDEN * float(np.mean(pose.scale)) / resolution
     return Shown(2 * weights @ reduced[:, rows, columns].T - 1, seen)
 
 

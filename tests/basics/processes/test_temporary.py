@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fastsam3d.basics.temporary import LOCK, own_folder, remove_abandoned
+from fastsam3d.basics.processes.temporary import LOCK, own_folder, remove_abandoned
 
 pytest.importorskip("fcntl", reason="folders are locked on POSIX systems only")
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fastsam3d.basics.temporary import own_folder
+from fastsam3d.basics.processes.temporary import own_folder
 with own_folder("demo-", Path(sys.argv[1])) as folder:
     (folder / "result.glb").write_bytes(b"x")
     print(folder, flush=True)
