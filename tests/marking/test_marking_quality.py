@@ -19,6 +19,7 @@ from fastsam3d.evaluation.marking.quality import (  # noqa: E402
     object_rows,
     overlap,
     proposal_line,
+    setbacks,
 )
 from fastsam3d.evaluation.photographs.photographs import Missing, Photograph  # noqa: E402
 from fastsam3d.jobs.masks import all_masks  # noqa: E402
@@ -129,6 +130,12 @@ def test_the_measurement_takes_any_pictures_and_gives_a_line_for_each_object(cap
     found, _ = measure(lambda image, prompt: left, [(np.zeros((40, 60, 3), np.uint8), truth)])
     np.testing.assert_allclose(found, 0.5)
     assert object_rows(["cup"], found).split()[-7:] == ["cup", *6 * ["0.50"]]
+
+
+def test_clicks_that_make_it_worse_are_counted() -> None:
+    """Of eight further clicks two take more than 0.05 away; the box does not count."""
+    rows = np.array([[0.5, 0.6, 0.54, 0.8, 0.78, 0.1], [0.9, 0.9, 0.9, 0.2, 0.3, 0.9]])
+    assert setbacks(rows) == pytest.approx(2 / 8)
 
 
 def test_proposals_are_measured_by_the_best_of_each_picture() -> None:

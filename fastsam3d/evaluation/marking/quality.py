@@ -123,6 +123,12 @@ def proposal_line(best: np.ndarray, count: int) -> str:
     return f"{'--all':<13} mean IoU {best.mean():.3f}, above 0.5: {(best > 0.5).mean():.0%}, {count} proposals\n"
 
 
+def setbacks(found: np.ndarray, tolerance: float = 0.05) -> float:
+    """Share of the further clicks after which the IoU `[objects, 6]` is smaller by more than a tolerance."""
+    clicks = found[:, :CLICKS]
+    return float((clicks[:, 1:] < clicks[:, :-1] - tolerance).mean())
+
+
 def table(found: np.ndarray) -> str:
     """Formats IoU `[objects, 6]` as text, one line for each kind of prompt; see `measure`."""
     lines = []

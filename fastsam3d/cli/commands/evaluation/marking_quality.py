@@ -55,16 +55,18 @@ def main(words: list[str]) -> int:
     segmenter = _segmenter(options["marker"])
     if options["photographs"] is not None:
         return _on_photographs(options["photographs"], segmenter)
-    _report(segmenter, list(marked_scenes(options["first"], options["scenes"])), f"in {options['scenes']} scenes")
+    pairs = list(marked_scenes(options["first"], options["scenes"]))
+    _report(segmenter, pairs, f"{len(pairs)} objects in {options['scenes']} scenes")
     return 0
 
 
-def _report(segmenter: Segmenter, pairs: list[tuple[np.ndarray, np.ndarray]], where: str) -> np.ndarray:
-    from fastsam3d.evaluation.marking.quality import measure, measure_proposals, proposal_line, table
+def _report(segmenter: Segmenter, pairs: list[tuple[np.ndarray, np.ndarray]], what: str) -> np.ndarray:
+    from fastsam3d.evaluation.marking.quality import measure, measure_proposals, proposal_line, setbacks, table
 
     found, seconds = measure(segmenter, pairs)
-    sys.stdout.write(f"{len(found)} objects {where}, {seconds:.2f} s an answer\n")
+    sys.stdout.write(f"{what}, {seconds:.2f} s an answer\n")
     sys.stdout.write(table(found) + proposal_line(*measure_proposals(pairs)))
+    sys.stdout.write(f"clicks that make the IoU smaller by more than 0.05: {setbacks(found):.0%}\n")
     return found
 
 
@@ -90,6 +92,6 @@ def _on_photographs(folder: str, segmenter: Segmenter) -> int:
     pairs = [(row.image, row.mask) for row in rows if row.image is not None and row.mask is not None]
     if not pairs:
         raise UserError("none of the photographs is here. docs/masks.md says how to get them.")
-    found = _report(segmenter, pairs, f"of {len(rows)} on photographs")
+    found = _report(segmenter, pairs, f"{len(pairs)} of {len(rows)} objects on photographs")
     sys.stdout.write(object_rows([row.name for row in rows if not row.reason], found))
     return 0
