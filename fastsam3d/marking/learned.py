@@ -68,6 +68,8 @@ class LearnedSegmenter:
             )
         if prompt.is_empty:
             return np.zeros((height, width), dtype=bool)
+        if not prompt.clicks:
+            return segment(image, prompt)  # for a box alone the network is not better, see docs/masks.md
         cv2 = opencv()
         left, top, right, bottom = marked_window(prompt, width, height)
         piece = np.ascontiguousarray(image[top:bottom, left:right])
