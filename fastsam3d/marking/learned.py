@@ -17,10 +17,12 @@ import torch
 
 from fastsam3d.basics.reading.packed_weights import read_safetensors
 from fastsam3d.errors import UserError
+from fastsam3d.marking.backdrop import free_before_backdrop, standing_out
 from fastsam3d.marking.network import MULTIPLE, MarkingNetwork
 from fastsam3d.marking.prompt_maps import picture_maps, prompt_maps
 from fastsam3d.marking.segmentation import (
     MINIMUM_SIDE,
+    SEED_RADIUS,
     WORKING_SIDE,
     Prompt,
     Segmenter,
@@ -68,9 +70,9 @@ class LearnedSegmenter:
             )
         if prompt.is_empty:
             return np.zeros((height, width), dtype=bool)
-        if not prompt.clicks:
-            return segment(image, prompt)  # for a box alone the network is not better, see docs/masks.md
         cv2 = opencv()
+        if not prompt.clicks or (prompt.box is None and stands_free(cv2, image, prompt)):
+            return segment(image, prompt)  # there the network is not better, see docs/masks.md
         left, top, right, bottom = marked_window(prompt, width, height)
         piece = np.ascontiguousarray(image[top:bottom, left:right])
         result = np.zeros((height, width), dtype=bool)
@@ -140,6 +142,23 @@ class LearnedSegmenter:
             cv2, piece, moved, np.ascontiguousarray(probability[top:bottom, left:right])
         )
         return result
+
+
+def stands_free(cv2: Any, image: np.ndarray, prompt: Prompt) -> bool:
+    """Tells whether the first click is on something that stands free before a smooth backdrop.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        prompt: clicks without a box; the further ones do not count, so that they do not change who answers.
+    """
+    height, width = image.shape[:2]
+    factor = min(1.0, WORKING_SIDE / max(height, width))
+    rows, columns = max(MINIMUM_SIDE, round(height * factor)), max(MINIMUM_SIDE, round(width * factor))
+    small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    first = scale_prompt(in_order(prompt)[0], columns / width, rows / height)
+    if not free_before_backdrop(cv2, small):
+        return False
+    return standing_out(cv2, small, first.clicks, SEED_RADIUS) is not None
 
 
 def cut_by_colour(cv2: Any, image: np.ndarray, prompt: Prompt, probability: np.ndarray) -> np.ndarray:

@@ -58,8 +58,11 @@ def test_marks_are_gone_through_in_their_order() -> None:
     assert in_order(Prompt((b, a), box)) == [Prompt((), box), Prompt((b,), box), Prompt((b, a), box)]
 
 
-def test_each_answer_is_given_to_the_next_and_a_small_object_is_looked_at_again(two_discs) -> None:
+def test_each_answer_is_given_to_the_next_and_a_small_object_is_looked_at_again(
+    two_discs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image, red, _ = two_discs
+    monkeypatch.setattr(learned, "stands_free", lambda *_: False)
     network = Recorded()
     mask = LearnedSegmenter(network)(image, Prompt(((60.0, 80.0, True), (50.0, 90.0, True))))
     assert overlap(mask, red) > 0.95
@@ -77,6 +80,19 @@ def test_a_box_limits_the_mask_and_small_pictures_are_refused(two_discs) -> None
     assert not LearnedSegmenter(Recorded())(image, Prompt(((5.0, 5.0, False),))).any()
     with pytest.raises(UserError, match="at least 8 a side"):
         LearnedSegmenter(Recorded())(image[:5], Prompt(((2.0, 2.0, True),)))
+
+
+def test_what_stands_free_before_a_smooth_backdrop_is_left_to_the_plain_marker(two_discs) -> None:
+    image, *_ = two_discs
+    prompt = Prompt(((60.0, 80.0, True),))
+    network = Recorded()
+    assert np.array_equal(LearnedSegmenter(network)(image, prompt), segment(image, prompt)) and not network.maps
+    assert not LearnedSegmenter(network)(image, Prompt((), (20.0, 40.0, 100.0, 120.0)))[:30].any() and not network.maps
+    LearnedSegmenter(network)(image, Prompt(((10.0, 10.0, True),)))  # on the backdrop itself
+    assert len(network.maps) >= 1
+    cut_by_the_rim = image[:, 40:]
+    LearnedSegmenter(network)(cut_by_the_rim, Prompt(((20.0, 80.0, True),)))
+    assert len(network.maps) >= 2
 
 
 def test_the_network_keeps_the_size_of_the_picture() -> None:
@@ -124,14 +140,15 @@ def test_without_weights_the_plain_marker_marks_and_says_so(monkeypatch: pytest.
         shipped_marker.cache_clear()
 
 
-def test_the_shipped_weights_find_plain_discs(two_discs) -> None:
+def test_the_shipped_weights_find_plain_discs(two_discs, monkeypatch: pytest.MonkeyPatch) -> None:
     image, red, blue = two_discs
+    monkeypatch.setattr(learned, "stands_free", lambda *_: False)
     marker = shipped_marker()
     assert marker.note == "" and learned.WEIGHTS.stat().st_size < 0.28 * 2**20
     for prompt, wanted in (
         (Prompt(((60.0, 80.0, True),)), red),
         (Prompt(((140.0, 70.0, True),)), blue),
-        (Prompt((), (20.0, 40.0, 100.0, 120.0)), red),
+        (Prompt(((60.0, 80.0, True),), (20.0, 40.0, 100.0, 120.0)), red),
     ):
         assert overlap(marker.segmenter(image, prompt), wanted) > 0.9
         assert np.array_equal(marker.segmenter(image, prompt), marker.segmenter(image, prompt))
