@@ -56,10 +56,12 @@ class LearnedSegmenter:
 
     Args:
         network: in evaluation mode.
+        alone: answer too where the plain marker is better, to measure the network.
     """
 
-    def __init__(self, network: MarkingNetwork) -> None:
+    def __init__(self, network: MarkingNetwork, alone: bool = False) -> None:
         self._network = network
+        self._alone = alone
 
     def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
         """The mask of a prompt; see `segmentation.segment`."""
@@ -71,7 +73,8 @@ class LearnedSegmenter:
         if prompt.is_empty:
             return np.zeros((height, width), dtype=bool)
         cv2 = opencv()
-        if not prompt.clicks or (prompt.box is None and stands_free(cv2, image, prompt)):
+        boxed = not prompt.clicks
+        if not self._alone and (boxed or (prompt.box is None and stands_free(cv2, image, prompt))):
             return segment(image, prompt)  # there the network is not better, see docs/masks.md
         left, top, right, bottom = marked_window(prompt, width, height)
         piece = np.ascontiguousarray(image[top:bottom, left:right])
@@ -185,8 +188,11 @@ def in_order(prompt: Prompt) -> list[Prompt]:
     return first + [part for part in parts if not part.is_empty]
 
 
-def load_marker(path: str | Path) -> LearnedSegmenter:
+def load_marker(path: str | Path, alone: bool = False) -> LearnedSegmenter:
     """Loads the marking network of a file that `train export` wrote.
+
+    Args:
+        alone: see `LearnedSegmenter`.
 
     Raises:
         UserError: the file cannot be read, or does not hold these weights.
@@ -197,7 +203,7 @@ def load_marker(path: str | Path) -> LearnedSegmenter:
     except Exception as error:  # whatever a damaged file makes the readers raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} does not hold weights of the marking network ({reason}).") from None
-    return LearnedSegmenter(network.eval())
+    return LearnedSegmenter(network.eval(), alone)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ usage: python -m fastsam3d marking-quality [key=value ...]
   first=0                  number of the first one; fastsam3d/evaluation/marking/quality.py describes the default set
   photographs=FOLDER       instead of scenes, the photographs of packages that were installed into FOLDER, and of those
                            in this environment (photographs=true: only these); docs/masks.md says how
-  marker=learned           plain: colours and edges alone, without the network
+  marker=learned           as it is used; network: the network alone; plain: colours and edges, without the network
 """
-MARKERS = ("learned", "plain")
+MARKERS = ("learned", "network", "plain")
 
 
 def main(words: list[str]) -> int:
@@ -71,7 +71,7 @@ def _report(segmenter: Segmenter, pairs: list[tuple[np.ndarray, np.ndarray]], wh
 
 
 def _segmenter(name: str) -> Segmenter:
-    from fastsam3d.marking.learned import shipped_marker
+    from fastsam3d.marking.learned import WEIGHTS, load_marker, shipped_marker
     from fastsam3d.marking.segmentation import segment
 
     if name == "plain":
@@ -79,7 +79,7 @@ def _segmenter(name: str) -> Segmenter:
     marker = shipped_marker()
     if marker.note:
         raise UserError(marker.note)
-    return marker.segmenter
+    return load_marker(WEIGHTS, alone=True) if name == "network" else marker.segmenter
 
 
 def _on_photographs(folder: str, segmenter: Segmenter) -> int:
