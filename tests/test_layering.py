@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "acceleration": GROUND,
     "diffusion": ("acceleration", *MODELS, *GROUND),
     "mllm": ("acceleration", "procedural", *GROUND),
-    "training": ("evaluation", "mllm", "procedural", *MODELS, *GROUND),
+    "training": ("evaluation", "marking", "mllm", "procedural", *MODELS, *GROUND),
     "evaluation": (*WINGS, "acceleration", "marking", "procedural", *MODELS, *GROUND),
     "jobs": (*WINGS, "acceleration", "marking", *MODELS, *GROUND),
     "app": ("jobs", *WINGS, "acceleration", "marking", "procedural", *MODELS, *GROUND),

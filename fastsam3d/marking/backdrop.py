@@ -25,6 +25,8 @@ RIM = 0.06
 ROUNDS = 10
 MOST_OF_RIM, MOST_OF_PICTURE = 0.35, 0.75
 """Of which at most stands out where there is a smooth backdrop at all."""
+FREE_RIM, LEAST = 0.07, 0.03
+"""Shares of the rim below which, and of the picture from which, things stand free before a smooth backdrop."""
 REACH = 3.0
 """A click that takes away reaches so many times as far as it lies inside of the mask: near the outline it corrects the
 outline, in the middle of a neighbour it removes the neighbour. One that adds reaches as far as it lies outside."""
@@ -71,6 +73,24 @@ def departure(cv2: Any, image: np.ndarray) -> np.ndarray:
     return result.reshape(height, width)
 
 
+def before_backdrop(cv2: Any, image: np.ndarray) -> np.ndarray:
+    """Which pixels of a picture, uint8 `[H, W, 3]`, stand out from its backdrop, without specks, bool `[H, W]`."""
+    far_off = (departure(cv2, image) > 1).astype(np.uint8)
+    return np.asarray(cv2.morphologyEx(far_off, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0)
+
+
+def free_before_backdrop(cv2: Any, image: np.ndarray) -> bool:
+    """Tells whether what stands out hardly touches the rim, so that all of it is seen before a smooth backdrop."""
+    stands_out = before_backdrop(cv2, image)
+    return bool(stands_out[_rim(image.shape[:2])].mean() < FREE_RIM and LEAST < stands_out.mean() <= MOST_OF_PICTURE)
+
+
+def _rim(shape: tuple[int, ...]) -> np.ndarray:
+    rim = np.ones(shape, dtype=bool)
+    rim[1:-1, 1:-1] = False
+    return rim
+
+
 def standing_out(
     cv2: Any, image: np.ndarray, clicks: Sequence[tuple[float, float, bool]], radius: float
 ) -> np.ndarray | None:
@@ -85,10 +105,8 @@ def standing_out(
         bool `[H, W]`; None where the picture has no smooth backdrop, or the first click is on it.
     """
     shape = image.shape[:2]
-    far_off = (departure(cv2, image) > 1).astype(np.uint8)
-    stands_out = cv2.morphologyEx(far_off, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
-    rim = np.ones(shape, dtype=bool)
-    rim[1:-1, 1:-1] = False
+    stands_out = before_backdrop(cv2, image)
+    rim = _rim(shape)
     if stands_out[rim].mean() > MOST_OF_RIM or stands_out.mean() > MOST_OF_PICTURE:
         return None
     costs = edge_costs(cv2, image)

@@ -1,11 +1,10 @@
-"""Turns clicks and boxes on a picture into a mask, without a segmentation network: pure functions.
+"""Turns clicks and boxes on a picture into a mask, without a network: pure functions, the twin of `learned.py`.
 
 Where to begin: a box says what is inside; a click on something that stands before a smooth backdrop takes all of it
 (`backdrop.py`); in any other picture every pixel goes to the nearest click, nearest along paths that shun edges
 (geodesic distances, as in Bai and Sapiro, "A Geodesic Framework for Fast Interactive Image and Video Segmentation",
 ICCV 2007), with the rim of the picture standing for the background. Then GrabCut (Rother et al., "GrabCut", SIGGRAPH
-2004; OpenCV's) fits colours to both sides and cuts between them, first coarsely and then about the outline. How good
-that is: `marking_quality.py`. `sam.py` has the same interface on Segment Anything.
+2004; OpenCV's) fits colours to both sides and cuts between them, first coarsely and then about the outline.
 """
 
 from __future__ import annotations
@@ -82,9 +81,8 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
     if prompt.is_empty:
         return np.zeros((height, width), dtype=bool)
     cv2 = opencv()
-    if prompt.box is not None and (window := _window(prompt, width, height)) != (0, 0, width, height):
-        # What is near the box says what the background looks like, and a small object is seen at a fair size.
-        left, top, right, bottom = window
+    left, top, right, bottom = marked_window(prompt, width, height)
+    if (right - left, bottom - top) != (width, height):
         result = np.zeros((height, width), dtype=bool)
         piece = np.ascontiguousarray(image[top:bottom, left:right])
         result[top:bottom, left:right] = _segment_whole(cv2, piece, moved_prompt(prompt, left, top))
@@ -92,9 +90,10 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
     return _segment_whole(cv2, image, prompt)
 
 
-def _window(prompt: Prompt, width: int, height: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the part of the picture that a box and its clicks are about."""
-    assert prompt.box is not None
+def marked_window(prompt: Prompt, width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the part of the picture that a box and its clicks are about; without a box, all."""
+    if prompt.box is None:
+        return 0, 0, width, height
     left, top, right, bottom = prompt.box
     room = ROOM * max(right - left, bottom - top)
     x, y = [point[0] for point in prompt.clicks], [point[1] for point in prompt.clicks]
@@ -178,11 +177,11 @@ def _segment_small(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
         # Colours that another object has as well must not carry the cut over to it.
         labels[near > REACH * far] = cv2.GC_BGD
     labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
-    found = tidy(cv2, _cut(cv2, image, labels), of_object)
+    found = tidy(cv2, cut(cv2, image, labels), of_object)
     if box is not None and not prompt.clicks and found.sum() < LEAST_OF_BOX * (~of_background).sum():
         # The colours of the object are those of the background as well: its middle is said to be the object.
         labels[_ellipse(shape, box, CORE) & ~of_background] = cv2.GC_FGD
-        found = tidy(cv2, _cut(cv2, image, labels), of_object)
+        found = tidy(cv2, cut(cv2, image, labels), of_object)
     return found
 
 
@@ -234,7 +233,7 @@ def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.
     labels[to_outside > reach * factor], labels[to_inside > reach * factor] = cv2.GC_FGD, cv2.GC_BGD
     labels[of_background], labels[of_object] = cv2.GC_BGD, cv2.GC_FGD
     result = np.zeros_like(mask)
-    result[top:bottom, left:right] = enlarged(cv2, _cut(cv2, piece, labels), right - left, bottom - top)
+    result[top:bottom, left:right] = enlarged(cv2, cut(cv2, piece, labels), right - left, bottom - top)
     return result
 
 
@@ -251,7 +250,8 @@ def enlarged(cv2: Any, inside: np.ndarray, width: int, height: int) -> np.ndarra
     return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
 
 
-def _cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which pixels are of the object, bool `[H, W]`, by GrabCut from its labels, uint8 `[H, W]`."""
     known = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
     if known.all() or not known.any():
         return known

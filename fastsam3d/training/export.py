@@ -1,7 +1,7 @@
 """Turns training runs into the weights and constants of the mini model.
 
     python -m fastsam3d train export --ss-vae RUN --ss-flow RUN --slat-vae RUN --slat-flow RUN \\
-        --gaussians RUN
+        --gaussians RUN --marker RUN
 
 Weights are stored in six (generators) and eight bits (decoders) a value under the official names; the constants
 that undo the standardisation of the latents go into `configs/model/mini.yaml`, whose other lines stay as they are.
@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastsam3d.basics.config_files import config_directory
+from fastsam3d.basics.reading.packed_weights import pack
 from fastsam3d.errors import UserError
-from fastsam3d.sam3d.checkpoints.packed_weights import pack
+from fastsam3d.marking.network import folded
 from fastsam3d.training.optimization import require_checkpoint
 from fastsam3d.training.options import ExportOptions
 from fastsam3d.training.sparse_structure.flow import POSE_CONSTANTS
@@ -28,7 +29,7 @@ from fastsam3d.training.sparse_structure.flow import POSE_CONSTANTS
 GENERATOR_PREFIX = "_base_models.generator.reverse_fn.backbone."
 EMBEDDER_PREFIX = "_base_models.condition_embedder."
 GENERATOR_BITS, DECODER_BITS = 6, 8
-RUNS = ("ss_vae", "ss_flow", "slat_vae", "slat_flow", "gaussians")
+RUNS = ("ss_vae", "ss_flow", "slat_vae", "slat_flow", "gaussians", "marker")
 """Stages whose runs hold weights."""
 
 
@@ -37,9 +38,9 @@ def part(state: Mapping[str, Tensor], prefix: str, renamed: str = "") -> dict[st
     return {renamed + k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
 
-def write(state: Mapping[str, Tensor], path: Path, bits: int) -> None:
-    """Writes a state dict as a packed safetensors file, under a temporary name first."""
-    tensors, metadata = pack(state, bits)
+def write(state: Mapping[str, Tensor], path: Path, bits: int, **packing: int | None) -> None:
+    """Writes a state dict as a packed safetensors file, under a temporary name first; `packing` as for `pack`."""
+    tensors, metadata = pack(state, bits, **packing)  # type: ignore[arg-type]
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata)
     os.replace(temporary, path)
@@ -114,6 +115,10 @@ def export(options: ExportOptions) -> None:
         write(decoder, output / "slat_decoder_mesh.safetensors", DECODER_BITS)
     if "gaussians" in states:
         write(states["gaussians"]["average"], output / "slat_decoder_gs.safetensors", DECODER_BITS)
+    if "marker" in states:
+        # Its layers are narrow: as for the others, half of the file would be fp16 and padding.
+        marker = folded(states["marker"]["average"])
+        write(marker, output / "marker.safetensors", DECODER_BITS, small=1024, group=None)
     if "slat_flow" in states:
         flow = states["slat_flow"]
         write(generator_state(flow["average"]), output / "slat_generator.safetensors", GENERATOR_BITS)

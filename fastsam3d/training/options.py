@@ -141,6 +141,7 @@ class ExportOptions:
     slat_vae: str | None = flag(str, "run folder", None)
     slat_flow: str | None = flag(str, "run folder", None)
     gaussians: str | None = flag(str, "run folder", None)
+    marker: str | None = flag(str, "run folder", None)
     output: str = flag(str, "folder of the weights", "fastsam3d/mini")
 
 

@@ -11,11 +11,21 @@ cv2 = pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra d
 
 from fastsam3d.cli.commands.evaluation.marking_quality import main  # noqa: E402
 from fastsam3d.errors import UserError  # noqa: E402
-from fastsam3d.evaluation.marking.quality import marked_scenes, measure, next_click, object_rows, overlap  # noqa: E402
+from fastsam3d.evaluation.marking.quality import (  # noqa: E402
+    marked_scenes,
+    measure,
+    measure_proposals,
+    next_click,
+    object_rows,
+    overlap,
+    proposal_line,
+    setbacks,
+)
 from fastsam3d.evaluation.photographs.photographs import Missing, Photograph  # noqa: E402
 from fastsam3d.jobs.masks import all_masks  # noqa: E402
 from fastsam3d.jobs.pictures import example_directory, picture_in  # noqa: E402
 from fastsam3d.marking.backdrop import departure, standing_out, things  # noqa: E402
+from fastsam3d.marking.proposals import propose  # noqa: E402
 from fastsam3d.marking.segmentation import Prompt, segment  # noqa: E402
 
 
@@ -106,8 +116,8 @@ def test_one_click_finds_each_object_of_the_examples() -> None:
 def test_clicks_find_objects_in_scenes_with_known_masks() -> None:
     """The floor lies below what is measured (module docstring); it leaves room for other versions of OpenCV."""
     found, _ = measure(segment, marked_scenes(0, 4))
-    assert found.shape == (10, 4)
-    one, two, _, box = found.mean(axis=0)
+    assert found.shape == (10, 6)
+    one, two, *_, box = found.mean(axis=0)
     assert one > 0.75 and two > 0.75 and box > 0.8
 
 
@@ -119,7 +129,23 @@ def test_the_measurement_takes_any_pictures_and_gives_a_line_for_each_object(cap
     left[:, :30] = True
     found, _ = measure(lambda image, prompt: left, [(np.zeros((40, 60, 3), np.uint8), truth)])
     np.testing.assert_allclose(found, 0.5)
-    assert object_rows(["cup"], found).split()[-5:] == ["cup", "0.50", "0.50", "0.50", "0.50"]
+    assert object_rows(["cup"], found).split()[-7:] == ["cup", *6 * ["0.50"]]
+
+
+def test_clicks_that_make_it_worse_are_counted() -> None:
+    """Of eight further clicks two take more than 0.05 away; the box does not count."""
+    rows = np.array([[0.5, 0.6, 0.54, 0.8, 0.78, 0.1], [0.9, 0.9, 0.9, 0.2, 0.3, 0.9]])
+    assert setbacks(rows) == pytest.approx(2 / 8)
+
+
+def test_proposals_are_measured_by_the_best_of_each_picture() -> None:
+    """Two objects of one picture, of which one stands out from the floor and the other is a part of it."""
+    image, thing, _ = floor_with_shadow()
+    part = np.zeros_like(thing)
+    part[2:8, 2:8] = True
+    best, count = measure_proposals([(image, thing), (image, part)])
+    assert best[0] > 0.9 and best[1] == 0 and count == len(propose(image))
+    assert proposal_line(best, count).split()[:4] == ["--all", "mean", "IoU", f"{best.mean():.3f},"]
 
 
 def test_photographs_that_are_not_here_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,3 +163,5 @@ def _not_here(photograph: Photograph, folder: str | None) -> Path:
 def test_settings_of_the_measurement_are_checked() -> None:
     with pytest.raises(UserError, match="Did you mean scenes"):
         main(["scene=3"])
+    with pytest.raises(UserError, match="choose from learned, network, plain"):
+        main(["marker=sam"])

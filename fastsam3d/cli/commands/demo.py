@@ -19,6 +19,7 @@ from fastsam3d.errors import UserError
 
 if TYPE_CHECKING:
     from fastsam3d.jobs.request import Request
+    from fastsam3d.marking.segmentation import Segmenter
 
 USAGE = """\
 usage: python gradio_demo.py [key=value ...]
@@ -141,7 +142,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
     from fastsam3d.app.visitors.shared import Studio
     from fastsam3d.jobs.report import device_name
     from fastsam3d.jobs.request import as_plain
-    from fastsam3d.marking.segmentation import segment
+    from fastsam3d.marking.learned import shipped_marker
 
     require_gradio()
     import uvicorn
@@ -154,11 +155,15 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         kept = ("model", "precision", "random_weights", "samplers")
         return {"device": device_name(pipeline.device)} | {key: plain[key] for key in kept}
 
-    segmenter = segment
     if options.sam_checkpoint:
         from fastsam3d.marking.sam import load_sam
 
-        segmenter = load_sam(options.sam_checkpoint, options.sam_model, request.device)
+        segmenter: Segmenter = load_sam(options.sam_checkpoint, options.sam_model, request.device)
+    else:
+        marker = shipped_marker()
+        segmenter = marker.segmenter
+        if marker.note:
+            sys.stderr.write(f"warning: {marker.note}\n")
     # Before anything is served: missing weights end here, and not at the first visitor's run.
     pipeline = request.load()
     queue = JobQueue(options.waiting, options.timeout)

@@ -23,6 +23,7 @@ from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cli.flags import asks_for_help
 from fastsam3d.errors import UserError
 from fastsam3d.training import options as settings
+from fastsam3d.training.marker.options import MarkerOptions
 
 COMMAND = "python -m fastsam3d train"
 
@@ -84,6 +85,7 @@ PROGRAMS = {
         settings.GaussianDecoderOptions,
         "structured_latent.gaussian_decoder:train",
     ),
+    "marker": Program("Trains the network that marks objects in pictures.", MarkerOptions, "marker.training:train"),
     "structured-latent-quality": Program(
         "Measures the second stage alone, on held-out objects; prints JSON.",
         settings.StructuredLatentQualityOptions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from fastsam3d.jobs.masks import Mask, refuse_specks
 from fastsam3d.jobs.pictures import Picture
 from fastsam3d.jobs.reading.marks import Box, Marks, Point, marks_within, prompts_of
 from fastsam3d.marking.proposals import propose
-from fastsam3d.marking.segmentation import Prompt, Segmenter, segment
+from fastsam3d.marking.segmentation import Prompt, Segmenter
+
+if TYPE_CHECKING:
+    from fastsam3d.marking.learned import Marker
 
 LABEL = "marked"
 """Label of the mask of one object."""
@@ -21,11 +25,12 @@ WHOLE, FEW = 0.9, 64
 """A mask is doubtful from this share of the picture on, and up to this number of pixels."""
 
 
-def marked_mask(marks: Marks, picture: Picture, index: int = 0, segmenter: Segmenter = segment) -> Mask:
+def marked_mask(marks: Marks, picture: Picture, index: int = 0, segmenter: Segmenter | None = None) -> Mask:
     """Makes the mask of one object.
 
     Args:
         index: number of the proposed object, the largest first; used only if `marks.propose` is set.
+        segmenter: makes masks of marks; by default the network that ships.
 
     Raises:
         UserError: marks are outside of the picture, no object was found, or OpenCV is not installed.
@@ -40,10 +45,11 @@ def marked_mask(marks: Marks, picture: Picture, index: int = 0, segmenter: Segme
         return Mask(str(index), picture.path, found[index].pixels, notes=tuple(note), marks=found[index].marks)
     within, told = marks_within(marks, picture.size[1], picture.size[0])
     ((box, points),) = prompts_of(within, several=False)
-    return _made(LABEL, box, points, picture, told, segmenter)
+    marker = _marker(segmenter)
+    return _made(LABEL, box, points, picture, told, marker)
 
 
-def marked_masks(marks: Marks, picture: Picture, segmenter: Segmenter = segment) -> list[Mask]:
+def marked_masks(marks: Marks, picture: Picture, segmenter: Segmenter | None = None) -> list[Mask]:
     """Makes the masks of several objects. `Mask.problem` says why a single mask cannot be used.
 
     Raises:
@@ -52,10 +58,11 @@ def marked_masks(marks: Marks, picture: Picture, segmenter: Segmenter = segment)
     if marks.propose:
         return proposed_masks(picture)
     within, told = marks_within(marks, picture.size[1], picture.size[0])
+    marker = _marker(segmenter)
     masks: list[Mask] = []
     for number, (box, points) in enumerate(prompts_of(within, several=True)):
         try:
-            masks.append(_made(str(number), box, points, picture, told if not masks else (), segmenter))
+            masks.append(_made(str(number), box, points, picture, told if not masks else (), marker))
         except UserError as error:
             nothing = np.zeros(picture.size, dtype=bool)
             masks.append(Mask(str(number), picture.path, nothing, str(error), marks=_described(box, points)))
@@ -79,22 +86,29 @@ def proposed_masks(picture: Picture) -> list[Mask]:
     return [Mask(str(n), picture.path, pixels, marks={"proposed": True}) for n, pixels in enumerate(found)]
 
 
+def _marker(segmenter: Segmenter | None) -> Marker:
+    from fastsam3d.marking.learned import Marker, shipped_marker  # with PyTorch: only where something is marked
+
+    return shipped_marker() if segmenter is None else Marker(segmenter)
+
+
 def _made(
     label: str,
     box: Box | None,
     points: Sequence[Point],
     picture: Picture,
     told: Sequence[str],
-    segmenter: Segmenter,
+    marker: Marker,
 ) -> Mask:
-    pixels = segmenter(picture.pixels, Prompt(tuple(points), box))
+    pixels = marker.segmenter(picture.pixels, Prompt(tuple(points), box))
     if not pixels.any():
         raise UserError(
             f"no object was found by the marks on {picture.path}. Draw the box around the whole object, with a little "
             "room, or add --point x,y on the object."
         )
     refuse_specks(pixels, picture.path)
-    notes = (*told, *mark_doubts(pixels, box))
+    without = (marker.note,) if marker.note else ()
+    notes = (*without, *told, *mark_doubts(pixels, box))
     return Mask(label, picture.path, pixels, notes=notes, marks=_described(box, points))
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from fastsam3d.basics.paths import require_file, user_path
+from fastsam3d.basics.reading.packed_weights import read_safetensors
 from fastsam3d.basics.reading.torch_archives import check_archive
 from fastsam3d.errors import UserError
 from fastsam3d.modules.tensor_versions import count_change
-from fastsam3d.sam3d.checkpoints.packed_weights import read_safetensors
 from fastsam3d.sam3d.checkpoints.restricted_pickle import TENSORS_ONLY
 
 GENERATOR_PREFIX = "_base_models.generator."

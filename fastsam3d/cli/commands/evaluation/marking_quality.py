@@ -11,6 +11,8 @@ from fastsam3d.cli.flags import asks_for_help
 from fastsam3d.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fastsam3d.marking.segmentation import Segmenter
 
 USAGE = """\
@@ -20,7 +22,9 @@ usage: python -m fastsam3d marking-quality [key=value ...]
   first=0                  number of the first one; fastsam3d/evaluation/marking/quality.py describes the default set
   photographs=FOLDER       instead of scenes, the photographs of packages that were installed into FOLDER, and of those
                            in this environment (photographs=true: only these); docs/masks.md says how
+  marker=learned           as it is used; network: the network alone; plain: colours and edges, without the network
 """
+MARKERS = ("learned", "network", "plain")
 
 
 def main(words: list[str]) -> int:
@@ -32,28 +36,54 @@ def main(words: list[str]) -> int:
     if asks_for_help(words):
         say(USAGE)
         return 0
-    options: dict[str, Any] = {"scenes": 16, "first": 0, "photographs": None}
+    options: dict[str, Any] = {"scenes": 16, "first": 0, "photographs": None, "marker": "learned"}
     for word in words:
         key, _, value = word.partition("=")
         if key == "photographs" and value:
             options[key] = value
             continue
+        if key == "marker":
+            if value not in MARKERS:
+                raise UserError(f"marker={value} is not possible: choose from {', '.join(MARKERS)}.")
+            options[key] = value
+            continue
         if key not in options or not value.isdecimal():
             raise UserError(f"{word!r} is no setting with a whole number. {suggestion(key, options)}")
         options[key] = int(value)
-    from fastsam3d.evaluation.marking.quality import marked_scenes, measure, table
-    from fastsam3d.marking.segmentation import segment
+    from fastsam3d.evaluation.marking.quality import marked_scenes
 
+    segmenter = _segmenter(options["marker"])
     if options["photographs"] is not None:
-        return _on_photographs(options["photographs"], segment)
-    found, seconds = measure(segment, marked_scenes(options["first"], options["scenes"]))
-    sys.stdout.write(f"{len(found)} objects in {options['scenes']} scenes, {seconds:.2f} s an answer\n")
-    sys.stdout.write(table(found))
+        return _on_photographs(options["photographs"], segmenter)
+    pairs = list(marked_scenes(options["first"], options["scenes"]))
+    _report(segmenter, pairs, f"{len(pairs)} objects in {options['scenes']} scenes")
     return 0
 
 
+def _report(segmenter: Segmenter, pairs: list[tuple[np.ndarray, np.ndarray]], what: str) -> np.ndarray:
+    from fastsam3d.evaluation.marking.quality import measure, measure_proposals, proposal_line, setbacks, table
+
+    found, seconds = measure(segmenter, pairs)
+    sys.stdout.write(f"{what}, {seconds:.2f} s an answer\n")
+    sys.stdout.write(table(found) + proposal_line(*measure_proposals(pairs)))
+    sys.stdout.write(f"clicks that make the IoU smaller by more than 0.05: {setbacks(found):.0%}\n")
+    return found
+
+
+def _segmenter(name: str) -> Segmenter:
+    from fastsam3d.marking.learned import WEIGHTS, load_marker, shipped_marker
+    from fastsam3d.marking.segmentation import segment
+
+    if name == "plain":
+        return segment
+    marker = shipped_marker()
+    if marker.note:
+        raise UserError(marker.note)
+    return load_marker(WEIGHTS, alone=True) if name == "network" else marker.segmenter
+
+
 def _on_photographs(folder: str, segmenter: Segmenter) -> int:
-    from fastsam3d.evaluation.marking.quality import measure, object_rows, table
+    from fastsam3d.evaluation.marking.quality import object_rows
     from fastsam3d.evaluation.photographs.photographs import find_objects
 
     rows = list(find_objects(None if folder.lower() == "true" else folder))
@@ -62,8 +92,6 @@ def _on_photographs(folder: str, segmenter: Segmenter) -> int:
     pairs = [(row.image, row.mask) for row in rows if row.image is not None and row.mask is not None]
     if not pairs:
         raise UserError("none of the photographs is here. docs/masks.md says how to get them.")
-    found, seconds = measure(segmenter, pairs)
-    sys.stdout.write(f"{len(found)} of {len(rows)} objects on photographs, {seconds:.2f} s an answer\n")
-    sys.stdout.write(table(found))
+    found = _report(segmenter, pairs, f"{len(pairs)} of {len(rows)} objects on photographs")
     sys.stdout.write(object_rows([row.name for row in rows if not row.reason], found))
     return 0

@@ -8,7 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastsam3d.sam3d.checkpoints.packed_weights import from_bytes, pack, quantize, read_safetensors, to_bytes, unpack
+from fastsam3d.basics.reading.packed_weights import (
+    from_bytes,
+    pack,
+    quantize,
+    read_safetensors,
+    tight_group,
+    to_bytes,
+    unpack,
+)
 
 
 def test_six_bit_bytes_by_hand() -> None:
@@ -65,3 +73,13 @@ def test_a_missing_part_is_named() -> None:
     del tensors["weight.scale"]
     with pytest.raises(ValueError, match="weight is damaged"):
         unpack(tensors, metadata)
+
+
+def test_narrow_tensors_are_packed_without_padding() -> None:
+    """Rows of 80 values: groups of 64 would pad them to 128. 40 rows then take 40 x (80 + 2) bytes."""
+    values = torch.randn(40, 80, generator=torch.Generator().manual_seed(0))
+    tensors, metadata = pack({"weight": values}, 8, small=1024, group=None)
+    assert metadata["weight"] == "8,80,40,80"
+    assert tensors["weight.packed"].numel() + 2 * tensors["weight.scale"].numel() == 40 * 82
+    assert (unpack(tensors, metadata)["weight"] - values).abs().max() < 0.02 * values.abs().max()
+    assert tight_group(360) == 72 and tight_group(28) == 32

@@ -81,8 +81,20 @@ def from_bytes(data: Tensor, bits: int, group: int = GROUP) -> Tensor:
     return unsigned.to(torch.int16).reshape(-1, group) - 2 ** (bits - 1)
 
 
-def pack(state: Mapping[str, Tensor], bits: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+def tight_group(length: int) -> int:
+    """The size of groups, 32 to 96, by which a row of so many values takes the fewest bytes in eight bits."""
+    return min(range(32, 97, 4), key=lambda group: -(-length // group) * (group + 2))
+
+
+def pack(
+    state: Mapping[str, Tensor], bits: int, *, small: int = SMALL, group: int | None = GROUP
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A state dict as tensors and metadata of a packed file.
+
+    Args:
+        bits: 6 or 8.
+        small: tensors with fewer values stay fp16.
+        group: values that share a scale; None takes `tight_group` of each tensor's rows.
 
     Raises:
         ValueError: `bits` is not 6 or 8, or a small tensor does not fit into half precision.
@@ -92,11 +104,12 @@ def pack(state: Mapping[str, Tensor], bits: int) -> tuple[dict[str, Tensor], dic
     tensors: dict[str, Tensor] = {}
     metadata = {"format": FORMAT}
     for name, value in state.items():
-        if value.is_floating_point() and value.ndim >= 2 and value.numel() >= SMALL:
-            integers, scale = quantize(value.cpu(), bits)
+        if value.is_floating_point() and value.ndim >= 2 and value.numel() >= small:
+            size = group or tight_group(value[0].numel())
+            integers, scale = quantize(value.cpu(), bits, size)
             tensors[f"{name}.packed"] = to_bytes(integers, bits)
             tensors[f"{name}.scale"] = scale
-            metadata[name] = ",".join(str(v) for v in (bits, GROUP, *value.shape))
+            metadata[name] = ",".join(str(v) for v in (bits, size, *value.shape))
         else:
             stored = value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu()
             if not torch.isfinite(stored).all():
