@@ -49,8 +49,15 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def next_click(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float, bool] | None:
-    """The middle of the largest error (x, y, whether the object is there); None where there is none."""
+def largest_error(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, bool] | None:
+    """Finds the largest connected piece in which a mask is wrong.
+
+    Args:
+        mask, truth: bool `[H, W]`.
+
+    Returns:
+        (the piece, bool `[H, W]`; whether the object is there), or None where the mask is right.
+    """
     import cv2
 
     best: tuple[int, np.ndarray, bool] | None = None
@@ -61,11 +68,20 @@ def next_click(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float, bool]
             area = int(sizes[largest, cv2.CC_STAT_AREA])
             if best is None or area > best[0]:
                 best = area, pieces == largest, inside
-    if best is None:
+    return None if best is None else best[1:]
+
+
+def next_click(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float, bool] | None:
+    """Finds the middle of the largest error: (x, y, whether the object is there); None where there is none."""
+    import cv2
+
+    found = largest_error(mask, truth)
+    if found is None:
         return None
-    depth = cv2.distanceTransform(np.pad(best[1].astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    piece, inside = found
+    depth = cv2.distanceTransform(np.pad(piece.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(column) + 0.5, float(row) + 0.5, best[2]
+    return float(column) + 0.5, float(row) + 0.5, inside
 
 
 def measure(segmenter: Segmenter, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsam3d.evaluation.marking.quality import largest_error
 from fastsam3d.marking.segmentation import Prompt
 
 BOXES = 0.4
@@ -38,17 +39,10 @@ def further_prompt(cv2: Any, rng: np.random.Generator, prompt: Prompt, answer: n
         answer: bool `[H, W]`.
         truth: bool `[H, W]`.
     """
-    best: tuple[int, np.ndarray, bool] | None = None
-    for wrong, inside in ((truth & ~answer, True), (answer & ~truth, False)):
-        count, pieces, sizes, _ = cv2.connectedComponentsWithStats(wrong.astype(np.uint8))
-        if count > 1:
-            largest = 1 + int(sizes[1:, cv2.CC_STAT_AREA].argmax())
-            area = int(sizes[largest, cv2.CC_STAT_AREA])
-            if best is None or area > best[0]:
-                best = area, pieces == largest, inside
-    if best is None:
+    found = largest_error(answer, truth)
+    if found is None:
         return prompt
-    return Prompt((*prompt.clicks, region_click(cv2, rng, best[1], best[2])), prompt.box)
+    return Prompt((*prompt.clicks, region_click(cv2, rng, *found)), prompt.box)
 
 
 def region_click(cv2: Any, rng: np.random.Generator, region: np.ndarray, inside: bool) -> tuple[float, float, bool]:
