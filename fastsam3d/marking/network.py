@@ -86,6 +86,7 @@ class MarkingNetwork(nn.Module):
         self.head = nn.Conv2d(a, STRIDE**2, 3, 1, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Computes logits of the object at each pixel; shapes as above."""
         x0 = self.stem(maps)
         x1 = self.down1(x0)
         x2 = self.down2(x1)

@@ -12,21 +12,14 @@ from torch import Tensor, nn
 
 pytest.importorskip("cv2", reason="marking needs OpenCV (extra demo)")
 
+from marked_discs import disc, overlap
+
 from fastsam3d.errors import UserError
 from fastsam3d.marking import learned
 from fastsam3d.marking.learned import LearnedSegmenter, in_order, load_marker, shipped_marker
 from fastsam3d.marking.network import MULTIPLE, MarkingNetwork, folded
 from fastsam3d.marking.prompt_maps import CHANNELS
 from fastsam3d.marking.segmentation import Prompt, segment
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
-
-
-def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    return (rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 < radius**2
 
 
 @pytest.fixture

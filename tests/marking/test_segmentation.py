@@ -8,21 +8,13 @@ import types
 
 import numpy as np
 import pytest
+from marked_discs import disc, overlap
 
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import all_masks
 from fastsam3d.jobs.pictures import example_directory, picture_in
 from fastsam3d.marking.sam import SamSegmenter, load_sam
 from fastsam3d.marking.segmentation import Prompt, geodesic_distance, refine, scale_prompt, seeds, segment
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
-
-
-def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    return (rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 < radius**2
 
 
 @pytest.fixture
