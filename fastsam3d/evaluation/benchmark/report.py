@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from fastsam3d.evaluation.benchmark.verdicts import front_table, warning_of
 from fastsam3d.evaluation.reporting.tables import guidance_text
 
 TABLES, RECORDS_TABLE = "bench.md", "bench.csv"
-START, END = "<!-- bench:{name} -->", "<!-- /bench:{name} -->"
+START = re.compile(r"<!-- bench:(?P<name>[\w-]+)(?: of (?P<folder>.+?))? -->")
+BLOCK = re.compile(START.pattern + r".*?<!-- /bench:(?P=name) -->", re.DOTALL)
 
 
 def write_results(result: dict[str, Any], folder: Path) -> str:
@@ -145,6 +147,9 @@ def update_document(document: Path, result: dict[str, Any], folder: Path) -> Non
     ("pareto", "plot-stages", "plot-limit", "sweep"), "run", or "ablation", "sweep-stride", "judges" and the like for
     everything of such a run; "judges" is both judges of a run with the limit.
 
+    A filled block says from which folder it comes, `<!-- bench:NAME of FOLDER -->`, FOLDER relative to the document. No
+    other folder fills it afterwards: one page can hold tables of several runs.
+
     Raises:
         UserError: no document, a marker without its end, or none that this result fills.
     """
@@ -152,18 +157,24 @@ def update_document(document: Path, result: dict[str, Any], folder: Path) -> Non
         text = document.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"bench: cannot read document={document} ({error.strerror}): give a Markdown file") from None
-    filled = 0
-    for name, content in document_parts(result, folder, document.parent).items():
-        start, end = START.format(name=name), END.format(name=name)
-        if start not in text:
-            continue
-        if end not in text.partition(start)[2]:
-            raise UserError(f"bench: {document} has {start} without {end}: add it where the generated part ends")
-        before, _, rest = text.partition(start)
-        text = f"{before}{start}\n\n{content}\n\n{end}{rest.partition(end)[2]}"
-        filled += 1
+    parts, origin = document_parts(result, folder, document.parent), _relative(folder, document.parent)
+    for found in START.finditer(text):
+        if f"<!-- /bench:{found['name']} -->" not in text[found.end() :]:
+            raise UserError(f"bench: {document} has {found[0]} without its end: add it where the generated part ends")
+    belonging = [found for found in BLOCK.finditer(text) if found["name"] in parts]
+    others = {found["folder"] for found in belonging} - {None, origin}
+    filled = [found for found in belonging if found["folder"] in (None, origin)]
+    if not filled and others:
+        raise UserError(
+            f"bench: the blocks of {document} for such results belong to {', '.join(sorted(others))}: to fill one from "
+            f"{origin}, delete the words 'of FOLDER' in its first marker"
+        )
     if not filled:
-        raise UserError(f"bench: {document} has no marker such as {START.format(name='main')} for this result")
+        raise UserError(f"bench: {document} has no marker such as <!-- bench:main --> for this result")
+    for found in reversed(filled):  # from the end, so that earlier places stay right
+        name = found["name"]
+        block = f"<!-- bench:{name} of {origin} -->\n\n{parts[name]}\n\n<!-- /bench:{name} -->"
+        text = text[: found.start()] + block + text[found.end() :]
     write_text(document, text)
 
 

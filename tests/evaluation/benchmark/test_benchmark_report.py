@@ -110,7 +110,7 @@ def test_document_is_filled_between_its_markers_and_only_there(result, tmp_path)
     assert main([f"report={folder}", f"document={document}"]) == 0
     text = document.read_text()
     assert "old" not in text
-    assert text.startswith("before\n<!-- bench:main -->\n\n**2 objects")
+    assert text.startswith("before\n<!-- bench:main of run -->\n\n**2 objects")
     assert "![pareto](run/pareto.png)" in text
     assert text.endswith("<!-- /bench:pareto -->\nafter\n")
     once = document.read_text()
@@ -118,12 +118,25 @@ def test_document_is_filled_between_its_markers_and_only_there(result, tmp_path)
     assert document.read_text() == once
 
 
+def test_a_page_holds_tables_of_several_runs_and_no_run_fills_those_of_another(result, tmp_path):
+    document = tmp_path / "page.md"
+    block = "<!-- bench:main of {} -->\n{}\n<!-- /bench:main -->\n"
+    document.write_text(block.format("runs/first", "first") + "between\n" + block.format("runs/second", "second"))
+    update_document(document, result, tmp_path / "runs" / "second")
+    text = document.read_text()
+    assert text.startswith(block.format("runs/first", "first") + "between\n<!-- bench:main of runs/second -->\n\n**2")
+    assert "\nsecond\n" not in text
+    with pytest.raises(UserError, match=r"belong to runs/first, runs/second: to fill one from runs/third, delete"):
+        update_document(document, result, tmp_path / "runs" / "third")
+    assert document.read_text() == text
+
+
 def test_document_without_markers_or_with_half_of_one_is_refused(result, tmp_path):
     (tmp_path / "page.md").write_text("nothing here")
     with pytest.raises(UserError, match="no marker such as"):
         update_document(tmp_path / "page.md", result, tmp_path)
     (tmp_path / "page.md").write_text("<!-- bench:main -->")
-    with pytest.raises(UserError, match="without <!-- /bench:main -->"):
+    with pytest.raises(UserError, match="has <!-- bench:main --> without its end"):
         update_document(tmp_path / "page.md", result, tmp_path)
     with pytest.raises(UserError, match="give a Markdown file"):
         update_document(tmp_path / "none.md", result, tmp_path)
