@@ -82,6 +82,19 @@ class AdamsIntegral:
     def __len__(self) -> int:
         return len(self._values)
 
+    def bend(self) -> float:
+        """How fast the quantity changes: length of its slope in lengths of its newest value; the largest of its parts.
+
+        Half of it times the square of a step is what the predictions of orders 1 and 2 differ by. This estimates the
+        error of order 1 (an embedded pair: Hairer, Norsett and Wanner, section II.4). With fewer than two values it is
+        infinite. On a GPU the host waits for the answer.
+        """
+        if len(self._values) < 2:
+            return float("inf")
+        (before, earlier), (now, newest) = list(self._values)[-2:]
+        slopes = [(newest[name] - earlier[name]).norm() / newest[name].norm().clamp_min(1e-30) for name in newest]
+        return float(torch.stack(slopes).max()) / (now - before)
+
     def clear(self) -> None:
         """Forgets everything, because earlier values say nothing about later ones behind a jump."""
         self._values.clear()

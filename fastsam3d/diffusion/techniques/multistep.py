@@ -57,6 +57,13 @@ class MultistepConfig(TechniqueConfig):
     ends: float = setting(
         0.0, "With own_grid: shortens the distance between computed steps at both ends. No cost.", low=0.0, high=0.95
     )
+    error_bound: float = setting(
+        0.0,
+        "With own_grid: also runs the network where its estimated error exceeds this share of the way from noise to "
+        "data; 0 never. Raising: faster, less accurate.",
+        low=0.0,
+        high=1.0,
+    )
     order: int = setting(
         2,
         "Values that a step uses: 1 Euler, 2 a line, 3 a parabola. Raising: no cost; sharper, less stable.",
@@ -135,6 +142,7 @@ class Multistep:
         self.plan: Sequence[int] = range(count)
         if config.own_grid:
             self.plan = chosen_steps(trajectory.times, config.count(count), config.rescale or 1.0, config.ends)
+        self._bend, self._computed_at = 0.0, 0.0
         self._guided_steps = 0  # of the present interval
         self._since_computed = 0
 
@@ -144,12 +152,15 @@ class Multistep:
             return evaluate(x).combined()
         guided_until = self._guided_until(step)
         changes: list[Velocity] = []
-        if step.index in self.plan:
+        if step.index in self.plan or self._exceeds_bound(step.next_time):
             guided = self._evaluated(x, step, guided_until, evaluate)
             changes.append(self.conditional.add(step.time, guided.conditional))
+            if self._watches_error:
+                self._bend, self._computed_at = self.conditional.bend(), step.time
             if guided.delta is not None and not guided.delta_is_forecast:
                 changes.append(self.guidance.add(step.time, guided.delta))
-        order = min(self.config.order, self.config.last_order) if step.index >= self.plan[-1] else None
+        last = step.index >= self.plan[-1] and not self._exceeds_bound(step.times[-1])
+        order = min(self.config.order, self.config.last_order) if last else None
         changes.append(self.conditional.advance(step.time, step.next_time, order))
         if guided_until > step.time:
             changes.append(self.guidance.advance(step.time, guided_until))
@@ -157,6 +168,16 @@ class Multistep:
             self._end_guidance()
         duration = step.next_time - step.time
         return {name: torch.stack([c[name] for c in changes if name in c]).sum(0) / duration for name in x}
+
+    @property
+    def _watches_error(self) -> bool:
+        return self.config.own_grid and self.config.error_bound > 0.0
+
+    def _exceeds_bound(self, time: float) -> bool:
+        """Tells whether the predictions of orders 1 and 2 part by more than the bound until a time."""
+        if not self._watches_error:
+            return False
+        return 0.5 * self._bend * (time - self._computed_at) ** 2 > self.config.error_bound
 
     def _guided_until(self, step: Step) -> float:
         """Time at which guidance ends within the step; the beginning of the step if it has no guidance."""

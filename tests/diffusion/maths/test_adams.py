@@ -202,3 +202,13 @@ def test_chosen_steps_are_nearest_to_a_grid_that_is_short_at_both_ends():
     assert chosen_steps(even, 5, 3.0, 0.0) == (0, 1, 2, 3, 6)
     assert chosen_steps(even, 99, 1.0, 0.5) == tuple(range(10))
     assert chosen_steps(even, 1, 1.0, 0.5) == (0,)
+
+
+def test_the_bend_is_the_slope_in_lengths_of_the_newest_value():
+    integral = AdamsIntegral(2)
+    assert integral.bend() == math.inf
+    integral.add(0.0, {"shape": torch.tensor([3.0, 0.0]), "layout": torch.tensor([1.0])})
+    assert integral.bend() == math.inf
+    # In 0.5 the shape changes by 4 of a length of 5: by 1.6 lengths a unit of time. The layout by 1 of 2: by 1.
+    integral.add(0.5, {"shape": torch.tensor([3.0, 4.0]), "layout": torch.tensor([2.0])})
+    assert integral.bend() == pytest.approx(1.6)

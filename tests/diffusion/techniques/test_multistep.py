@@ -140,6 +140,23 @@ def test_computed_steps_of_the_pipelines_own_grid():
     assert found.end == pytest.approx(2.0 * 0.8 + 1.5 * 0.64 + 0.2 * 4.4, abs=1e-5)
 
 
+def test_the_error_bound_adds_computed_steps_where_the_estimate_exceeds_it():
+    # Velocity 2 + 3 t. An estimate needs two values, so the steps at 0 and 0.1 are computed. At 0.1 the slope is
+    # 3 / 2.3 of the value: half of it times the square of 0.3 is 0.059, of 0.2 it is 0.026, so the step from 0.3 to
+    # 0.4 is computed. At 0.3 it is 3 / 2.9: 0.4 is too far (0.083), 0.3 is not (0.047). At 0.6 it is 3 / 3.8, and 0.4
+    # is too far (0.063).
+    times = tuple(k / 10 for k in range(11))
+    settings = config(own_grid=True, steps=0.1, error_bound=0.05, last_order=1)
+    found = Branches(settings, lambda t: 2.0 + 3.0 * t, lambda t: 0.0, times, guided=(False,) * 10, edges=())
+    assert found.whole == [0, 1, 3, 6, 9]
+    # The line is exact until 0.9, since the first step is corrected; the last stretch is held, from 4.7.
+    assert found.end == pytest.approx(2.0 * 0.9 + 1.5 * 0.81 + 0.1 * 4.7, abs=1e-5)
+    without = Branches(config(own_grid=True, steps=0.1), lambda t: 2.0, lambda t: 0.0, times, (False,) * 10, ())
+    assert without.whole == [0]
+    straight = Branches(settings, lambda t: 2.0, lambda t: 0.0, times, guided=(False,) * 10, edges=())
+    assert straight.whole == [0, 1]
+
+
 def test_strong_guidance_that_falls_fast_stays_bounded():
     # Guidance of 7 that dies away within a few steps, and pulls the state back: a line through it overshoots.
     def conditional(x, t, i):
