@@ -112,6 +112,7 @@ class GaussianDecoderOptions:
 
     output: str = flag(str, "run folder: checkpoint.pt and losses.jsonl")
     trunk: str | None = flag(str, "weights of a mesh decoder whose trunk to start from (.safetensors)", None)
+    start_shipped: bool = flag(boolean, "start from the shipped weights of --model, instead of --trunk", False)
     model: str = flag(str, "file in configs/model that gives the sizes", "mini")
     seed: int = flag(int, "of weights and batches", 0)
     minutes: float | None = flag(float, "length of the run, over all resumptions", None, one_of="length")

@@ -26,6 +26,7 @@ from fastsam3d.sam3d.models.structured_latent_decoder import GaussianDecoder
 from fastsam3d.training.loop import TrainingLoop
 from fastsam3d.training.optimization import Average, Budget, OptimizerGroup, cosine_factor
 from fastsam3d.training.options import GaussianDecoderOptions
+from fastsam3d.training.shipped_weights import shipped_part
 from fastsam3d.training.structured_latent.autoencoder import LATENT_NOISE
 from fastsam3d.training.structured_latent.data import (
     DILATION,
@@ -116,13 +117,17 @@ def train(options: GaussianDecoderOptions) -> None:
     """Runs, or resumes, the training that the options describe.
 
     Raises:
-        UserError: the model has no Gaussian decoder, or the trunk to start from does not fit.
+        UserError: the model has no Gaussian decoder, or two sets of weights to start from, or a trunk that does not fit.
     """
     config = model_config(options.model)
     torch.manual_seed(options.seed)  # initial weights; this is a program of its own
     generator = torch.Generator().manual_seed(options.seed)
     decoder = make_decoder(config)
-    if options.trunk is not None:
+    if options.start_shipped and options.trunk is not None:
+        raise UserError("The shipped weights have a trunk of their own: give --start-shipped or --trunk.")
+    if options.start_shipped:
+        decoder.load_state_dict(shipped_part(options.model, "slat_decoder_gs"))
+    elif options.trunk is not None:
         load_trunk(decoder, options.trunk)
     optimizer = OptimizerGroup(
         decoder, options.learning_rate, options.matrix_learning_rate, keep=("input_layer", "out_layer")

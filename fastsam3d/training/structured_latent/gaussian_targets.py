@@ -1,8 +1,8 @@
-"""Gaussians that lie on the surface of a procedural object: what the Gaussian decoder is trained to give.
+"""Gaussians that lie just under the surface of a procedural object: what the Gaussian decoder is trained to give.
 
 Every Gaussian of a voxel has a place of its own there, from which its centre may move a little (docs/facts.md, section
-S8.1). The target moves it from that place straight to the surface. Where the surface is out of its reach, the target is
-an invisible Gaussian.
+S8.1). The target moves it from that place straight to the surface, and then inward: a disc that lay on the surface would
+stick out of the object at its edges. Where that place is out of its reach, the target is an invisible Gaussian.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ SPREAD = 0.525
 """Standard deviation along the surface, in sides of the square that a Gaussian covers."""
 THICKNESS = 0.0013
 """Standard deviation across the surface, object units: hardly above the smallest that the class has."""
+INWARD = 1.5
+"""How far under the surface a Gaussian lies, in its own standard deviations along the surface."""
 SEEN, UNSEEN = 0.97, 0.01
 """Opacities of Gaussians on the surface and out of reach of it."""
 ON_SURFACE = 0.1
@@ -36,14 +38,14 @@ WEIGHTS = {"place": 1.0, "scale": 0.15, "normal": 0.5, "color": 1.0, "opacity": 
 
 @dataclass(frozen=True)
 class GaussianTarget:
-    """Gaussians on the surface, those of one voxel after the other.
+    """Gaussians under the surface, those of one voxel after the other.
 
     Attributes:
         centers: in the unit cube `[G, 3]`, about 0..1.
-        normals: of the surface, unit `[G, 3]`.
-        colors: `[G, 3]`, 0..1.
+        normals: of the surface above, unit `[G, 3]`.
+        colors: of the surface above `[G, 3]`, 0..1.
         spread: standard deviation along the surface `[G]`, object units.
-        seen: which of them reach the surface, bool `[G]`; the other values mean nothing where it is false.
+        seen: which of them reach their place, bool `[G]`; the other values mean nothing where it is false.
     """
 
     centers: Tensor
@@ -74,10 +76,18 @@ def start_places(voxels: Tensor, decoder: GaussianDecoder) -> tuple[Tensor, Tens
 def gaussian_target(
     item: ProceduralObject, placement: Placement, voxels: Tensor, decoder: GaussianDecoder
 ) -> GaussianTarget:
-    """The Gaussians of an object's voxels `[N, 3]`: two steps along the distance's gradient lead to the surface."""
+    """The Gaussians of an object's voxels `[N, 3]`.
+
+    Two steps along the gradient of the distance lead to the surface, and one along the normal under it. Near an edge, and
+    in a thin part, the point found so lies nearer to another face than it should. Then half of what is missing is gone
+    along the gradient there: away from the other face, and in a thin part back to its middle.
+    """
 
     def distance(points: Tensor) -> Tensor:
         return item.sdf(placement.into_object(points)) * placement.scale
+
+    def gradient(points: Tensor, here: Tensor) -> Tensor:
+        return F.normalize(torch.stack([distance(points + step) - here for step in steps], dim=1), dim=1)
 
     centres, places, reach = start_places(voxels, decoder)
     points = places - 0.5
@@ -85,7 +95,7 @@ def gaussian_target(
     normals = torch.zeros_like(points)
     for _ in range(2):
         here = distance(points)
-        normals = F.normalize(torch.stack([distance(points + step) - here for step in steps], dim=1), dim=1)
+        normals = gradient(points, here)
         points = points - here[:, None] * normals
     near = distance(points).abs() * decoder.resolution < ON_SURFACE
     seen = near & ((points + 0.5 - centres).abs().amax(dim=1) < 0.97 * reach)
@@ -96,7 +106,12 @@ def gaussian_target(
         side = np.sqrt(np.pi / NEIGHBOURS) * radius
         spread[seen] = torch.from_numpy(SPREAD * side).float().clamp(2 * THICKNESS, 0.5 / decoder.resolution)
     colors = item.color(placement.into_object(points))
-    return GaussianTarget(points + 0.5, normals, colors, spread, seen)
+    depth = INWARD * spread
+    under = points - depth[:, None] * normals
+    here = distance(under)
+    under = under - 0.5 * (depth + here).clamp(min=0.0)[:, None] * gradient(under, here)
+    seen = seen & ((under + 0.5 - centres).abs().amax(dim=1) < 0.97 * reach)
+    return GaussianTarget(under + 0.5, normals, colors, spread, seen)
 
 
 def gaussian_losses(gaussian: Gaussian, target: GaussianTarget, resolution: int) -> dict[str, Tensor]:

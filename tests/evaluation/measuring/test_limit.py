@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import fastsam3d
 from fastsam3d.evaluation.measuring.limit import heun, limit_times, sampler_of
-from fastsam3d.evaluation.metrics.latents import VoxelLatents, latent_error
+from fastsam3d.evaluation.metrics.latents import VoxelLatents, latent_error, latents_of
 from fastsam3d.sam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching, combine
 
 
@@ -58,3 +59,13 @@ def test_latent_errors_are_taken_where_both_have_voxels():
     assert latent_error(own, reference) == pytest.approx(math.sqrt(5) / 2)
     assert math.isnan(latent_error(None, reference))
     assert math.isnan(latent_error(own, VoxelLatents(reference.voxels[:1], reference.values[:1])))
+
+
+def test_latents_on_other_voxels_than_the_structures_are_unknown(pipeline, picture):
+    whole = pipeline.run(*picture, seed=1)
+    known = latents_of(whole)
+    assert known is not None and len(known.voxels) == len(known.values) == len(whole.structure.coords)
+    with fastsam3d.accelerate(pipeline, "random_drop"):
+        dropped = pipeline.run(*picture, seed=1)
+    assert len(dropped.feats) < len(dropped.structure.coords)
+    assert latents_of(dropped) is None
