@@ -22,8 +22,8 @@ class VoxelLatents:
 def latents_of(reconstruction: Any) -> VoxelLatents | None:
     """The latents of a reconstruction.
 
-    None where a pipeline does not keep them, and where they belong to other voxels than those of the structure: a method
-    that merges or drops voxels samples the latents of the remaining ones.
+    None where a pipeline does not keep them, and where they belong to other voxels than those of the structure: a
+    method that merges or drops voxels samples the latents of the remaining ones.
     """
     structure, feats = getattr(reconstruction, "structure", None), getattr(reconstruction, "feats", None)
     if structure is None or feats is None or len(feats) != len(structure.coords):

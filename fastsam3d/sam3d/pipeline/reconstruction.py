@@ -57,8 +57,8 @@ class Reconstruction:
         gaussian: the Gaussians in the object frame; None unless `"gaussian"` was asked for.
         pose: from the object frame to the camera frame; a `NoPose`, which says so, after `run(..., layout=False)`.
         structure: the voxels of the first stage.
-        feats: latents of the second stage, `[N, 8]`, de-normalised, at `structure.coords`. An acceleration that merges or
-            drops voxels samples fewer: then the rows belong to voxels of its own.
+        feats: latents of the second stage, `[N, 8]`, de-normalised, at `structure.coords`. An acceleration that merges
+            or drops voxels samples fewer: then the rows belong to voxels of its own.
         seed: the seed of the noise.
         stage_seconds: wall-clock seconds by stage, in the order in which the stages ran.
         projection: the picture as a source of colours for the side that it shows; None where none was taken from it.

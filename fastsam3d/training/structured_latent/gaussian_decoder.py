@@ -117,7 +117,7 @@ def train(options: GaussianDecoderOptions) -> None:
     """Runs, or resumes, the training that the options describe.
 
     Raises:
-        UserError: the model has no Gaussian decoder, or two sets of weights to start from, or a trunk that does not fit.
+        UserError: the model has no Gaussian decoder; two sets of weights to start from; or a trunk that does not fit.
     """
     config = model_config(options.model)
     torch.manual_seed(options.seed)  # initial weights; this is a program of its own

@@ -1,8 +1,8 @@
 """Gaussians that lie just under the surface of a procedural object: what the Gaussian decoder is trained to give.
 
 Every Gaussian of a voxel has a place of its own there, from which its centre may move a little (docs/facts.md, section
-S8.1). The target moves it from that place straight to the surface, and then inward: a disc that lay on the surface would
-stick out of the object at its edges. Where that place is out of its reach, the target is an invisible Gaussian.
+S8.1). The target moves it from that place straight to the surface, and then inward: a disc that lay on the surface
+would stick out of the object at its edges. Where the target is out of its reach, it is an invisible Gaussian.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def gaussian_target(
 ) -> GaussianTarget:
     """The Gaussians of an object's voxels `[N, 3]`.
 
-    Two steps along the gradient of the distance lead to the surface, and one along the normal under it. Near an edge, and
-    in a thin part, the point found so lies nearer to another face than it should. Then half of what is missing is gone
-    along the gradient there: away from the other face, and in a thin part back to its middle.
+    Two steps along the gradient of the distance lead to the surface, and one along the normal under it. Near an edge,
+    and in a thin part, that point is too near to another face. Half of what is missing is then gone along the gradient
+    there: away from the other face, and in a thin part back to its middle.
     """
 
     def distance(points: Tensor) -> Tensor:

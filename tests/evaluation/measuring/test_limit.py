@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from small_pipeline import picture
+from tiny_pipeline import tiny_pipeline
 from torch import nn
 
 import fastsam3d
@@ -61,11 +63,12 @@ def test_latent_errors_are_taken_where_both_have_voxels():
     assert math.isnan(latent_error(own, VoxelLatents(reference.voxels[:1], reference.values[:1])))
 
 
-def test_latents_on_other_voxels_than_the_structures_are_unknown(pipeline, picture):
-    whole = pipeline.run(*picture, seed=1)
+def test_latents_on_other_voxels_than_the_structures_are_unknown():
+    pipeline = tiny_pipeline()
+    whole = pipeline.run(*picture(), seed=1)
     known = latents_of(whole)
     assert known is not None and len(known.voxels) == len(known.values) == len(whole.structure.coords)
     with fastsam3d.accelerate(pipeline, "random_drop"):
-        dropped = pipeline.run(*picture, seed=1)
+        dropped = pipeline.run(*picture(), seed=1)
     assert len(dropped.feats) < len(dropped.structure.coords)
     assert latents_of(dropped) is None
