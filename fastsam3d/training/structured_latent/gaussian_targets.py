@@ -23,11 +23,11 @@ from fastsam3d.training.structured_latent.data import Placement
 
 NEIGHBOURS = 8
 """Gaussians that the area which one of them covers is measured by."""
-SPREAD = 0.525
+SPREAD = 0.65
 """Standard deviation along the surface, in sides of the square that a Gaussian covers."""
 THICKNESS = 0.0013
 """Standard deviation across the surface, object units: hardly above the smallest that the class has."""
-INWARD = 1.5
+INWARD = 2.25
 """How far under the surface a Gaussian lies, in its own standard deviations along the surface."""
 SEEN, UNSEEN = 0.97, 0.01
 """Opacities of Gaussians on the surface and out of reach of it."""
