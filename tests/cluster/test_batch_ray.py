@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from batch_stand_in import StandIn, stand_in_items
-from ray_processes import started_by
+from ray_processes import or_skipped, started_by
 
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.running import run_items
@@ -29,7 +29,7 @@ def local_ray() -> Iterator[None]:
     folders = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1] / "helpers")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")]))
-        with connected(None, workers=3, cuda=False, store_mib=100):
+        with or_skipped(connected(None, workers=3, cuda=False, store_mib=100)):
             yield
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from batch_stand_in import StandIn, stand_in_items
-from ray_processes import started_by
+from ray_processes import or_skipped, started_by
 
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.places import place_of
@@ -54,7 +54,7 @@ def local_ray(s3_server) -> Iterator[None]:
     # Started after the server, whose address its processes find in their environment.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", FOLDERS)
-        with connected(None, workers=2, cuda=False, store_mib=100):
+        with or_skipped(connected(None, workers=2, cuda=False, store_mib=100)):
             yield
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ray_processes import started_by
+from ray_processes import or_skipped, started_by
 from service_requests import BAD, LIMITS
 
 from fastsam3d.cluster.engines.connection import quiet_environment
@@ -45,7 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = free.getsockname()[1]
     store = str(tmp_path_factory.mktemp("store"))
     options = ServeOptions(port=port, store=store, queue=JOBS, batch=2, object_store_mib=80, **LIMITS)
-    with serving(options, request_with(**SETTINGS)) as address:
+    with or_skipped(serving(options, request_with(**SETTINGS))) as address:
         yield address
 
 

@@ -1,8 +1,31 @@
-"""Processes of the local Ray that a process has started. Other programs of the machine may run a Ray of their own."""
+"""The local Ray that a process starts, and its processes. Other programs of the machine may run a Ray of their own."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from fastsam3d.errors import UserError
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def or_skipped(starting: AbstractContextManager[T]) -> Iterator[T]:
+    """Enters a context that starts a local Ray. The test is skipped if Ray does not start, as on very busy cores."""
+    with contextlib.ExitStack() as stack:
+        try:
+            value = stack.enter_context(starting)
+        except UserError as error:
+            if "Ray cannot be started here" not in str(error):
+                raise
+            pytest.skip(str(error))
+        yield value
 
 
 def started_by(process: int, title: str) -> list[int]:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from fastsam3d.basics.threads.limits import core_limits
 from fastsam3d.errors import UserError
@@ -17,8 +18,10 @@ ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_raylet_start_wait_time_s": "300",  # of a machine whose cores are busy
+    "RAY_raylet_start_wait_time_s": "90",  # of a machine whose cores are busy
 }
+ATTEMPTS = 3
+"""Starts of a local Ray. It ends if its agents need more than 15 seconds, as on busy cores. Later starts are faster."""
 
 
 def quiet_environment() -> None:
@@ -46,25 +49,34 @@ def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> 
     if ray.is_initialized():
         yield
         return
-    try:
-        if address is not None:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(
-                # One more, for what waits for the network.
-                num_cpus=max(workers + 1, core_limits().threads if cuda else 0),
-                object_store_memory=store_mib * 2**20,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        what = f"reached at {address}" if address else "started here"
-        raise UserError(f"Ray cannot be {what} ({str(error)[:200]}). engine=inline needs no Ray.") from None
+    quiet_logs: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        _connect(f"reached at {address}", 1, address=address, **quiet_logs)
+    else:
+        # One core more, for what waits for the network.
+        cores = max(workers + 1, core_limits().threads if cuda else 0)
+        memory = store_mib * 2**20
+        settings = {"num_cpus": cores, "object_store_memory": memory, "include_dashboard": False, **quiet_logs}
+        _connect("started here", ATTEMPTS, **settings)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(what: str, attempts: int, **settings: Any) -> None:
+    """Calls `ray.init`, again where it fails; UserError "Ray cannot be WHAT" after the last attempt."""
+    import ray
+
+    for attempt in range(1, attempts + 1):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # Ray raises a plain Exception where its processes do not start in time
+            ray.shutdown()
+            reason = str(error)[:200]
+            logger.warning("Ray cannot be %s, attempt %d of %d: %s", what, attempt, attempts, reason)
+    raise UserError(f"Ray cannot be {what} ({reason}). engine=inline needs no Ray.")
 
 
 @contextlib.contextmanager
