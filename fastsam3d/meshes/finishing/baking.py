@@ -15,7 +15,7 @@ from fastsam3d.meshes.geometry import interpolate, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.nearest import nearest_on_surface
 from fastsam3d.meshes.rasterizer import Fragments, rasterize
-from fastsam3d.meshes.splats.gathering import Gathering
+from fastsam3d.meshes.splats.gathering import fitted_gathering
 from fastsam3d.meshes.texture import EXTRA, GUTTER, PURPOSE, spread, unwrap
 from fastsam3d.meshes.turntable import sample_texture
 
@@ -132,7 +132,7 @@ def colors_of_texels(
     """
     count = len(texels)
     coverage = np.zeros(count, dtype=np.float32)
-    paint = _painter(source, kind, device)
+    paint = _painter(source, kind, device, texels)
     width = source.voxels.values.shape[1] if kind == "voxels" and source.voxels is not None else 3
     values = np.zeros((count, width), dtype=np.float32)
     done, passes = 0, 1 if deadline is None else PASSES
@@ -161,11 +161,12 @@ def _reversed(number: int, count: int) -> int:
 
 
 def _painter(
-    source: Source, kind: str, device: torch.device
+    source: Source, kind: str, device: torch.device, texels: Texels
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     if kind == "gaussians":
         assert source.splats is not None
-        gathering = Gathering(source.splats.to(device))
+        place, facing = (torch.from_numpy(values).to(device) for values in (texels.points, texels.normals))
+        gathering = fitted_gathering(source.splats.to(device), place, facing)
 
         def gather(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             place, facing = (torch.from_numpy(values).to(device) for values in (points, normals))

@@ -23,6 +23,12 @@ PAIRS, PAIRS_ON_GPU = 125_000, 8_000_000
 """Pairs of a point and a Gaussian that are looked at together: on a CPU they fit into its cache."""
 SHARE_OF_EXTENT, SHARE_OF_DEVIATION = 0.001, 1.0
 """Default depth of the layer: of the diagonal of all centres, and of the median Gaussian's largest deviation."""
+DEEPER = (1.0, 2.0, 4.0)
+"""Depths below the surface that `fitted_gathering` tries, in default depths."""
+WELL_COVERED, MOSTLY = 0.5, 0.9
+"""It takes the first that gives a coverage of at least the one number to at least the other's share of the points."""
+TRIED = 2000
+"""Points that it tries them on."""
 
 
 def layer_depth(splats: Splats) -> float:
@@ -55,16 +61,19 @@ class _Columns:
 class Gathering:
     """Gathers the colours of surface points from Gaussians; what does not depend on the points is prepared once."""
 
-    def __init__(self, splats: Splats, depth: float | None = None) -> None:
+    def __init__(self, splats: Splats, depth: float | None = None, below: float | None = None) -> None:
         """Prepares.
 
         Args:
             splats: the Gaussians.
-            depth: how far above and below the surface the centres of Gaussians count; default: `layer_depth`.
+            depth: how far above the surface the centres of Gaussians count; default: `layer_depth`.
+            below: the same for below the surface; default: as far as above.
         """
         self.depth = layer_depth(splats) if depth is None else depth
+        self.below = self.depth if below is None else below
         splats = splats.select(splats.opacities >= LEAST_OPAQUE)
-        radii = torch.sqrt((REACH * splats.deviations.amax(dim=1)) ** 2 + self.depth**2).clamp(min=1e-9)
+        farthest = max(self.depth, self.below)
+        radii = torch.sqrt((REACH * splats.deviations.amax(dim=1)) ** 2 + farthest**2).clamp(min=1e-9)
         self._levels: list[BallLevel] = ball_levels(splats.centers, radii)
         self._packed = _Columns.of(splats)
 
@@ -91,24 +100,51 @@ class Gathering:
             part = [GridLevel(level.begin[rows], level.length[rows], level.members) for level in levels]
             place, facing = (tuple(values[rows].T.contiguous()) for values in (points, normals))
             target = order[rows]
-            colors[target], coverage[target] = _gather_some(place, facing, self._packed, part, self.depth)
+            layer = self.depth, self.below
+            colors[target], coverage[target] = _gather_some(place, facing, self._packed, part, layer)
             first = last
         return colors, coverage
 
 
-def gather_colors(points: Tensor, normals: Tensor, splats: Splats, depth: float | None = None) -> tuple[Tensor, Tensor]:
+def fitted_gathering(splats: Splats, points: Tensor, normals: Tensor) -> Gathering:
+    """Makes a `Gathering` that looks as deep below the surface as these Gaussians lie.
+
+    Some models put the centres of Gaussians under the surface, so that they do not stick out at edges. The default
+    depth misses them. A depth that is not needed costs time, because more Gaussians are looked at. So depths are tried
+    on some of the points first.
+
+    Args:
+        splats, points, normals: as for `gather_colors`.
+    """
+    step = max(1, len(points) // TRIED)
+    best, share = Gathering(splats), -1.0
+    for factor in DEEPER:
+        gathering = best if factor == DEEPER[0] else Gathering(splats, below=factor * best.depth)
+        covered = gathering.colors(points[::step], normals[::step])[1] >= WELL_COVERED
+        found = float(covered.float().mean()) if len(covered) else 1.0
+        if found > share:
+            best, share = gathering, found
+        if found >= MOSTLY:
+            break
+    return best
+
+
+def gather_colors(
+    points: Tensor, normals: Tensor, splats: Splats, depth: float | None = None, below: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Gathers the colours of surface points from Gaussians.
 
     Args:
         points, normals: `[P, 3]` fp32, normals unit and outward, on the device of `splats`.
         splats: the Gaussians, in the frame of the points.
-        depth: how far above and below the surface the centres of Gaussians count; default: `layer_depth`.
+        depth: how far above the surface the centres of Gaussians count; default: `layer_depth`.
+        below: the same for below the surface; default: as far as above.
 
     Returns:
         (colours `[P, 3]` sRGB 0..1, coverage `[P]` 0..1). The coverage is the opacity of the layer at the point; where
         it is 0, the colour is 0 too and means nothing.
     """
-    return Gathering(splats, depth).colors(points, normals)
+    return Gathering(splats, depth, below).colors(points, normals)
 
 
 def _gather_some(
@@ -116,9 +152,10 @@ def _gather_some(
     normals: tuple[Tensor, ...],
     packed: _Columns,
     levels: list[GridLevel],
-    depth: float,
+    layer: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
-    """The same for some of the points, whose coordinates come as three columns each."""
+    """The same for some of the points, whose coordinates come as three columns each, within a depth above and below."""
+    depth, below = layer
     pairs = []
     for level in levels:
         point, number = expand(level.length)
@@ -130,7 +167,7 @@ def _gather_some(
         height = -(x * nx + y * ny + z * nz)
         # First what is far away across the normal, whatever its shape: most of what the cells list.
         apart = x * x + y * y + z * z - height * height
-        near = torch.nonzero((height.abs() <= depth) & (apart <= _take(packed.reach, member))).flatten()
+        near = torch.nonzero((height <= depth) & (height >= -below) & (apart <= _take(packed.reach, member))).flatten()
         pairs.append(tuple(_take(column, near) for column in (point, member, x, y, z, nx, ny, nz, height)))
     columns = pairs[0] if len(pairs) == 1 else [torch.cat(column) for column in zip(*pairs, strict=True)]
     point, member, x, y, z, nx, ny, nz, height = columns
@@ -149,7 +186,7 @@ def _gather_some(
     seen = torch.nonzero((square <= REACH**2) & (alpha >= LEAST_OPAQUE)).flatten()
     point, height = _take(point, seen), _take(height, seen)
     # From the highest to the lowest, point by point: both in one key.
-    order = torch.argsort(point.double() + (0.25 - 0.25 / max(depth, 1e-30) * height.double()))
+    order = torch.argsort(point.double() + (0.25 - 0.25 / max(depth, below, 1e-30) * height.double()))
     chosen = _take(seen, order)
     colors = packed.colors.index_select(0, _take(member, chosen))
     sums, weight = composite(_take(point, order), _take(alpha, chosen), colors, len(points[0]))
@@ -161,10 +198,11 @@ def _take(column: Tensor, rows: Tensor) -> Tensor:
 
 
 def gather_colors_plain(
-    points: Tensor, normals: Tensor, splats: Splats, depth: float | None = None
+    points: Tensor, normals: Tensor, splats: Splats, depth: float | None = None, below: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """The plain twin of `gather_colors`: every point looks at every Gaussian, one after the other, in fp64."""
     depth = layer_depth(splats) if depth is None else depth
+    below = depth if below is None else below
     colors, coverage = np.zeros((len(points), 3)), np.zeros(len(points))
     whitening = splats.whitening.double().numpy()
     centers, opacities = splats.centers.double().numpy(), splats.opacities.double().numpy()
@@ -173,7 +211,7 @@ def gather_colors_plain(
         heights = (centers - point) @ normal
         through = 1.0
         for member in np.argsort(-heights, kind="stable").tolist():
-            if abs(heights[member]) > depth:
+            if not -below <= heights[member] <= depth:
                 continue
             away, along = whitening[member] @ (point - centers[member]), whitening[member] @ normal
             across = away - along * (away @ along) / (along @ along)

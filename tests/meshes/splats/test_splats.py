@@ -19,7 +19,7 @@ from fastsam3d.meshes.gaussians import Gaussian
 from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 from fastsam3d.meshes.splats.compositing import composite
-from fastsam3d.meshes.splats.gathering import gather_colors, gather_colors_plain
+from fastsam3d.meshes.splats.gathering import Gathering, fitted_gathering, gather_colors, gather_colors_plain
 from fastsam3d.meshes.splats.gltf import splats_glb
 from fastsam3d.meshes.splats.grid import make_levels
 from fastsam3d.meshes.splats.reading import read_splats
@@ -85,13 +85,31 @@ def test_gaussians_beyond_the_layer_hide_nothing():
     assert torch.allclose(colors[0], torch.tensor([0.0, 1.0, 0.0]))
 
 
+def test_the_layer_is_as_deep_as_the_gaussians_lie_under_the_surface():
+    # Deviation 0.1, so the default depth is a little over 0.1. Red Gaussians lie 0.25 under the plane z = 0, and blue
+    # ones 0.2 above it, as on another surface: they must not hide the red ones.
+    side = torch.linspace(-0.5, 0.5, 11)
+    x, y = (each.flatten() for each in torch.meshgrid(side, side, indexing="ij"))
+    count = len(x)
+    heights, tints = [0.2] * count + [-0.25] * count, [[0.0, 0.0, 1.0]] * count + [[1.0, 0.0, 0.0]] * count
+    splats = flat_splats(heights, [0.95] * 2 * count, tints)
+    splats.centers[:, 0], splats.centers[:, 1] = x.repeat(2), y.repeat(2)
+    points, up = torch.stack([x, y, 0 * x], dim=1), torch.tensor([0.0, 0.0, 1.0]).expand(len(x), 3)
+    assert gather_colors(points, up, splats)[1].max() == 0
+    colors, coverage = fitted_gathering(splats, points, up).colors(points, up)
+    assert coverage.min() > 0.9
+    assert torch.allclose(colors, torch.tensor([1.0, 0.0, 0.0]).expand(len(x), 3), atol=1e-5)
+    near = flat_splats([0.0], [0.9], [[0.0, 1.0, 0.0]])
+    assert fitted_gathering(near, torch.zeros(1, 3), up[:1]).below == Gathering(near).depth
+
+
 @pytest.mark.parametrize("deviation", [0.02, 0.2])
 def test_gathering_equals_its_plain_twin(deviation, monkeypatch):
     monkeypatch.setattr("fastsam3d.meshes.splats.gathering.PAIRS", 1000)  # many parts
     splats = random_splats(200, deviation)
     normals = F.normalize(torch.randn(60, 3, generator=torch.Generator().manual_seed(2)), dim=1)
-    for depth in (0.01, 0.2):
-        fast, plain = (way(0.4 * normals, normals, splats, depth) for way in (gather_colors, gather_colors_plain))
+    for layer in ((0.01, None), (0.2, None), (0.02, 0.3)):
+        fast, plain = (way(0.4 * normals, normals, splats, *layer) for way in (gather_colors, gather_colors_plain))
         assert torch.allclose(fast[0], plain[0], atol=2e-5)
         assert torch.allclose(fast[1], plain[1], atol=2e-5)
         assert plain[1].max() > 0.5
