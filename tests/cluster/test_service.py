@@ -125,6 +125,31 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(serve, vase):
     assert finished(client, third.json())["status"] == "done"
 
 
+def test_a_job_that_cannot_be_stored_is_refused_and_the_worker_goes_on(serve, vase, tmp_path, monkeypatch):
+    from fastsam3d.cluster.service.store import JobStore
+
+    client, update, failed = serve(), JobStore.update, []
+
+    def failing(store: JobStore, name: str, **values: Any) -> None:
+        if values.get("status") in ("queued", "running") and values["status"] not in failed:
+            failed.append(values["status"])
+            raise UserError("the service cannot store the job (No space left on device).")
+        update(store, name, **values)
+
+    monkeypatch.setattr(JobStore, "update", failing)
+    refused = client.post("/v1/objects", files=parts(vase), params={"wait": 0})
+    assert refused.status_code == 503 and "No space left" in refused.json()["error"]
+    assert list((tmp_path / "store").iterdir()) == []
+    job = client.post("/v1/objects", files=parts(vase), params={"wait": 0}).json()
+    assert finished(client, job)["status"] == "done"
+    assert failed == ["queued", "running"]
+
+
+def test_a_length_of_endless_digits_is_too_large(serve):
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-length": "9" * 5000}
+    assert serve().post("/v1/objects", content=b"", headers=headers).status_code == 413
+
+
 def test_a_job_that_takes_too_long_is_stopped(serve, vase):
     client = serve(seconds=1e-9)
     answer = client.post("/v1/objects", files=parts(vase), params={"wait": 120})

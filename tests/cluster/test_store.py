@@ -43,6 +43,15 @@ def test_results_that_are_too_old_go_and_jobs_that_wait_stay(tmp_path):
     assert store.waiting() == [waiting]
 
 
+def test_uploads_that_are_being_checked_stay_however_full_the_store_is(tmp_path):
+    store = JobStore(tmp_path, keep_seconds=1000, most_bytes=10)
+    checked = store.create("object", {}, [("picture.png", b"x" * 100)])
+    store.update(checked, status="checked")
+    fresh = store.create("object", {}, [("picture.png", b"x" * 100)])
+    assert store.expire() == []
+    assert {path.name for path in tmp_path.iterdir()} == {checked, fresh}
+
+
 def test_two_hundred_jobs_leave_a_bounded_store(tmp_path):
     import time
 
@@ -81,6 +90,24 @@ def test_a_job_that_runs_is_marked_and_one_that_waits_is_removed(tmp_path):
     assert store.cancelled(second) and not (tmp_path / second).exists()
     store.update(second, status="done")  # does nothing for what is gone
     assert not (tmp_path / second).exists()
+
+
+def test_a_full_disk_is_told_without_a_path(tmp_path, monkeypatch):
+    import errno
+
+    store = JobStore(tmp_path)
+    name = store.create("object", {}, [])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fastsam3d.basics.files.os.fsync", full)
+    said = r"^the service cannot store the job \(No space left on device\)\.$"
+    with pytest.raises(UserError, match=said):
+        store.accept(name)
+    with pytest.raises(UserError, match=said):
+        store.create("object", {}, [])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_state_that_was_cut_off_counts_as_queued(tmp_path):

@@ -162,9 +162,11 @@ def settings_hash(request: Request) -> str:
 
 
 def _refuse_reserved(items: Sequence[Item]) -> None:
-    taken = [item.name for item in items if item.name in OWN]
-    if taken:
-        raise UserError(f"an item is called {taken[0]}, as a file of the batch is: give it another name.")
+    for item in items:
+        if item.name in OWN:
+            raise UserError(f"an item is called {item.name}, as a file of the batch is: give it another name.")
+        if not item.name or item.name.startswith("."):  # the ledger is in a hidden folder, and ".." leads out
+            raise UserError(f"{item.image}: an item cannot be called {item.name!r}. Give a name in a manifest.")
 
 
 @contextmanager
@@ -173,7 +175,8 @@ def _opened(output: Place, resume: bool) -> Iterator[Ledger]:
     with ExitStack() as stack:
         scratch = Path(".")
         if isinstance(output, LocalFolder):
-            made = not (output.path / FOLDER).exists()
+            if not (output.path / FOLDER).exists():
+                stack.callback(_remove_empty, output.path)  # after the lock is released, since its file lies there
             try:
                 (output.path / FOLDER).mkdir(parents=True, exist_ok=True)
                 stack.callback(FolderLock(output.path / FOLDER).release)
@@ -181,8 +184,6 @@ def _opened(output: Place, resume: bool) -> Iterator[Ledger]:
                 raise UserError(
                     f"cannot write to output={output.path} ({error.strerror or error}): choose another folder."
                 ) from None
-            if made:
-                stack.callback(lambda: _remove_empty(output.path))
         else:
             scratch = stack.enter_context(own_folder(PREFIX))
         ledger = Ledger(output, scratch, resume=resume)
@@ -191,6 +192,7 @@ def _opened(output: Place, resume: bool) -> Iterator[Ledger]:
 
 
 def _remove_empty(folder: Path) -> None:
+    """Removes the folders of a batch that has written nothing."""
     with suppress(OSError):
         (folder / FOLDER).rmdir()
         folder.rmdir()

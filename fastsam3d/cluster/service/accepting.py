@@ -70,8 +70,17 @@ class Service:
         self._accepting -= 1
 
     def accept(self, name: str) -> None:
-        """Accepts a job."""
-        self.store.accept(name)
+        """Accepts a job.
+
+        Raises:
+            Refused: its state cannot be written. Then it is removed.
+        """
+        try:
+            self.store.accept(name)
+        except UserError as error:
+            with contextlib.suppress(UserError):
+                self.store.remove(name)
+            raise Refused(503, f"{error} Try again later.") from None
         self._open.add(name)
         self.executor.submit(name)
         self._accepted += 1

@@ -15,13 +15,12 @@ from fastsam3d.cluster.service.guarding import Guarded, Refused
 from fastsam3d.cluster.service.options import ServeOptions
 from fastsam3d.cluster.service.pages import API, PAGE
 from fastsam3d.cluster.service.receiving import created_job, seconds_to_wait
-from fastsam3d.cluster.service.store import DONE, FAILED
+from fastsam3d.cluster.service.store import DONE, ENDED, FAILED
 from fastsam3d.cluster.service.uploads import described
 from fastsam3d.errors import UserError
 
 LOOK = 0.1
 """Seconds between two looks at the state of a job that somebody waits for."""
-ENDED = (DONE, FAILED)
 
 
 def create_application(make: Callable[[], Service], options: ServeOptions) -> Any:

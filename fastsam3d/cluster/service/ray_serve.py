@@ -21,7 +21,7 @@ from fastsam3d.cluster.service.accepting import Service
 from fastsam3d.cluster.service.application import create_application
 from fastsam3d.cluster.service.batching import sample_together, wanted_of, with_sampled
 from fastsam3d.cluster.service.options import ServeOptions
-from fastsam3d.cluster.service.running import JobRunner
+from fastsam3d.cluster.service.running import AGAIN, JobRunner
 from fastsam3d.cluster.service.store import WAITING, JobStore
 from fastsam3d.cluster.service.uploads import request_of
 from fastsam3d.errors import UserError
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 NAME, REPLICAS, INGRESS = "fastsam3d", "Reconstruction", "Ingress"
 BATCH_WAIT = 0.05
 """Seconds that a first stage waits for others."""
-AGAIN = 0.5
-"""Seconds before a job whose replica has died is handed out again."""
 SLOW = 300.0
 """Seconds in which a replica answers whether it is well, also while all cores are busy."""
 

@@ -23,6 +23,8 @@ EVERY = 0.25
 """Seconds between two notes of progress."""
 MOST_DEATHS = 2
 """Workers that a job may kill."""
+AGAIN = 0.5
+"""Seconds before a job whose worker failed is tried again."""
 
 
 class Executor(Protocol):
@@ -101,6 +103,9 @@ class JobRunner:
 
         Args:
             pipeline: used in place of the runner's own.
+
+        Raises:
+            UserError: the state cannot be written.
         """
         try:
             state = self._store.state(name)
@@ -129,8 +134,11 @@ class JobRunner:
         if self._store.cancelled(name):
             shutil.rmtree(self._store.path / name, ignore_errors=True)
             return
-        if self._store.state(name)["status"] not in WAITING:
-            return  # another worker had the job too, and has ended it
+        try:
+            if self._store.state(name)["status"] not in WAITING:
+                return  # another worker had the job too, and has ended it
+        except UserError:
+            return  # deleted just now
         self._store.update(name, **values, progress=None, seconds=time.perf_counter() - start)
         shutil.rmtree(self._store.path / name / INPUTS, ignore_errors=True)
 
@@ -192,5 +200,10 @@ class LocalExecutor:
             return
         self._ready.set()
         while (name := self._queue.get()) is not None:
-            runner.run(name)
+            try:
+                runner.run(name)
+            except Exception as error:  # the state of the job cannot be written: it would be lost, and the thread too
+                logger.warning("the job %s is tried again: %s", name, error)
+                time.sleep(AGAIN)
+                self._queue.put(name)
         runner.close()

@@ -22,7 +22,9 @@ from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
-WAITING = (QUEUED, RUNNING)
+WAITING, ENDED = (QUEUED, RUNNING), (DONE, FAILED)
+UPLOAD_SECONDS = 600.0
+"""Age from which a job that was never accepted is removed."""
 NAME = re.compile(r"[a-z0-9]{32}")
 JOB, STATE, INPUTS, RESULTS, CANCEL = "job.json", "state.json", "inputs", "results", "cancel"
 
@@ -68,13 +70,17 @@ class JobStore:
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(data)
             write_json(folder / JOB, {"kind": kind, "options": dict(options), "created": time.time()})
-        except OSError as error:
+        except (OSError, UserError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise UserError(f"the service cannot store the job ({error.strerror or error}).") from None
+            raise _not_stored(error) from None
         return name
 
     def accept(self, name: str) -> None:
-        """Accepts the job: from now on it will be computed, even if processes die."""
+        """Accepts the job: from now on it will be computed, even if processes die.
+
+        Raises:
+            UserError: see `update`.
+        """
         self.update(name, status=QUEUED)
 
     def folder(self, name: str) -> Path:
@@ -104,11 +110,20 @@ class JobStore:
         return _read(self.folder(name) / STATE) or {"status": QUEUED}
 
     def update(self, name: str, **values: Any) -> None:
-        """Changes the state of a job. Does nothing if the job was deleted meanwhile."""
-        with suppress(UserError):
+        """Changes the state of a job. Does nothing if the job was deleted meanwhile.
+
+        Raises:
+            UserError: the state cannot be written, for example because the disk is full.
+        """
+        try:
             folder = self.folder(name)
-            state = _read(folder / STATE) | {**values, "changed": time.time()}
+        except UserError:
+            return
+        state = _read(folder / STATE) | {**values, "changed": time.time()}
+        try:
             write_json(folder / STATE, state)
+        except UserError as error:
+            raise _not_stored(error) from None
 
     def result(self, name: str, file: str) -> Path:
         """A result of a job.
@@ -164,9 +179,10 @@ class JobStore:
             if state.get("status") in WAITING:
                 continue
             age = now - state.get("changed", created)
-            if age > (self.keep_seconds if state else min(self.keep_seconds, 600.0)):
+            ended = state.get("status") in ENDED
+            if age > (self.keep_seconds if ended else min(self.keep_seconds, UPLOAD_SECONDS)):
                 removed.append(folder)
-            else:
+            elif ended:
                 kept.append((now - age, folder))
         total = self.used()[1] - sum(map(_size, removed))
         for _, folder in sorted(kept):
@@ -190,6 +206,12 @@ def _read(path: Path) -> dict[str, Any]:
         return value if isinstance(value, dict) else {}
     except (OSError, ValueError):
         return {}
+
+
+def _not_stored(error: Exception) -> UserError:
+    """The error for clients: the reason of the system, without a path of this machine."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return UserError(f"the service cannot store the job ({getattr(cause, 'strerror', None) or type(cause).__name__}).")
 
 
 def _size(folder: Path) -> int:

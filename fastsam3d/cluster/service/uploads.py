@@ -88,7 +88,8 @@ def check_inputs(store: JobStore, name: str, base: Request, options: ServeOption
                 _check_pixels(path, options)
         request = request_of(store, name, base)
         if store.job(name)["kind"] == "scene":
-            scene = read_scene(request, told)
+            # A small file may hold hundreds of labels, whose masks would fill the memory: they are counted first.
+            scene = read_scene(request, told, options.masks)
             if len(scene.masks) > options.masks:
                 raise UserError(f"there are {len(scene.masks)} masks: this service takes up to {options.masks}.")
             if all(mask.problem is not None for mask in scene.masks):

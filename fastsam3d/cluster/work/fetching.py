@@ -88,7 +88,10 @@ def _put_together(fetched: Fetched, folder: Path) -> Inputs:
         elif user_path(address).is_dir():
             return user_path(address)
         else:
-            shutil.copyfile(user_path(address), path)
+            try:
+                shutil.copyfile(user_path(address), path)
+            except OSError as error:
+                raise UserError(f"{address} cannot be read ({error.strerror or error}). Check the path.") from None
         return path
 
     image = put(item.image, "picture")
