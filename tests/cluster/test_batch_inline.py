@@ -182,7 +182,7 @@ def test_a_damaged_report_of_a_result_is_made_again(batch, photos, tmp_path):
 
 @pytest.mark.parametrize("name", ["..", ".batch", "", "report.json"])
 def test_no_item_gets_a_folder_that_is_not_its_own(tmp_path, name):
-    with pytest.raises(UserError, match="an item (is|cannot be) called"):
+    with pytest.raises(UserError, match=r"an item (is|cannot be) called"):
         run(tmp_path, [Item(name, "x.png")])
 
 

@@ -135,7 +135,7 @@ def test_a_separator_of_lines_inside_of_a_text_ends_no_row(photos):
 
 def test_a_cell_that_is_too_long_is_said_with_the_row_before(photos):
     (photos / "list.csv").write_text("image,note\na/image.png,x\nb/image.png," + "y" * 131_073)
-    with pytest.raises(UserError, match="cannot be read as CSV after row 1 .*field larger"):
+    with pytest.raises(UserError, match=r"cannot be read as CSV after row 1 .*field larger"):
         read_items(str(photos / "list.csv"))
 
 
@@ -151,7 +151,7 @@ def test_a_folder_may_have_a_bracket_in_its_name(photos):
 
 
 def test_a_pattern_with_a_wrong_range_is_refused(photos):
-    with pytest.raises(UserError, match="is not a pattern that can be used .*bad character range"):
+    with pytest.raises(UserError, match=r"is not a pattern that can be used .*bad character range"):
         read_items(f"{photos}/[z-a]")
 
 

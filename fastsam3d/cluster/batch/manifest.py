@@ -67,7 +67,9 @@ def _csv_rows(data: bytes, source: str) -> Iterator[tuple[int, Mapping[str, Any]
                 raise UserError(f"{source}, row {number} has more cells than the first line has names.")
             yield number, {str(key).strip(): value for key, value in row.items() if value not in (None, "")}
     except csv.Error as error:
-        raise UserError(f"{source} cannot be read as CSV after row {number} ({error}). Save it as JSON lines.") from None
+        raise UserError(
+            f"{source} cannot be read as CSV after row {number} ({error}). Save it as JSON lines."
+        ) from None
 
 
 def _parquet_rows(data: bytes, source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

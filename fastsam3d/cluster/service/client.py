@@ -69,7 +69,9 @@ class Client:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
             except OSError as error:
-                raise UserError(f"{path} cannot be written ({error.strerror or error}). Choose another folder.") from None
+                raise UserError(
+                    f"{path} cannot be written ({error.strerror or error}). Choose another folder."
+                ) from None
             paths.append(path)
         return paths
 

@@ -63,7 +63,8 @@ class Guarded:
             return
         text = f"the request has more than {self._most / 2**20:g} MiB: make its pictures smaller."
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or len(length) > 18 or int(length) > self._most:  # Python refuses to read endless digits
+        # Python refuses to read a number of thousands of digits.
+        if not length.isdigit() or len(length) > 18 or int(length) > self._most:
             await _answer(told, 413, text)
             return
         read = 0
