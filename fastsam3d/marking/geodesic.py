@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 LIGHTNESS_WEIGHT = 0.5
-"""Of lightness against colour in an edge's strength: shadows are edges of lightness alone."""
+"""Weight of lightness in the strength of an edge; colour has the weight 1. Shadows are edges of lightness alone."""
 
 
 def geodesic_distance(costs: np.ndarray, sources: np.ndarray, sweeps: int = 3) -> np.ndarray:
@@ -40,6 +40,13 @@ def _sweep_down(distance: np.ndarray, costs: np.ndarray) -> np.ndarray:
         np.minimum(candidate[:-1], above[1:] + diagonal * cost[:-1], out=candidate[:-1])
         np.minimum(distance[row], candidate, out=distance[row])
     return distance
+
+
+def rim_of(shape: tuple[int, ...]) -> np.ndarray:
+    """The outermost pixels of a picture of shape (H, W), bool `[H, W]`."""
+    rim = np.ones(shape, dtype=bool)
+    rim[1:-1, 1:-1] = False
+    return rim
 
 
 def edge_costs(cv2: Any, image: np.ndarray) -> np.ndarray:

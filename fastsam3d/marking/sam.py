@@ -42,7 +42,8 @@ def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto")
         network = sam_model_registry[model]()
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
-        raise UserError(f"{path} does not hold weights of {model} ({str(error).splitlines()[0]}).") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} does not hold weights of {model} ({reason}). Give the file of that model.") from None
     return SamSegmenter(SamPredictor(network.to(device).eval()))
 
 
@@ -57,11 +58,12 @@ class SamSegmenter:
         self._embedded: np.ndarray | None = None
 
     def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        """The mask of a prompt, bool `[H, W]`; see `segmentation.segment`."""
         if prompt.is_empty:
             return np.zeros(image.shape[:2], dtype=bool)
         if self._embedded is None or not np.array_equal(self._embedded, image):
             self._predictor.set_image(image)
-            self._embedded = image
+            self._embedded = image.copy()  # the caller may change its array in place
         points: Sequence[tuple[float, float, bool]] = prompt.clicks
         single = len(points) == 1 and prompt.box is None
         masks, scores, _ = self._predictor.predict(

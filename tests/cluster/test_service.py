@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
-from service_requests import BAD, parts
+from service_requests import BAD, GREY, parts, png
 
 from fastsam3d.cluster.service.options import ServeOptions
 from fastsam3d.cluster.service.pages import API, PAGE
@@ -80,6 +81,18 @@ def test_mistakes_of_a_client_are_told_in_a_sentence_and_leave_nothing(serve, tm
         assert said in text and "\n" not in text and str(tmp_path) not in text, (name, text)
     assert list((tmp_path / "store").iterdir()) == []
     assert len(BAD) >= 30
+
+
+def test_labels_are_counted_before_their_masks_are_made(serve, monkeypatch):
+    def no_mask(*_: object) -> None:
+        raise AssertionError("a mask was made")
+
+    monkeypatch.setattr("fastsam3d.jobs.mask_sets.without_specks", no_mask)
+    stripes = np.repeat(np.arange(6, dtype=np.uint8) * 10, 8)[:, None] * np.ones((1, 64), np.uint8)  # five labels
+    files = [("picture", ("p.png", GREY)), ("labels", ("l.png", png(stripes)))]
+    answer = serve().post("/v1/scenes", files=files)
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "there are 5 masks in labels.png: up to 4 are taken."
 
 
 def test_requests_that_are_no_multipart_and_unknown_places_are_told(serve):

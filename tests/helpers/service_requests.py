@@ -44,8 +44,6 @@ def array(values: np.ndarray) -> bytes:
 GREY = png(np.full((48, 64, 3), 120, np.uint8))
 DISC = np.zeros((48, 64), np.uint8)
 DISC[10:30, 10:30] = 255
-STRIPES = np.repeat(np.arange(6, dtype=np.uint8) * 10, 8)[:, None] * np.ones((1, 64), np.uint8)
-"""Five labels and the background, in stripes of eight rows."""
 P, M = ("p.png", GREY), ("m.png", png(DISC))
 OBJECT, SCENE = "/v1/objects", "/v1/scenes"
 BAD = {
@@ -55,10 +53,6 @@ BAD = {
     "masks twice": (SCENE, [("picture", P), ("masks", M), ("labels", M)], {}, 422, "both given"),
     "two pictures": (OBJECT, [("picture", P), ("picture", P), ("mask", M)], {}, 422, "2 files are called picture"),
     "too many masks": (SCENE, [("picture", P), *[("masks", M)] * 5], {}, 422, "5 files are called masks"),
-    "too many labels": (
-        *(SCENE, [("picture", P), ("labels", ("l.png", png(STRIPES)))], {}, 422),
-        "there are 5 masks in labels.png: up to 4",
-    ),
     "unknown part": (OBJECT, [("picture", P), ("mask", M), ("image", P)], {}, 422, "'image' is not wanted"),
     "text for a picture": (OBJECT, [("mask", M)], {"picture": "x"}, 422, "'picture' is not wanted here, or is no file"),
     "a text file": (OBJECT, [("picture", ("p.txt", b"x")), ("mask", M)], {}, 422, "ends in .txt"),
