@@ -79,7 +79,10 @@ def departure(cv2: Any, image: np.ndarray) -> np.ndarray:
 
 
 def before_backdrop(cv2: Any, image: np.ndarray) -> np.ndarray:
-    """Which pixels of a picture, uint8 `[H, W, 3]`, stand out from its backdrop, without specks, bool `[H, W]`."""
+    """Finds the pixels of a picture, uint8 `[H, W, 3]`, that stand out from its backdrop; returns bool `[H, W]`.
+
+    Specks are removed.
+    """
     far_off = (departure(cv2, image) > 1).astype(np.uint8)
     return np.asarray(cv2.morphologyEx(far_off, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0)
 

@@ -102,7 +102,7 @@ def _enlarged(x: Tensor) -> Tensor:
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a network without normalisation that answers as the trained one does in evaluation mode.
+    """Puts batch normalisation into the weights: a state without it that gives the same answers.
 
     Args:
         state: of `MarkingNetwork()`.

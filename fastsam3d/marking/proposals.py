@@ -19,7 +19,7 @@ MOST = 16
 
 
 def propose(image: np.ndarray) -> list[np.ndarray]:
-    """Masks of the objects that stand out, the largest first.
+    """Finds the objects that stand out from a smooth backdrop; returns their masks, the largest first.
 
     Args:
         image: uint8 `[H, W, 3]`.

@@ -14,7 +14,7 @@ from fastsam3d.marking.segmentation import Prompt
 
 
 def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto") -> SamSegmenter:
-    """A segmenter with the weights of a checkpoint file.
+    """Makes a segmenter with the weights of a checkpoint file.
 
     Args:
         checkpoint: as published by its authors, `.pth`.
@@ -58,7 +58,7 @@ class SamSegmenter:
         self._embedded: np.ndarray | None = None
 
     def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
-        """The mask of a prompt, bool `[H, W]`; see `segmentation.segment`."""
+        """Makes the mask of a prompt, bool `[H, W]`; see `segmentation.segment`."""
         if prompt.is_empty:
             return np.zeros(image.shape[:2], dtype=bool)
         if self._embedded is None or not np.array_equal(self._embedded, image):

@@ -68,7 +68,7 @@ class Segmenter(Protocol):
 
 
 def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
-    """The mask of a prompt without a network.
+    """Makes the mask of a prompt without a network.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -95,7 +95,7 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
 
 
 def marked_window(prompt: Prompt, width: int, height: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the part of the picture that a box and its clicks are about; without a box, all."""
+    """Returns the part of the picture around a box and its clicks, (left, top, right, bottom); without a box, all."""
     if prompt.box is None:
         return 0, 0, width, height
     left, top, right, bottom = prompt.box
@@ -120,7 +120,7 @@ def _segment_whole(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
 
 
 def scale_prompt(prompt: Prompt, horizontal: float, vertical: float) -> Prompt:
-    """The prompt in pixels of a resized picture."""
+    """Returns the prompt in pixels of a resized picture."""
     box = prompt.box
     return Prompt(
         tuple((x * horizontal, y * vertical, inside) for x, y, inside in prompt.clicks),
@@ -129,7 +129,7 @@ def scale_prompt(prompt: Prompt, horizontal: float, vertical: float) -> Prompt:
 
 
 def moved_prompt(prompt: Prompt, left: float, top: float) -> Prompt:
-    """The prompt in pixels of a piece of the picture whose upper left corner is (left, top)."""
+    """Returns the prompt in pixels of a piece of the picture whose upper left corner is (left, top)."""
     box = prompt.box
     return Prompt(
         tuple((x - left, y - top, inside) for x, y, inside in prompt.clicks),
@@ -138,7 +138,7 @@ def moved_prompt(prompt: Prompt, left: float, top: float) -> Prompt:
 
 
 def seeds(shape: tuple[int, int], prompt: Prompt, radius: int = SEED_RADIUS) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels that are known, from the prompt alone: (of the object, of the background), bool `[H, W]` each.
+    """Finds the pixels that the prompt alone decides: (of the object, of the background), bool `[H, W]` each.
 
     Clicks are discs, the later over the earlier. All outside of the box is background; without a box the rim of
     the picture is, except near a click on the object.
@@ -208,7 +208,7 @@ def _about_the_outline(cv2: Any, inside: np.ndarray) -> np.ndarray:
 
 
 def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.ndarray:
-    """The mask with its outline found again at a finer scale, in a band about the old one.
+    """Finds the outline of a mask again at a finer scale, in a band about the old one; returns the new mask.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -242,14 +242,14 @@ def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.
 
 
 def enlarged(cv2: Any, inside: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A mask bool `[h, w]` at the size of the picture, bool `[height, width]`."""
+    """Enlarges a mask bool `[h, w]` to the size of the picture, bool `[height, width]`."""
     # As a soft edge that is split at half, so that the outline is smooth and not a staircase.
     soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)
     return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
 
 
 def cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which pixels are of the object, bool `[H, W]`, by GrabCut from its labels, uint8 `[H, W]`."""
+    """Finds the pixels of the object, bool `[H, W]`, by GrabCut from its labels, uint8 `[H, W]`."""
     known = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
     if known.all() or not known.any():
         return known
@@ -261,7 +261,7 @@ def cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def tidy(cv2: Any, inside: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """A mask without specks and pinholes: the pieces under the clicks, or without clicks the large ones.
+    """Removes specks and pinholes from a mask: keeps the pieces under the clicks, or without clicks the large ones.
 
     Args:
         inside: bool `[H, W]`.
@@ -281,7 +281,7 @@ def tidy(cv2: Any, inside: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 
 def opencv() -> Any:
-    """The module `cv2`.
+    """Imports and returns the module `cv2`.
 
     Raises:
         UserError: it is not installed.

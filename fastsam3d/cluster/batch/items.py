@@ -48,7 +48,7 @@ class Item:
         return [self.image, *([self.mask] if self.mask else []), *self.masks, *self.beside, *pointmap]
 
     def made_of(self, settings: str) -> str:
-        """Hash of everything that the result of the item depends on.
+        """Computes a hash of everything that the result of the item depends on.
 
         Args:
             settings: hash of the settings of the batch.

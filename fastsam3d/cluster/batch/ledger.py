@@ -65,7 +65,7 @@ class Ledger:
         return name in self._places
 
     def get(self, name: str) -> Row | None:
-        """The row of a name; None where there is none."""
+        """Reads the row of a name; None if there is none."""
         if name not in self._places:
             return None
         self._file.seek(self._places[name])

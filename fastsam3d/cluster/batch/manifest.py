@@ -26,7 +26,7 @@ MOST_LISTINGS = 64
 
 
 def read_manifest(source: str, kind: str) -> list[Item]:
-    """The items of a manifest. Relative paths in it start at its own folder.
+    """Reads the items of a manifest. Relative paths in it start at its own folder.
 
     Args:
         kind: one of `KINDS`.

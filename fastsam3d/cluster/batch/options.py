@@ -46,12 +46,12 @@ class BatchOptions:
 
     @property
     def least_and_most(self) -> tuple[int, int]:
-        """Least and most number of workers; if none was given, one for each device."""
+        """Returns the least and most number of workers; if none was given, one for each device."""
         return self.workers if self.workers is not None else (devices(),) * 2
 
 
 def devices() -> int:
-    """GPUs of this machine, or else the cores that this process may use."""
+    """Counts the GPUs of this machine, or without a GPU the cores that this process may use."""
     import torch
 
     from fastsam3d.basics.threads.limits import core_limits

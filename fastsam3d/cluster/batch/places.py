@@ -28,13 +28,13 @@ class Place(Protocol):
     address: str
 
     def files(self) -> dict[str, str]:
-        """All files in it and its folders by name, each with a stamp that changes with the file; {} without files."""
+        """Lists all files in it and its folders: names, each with a stamp that changes with the file; {} if empty."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Returns the bytes of a file; None if there is none."""
 
     def read(self, name: str) -> bytes:
-        """A file.
+        """Reads a file.
 
         Raises:
             UserError: it is missing or cannot be read.
@@ -54,7 +54,7 @@ def is_remote(address: str) -> bool:
 
 
 def place_of(address: str) -> Place:
-    """The folder at a path or an address.
+    """Opens the folder at a path or an address.
 
     Raises:
         UserError: fsspec, or its package for the scheme, is not installed.
@@ -65,7 +65,7 @@ def place_of(address: str) -> Place:
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """(the folder, the file's name) of a file's path or address."""
+    """Splits the path or address of a file: (the folder, the file's name)."""
     folder, _, name = address.rstrip("/").rpartition("/")
     return (folder or ("/" if address.startswith("/") else "."), name)
 

@@ -133,7 +133,7 @@ def run_items(
 
 
 def engine_of(options: BatchOptions) -> Callable[[Sequence[Item], Work], Generator[Row, None, None]]:
-    """The engine that the options name.
+    """Returns the engine that the options name.
 
     Raises:
         UserError: Ray is not installed.
@@ -147,15 +147,17 @@ def engine_of(options: BatchOptions) -> Callable[[Sequence[Item], Work], Generat
 
 
 def on_one_thread(request: Request) -> Request:
-    """The request with one thread on a CPU, where no number was given: workers then share the cores, and the number
-    of workers changes no byte."""
+    """Returns the request with one thread on a CPU, if no number of threads was given.
+
+    Workers then share the cores, and the number of workers changes no byte.
+    """
     if request.threads is None and request.device_name() == "cpu":
         return replace(request, threads=1)
     return request
 
 
 def settings_hash(request: Request) -> str:
-    """Hash of all settings that results depend on, and of the weights."""
+    """Computes a hash of all settings that results depend on, and of the weights."""
     settings = {key: value for key, value in as_plain(request).items() if key not in (*PLACES, "seed")}
     whole = [settings, request.seed, weights_identity(request), versions()["fastsam3d"], request.device_name()]
     return plain_hash(json.loads(json_text(whole)))

@@ -19,7 +19,7 @@ IMAGE, LABELS, POINTMAP = "image", "labels", "pointmap.npy"
 
 
 def read_items(source: str) -> tuple[list[Item], list[str]]:
-    """The items of a batch, sorted by name; of a manifest in its own order.
+    """Finds the items of a batch, sorted by name; of a manifest in its own order.
 
     Args:
         source: a folder of photo folders (each with `image.png` and its masks), one photo folder, a pattern of folders

@@ -29,7 +29,7 @@ def quiet_environment() -> None:
 
 @contextlib.contextmanager
 def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> Iterator[None]:
-    """A connection inside a `with` block. If the program is already connected, that connection is used and kept.
+    """Connects to Ray for a `with` block. If the program is connected already, that connection is used and kept.
 
     Args:
         address: of a cluster; None: that of the variable RAY_ADDRESS, or else a local Ray.

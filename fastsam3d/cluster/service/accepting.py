@@ -40,7 +40,7 @@ class Service:
             executor.submit(name)  # what an earlier service had accepted
 
     def open_jobs(self) -> int:
-        """Jobs that wait or run. Counts jobs that have ended since the last call."""
+        """Counts the jobs that wait or run, and adds those that have ended since the last call to the metrics."""
         for name in list(self._open):
             try:
                 state = self.store.state(name)

@@ -58,7 +58,7 @@ class ServeOptions:
             )
 
     def token(self) -> str | None:
-        """The token of the file; None without one.
+        """Reads the token of the file; None without one.
 
         Raises:
             UserError: the file cannot be read, or the token is too short.
@@ -82,7 +82,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def chosen(text: str | None, options: ServeOptions, scene: bool) -> dict[str, Any]:
-    """The settings of a request, checked.
+    """Reads and checks the settings of a request.
 
     Args:
         text: a JSON object, or None.
@@ -111,7 +111,7 @@ def chosen(text: str | None, options: ServeOptions, scene: bool) -> dict[str, An
 
 
 def with_chosen(request: Request, values: Mapping[str, Any]) -> Request:
-    """The service's request with the chosen settings."""
+    """Returns the service's request with the chosen settings."""
     from fastsam3d.jobs.request import request_with
 
     checked = request_with(**{key: value for key, value in values.items() if value is not None})

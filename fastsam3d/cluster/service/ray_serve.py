@@ -38,7 +38,7 @@ SLOW = 300.0
 
 
 def store_of(options: ServeOptions) -> JobStore:
-    """The store that the options name."""
+    """Opens the store that the options name."""
     return JobStore(options.store, options.keep_minutes * 60, options.store_mib * 2**20)
 
 
@@ -134,7 +134,7 @@ class ReplicaExecutor:
 
 
 def application_of(options: ServeOptions, request: Request, cuda: bool) -> Any:
-    """The Serve application: the ingress, bound to the replicas.
+    """Makes the Serve application: the ingress, bound to the replicas.
 
     Args:
         cuda: whether each replica needs a share of a GPU.
@@ -177,7 +177,7 @@ def application_of(options: ServeOptions, request: Request, cuda: bool) -> Any:
 
 @contextlib.contextmanager
 def serving(options: ServeOptions, request: Request) -> Iterator[str]:
-    """The service inside a `with` block; yields its address.
+    """Runs the service for a `with` block; yields its address.
 
     Raises:
         UserError: Ray is not installed, or cannot be started.

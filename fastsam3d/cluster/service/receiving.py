@@ -19,7 +19,7 @@ PARTS = {
 
 
 def seconds_to_wait(text: str | None, most: float) -> float:
-    """Seconds that a request wants to wait for its result, at most `most`.
+    """Reads the seconds that a request wants to wait for its result, at most `most`.
 
     Raises:
         Refused: no such number.

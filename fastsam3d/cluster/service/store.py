@@ -84,7 +84,7 @@ class JobStore:
         self.update(name, status=QUEUED)
 
     def folder(self, name: str) -> Path:
-        """Folder of a job.
+        """Returns the folder of a job.
 
         Raises:
             UserError: no such job.
@@ -94,7 +94,7 @@ class JobStore:
         return self.path / name
 
     def job(self, name: str) -> dict[str, Any]:
-        """Kind, options and time of a job.
+        """Reads kind, options and time of a job.
 
         Raises:
             UserError: no such job.
@@ -102,7 +102,7 @@ class JobStore:
         return _read(self.folder(name) / JOB)
 
     def state(self, name: str) -> State:
-        """Status, progress and times of a job, and its files where it is done.
+        """Reads status, progress and times of a job, and its files if it is done.
 
         Raises:
             UserError: no such job.
@@ -126,7 +126,7 @@ class JobStore:
             raise _not_stored(error) from None
 
     def result(self, name: str, file: str) -> Path:
-        """A result of a job.
+        """Returns the path of a result of a job.
 
         Raises:
             UserError: no such job, or it has no such result.
@@ -154,7 +154,7 @@ class JobStore:
         return (folder / CANCEL).exists() or not folder.exists()
 
     def names(self) -> list[str]:
-        """All jobs that were accepted, the oldest first."""
+        """Lists all jobs that were accepted, the oldest first."""
         found = []
         for folder in self.path.iterdir():
             if NAME.fullmatch(folder.name) and (folder / STATE).is_file():
@@ -162,7 +162,7 @@ class JobStore:
         return [name for _, name in sorted(found)]
 
     def waiting(self) -> list[str]:
-        """Jobs that were accepted and have not ended, the oldest first."""
+        """Lists the jobs that were accepted and have not ended, the oldest first."""
         return [name for name in self.names() if _read(self.path / name / STATE).get("status") in WAITING]
 
     def expire(self) -> list[str]:
@@ -195,7 +195,7 @@ class JobStore:
         return [folder.name for folder in removed]
 
     def used(self) -> tuple[int, int]:
-        """(jobs, bytes)."""
+        """Counts (jobs, bytes) of the store."""
         folders = [folder for folder in self.path.iterdir() if NAME.fullmatch(folder.name)]
         return len(folders), sum(map(_size, folders))
 

@@ -60,7 +60,7 @@ def needs_fetching(item: Item) -> bool:
 
 @contextmanager
 def inputs_of(fetched: Fetched) -> Iterator[Inputs]:
-    """The files of an item as files of this machine. Temporary copies are removed at the end.
+    """Gives the files of an item as files of this machine. Temporary copies are removed at the end.
 
     Raises:
         UserError: a file could not be fetched.

@@ -70,7 +70,7 @@ class Reconstructor:
             self._pipeline = self._load()
 
     def finished(self, item: Item) -> dict[str, Any] | None:
-        """The facts of a complete result from the same inputs and settings; None if there is none."""
+        """Reads the facts of a complete result from the same inputs and settings; None if there is none."""
         if not self._work.resume:
             return None
         try:
@@ -140,7 +140,7 @@ class Reconstructor:
 
 
 def facts_of(report: Mapping[str, Any], files: Mapping[str, int]) -> dict[str, Any]:
-    """Values of a result for the index.
+    """Collects the values of a result for the index.
 
     Args:
         files: bytes by name.

@@ -79,7 +79,7 @@ class Atlas:
         return Texels(hit.pixels, points.astype(np.float32), normals.astype(np.float32), hit)
 
     def painted(self, texels: Texels, values: np.ndarray) -> np.ndarray:
-        """The picture `[S, S, C]` uint8 of the texels' values `[T, C]` 0..1; the space between charts is padded."""
+        """Makes the picture `[S, S, C]` uint8 of the texels' values `[T, C]` 0..1; pads the space between charts."""
         picture = np.full((self.size * self.size, values.shape[1]), np.nan, dtype=np.float32)
         picture[texels.pixels] = values
         shape = (self.size, self.size, values.shape[1])
@@ -87,7 +87,7 @@ class Atlas:
         return np.rint(np.clip(padded, 0, 1) * 255).astype(np.uint8)
 
     def textured(self, texture: np.ndarray, material: np.ndarray | None = None) -> TexturedMesh:
-        """The mesh with a picture on it."""
+        """Returns the mesh with a picture on it."""
         normals = vertex_normals(self.mesh.vertices, self.mesh.faces)[self.origin]
         colors = self.mesh.vertex_colors[self.origin]
         vertices = self.mesh.vertices[self.origin]

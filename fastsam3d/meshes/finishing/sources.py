@@ -43,7 +43,7 @@ class Source:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Sources that colours can be taken from, the best one first."""
+        """Lists the sources that colours can be taken from, the best one first."""
         present = {
             "voxels": self.voxels is not None and len(self.voxels.coords) > 0,
             "gaussians": self.splats is not None and len(self.splats) > 0,
@@ -147,7 +147,7 @@ def _of_file(path: Path) -> Source:
 
 
 def merged(meshes: Sequence[Mesh]) -> Mesh:
-    """Several meshes as one, with colours at the vertices."""
+    """Merges several meshes into one, with colours at the vertices."""
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
