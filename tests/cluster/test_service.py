@@ -158,6 +158,20 @@ def test_a_job_that_cannot_be_stored_is_refused_and_the_worker_goes_on(serve, va
     assert failed == ["queued", "running"]
 
 
+def test_a_pipeline_that_cannot_be_loaded_is_told_without_paths(serve, vase, monkeypatch):
+    def load(model: str, **options: object) -> None:
+        raise UserError("there are no weights in /secret.")
+
+    monkeypatch.setattr("fastsam3d.sam3d.checkpoints.loading.load_pipeline", load)
+    client = serve()
+    end = time.monotonic() + 60
+    while "cannot be loaded" not in client.get("/readyz").text and time.monotonic() < end:
+        time.sleep(0.05)
+    for answer in (client.get("/readyz"), client.post("/v1/objects", files=parts(vase))):
+        assert answer.status_code == 503 and "/secret" not in answer.text
+        assert answer.json()["error"] == "the pipeline cannot be loaded: the log of the service says why."
+
+
 def test_a_length_of_endless_digits_is_too_large(serve):
     headers = {"content-type": "multipart/form-data; boundary=x", "content-length": "9" * 5000}
     assert serve().post("/v1/objects", content=b"", headers=headers).status_code == 413

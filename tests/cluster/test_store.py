@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from fastsam3d.cluster.service.store import JobStore
+from fastsam3d.cluster.service.store import DISCARDED, JobStore
 from fastsam3d.errors import UserError
 
 
@@ -90,6 +91,37 @@ def test_a_job_that_runs_is_marked_and_one_that_waits_is_removed(tmp_path):
     assert store.cancelled(second) and not (tmp_path / second).exists()
     store.update(second, status="done")  # does nothing for what is gone
     assert not (tmp_path / second).exists()
+
+
+def test_a_job_is_gone_before_its_files_are(tmp_path, monkeypatch):
+    store, seen, rmtree = JobStore(tmp_path), [], shutil.rmtree
+
+    def slow(folder: Path, **options: bool) -> None:
+        store.update(name, status="running")  # by a worker that gets the job just now
+        seen.append((tmp_path / name).exists())
+        rmtree(folder, **options)
+
+    name = store.create("object", {}, [("picture.png", b"x")])
+    store.accept(name)
+    monkeypatch.setattr("fastsam3d.cluster.service.store.shutil.rmtree", slow)
+    store.remove(name)
+    assert seen == [False]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_a_killed_process_was_removing_go(tmp_path):
+    store = JobStore(tmp_path)
+    (tmp_path / f"{DISCARDED}1" / "inputs").mkdir(parents=True)
+    assert store.expire() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_without_its_description_is_told(tmp_path):
+    store = JobStore(tmp_path)
+    name = store.create("object", {}, [])
+    (tmp_path / name / "job.json").unlink()
+    with pytest.raises(UserError, match="is damaged"):
+        store.job(name)
 
 
 def test_a_full_disk_is_told_without_a_path(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from fastsam3d.jobs.request import Request
 
 logger = logging.getLogger(__name__)
 
+NOT_LOADED = "the pipeline cannot be loaded: the log of the service says why."
 EXPIRE_EVERY, EXPIRE_JOBS = 30.0, 16
 """Seconds between two looks for results to remove, and accepted jobs after which there is a look at once."""
 
@@ -58,7 +59,7 @@ class Service:
             Refused: the queue is full, or no worker can be loaded.
         """
         if self.executor.problem is not None:
-            raise Refused(503, str(self.executor.problem))
+            raise Refused(503, NOT_LOADED)
         if self.open_jobs() + self._accepting >= self.options.queue:
             after = self.metrics.seconds_until_free(len(self._open), self.executor.workers)
             text = f"the service is busy: {self.options.queue} jobs wait or run. Try again in {after} s."

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from fastsam3d.basics.optional import optional_module
-from fastsam3d.cluster.service.accepting import Service
+from fastsam3d.cluster.service.accepting import NOT_LOADED, Service
 from fastsam3d.cluster.service.guarding import Guarded, Refused
 from fastsam3d.cluster.service.options import ServeOptions
 from fastsam3d.cluster.service.pages import API, PAGE
@@ -146,7 +146,7 @@ async def _ready(request: Any) -> Any:
 
     executor = _service(request).executor
     if executor.problem is not None:
-        return _failed(503, str(executor.problem))
+        return _failed(503, NOT_LOADED)
     if not executor.ready():
         return _failed(503, "the pipeline is being loaded.", {"Retry-After": "5"})
     return JSONResponse({"status": "ready"})

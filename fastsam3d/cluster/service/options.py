@@ -29,7 +29,7 @@ class ServeOptions:
     port: int = option(8000, whole(1), "to listen at")
     store: str = option("service", str, "folder of the jobs: their inputs and results")
     engine: str = option("ray", engine, "ray, or inline: one worker in this process, without Ray")
-    workers: tuple[int, int] | None = option((1, 1), workers, "replicas: auto, a number, or least and most as 1-8")
+    workers: tuple[int, int] | None = option((1, 1), workers, "replicas: a number, or least and most as 1-8; auto is one")
     gpus_per_worker: float = option(1.0, number_from(0.01, 64), "of each replica on CUDA; 0.5: two share a card")
     address: str | None = option(None, optional_text, "of a Ray cluster; null: a local Ray, which is stopped again")
     token_file: str | None = option(None, optional_text, "file with the token that requests have to bring; null: none")

@@ -117,12 +117,13 @@ class ReplicaExecutor:
                 self._handle.run.remote(name).result()
             except Exception as error:  # the replica died, or Serve is being stopped
                 logger.warning("the job %s is given to another worker: %s", name, type(error).__name__)
-                time.sleep(AGAIN)
             try:
                 if self._store.state(name)["status"] not in WAITING:
                     return
             except UserError:
                 return  # deleted
+            # Also where the replica did not find the job, for example because its store is another folder.
+            self._closed.wait(AGAIN)
 
     def _look(self) -> None:
         while not self._ready.is_set() and not self._closed.is_set():

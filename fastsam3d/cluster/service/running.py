@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from fastsam3d.cluster.service.store import DONE, FAILED, INPUTS, RESULTS, RUNNING, WAITING, JobStore
+from fastsam3d.cluster.service.store import DONE, FAILED, INPUTS, RESULTS, RUNNING, WAITING, JobStore, discard
 from fastsam3d.cluster.service.uploads import request_of, without_paths
 from fastsam3d.cluster.work.reconstruction import facts_of
 from fastsam3d.errors import UserError
@@ -28,7 +28,12 @@ AGAIN = 0.5
 
 
 class Executor(Protocol):
-    """Runs the jobs that were accepted."""
+    """Runs the jobs that were accepted.
+
+    Attributes:
+        workers: number of jobs that run at the same time, at least.
+        problem: why no worker can be loaded; None if one can, or if that is not known yet.
+    """
 
     workers: int
     problem: Exception | None
@@ -132,7 +137,7 @@ class JobRunner:
             logger.exception("the job %s failed", name)
             values = {"status": FAILED, "error": f"something went wrong inside ({type(error).__name__})."}
         if self._store.cancelled(name):
-            shutil.rmtree(self._store.path / name, ignore_errors=True)
+            discard(self._store.path / name)
             return
         try:
             if self._store.state(name)["status"] not in WAITING:
@@ -196,6 +201,8 @@ class LocalExecutor:
         try:
             runner = self._make()
         except Exception as error:
+            # For who runs the service: its text may name paths of this machine, which clients must not see.
+            logger.error("the pipeline cannot be loaded: %s", str(error) or type(error).__name__)
             self.problem = error
             return
         self._ready.set()

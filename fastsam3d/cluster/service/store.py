@@ -23,6 +23,8 @@ from fastsam3d.errors import UserError
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 WAITING, ENDED = (QUEUED, RUNNING), (DONE, FAILED)
+DISCARDED = ".discarded-"
+"""Beginning of the names of folders that are being removed."""
 UPLOAD_SECONDS = 600.0
 """Age from which a job that was never accepted is removed."""
 NAME = re.compile(r"[a-z0-9]{32}")
@@ -97,9 +99,12 @@ class JobStore:
         """Reads kind, options and time of a job.
 
         Raises:
-            UserError: no such job.
+            UserError: no such job, or its description cannot be read.
         """
-        return _read(self.folder(name) / JOB)
+        found = _read(self.folder(name) / JOB)
+        if not found:
+            raise UserError(f"the job {name} is damaged: its file {JOB} cannot be read. Send the request again.")
+        return found
 
     def state(self, name: str) -> State:
         """Reads status, progress and times of a job, and its files if it is done.
@@ -146,7 +151,7 @@ class JobStore:
         if self.state(name)["status"] == RUNNING:
             (folder / CANCEL).touch()
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
 
     def cancelled(self, name: str) -> bool:
         """Tells whether a job must be stopped."""
@@ -191,6 +196,8 @@ class JobStore:
             total -= _size(folder)
             removed.append(folder)
         for folder in removed:
+            discard(folder)
+        for folder in self.path.glob(f"{DISCARDED}*"):  # of a process that was killed while it removed them
             shutil.rmtree(folder, ignore_errors=True)
         return [folder.name for folder in removed]
 
@@ -198,6 +205,14 @@ class JobStore:
         """Counts (jobs, bytes) of the store."""
         folders = [folder for folder in self.path.iterdir() if NAME.fullmatch(folder.name)]
         return len(folders), sum(map(_size, folders))
+
+
+def discard(folder: Path) -> None:
+    """Removes the folder of a job. It gets another name first, so that no process finds a part of a job meanwhile."""
+    renamed = folder.with_name(f"{DISCARDED}{secrets.token_hex(8)}")
+    with suppress(OSError):
+        folder = folder.rename(renamed)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
