@@ -159,6 +159,10 @@ def test_a_pipeline_that_cannot_be_loaded_ends_the_batch_with_its_own_sentence(t
     with pytest.raises(UserError, match=r"there are no weights\."):
         run(tmp_path, stand_in_items(3), StandIn(str(tmp_path / "out"), loads=False))
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()  # the user's own: it stays
+    with pytest.raises(UserError, match=r"there are no weights\."):
+        run(tmp_path, stand_in_items(3), StandIn(str(tmp_path / "out"), loads=False))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_mask_that_is_missing_is_told_without_a_type_of_python(batch, photos, tmp_path):

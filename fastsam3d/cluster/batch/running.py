@@ -177,8 +177,8 @@ def _opened(output: Place, resume: bool) -> Iterator[Ledger]:
     with ExitStack() as stack:
         scratch = Path(".")
         if isinstance(output, LocalFolder):
-            if not (output.path / FOLDER).exists():
-                stack.callback(_remove_empty, output.path)  # after the lock is released, since its file lies there
+            made = [folder for folder in (output.path / FOLDER, output.path) if not folder.exists()]
+            stack.callback(_remove_empty, made)  # runs after the lock is released, whose file is in the first one
             try:
                 (output.path / FOLDER).mkdir(parents=True, exist_ok=True)
                 stack.callback(FolderLock(output.path / FOLDER).release)
@@ -193,11 +193,11 @@ def _opened(output: Place, resume: bool) -> Iterator[Ledger]:
         yield ledger
 
 
-def _remove_empty(folder: Path) -> None:
-    """Removes the folders of a batch that has written nothing."""
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Removes folders that were made for a batch which then wrote nothing, the inner ones first."""
     with suppress(OSError):
-        (folder / FOLDER).rmdir()
-        folder.rmdir()
+        for folder in folders:
+            folder.rmdir()
 
 
 def _sorted_out(output: Place, items: Sequence[Item], work: Work, ledger: Ledger) -> tuple[Sums, list[Item]]:
