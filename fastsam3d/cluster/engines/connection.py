@@ -17,7 +17,7 @@ ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_raylet_start_wait_time_s": "300",  # of a machine whose cores are busy
+    "RAY_raylet_start_wait_time_s": "300",  # on a machine whose cores are busy the start takes long
 }
 
 
@@ -51,7 +51,7 @@ def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> 
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
-                # One more, for what waits for the network.
+                # One core more, for tasks that wait for the network.
                 num_cpus=max(workers + 1, core_limits().threads if cuda else 0),
                 object_store_memory=store_mib * 2**20,
                 include_dashboard=False,

@@ -19,9 +19,9 @@ from fastsam3d.cluster.work.fetching import Fetched, fetch, needs_fetching
 from fastsam3d.cluster.work.worker import Row, Work, Worker
 
 MOST_TASKS = 2000
-"""Tasks of a batch at most: the driver keeps facts about each."""
+"""Largest number of tasks of a batch, because the driver keeps facts about each."""
 FETCH_CORES = 0.25
-"""Of a core, for a task that fetches: it waits for the network."""
+"""Share of a core for a task that fetches files: most of the time it waits for the network."""
 
 
 def require_ray() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from fastsam3d.cluster.service.store import DONE
 
 FIRST_GUESS = 10.0
-"""Seconds of a job before any has ended."""
+"""Assumed seconds of a job until the first one has ended."""
 
 
 class Metrics:
