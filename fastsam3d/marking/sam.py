@@ -19,6 +19,7 @@ def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto")
     Args:
         checkpoint: as published by its authors, `.pth`.
         model: `vit_b`, `vit_l` or `vit_h`.
+        device: device of the network; `auto` is CUDA if there is one, else the CPU.
 
     Raises:
         UserError: the package or the file is missing, or they do not fit each other.
@@ -48,9 +49,12 @@ def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto")
 
 
 class SamSegmenter:
-    """Masks from a predictor with the interface of Segment Anything (`set_image`, `predict`), 1 or 2.
+    """Masks from a predictor with the interface of Segment Anything 1 or 2 (`set_image`, `predict`).
 
-    The picture is embedded once, not at every click.
+    The picture is embedded once, not at every click. One object serves one thread at a time.
+
+    Args:
+        predictor: holds the network and the embedded picture.
     """
 
     def __init__(self, predictor: Any) -> None:
