@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/finish_normal_map.py --output normal_map.png
 
-The object is a ball with bumps, about 280,000 faces, finished to 5,000. Prints the mean angle between the normals of
+The object is a ball with bumps, about 273,000 faces, finished to 5,000. Prints the mean angle between the normals of
 points on the finished surface and those of the true surface there.
 """
 

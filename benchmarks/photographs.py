@@ -54,6 +54,9 @@ def main() -> int:
         if one.image is None:
             print(f"left out: {one.name}: {one.reason}")
     present = [one for one in found if one.image is not None]
+    if not present:
+        print("none of the photographs is here: docs/masks.md says how to get them")
+        return 2
     models = {"now": fastsam3d.load_pipeline("mini", checkpoint_dir=options.weights)}
     if options.earlier:
         models = {"earlier": fastsam3d.load_pipeline("mini", checkpoint_dir=options.earlier), **models}
@@ -77,7 +80,8 @@ def main() -> int:
         writer.writeheader()
         writer.writerows(rows)
     if tiles:
-        columns = [np.concatenate(tiles[first :: options.columns]) for first in range(options.columns)]
+        count = min(options.columns, len(tiles))
+        columns = [np.concatenate(tiles[first::count]) for first in range(count)]
         height = max(len(column) for column in columns)
         filled = [np.pad(c, ((0, height - len(c)), (0, 0), (0, 0)), constant_values=255) for c in columns]
         Image.fromarray(np.concatenate(filled, axis=1)).save(output / "photographs.jpg", quality=88)

@@ -37,12 +37,13 @@ EDGE_SHARE = 0.5
 """Share of labels without any inner pixel from which a label image counts as smoothed."""
 
 
-def scene_masks(picture: Picture, choice: str | None) -> list[Mask]:
+def scene_masks(picture: Picture, choice: str | None, most: int | None = None) -> list[Mask]:
     """Reads the masks of a picture, each with a different label.
 
     Args:
         choice: a folder of masks, a label image, or an `.npy` array of labels `[H, W]` or of masks `[N, H, W]`;
             None: the masks beside the picture.
+        most: largest number of objects of a label image that `choice` names; each needs a byte per pixel.
 
     Returns:
         All masks. `Mask.problem` says why a single mask cannot be used.
@@ -63,7 +64,7 @@ def scene_masks(picture: Picture, choice: str | None) -> list[Mask]:
         image = open_image(path, "label image")
         if getattr(image, "n_frames", 1) > 1:
             return _pages(image, path, picture)
-    return read_labels(path, picture)
+    return read_labels(path, picture, most)
 
 
 def object_name(mask: Mask) -> str:
@@ -71,11 +72,14 @@ def object_name(mask: Mask) -> str:
     return f"object_{mask.label}" if is_number(mask.label) else mask.label
 
 
-def read_labels(path: Path, picture: Picture) -> list[Mask]:
+def read_labels(path: Path, picture: Picture, most: int | None = None) -> list[Mask]:
     """Reads a label image: one mask for each value except 0 (or black), which is the background.
 
     Grey values, palette indices, 16-bit numbers and numbers of an `.npy` array are used as they are stored. In colour
     pictures every exact colour is a label, and labels are numbered in ascending order of (red, green, blue).
+
+    Args:
+        most: see `scene_masks`.
 
     Raises:
         UserError: it is missing or unreadable, has another size than the picture or no labels, or is no label image.
@@ -100,6 +104,8 @@ def read_labels(path: Path, picture: Picture) -> list[Mask]:
             f"{path} has {len(labels)} different values and looks like a photograph, not like a label image: "
             "give every object one value, without smoothing, saved as PNG."
         )
+    if most is not None and len(labels) > most:
+        raise UserError(f"there are {len(labels)} masks in {path}: up to {most} are taken.")
     _refuse_smoothed(values, labels, path)
     numbers = range(1, len(labels) + 1) if max(labels) > 65535 else labels
     masks = []

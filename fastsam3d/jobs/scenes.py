@@ -168,8 +168,11 @@ def _run(
     return SceneResult(report, paths, failed)
 
 
-def read_scene(request: Request, listener: Listener) -> SceneInputs:
+def read_scene(request: Request, listener: Listener, most_masks: int | None = None) -> SceneInputs:
     """Reads and checks the picture, the masks and the point map that a request names.
+
+    Args:
+        most_masks: see `fastsam3d.jobs.mask_sets.scene_masks`.
 
     Raises:
         UserError: no mask can be used; the picture or the named point map cannot be used; or a package for the
@@ -183,7 +186,10 @@ def read_scene(request: Request, listener: Listener) -> SceneInputs:
     refuse_masks_folder(request.output_dir, request.masks)
     if request.marks.given and request.masks:
         raise UserError("--masks and marks (--box, --point, --all) were both given. Give one of them.")
-    masks = marked_masks(request.marks, picture) if request.marks.given else scene_masks(picture, request.masks)
+    if request.marks.given:
+        masks = marked_masks(request.marks, picture)
+    else:
+        masks = scene_masks(picture, request.masks, most_masks)
     names, renamed = object_names([object_name(mask) for mask in masks])
     for text in renamed:
         listener.warn(text)

@@ -1,8 +1,9 @@
 """Finds objects that stand out from a smooth backdrop, such as a floor, a table or a wall, from one click.
 
-The backdrop is a polynomial of the place in the logarithm of the colours, fitted so that what departs from it counts
-little (iteratively reweighted least squares, Cauchy-like weights). In logarithms a shadow is nearly the same step in
-all three channels, downwards: it may be deep before it counts as a departure, a change of colour may not.
+The backdrop is modelled by a polynomial: the logarithm of the colours as a function of the place in the picture. It is
+fitted by iteratively reweighted least squares with weights like Cauchy's, so that pixels far from the model count
+little. A shadow lowers the logarithms of all three channels by nearly the same amount. So a pixel may be much darker
+than the model and still count as backdrop, but only a little different in colour.
 """
 
 from __future__ import annotations
@@ -12,31 +13,35 @@ from typing import Any
 
 import numpy as np
 
-from fastsam3d.marking.geodesic import edge_costs, geodesic_distance
+from fastsam3d.marking.geodesic import edge_costs, geodesic_distance, rim_of
 
 OFFSET = 16.0
-"""Added to the colours before the logarithm: the noise of dark pixels is not blown up."""
+"""Is added to the colours (0 to 255) before the logarithm, so that noise of dark pixels is not enlarged."""
 COLOUR, BRIGHTER, DARKER = 0.1, 0.3, 1.0
-"""Departures in the logarithm that are too large for the backdrop: of colour, of light, and of shadow."""
+"""Differences of the logarithms from which a pixel stands out: in colour, and in brightness upwards and downwards."""
 INNER_WEIGHT = 0.15
-"""Of a pixel inside of the picture against one near its rim, where there is more often backdrop."""
+"""Weight of a pixel inside of the picture. Pixels near its rim, which are backdrop more often, have the weight 1."""
 RIM = 0.06
-"""Width of that rim, in parts of the shorter side."""
+"""Width of that rim, as a share of the picture's shorter side."""
 ROUNDS = 10
+"""Rounds of the reweighted fit."""
 MOST_OF_RIM, MOST_OF_PICTURE = 0.35, 0.75
-"""Of which at most stands out where there is a smooth backdrop at all."""
+"""If more than these shares of the rim or of the picture stand out, the picture has no smooth backdrop."""
 FREE_RIM, LEAST = 0.07, 0.03
-"""Shares of the rim below which, and of the picture from which, things stand free before a smooth backdrop."""
+"""Things stand free before the backdrop if less than the first share of the rim stands out, and more than the second
+share of the picture."""
 REACH = 3.0
-"""A click that takes away reaches so many times as far as it lies inside of the mask: near the outline it corrects the
-outline, in the middle of a neighbour it removes the neighbour. One that adds reaches as far as it lies outside."""
+"""A click changes the mask up to so many times its own distance from the outline. So a click near the outline corrects
+the outline, and a click in the middle of a neighbour removes the neighbour."""
 PLAIN, SPECK, FAR = 1.5, 12, 6.0
-"""Edge cost below which an area is plain; pixels of the smallest such area; how far, in pixels, edges go to one."""
+"""Cost below which a pixel is not on an edge; smallest area, in pixels, that counts; distance in pixels up to which the
+pixels of an edge are added to the nearest area."""
 TOUCHING = 0.8
-"""Common border, in sides of the smaller, below which two things only touch; diagonal steps count twice."""
+"""Two areas are one thing if their common border is at least this many times the side of the smaller one (the root of
+its number of pixels). Diagonal steps of the border count twice."""
 NEARER, NO_FARTHER = 0.5, 0.9
-"""How much nearer to a click on the object than to the rim an added part must be; how far, in parts of the way to the
-object's clicks, a click that takes away may follow a plain colour."""
+"""An added part must be nearer to the click than this share of its distance to the rim. A click on the background
+removes pixels up to this share of its own distance to the clicks on the object. Distances are geodesic."""
 
 
 def departure(cv2: Any, image: np.ndarray) -> np.ndarray:
@@ -74,7 +79,10 @@ def departure(cv2: Any, image: np.ndarray) -> np.ndarray:
 
 
 def before_backdrop(cv2: Any, image: np.ndarray) -> np.ndarray:
-    """Which pixels of a picture, uint8 `[H, W, 3]`, stand out from its backdrop, without specks, bool `[H, W]`."""
+    """Finds the pixels of a picture, uint8 `[H, W, 3]`, that stand out from its backdrop; returns bool `[H, W]`.
+
+    Specks are removed.
+    """
     far_off = (departure(cv2, image) > 1).astype(np.uint8)
     return np.asarray(cv2.morphologyEx(far_off, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0)
 
@@ -82,13 +90,7 @@ def before_backdrop(cv2: Any, image: np.ndarray) -> np.ndarray:
 def free_before_backdrop(cv2: Any, image: np.ndarray) -> bool:
     """Tells whether what stands out hardly touches the rim, so that all of it is seen before a smooth backdrop."""
     stands_out = before_backdrop(cv2, image)
-    return bool(stands_out[_rim(image.shape[:2])].mean() < FREE_RIM and LEAST < stands_out.mean() <= MOST_OF_PICTURE)
-
-
-def _rim(shape: tuple[int, ...]) -> np.ndarray:
-    rim = np.ones(shape, dtype=bool)
-    rim[1:-1, 1:-1] = False
-    return rim
+    return bool(stands_out[rim_of(image.shape[:2])].mean() < FREE_RIM and LEAST < stands_out.mean() <= MOST_OF_PICTURE)
 
 
 def standing_out(
@@ -102,11 +104,12 @@ def standing_out(
         radius: of the disc that a click stands for, pixels.
 
     Returns:
-        bool `[H, W]`; None where the picture has no smooth backdrop, or the first click is on it.
+        bool `[H, W]`; None if the picture has no smooth backdrop, or if the first click on the object is on the
+        backdrop.
     """
     shape = image.shape[:2]
     stands_out = before_backdrop(cv2, image)
-    rim = _rim(shape)
+    rim = rim_of(shape)
     if stands_out[rim].mean() > MOST_OF_RIM or stands_out.mean() > MOST_OF_PICTURE:
         return None
     costs = edge_costs(cv2, image)
@@ -142,13 +145,13 @@ def standing_out(
 def things(cv2: Any, stands_out: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """Numbers the connected regions that stand out, from 1 on, `[H, W]`; 0 is the backdrop.
 
-    Parts of one thing meet along a good part of their size, things that merely touch or cover each other's corner along
-    less. So areas without an edge inside are joined, those with the longest common border first, until none is longer
-    than `TOUCHING` times the side of the smaller of both.
+    Parts of one thing have a long common border. Things that only touch, or cover a corner of each other, have a short
+    one. So areas without an edge inside are joined, those with the longest common border first, until no border is
+    longer than `TOUCHING` times the side of the smaller area.
 
     Args:
         stands_out: bool `[H, W]`, not true everywhere.
-        costs: of `edge_costs`.
+        costs: of `edge_costs`, `[H, W]`.
     """
     count, areas = cv2.connectedComponents((stands_out & (costs < PLAIN)).astype(np.uint8), connectivity=4)
     sizes = np.bincount(areas.ravel(), minlength=count)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 LIGHTNESS_WEIGHT = 0.5
-"""Of lightness against colour in an edge's strength: shadows are edges of lightness alone."""
+"""Weight of lightness in the strength of an edge; colour has the weight 1. Shadows are edges of lightness alone."""
 
 
 def geodesic_distance(costs: np.ndarray, sources: np.ndarray, sweeps: int = 3) -> np.ndarray:
-    """Cost of the cheapest path from the nearest source to every pixel, nearly (raster-scan sweeps).
+    """Computes nearly the cost of the cheapest path from the nearest source to every pixel, by raster-scan sweeps.
 
     Args:
         costs: `[H, W]`, cost of stepping onto a pixel, positive.
@@ -42,8 +42,15 @@ def _sweep_down(distance: np.ndarray, costs: np.ndarray) -> np.ndarray:
     return distance
 
 
+def rim_of(shape: tuple[int, ...]) -> np.ndarray:
+    """Marks the outermost pixels of a picture of shape (H, W), bool `[H, W]`."""
+    rim = np.ones(shape, dtype=bool)
+    rim[1:-1, 1:-1] = False
+    return rim
+
+
 def edge_costs(cv2: Any, image: np.ndarray) -> np.ndarray:
-    """Cost of stepping onto a pixel: small in a plain area and on soft shadows, large across an edge of colour.
+    """Computes the cost of stepping onto each pixel: small in plain areas and soft shadows, large across edges.
 
     Args:
         image: uint8 `[H, W, 3]`.

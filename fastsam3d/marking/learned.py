@@ -1,8 +1,9 @@
 """Marks objects with the network of `network.py`, whose weights ship; `segmentation.segment` is its plain twin.
 
-The network sees the picture at a small size, with the marks in the order in which they were made and its own answer to
-those before: so a further click changes the mask and does not begin anew. Then it looks at the piece of the picture
-about the object once more. GrabCut decides where it is not certain, and finds the outline again at a finer scale.
+The network reads the picture at a small size, the marks in the order in which they were made, and its own answer to the
+marks before. So a further click changes the mask and does not start again. Then the network reads the part of the
+picture around the object once more, enlarged. GrabCut decides where the network is not certain, and finds the outline
+again at a finer scale.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ from fastsam3d.marking.segmentation import (
 )
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "mini" / "marker.safetensors"
-"""Weights that ship."""
+"""The weights that ship."""
 PLAIN_INSTEAD = "objects are marked by colours and edges alone, which is less exact."
 SIDE = 192
-"""Longest side, in pixels, at which the network sees a picture."""
+"""Longest side, in pixels, of the picture that the network reads."""
 ROOM = 0.35
-"""Of the longer side of a mask: so far about it the picture is looked at again."""
+"""Width of the surroundings of the object that the second look includes, as a share of the object's longer side."""
 UNCERTAIN = 0.05
-"""Probability below which the network is certain that a pixel is not of the object, and above one minus which it is."""
+"""Below this probability a pixel is certainly not of the object; above one minus it, the pixel certainly is."""
 NEARER = 0.8
-"""Share of the picture below which that piece is looked at."""
+"""There is a second look only if it needs less than this share of the picture's longer side."""
 
 
 class LearnedSegmenter:
@@ -56,7 +57,7 @@ class LearnedSegmenter:
 
     Args:
         network: in evaluation mode.
-        alone: answer too where the plain marker is better, to measure the network.
+        alone: answers even where the plain marker is better, to measure the network.
     """
 
     def __init__(self, network: MarkingNetwork, alone: bool = False) -> None:
@@ -64,7 +65,7 @@ class LearnedSegmenter:
         self._alone = alone
 
     def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
-        """The mask of a prompt; see `segmentation.segment`."""
+        """Makes the mask of a prompt; see `segmentation.segment`."""
         height, width = image.shape[:2]
         if min(height, width) < MINIMUM_SIDE:
             raise UserError(
@@ -98,7 +99,7 @@ class LearnedSegmenter:
     def probability(
         self, cv2: Any, image: np.ndarray, prompt: Prompt, previous: np.ndarray | None = None
     ) -> np.ndarray:
-        """The network's answer, float `[H, W]`, 0..1.
+        """Computes the probability of the object at each pixel, float `[H, W]`, 0..1.
 
         Args:
             image: uint8 `[H, W, 3]`.
@@ -165,7 +166,7 @@ def stands_free(cv2: Any, image: np.ndarray, prompt: Prompt) -> bool:
 
 
 def cut_by_colour(cv2: Any, image: np.ndarray, prompt: Prompt, probability: np.ndarray) -> np.ndarray:
-    """The mask of an answer, bool `[H, W]`: GrabCut decides where the network is not certain.
+    """Makes a mask of an answer, bool `[H, W]`: GrabCut decides where the network is not certain.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -181,7 +182,7 @@ def cut_by_colour(cv2: Any, image: np.ndarray, prompt: Prompt, probability: np.n
 
 
 def in_order(prompt: Prompt) -> list[Prompt]:
-    """The prompts that a person has given up to this one: the box first, then one click more each time."""
+    """Returns the prompts that a person has given up to this one: the box first, then one click more each time."""
     clicks, box = prompt.clicks, prompt.box
     first = [] if box is None else [Prompt((), box)]
     parts = [Prompt(clicks[: count + 1], box) for count in range(len(clicks))]
@@ -208,11 +209,11 @@ def load_marker(path: str | Path, alone: bool = False) -> LearnedSegmenter:
 
 @dataclass(frozen=True)
 class Marker:
-    """What marks objects here.
+    """The marker that is used, and a note on it.
 
     Attributes:
         segmenter: picture and prompt to a mask.
-        note: what a person must know of it; "" if there is nothing.
+        note: what the user must know about it; "" if there is nothing.
     """
 
     segmenter: Segmenter
@@ -221,7 +222,7 @@ class Marker:
 
 @lru_cache(maxsize=1)
 def shipped_marker() -> Marker:
-    """The marker with the weights that ship, or the plain one with a note that says why."""
+    """Returns the marker with the weights that ship, or the plain one with a note that says why."""
     if not WEIGHTS.is_file():
         return Marker(segment, f"the weights of the marker, {WEIGHTS}, are missing: {PLAIN_INSTEAD}")
     try:

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from fastsam3d.marking.prompt_maps import CHANNELS, STRIDE
 
 WIDTHS = (16, 32, 56, 80)
-"""Channels at 1/2, 1/4, 1/8 and 1/16 of the picture."""
+"""Numbers of channels at 1/2, 1/4, 1/8 and 1/16 of the picture's side."""
 MULTIPLE = 32
-"""Height and width of a picture are multiples of this."""
+"""Height and width of a picture, in pixels, are multiples of this number."""
 
 
 def _convolution(
@@ -35,7 +35,7 @@ def _rectified(
 
 
 class Bottleneck(nn.Module):
-    """A residual block on half of the channels, with a dilated convolution for reach."""
+    """A residual block on half of the channels; its dilated convolution widens the receptive field."""
 
     def __init__(self, normalised: bool, width: int, dilation: int = 1) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ class Bottleneck(nn.Module):
         return F.relu(x + self.expand(self.middle(self.reduce(x))))
 
 
-class Surroundings(nn.Module):
-    """Adds to every place what the whole picture holds: the mean over it, and the mean where the object seems to be."""
+class GlobalContext(nn.Module):
+    """Adds the context of the whole picture to every place: its mean, and two means with weights that are learned."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class MarkingNetwork(nn.Module):
         self.down1 = nn.Sequential(convolution(a, b, 3, 2), convolution(b, b))
         self.down2 = nn.Sequential(convolution(b, c, 3, 2), block(c), block(c, 2))
         self.down3 = nn.Sequential(
-            convolution(c, d, 3, 2), block(d), Surroundings(d), block(d, 2), block(d, 3), block(d)
+            convolution(c, d, 3, 2), block(d), GlobalContext(d), block(d, 2), block(d, 3), block(d)
         )
         self.side2, self.up2 = nn.Conv2d(d, c, 1), nn.Sequential(block(c), block(c, 2))
         self.side1, self.up1 = nn.Conv2d(c, b, 1), nn.Sequential(convolution(b, b), convolution(b, b))
@@ -102,7 +102,7 @@ def _enlarged(x: Tensor) -> Tensor:
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a network without normalisation that answers as the trained one does in evaluation mode.
+    """Puts batch normalisation into the weights: a state without it that gives the same answers.
 
     Args:
         state: of `MarkingNetwork()`.

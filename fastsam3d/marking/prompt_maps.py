@@ -1,10 +1,10 @@
 """Turns a picture and its marks into the maps that the marking network reads: pure functions on batches.
 
-Beside the picture in Lab colours and the marks themselves, the maps hold cues that are known to find objects: geodesic
-distances from the marks (Bai and Sapiro, ICCV 2007), distances in colour, and how well a pixel's colour fits the
-histogram of the object so far (Boykov and Jolly, ICCV 2001). So the network has to weigh cues, not to invent them.
+The maps hold the picture in Lab colours, the marks, and cues that are known to find objects: geodesic distances from
+the marks (Bai and Sapiro, ICCV 2007), distances in colour, and how well a pixel's colour fits the histogram of the
+object so far (Boykov and Jolly, ICCV 2001). So the network only has to weigh these cues.
 
-B pictures of H x W pixels; h, w = H / 2, W / 2.
+Shapes: B pictures of H x W pixels; h, w = H / 2, W / 2.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from torch.nn import functional as F
 from fastsam3d.marking.segmentation import Prompt
 
 CHANNELS = 28
-"""Of the result of `prompt_maps`."""
+"""Number of channels of the result of `prompt_maps`."""
 STRIDE = 2
-"""Pixels a side of the picture for one of the maps."""
+"""Side, in pixels of the picture, of one place of the maps."""
 COARSE = 4
-"""Pixels a side of the picture for one of the grid on which geodesic distances are found."""
+"""Side, in pixels of the picture, of one place of the grid on which geodesic distances are computed."""
 CLICK_RADIUS = 3.5
 """Radius, in pixels of the picture, of the disc that a click stands for."""
 NEAR = 24.0
-"""Pixels over which the nearness of a click fades by e."""
+"""Distance, in pixels, over which the nearness of a click falls by the factor e."""
 COLOUR_SCALE, PATH_SCALE = 20.0, 6.0
-"""Distances in Lab, and along paths, over which nearness fades by e."""
+"""Distances in Lab, and along paths, over which nearness falls by the factor e."""
 BINS = (8, 12, 12)
-"""Of the histograms, for L, a and b."""
+"""Numbers of bins of the histograms, for L, a and b."""
 
 
 @dataclass(frozen=True)
 class PictureMaps:
-    """What the maps hold of pictures, whatever their marks are.
+    """The part of the maps that does not depend on the marks.
 
     Attributes:
         fixed: channels for the network `[B, 15, h, w]`: Lab colours of all pixels, place, and local contrast.
@@ -51,7 +51,7 @@ class PictureMaps:
 
 
 def picture_maps(images: Tensor) -> PictureMaps:
-    """Prepares pictures, uint8 `[B, 3, H, W]`, sRGB; H and W are multiples of four."""
+    """Prepares pictures, uint8 `[B, 3, H, W]`, sRGB; H and W are multiples of `COARSE`."""
     lab = lab_colours(images)
     small = F.avg_pool2d(lab, STRIDE)
     height, width = small.shape[2:]
@@ -65,7 +65,11 @@ def picture_maps(images: Tensor) -> PictureMaps:
 
 
 def step_costs(lab: Tensor) -> np.ndarray:
-    """Cost of stepping onto a place `[B, H, W]`: small in a plain area, large across an edge of `lab [B, 3, H, W]`."""
+    """Computes the cost of stepping onto each place `[B, H, W]`: small in plain areas, large across edges.
+
+    Args:
+        lab: colours in CIE Lab `[B, 3, H, W]`.
+    """
     scaled = lab * lab.new_tensor([0.5, 1.0, 1.0]).view(1, 3, 1, 1)  # shadows are edges of lightness alone
     wide = F.pad(scaled, (1, 1, 1, 1), mode="replicate")
     across, down = wide[:, :, 1:-1, 2:] - wide[:, :, 1:-1, :-2], wide[:, :, 2:, 1:-1] - wide[:, :, :-2, 1:-1]
@@ -94,7 +98,7 @@ def prompt_maps(pictures: PictureMaps, prompts: Sequence[Prompt], previous: Tens
 
 
 def lab_colours(images: Tensor) -> Tensor:
-    """CIE Lab (D65) `[B, 3, H, W]` of sRGB pictures, uint8 `[B, 3, H, W]`."""
+    """Converts sRGB pictures, uint8 `[B, 3, H, W]`, to CIE Lab (D65) `[B, 3, H, W]`."""
     values = images.float() / 255
     linear = torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     matrix = linear.new_tensor(
@@ -156,7 +160,7 @@ def _path_maps(pictures: PictureMaps, marks: Tensor) -> Tensor:
 
 
 def geodesic_distances(costs: np.ndarray, sources: np.ndarray, sweeps: int = 2) -> np.ndarray:
-    """Costs of the cheapest paths from the nearest source, nearly; `geodesic.geodesic_distance` for a batch.
+    """Computes nearly the costs of the cheapest paths; `geodesic.geodesic_distance` for a batch.
 
     Args:
         costs: `[B, H, W]`, cost of stepping onto a pixel, positive.

@@ -1,25 +1,25 @@
 """Proposes objects without any click: what stands out from a smooth backdrop, such as a floor, a table or a wall.
 
-`departure` of `backdrop.py` says what stands out, and `things` which parts belong together. In a picture without a
-smooth backdrop nothing is proposed: what is an object there, colours and edges cannot say.
+`before_backdrop` of `backdrop.py` finds what stands out, and `things` finds which parts belong together. In a picture
+without a smooth backdrop nothing is proposed, because colours and edges alone do not tell what is an object there.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastsam3d.marking.backdrop import MOST_OF_PICTURE, MOST_OF_RIM, departure, things
-from fastsam3d.marking.geodesic import edge_costs
+from fastsam3d.marking.backdrop import MOST_OF_PICTURE, MOST_OF_RIM, before_backdrop, things
+from fastsam3d.marking.geodesic import edge_costs, rim_of
 from fastsam3d.marking.segmentation import WORKING_SIDE, Prompt, enlarged, opencv, refine, tidy
 
 SMALLEST, LARGEST = 0.004, 0.6
-"""Shares of the picture between which a thing is an object."""
+"""Smallest and largest share of the picture that a proposed object covers."""
 MOST = 16
-"""Objects that are proposed, largest first."""
+"""Largest number of objects that are proposed."""
 
 
 def propose(image: np.ndarray) -> list[np.ndarray]:
-    """Masks of the objects that stand out, the largest first.
+    """Finds the objects that stand out from a smooth backdrop; returns their masks, the largest first.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -37,10 +37,8 @@ def propose(image: np.ndarray) -> list[np.ndarray]:
     if min(size) < 3:
         return []
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    stands_out = cv2.morphologyEx((departure(cv2, small) > 1).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) > 0
-    rim = np.ones(stands_out.shape, dtype=bool)
-    rim[1:-1, 1:-1] = False
-    if stands_out[rim].mean() > MOST_OF_RIM or not 0 < stands_out.mean() <= MOST_OF_PICTURE:
+    stands_out = before_backdrop(cv2, small)
+    if stands_out[rim_of(stands_out.shape)].mean() > MOST_OF_RIM or not 0 < stands_out.mean() <= MOST_OF_PICTURE:
         return []
     numbers = things(cv2, stands_out, edge_costs(cv2, small))
     sizes = np.bincount(numbers.ravel())

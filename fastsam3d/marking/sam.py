@@ -14,11 +14,12 @@ from fastsam3d.marking.segmentation import Prompt
 
 
 def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto") -> SamSegmenter:
-    """A segmenter with the weights of a checkpoint file.
+    """Makes a segmenter with the weights of a checkpoint file.
 
     Args:
         checkpoint: as published by its authors, `.pth`.
         model: `vit_b`, `vit_l` or `vit_h`.
+        device: device of the network; `auto` is CUDA if there is one, else the CPU.
 
     Raises:
         UserError: the package or the file is missing, or they do not fit each other.
@@ -42,14 +43,18 @@ def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto")
         network = sam_model_registry[model]()
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
-        raise UserError(f"{path} does not hold weights of {model} ({str(error).splitlines()[0]}).") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} does not hold weights of {model} ({reason}). Give the file of that model.") from None
     return SamSegmenter(SamPredictor(network.to(device).eval()))
 
 
 class SamSegmenter:
-    """Masks from a predictor with the interface of Segment Anything (`set_image`, `predict`), 1 or 2.
+    """Masks from a predictor with the interface of Segment Anything 1 or 2 (`set_image`, `predict`).
 
-    The picture is embedded once, not at every click.
+    The picture is embedded once, not at every click. One object serves one thread at a time.
+
+    Args:
+        predictor: holds the network and the embedded picture.
     """
 
     def __init__(self, predictor: Any) -> None:
@@ -57,11 +62,12 @@ class SamSegmenter:
         self._embedded: np.ndarray | None = None
 
     def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        """Makes the mask of a prompt, bool `[H, W]`; see `segmentation.segment`."""
         if prompt.is_empty:
             return np.zeros(image.shape[:2], dtype=bool)
         if self._embedded is None or not np.array_equal(self._embedded, image):
             self._predictor.set_image(image)
-            self._embedded = image
+            self._embedded = image.copy()  # the caller may change its array in place
         points: Sequence[tuple[float, float, bool]] = prompt.clicks
         single = len(points) == 1 and prompt.box is None
         masks, scores, _ = self._predictor.predict(

@@ -1,10 +1,12 @@
-"""Turns clicks and boxes on a picture into a mask, without a network: pure functions, the twin of `learned.py`.
+"""Turns clicks and boxes on a picture into a mask, without a network: pure functions, the plain twin of `learned.py`.
 
-Where to begin: a box says what is inside; a click on something that stands before a smooth backdrop takes all of it
-(`backdrop.py`); in any other picture every pixel goes to the nearest click, nearest along paths that shun edges
-(geodesic distances, as in Bai and Sapiro, "A Geodesic Framework for Fast Interactive Image and Video Segmentation",
-ICCV 2007), with the rim of the picture standing for the background. Then GrabCut (Rother et al., "GrabCut", SIGGRAPH
-2004; OpenCV's) fits colours to both sides and cuts between them, first coarsely and then about the outline.
+The first guess depends on the marks. With a box, all pixels inside of it are the object. A click on something that
+stands before a smooth backdrop selects all of it (`backdrop.py`). In any other picture each pixel belongs to the
+nearest click, along paths that avoid edges (geodesic distances, as in Bai and Sapiro, "A Geodesic Framework for Fast
+Interactive Image and Video Segmentation", ICCV 2007); the rim of the picture counts as background.
+
+Then GrabCut (Rother et al., "GrabCut", SIGGRAPH 2004; the implementation of OpenCV) fits colours to object and
+background and cuts between them: first in a reduced picture, then in a band about the outline.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import numpy as np
 
 from fastsam3d.errors import UserError
 from fastsam3d.marking.backdrop import standing_out
-from fastsam3d.marking.geodesic import edge_costs, geodesic_distance
+from fastsam3d.marking.geodesic import edge_costs, geodesic_distance, rim_of
 
 WORKING_SIDE = 256
-"""Longest side, in pixels, at which is segmented; the mask is enlarged to the picture."""
+"""Longest side, in pixels, of the reduced picture that is segmented first; the mask is then enlarged to the picture."""
 SEED_RADIUS = 2
 """Radius, in working pixels, of the disc that a click stands for."""
 ITERATIONS = 5
+"""Iterations of GrabCut."""
 REACH = 3.0
 """How many times farther from the object's clicks than from the background a pixel may be to be the object's."""
 MINIMUM_SIDE = 8
@@ -32,9 +35,10 @@ REFINED_SIDE = 384
 BAND = 2.5
 """Half width, in working pixels of the first pass, of the band about its outline that the second decides on."""
 ROOM = 0.35
-"""Of a box's longer side: so far about a box the picture is looked at."""
+"""Width of the surroundings of a box that are used, as a share of its longer side."""
 LEAST_OF_BOX, CORE = 0.25, 0.35
-"""Share of its box below which a mask is tried again; part of the box, in its middle, that is the object then."""
+"""If a mask covers less than the first share of its box, the cut is repeated. Then an ellipse in the middle of the box,
+with axes of the second share of its sides, counts as the object."""
 SMALLEST_PIECE = 0.05
 """Pieces of a mask below this share of its largest are dropped, unless a click is on them."""
 
@@ -45,7 +49,7 @@ class Prompt:
 
     Attributes:
         clicks: (x, y, whether the object is there).
-        box: (left, top, right, bottom) around the object, or None.
+        box: (left, top, right, bottom) around the object; None without.
     """
 
     clicks: tuple[tuple[float, float, bool], ...] = field(default=())
@@ -64,7 +68,7 @@ class Segmenter(Protocol):
 
 
 def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
-    """The mask of a prompt without a network.
+    """Makes the mask of a prompt without a network.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -73,7 +77,7 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
         bool `[H, W]`; all false where the prompt is empty.
 
     Raises:
-        UserError: the picture is too small, or OpenCV is not installed.
+        UserError: the picture or the box is too small, or OpenCV is not installed.
     """
     height, width = image.shape[:2]
     if min(height, width) < MINIMUM_SIDE:
@@ -91,7 +95,7 @@ def segment(image: np.ndarray, prompt: Prompt) -> np.ndarray:
 
 
 def marked_window(prompt: Prompt, width: int, height: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the part of the picture that a box and its clicks are about; without a box, all."""
+    """Returns the part of the picture around a box and its clicks, (left, top, right, bottom); without a box, all."""
     if prompt.box is None:
         return 0, 0, width, height
     left, top, right, bottom = prompt.box
@@ -116,7 +120,7 @@ def _segment_whole(cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
 
 
 def scale_prompt(prompt: Prompt, horizontal: float, vertical: float) -> Prompt:
-    """The prompt in pixels of a resized picture."""
+    """Returns the prompt in pixels of a resized picture."""
     box = prompt.box
     return Prompt(
         tuple((x * horizontal, y * vertical, inside) for x, y, inside in prompt.clicks),
@@ -125,7 +129,7 @@ def scale_prompt(prompt: Prompt, horizontal: float, vertical: float) -> Prompt:
 
 
 def moved_prompt(prompt: Prompt, left: float, top: float) -> Prompt:
-    """The prompt in pixels of a piece of the picture whose upper left corner is (left, top)."""
+    """Returns the prompt in pixels of a piece of the picture whose upper left corner is (left, top)."""
     box = prompt.box
     return Prompt(
         tuple((x - left, y - top, inside) for x, y, inside in prompt.clicks),
@@ -134,7 +138,7 @@ def moved_prompt(prompt: Prompt, left: float, top: float) -> Prompt:
 
 
 def seeds(shape: tuple[int, int], prompt: Prompt, radius: int = SEED_RADIUS) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels that are known, from the prompt alone: (of the object, of the background), bool `[H, W]` each.
+    """Finds the pixels that the prompt alone decides: (of the object, of the background), bool `[H, W]` each.
 
     Clicks are discs, the later over the earlier. All outside of the box is background; without a box the rim of
     the picture is, except near a click on the object.
@@ -204,7 +208,7 @@ def _about_the_outline(cv2: Any, inside: np.ndarray) -> np.ndarray:
 
 
 def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.ndarray:
-    """The mask with its outline found again at a finer scale, in a band about the old one.
+    """Finds the outline of a mask again at a finer scale, in a band about the old one; returns the new mask.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -226,7 +230,7 @@ def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.
     scaled = scale_prompt(moved_prompt(prompt, left, top), size[0] / (right - left), size[1] / (bottom - top))
     of_object, of_background = seeds((size[1], size[0]), scaled)
     if scaled.box is None:
-        of_background = of_background & ~_rim(of_background.shape)  # the rim here is none of the picture's
+        of_background = of_background & ~rim_of(of_background.shape)  # the rim here is none of the picture's
     to_outside = cv2.distanceTransform(coarse, cv2.DIST_L2, 3)
     to_inside = cv2.distanceTransform(1 - coarse, cv2.DIST_L2, 3)
     labels = np.where(coarse > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
@@ -237,21 +241,15 @@ def refine(cv2: Any, image: np.ndarray, mask: np.ndarray, prompt: Prompt) -> np.
     return result
 
 
-def _rim(shape: tuple[int, ...]) -> np.ndarray:
-    rim = np.ones(shape, dtype=bool)
-    rim[1:-1, 1:-1] = False
-    return rim
-
-
 def enlarged(cv2: Any, inside: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A mask bool `[h, w]` at the size of the picture, bool `[height, width]`."""
+    """Enlarges a mask bool `[h, w]` to the size of the picture, bool `[height, width]`."""
     # As a soft edge that is split at half, so that the outline is smooth and not a staircase.
     soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)
     return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
 
 
 def cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which pixels are of the object, bool `[H, W]`, by GrabCut from its labels, uint8 `[H, W]`."""
+    """Finds the pixels of the object, bool `[H, W]`, by GrabCut from its labels, uint8 `[H, W]`."""
     known = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
     if known.all() or not known.any():
         return known
@@ -263,7 +261,7 @@ def cut(cv2: Any, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def tidy(cv2: Any, inside: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """A mask without specks and pinholes: the pieces under the clicks, or without clicks the large ones.
+    """Removes specks and pinholes from a mask: keeps the pieces under the clicks, or without clicks the large ones.
 
     Args:
         inside: bool `[H, W]`.
@@ -283,7 +281,7 @@ def tidy(cv2: Any, inside: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 
 def opencv() -> Any:
-    """The module `cv2`.
+    """Imports and returns the module `cv2`.
 
     Raises:
         UserError: it is not installed.

@@ -62,38 +62,38 @@ class Gaussian:
 
     @property
     def get_xyz(self) -> Tensor:
-        """Centres in the object frame `[G, 3]`, about -0.5..0.5."""
+        """Returns the centres in the object frame `[G, 3]`, about -0.5..0.5."""
         return self.xyz - 0.5
 
     @property
     def get_scaling(self) -> Tensor:
-        """Standard deviations along the axes `[G, 3]`, object units."""
+        """Returns the standard deviations along the axes `[G, 3]`, object units."""
         bias = math.log(math.expm1(SCALING_BIAS))
         return torch.sqrt(F.softplus(self.scaling + bias) ** 2 + self.mininum_kernel_size**2)
 
     @property
     def raw_rotation(self) -> Tensor:
-        """Quaternions wxyz before normalisation `[G, 4]`."""
+        """Returns the quaternions wxyz before normalisation `[G, 4]`."""
         return self.rotation + self.rotation.new_tensor([1.0, 0.0, 0.0, 0.0])
 
     @property
     def get_rotation(self) -> Tensor:
-        """Unit quaternions wxyz `[G, 4]`."""
+        """Returns unit quaternions wxyz `[G, 4]`."""
         return F.normalize(self.raw_rotation, dim=-1)
 
     @property
     def opacity_logit(self) -> Tensor:
-        """Opacity before the sigmoid `[G, 1]`."""
+        """Returns the opacity before the sigmoid `[G, 1]`."""
         return self.opacity + math.log(OPACITY_BIAS / (1 - OPACITY_BIAS))
 
     @property
     def get_opacity(self) -> Tensor:
-        """Opacities `[G, 1]`, 0..1."""
+        """Returns the opacities `[G, 1]`, 0..1."""
         return torch.sigmoid(self.opacity_logit)
 
     @property
     def colors(self) -> Tensor:
-        """Colours `[G, 3]`, 0..1, the same from every direction."""
+        """Returns the colours `[G, 3]`, 0..1, the same from every direction."""
         return (0.5 + SPHERICAL_HARMONIC_0 * self.features_dc[:, 0]).clamp(0, 1)
 
     def with_scaling(self, scaling: Tensor) -> Gaussian:

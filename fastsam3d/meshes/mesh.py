@@ -26,7 +26,7 @@ class Mesh:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the mesh has no faces, so that there is nothing to draw or export."""
+        """Tells whether the mesh has no faces, so that there is nothing to draw or export."""
         return len(self.faces) == 0
 
 

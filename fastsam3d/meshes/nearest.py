@@ -78,7 +78,7 @@ class _FaceTable:
 
     @classmethod
     def of(cls, corners: np.ndarray) -> _FaceTable:
-        """The table of triangles `[F, 3, 3]`."""
+        """Makes the table of triangles `[F, 3, 3]`."""
         corner, second_corner, third_corner = (np.ascontiguousarray(corners[:, k].T) for k in range(3))
         first, second = second_corner - corner, third_corner - corner
         aa, ab, bb = (first * first).sum(axis=0), (first * second).sum(axis=0), (second * second).sum(axis=0)

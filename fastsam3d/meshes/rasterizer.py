@@ -105,7 +105,7 @@ class _Covered:
     near: np.ndarray
 
     def barycentric(self, chosen: np.ndarray) -> np.ndarray:
-        """Weights of the corners `[C, 3]` of chosen pairs, on the screen."""
+        """Returns the weights of the corners `[C, 3]` of chosen pairs, on the screen."""
         return np.stack([self.first[chosen], self.second[chosen], self.third[chosen]], axis=1)
 
 

@@ -70,9 +70,9 @@ def collapse_edges(vertices: np.ndarray, triangles: np.ndarray, faces: int) -> t
 def close_surface(mesh: Mesh, longest: float | None = None) -> Mesh:
     """Makes a mesh watertight: every edge belongs to two faces, which run along it in opposite directions.
 
-    Vertices at the same place are joined. Faces without area are dropped, and faces that would give an edge a third
-    face or the wrong direction. A fan of faces around its middle closes each hole; the middle takes the mean colour of
-    the rim. A closed mesh is returned as it is. Surfaces may still cut through each other.
+    Vertices at the same place are joined. Faces with two corners at one place are dropped, and faces that would give an
+    edge a third face or the wrong direction. A fan of faces around its middle closes each hole; the middle takes the
+    mean colour of the rim. A closed mesh is returned as it is. Surfaces may still cut through each other.
 
     Args:
         mesh: the surface.

@@ -62,7 +62,7 @@ class SparseStructureVaeOptions(StageOptions):
     """Settings of the sparse-structure VAE."""
 
     batch: int = flag(int, "objects a step", 16)
-    learning_rate: float = flag(float, "AdamW's peak", 3e-3)
+    learning_rate: float = flag(float, "largest learning rate of AdamW", 3e-3)
     kl_weight: float = flag(float, "of the Kullback-Leibler loss", 5e-4)
     keep_decoder: bool = flag(boolean, "keep the shipped decoder of --model and train an encoder for it", False)
 
@@ -76,7 +76,7 @@ class SparseStructureFlowOptions(StageOptions):
     photographic: float = flag(float, "share of pictures drawn with the looks of photographs, 0 to 1", 0.6)
     images: int = flag(int, "images a step", 16)
     noises: int = flag(int, "noises and times an image", 4)
-    learning_rate: float = flag(float, "AdamW's peak", 8e-4)
+    learning_rate: float = flag(float, "largest learning rate of AdamW", 8e-4)
     matrix_learning_rate: float = flag(float, "Muon's peak; 0 switches it off", 1.5e-3)
     average: float = flag(float, "decay of the averaged weights", 0.998)
     compile: bool = flag(boolean, "torch.compile: slow to start, then fast", False)
@@ -89,7 +89,7 @@ class StructuredLatentVaeOptions(StageOptions):
     start: str | None = flag(str, "checkpoint of an earlier run whose blocks to start from", None)
     statistics: bool = flag(boolean, "only statistics and evaluation of a finished run", False, one_of="length")
     batch: int = flag(int, "objects a step", 2)
-    learning_rate: float = flag(float, "AdamW's peak", 2e-3)
+    learning_rate: float = flag(float, "largest learning rate of AdamW", 2e-3)
     matrix_learning_rate: float = flag(float, "Muon's peak; 0 switches it off", 2e-3)
 
 
@@ -101,7 +101,7 @@ class StructuredLatentFlowOptions(StageOptions):
     embedder: str | None = flag(str, "checkpoint of the first stage, to start its embedder from", None)
     images: int = flag(int, "images a step", 4)
     noises: int = flag(int, "noises and times an image", 2)
-    learning_rate: float = flag(float, "AdamW's peak", 8e-4)
+    learning_rate: float = flag(float, "largest learning rate of AdamW", 8e-4)
     matrix_learning_rate: float = flag(float, "Muon's peak; 0 switches it off", 1.5e-3)
     average: float = flag(float, "decay of the averaged weights", 0.998)
 
@@ -118,7 +118,7 @@ class GaussianDecoderOptions:
     minutes: float | None = flag(float, "length of the run, over all resumptions", None, one_of="length")
     steps: int | None = flag(int, "length of the run in steps, instead of minutes", None, one_of="length")
     batch: int = flag(int, "objects a step", 2)
-    learning_rate: float = flag(float, "AdamW's peak", 3e-3)
+    learning_rate: float = flag(float, "largest learning rate of AdamW", 3e-3)
     matrix_learning_rate: float = flag(float, "Muon's peak; 0 switches it off", 2e-3)
     average: float = flag(float, "decay of the averaged weights", 0.99)
 
@@ -155,7 +155,7 @@ class PredictorOptions:
     seed: int = flag(int, "of weights and batches", 0)
     minutes: float | None = flag(float, "length of the run, over all resumptions", None, one_of="length")
     steps: int | None = flag(int, "length of the run in steps, instead of minutes", None, one_of="length")
-    learning_rate: float = flag(float, "AdamW's peak", 2e-3)
+    learning_rate: float = flag(float, "largest learning rate of AdamW", 2e-3)
     matrix_learning_rate: float = flag(float, "Muon's peak; 0 switches it off", 0.0)
     weight_decay: float = flag(float, "of both", 0.01)
     warmup: float = flag(float, "share of the run in which the rate rises", 0.03)

@@ -10,6 +10,7 @@ import pytest
 from batch_stand_in import StandIn, stand_in_items
 from PIL import Image
 
+from fastsam3d.cluster.batch.items import Item
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.batch.places import place_of
 from fastsam3d.cluster.batch.running import BatchInterrupted, run_items
@@ -157,7 +158,49 @@ def test_a_defect_of_one_item_is_its_row(tmp_path):
 def test_a_pipeline_that_cannot_be_loaded_ends_the_batch_with_its_own_sentence(tmp_path):
     with pytest.raises(UserError, match=r"there are no weights\."):
         run(tmp_path, stand_in_items(3), StandIn(str(tmp_path / "out"), loads=False))
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()  # the user's own: it stays
+    with pytest.raises(UserError, match=r"there are no weights\."):
+        run(tmp_path, stand_in_items(3), StandIn(str(tmp_path / "out"), loads=False))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_mask_that_is_missing_is_told_without_a_type_of_python(batch, photos, tmp_path):
+    line = {"image": "a/image.png", "masks": ["a/0.png", "a/9.png"]}
+    (photos / "list.jsonl").write_text(json.dumps(line))
+    assert batch(photos / "list.jsonl").failed == 1
+    assert index_of(tmp_path / "out")[0]["error"].startswith(f"{photos}/a/9.png cannot be read (No such file")
+
+
+def test_a_damaged_report_of_a_result_is_made_again(batch, photos, tmp_path):
+    (photos / "list.jsonl").write_text('{"image": "a/image.png", "mask": "a/0.png", "name": "a"}')
+    batch(photos / "list.jsonl")
+    path = tmp_path / "out" / "a" / "report.json"
+    report = json.loads(path.read_text())
+    del report["acceleration"]
+    path.write_text(json.dumps(report))
+    (tmp_path / "out" / ".batch" / "rows.jsonl").unlink()
+    assert batch(photos / "list.jsonl").failed == 0
+    assert "acceleration" in json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", ["..", ".batch", "", "report.json"])
+def test_no_item_gets_a_folder_that_is_not_its_own(tmp_path, name):
+    with pytest.raises(UserError, match=r"an item (is|cannot be) called"):
+        run(tmp_path, [Item(name, "x.png")])
+
+
+def test_numbers_and_names_that_a_column_cannot_hold_become_text(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed here")
+    items = [
+        Item("a", "x\udcff.png", columns={"v": 0.5, "w": 1, "\udcff": 1}),
+        Item("b", "y.png", columns={"v": 2**53 + 1, "w": 2**63}),
+    ]
+    assert run(tmp_path, items).failed == 0
+    first, second = index_of(tmp_path / "out")
+    assert (first["image"], first["\\udcff"]) == ("x\\udcff.png", 1)
+    assert (first["v"], second["v"]) == ("0.5", "9007199254740993")
+    assert (first["w"], second["w"]) == ("1", "9223372036854775808")
 
 
 def test_an_interrupted_batch_goes_on(tmp_path):

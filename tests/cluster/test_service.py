@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
-from service_requests import BAD, parts
+from service_requests import BAD, GREY, parts, png
 
 from fastsam3d.cluster.service.options import ServeOptions
 from fastsam3d.cluster.service.pages import API, PAGE
@@ -82,6 +83,18 @@ def test_mistakes_of_a_client_are_told_in_a_sentence_and_leave_nothing(serve, tm
     assert len(BAD) >= 30
 
 
+def test_labels_are_counted_before_their_masks_are_made(serve, monkeypatch):
+    def no_mask(*_: object) -> None:
+        raise AssertionError("a mask was made")
+
+    monkeypatch.setattr("fastsam3d.jobs.mask_sets.without_specks", no_mask)
+    stripes = np.repeat(np.arange(6, dtype=np.uint8) * 10, 8)[:, None] * np.ones((1, 64), np.uint8)  # five labels
+    files = [("picture", ("p.png", GREY)), ("labels", ("l.png", png(stripes)))]
+    answer = serve().post("/v1/scenes", files=files)
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "there are 5 masks in labels.png: up to 4 are taken."
+
+
 def test_requests_that_are_no_multipart_and_unknown_places_are_told(serve):
     client = serve()
     assert client.post("/v1/objects", json={}).status_code == 415
@@ -123,6 +136,45 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(serve, vase):
     third = client.post("/v1/objects", files=parts(vase), params={"wait": 0})
     assert third.status_code == 202
     assert finished(client, third.json())["status"] == "done"
+
+
+def test_a_job_that_cannot_be_stored_is_refused_and_the_worker_goes_on(serve, vase, tmp_path, monkeypatch):
+    from fastsam3d.cluster.service.store import JobStore
+
+    client, update, failed = serve(), JobStore.update, []
+
+    def failing(store: JobStore, name: str, **values: Any) -> None:
+        if values.get("status") in ("queued", "running") and values["status"] not in failed:
+            failed.append(values["status"])
+            raise UserError("the service cannot store the job (No space left on device).")
+        update(store, name, **values)
+
+    monkeypatch.setattr(JobStore, "update", failing)
+    refused = client.post("/v1/objects", files=parts(vase), params={"wait": 0})
+    assert refused.status_code == 503 and "No space left" in refused.json()["error"]
+    assert list((tmp_path / "store").iterdir()) == []
+    job = client.post("/v1/objects", files=parts(vase), params={"wait": 0}).json()
+    assert finished(client, job)["status"] == "done"
+    assert failed == ["queued", "running"]
+
+
+def test_a_pipeline_that_cannot_be_loaded_is_told_without_paths(serve, vase, monkeypatch):
+    def load(model: str, **options: object) -> None:
+        raise UserError("there are no weights in /secret.")
+
+    monkeypatch.setattr("fastsam3d.sam3d.checkpoints.loading.load_pipeline", load)
+    client = serve()
+    end = time.monotonic() + 60
+    while "cannot be loaded" not in client.get("/readyz").text and time.monotonic() < end:
+        time.sleep(0.05)
+    for answer in (client.get("/readyz"), client.post("/v1/objects", files=parts(vase))):
+        assert answer.status_code == 503 and "/secret" not in answer.text
+        assert answer.json()["error"] == "the pipeline cannot be loaded: the log of the service says why."
+
+
+def test_a_length_of_endless_digits_is_too_large(serve):
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-length": "9" * 5000}
+    assert serve().post("/v1/objects", content=b"", headers=headers).status_code == 413
 
 
 def test_a_job_that_takes_too_long_is_stopped(serve, vase):

@@ -113,6 +113,10 @@ def test_manifests_of_every_kind_say_the_same(photos, kind):
         ('{"image": "a/image.png", "name": ".batch"}', "cannot be that of a folder"),
         ('{"image": "a/image.png", "mask": "a/0.png", "labels": "a/1.png"}', "several of mask, masks and labels"),
         ('{"image": 3}', "image is 3"),
+        ('{"image": "a/image.png", "seed": 1e999}', "seed is inf"),
+        ('{"image": "../image.png"}', r"the name '\.\.' cannot be that of a folder"),
+        ('{"image": ".batch.png"}', r"the name '\.batch' cannot be that of a folder"),
+        ("[" * 100_000, "row 1 is no JSON object"),
         ("", "has no row"),
         ('{"image": "a/image.png"}\n{"image": "a/image.png"}', "two items are called a"),
     ],
@@ -121,6 +125,45 @@ def test_what_is_wrong_in_a_manifest_is_said_with_its_row(photos, line, said):
     (photos / "list.jsonl").write_text(line)
     with pytest.raises(UserError, match=said):
         read_items(str(photos / "list.jsonl"))
+
+
+def test_a_separator_of_lines_inside_of_a_text_ends_no_row(photos):
+    (photos / "list.jsonl").write_text('{"image": "a/image.png", "note": "one\u2028two"}\r\n', encoding="utf-8")
+    (item,) = read_items(str(photos / "list.jsonl"))[0]
+    assert item.columns == {"note": "one\u2028two"}
+
+
+def test_a_cell_that_is_too_long_is_said_with_the_row_before(photos):
+    (photos / "list.csv").write_text("image,note\na/image.png,x\nb/image.png," + "y" * 131_073)
+    with pytest.raises(UserError, match=r"cannot be read as CSV after row 1 .*field larger"):
+        read_items(str(photos / "list.csv"))
+
+
+def test_a_suffix_may_be_in_capitals(photos):
+    (photos / "a" / "image.png").rename(photos / "a" / "image.PNG")
+    assert names(photos) == ["a", "b"]
+    assert names(f"{photos}/*/image.PNG") == ["a"]
+
+
+def test_a_folder_may_have_a_bracket_in_its_name(photos):
+    photos.rename(photos.parent / "trip [2026]")
+    assert names(photos.parent / "trip [2026]") == ["a", "b"]
+
+
+def test_a_pattern_with_a_wrong_range_is_refused(photos):
+    with pytest.raises(UserError, match=r"is not a pattern that can be used .*bad character range"):
+        read_items(f"{photos}/[z-a]")
+
+
+def test_the_current_folder_has_a_name(photos, monkeypatch):
+    monkeypatch.chdir(photos / "a")
+    assert names(".") == ["a"]
+
+
+def test_a_server_that_does_not_answer_is_told():
+    pytest.importorskip("fsspec", reason="fsspec is not installed here")
+    with pytest.raises(UserError, match=r"the address ftp://127\.0\.0\.1:1/x cannot be used"):
+        place_of("ftp://127.0.0.1:1/x")  # nothing listens at port 1
 
 
 def test_an_empty_folder_and_an_unknown_place_are_refused(tmp_path):

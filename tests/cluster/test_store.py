@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from fastsam3d.cluster.service.store import JobStore
+from fastsam3d.cluster.service.store import DISCARDED, JobStore
 from fastsam3d.errors import UserError
 
 
@@ -41,6 +42,15 @@ def test_results_that_are_too_old_go_and_jobs_that_wait_stay(tmp_path):
     store.accept(waiting)
     assert store.expire() == [old]
     assert store.waiting() == [waiting]
+
+
+def test_uploads_that_are_being_checked_stay_however_full_the_store_is(tmp_path):
+    store = JobStore(tmp_path, keep_seconds=1000, most_bytes=10)
+    checked = store.create("object", {}, [("picture.png", b"x" * 100)])
+    store.update(checked, status="checked")
+    fresh = store.create("object", {}, [("picture.png", b"x" * 100)])
+    assert store.expire() == []
+    assert {path.name for path in tmp_path.iterdir()} == {checked, fresh}
 
 
 def test_two_hundred_jobs_leave_a_bounded_store(tmp_path):
@@ -81,6 +91,55 @@ def test_a_job_that_runs_is_marked_and_one_that_waits_is_removed(tmp_path):
     assert store.cancelled(second) and not (tmp_path / second).exists()
     store.update(second, status="done")  # does nothing for what is gone
     assert not (tmp_path / second).exists()
+
+
+def test_a_job_is_gone_before_its_files_are(tmp_path, monkeypatch):
+    store, seen, rmtree = JobStore(tmp_path), [], shutil.rmtree
+
+    def slow(folder: Path, **options: bool) -> None:
+        store.update(name, status="running")  # by a worker that gets the job just now
+        seen.append((tmp_path / name).exists())
+        rmtree(folder, **options)
+
+    name = store.create("object", {}, [("picture.png", b"x")])
+    store.accept(name)
+    monkeypatch.setattr("fastsam3d.cluster.service.store.shutil.rmtree", slow)
+    store.remove(name)
+    assert seen == [False]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_a_killed_process_was_removing_go(tmp_path):
+    store = JobStore(tmp_path)
+    (tmp_path / f"{DISCARDED}1" / "inputs").mkdir(parents=True)
+    assert store.expire() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_without_its_description_is_told(tmp_path):
+    store = JobStore(tmp_path)
+    name = store.create("object", {}, [])
+    (tmp_path / name / "job.json").unlink()
+    with pytest.raises(UserError, match="is damaged"):
+        store.job(name)
+
+
+def test_a_full_disk_is_told_without_a_path(tmp_path, monkeypatch):
+    import errno
+
+    store = JobStore(tmp_path)
+    name = store.create("object", {}, [])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fastsam3d.basics.files.os.fsync", full)
+    said = r"^the service cannot store the job \(No space left on device\)\.$"
+    with pytest.raises(UserError, match=said):
+        store.accept(name)
+    with pytest.raises(UserError, match=said):
+        store.create("object", {}, [])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_state_that_was_cut_off_counts_as_queued(tmp_path):

@@ -163,5 +163,7 @@ def _not_here(photograph: Photograph, folder: str | None) -> Path:
 def test_settings_of_the_measurement_are_checked() -> None:
     with pytest.raises(UserError, match="Did you mean scenes"):
         main(["scene=3"])
+    with pytest.raises(UserError, match="scenes=0 leaves nothing to measure"):
+        main(["scenes=0"])
     with pytest.raises(UserError, match="choose from learned, network, plain"):
         main(["marker=sam"])

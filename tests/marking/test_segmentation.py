@@ -198,6 +198,17 @@ def test_sam_gets_the_prompt_and_its_best_mask_is_taken() -> None:
     assert not sam(image, Prompt()).any()
 
 
+def test_a_picture_that_was_changed_in_place_is_embedded_again() -> None:
+    predictor = StandInPredictor()
+    sam = SamSegmenter(predictor)
+    image = np.zeros((12, 16, 3), np.uint8)
+    sam(image, Prompt(((4, 3, True),)))
+    sam(image, Prompt(((5, 3, True),)))
+    image[:] = 9
+    sam(image, Prompt(((4, 3, True),)))
+    assert predictor.images == 2
+
+
 def test_what_sam_needs_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="there is no file"):
         load_sam(tmp_path / "sam.pth")

@@ -17,6 +17,7 @@ from fastsam3d.meshes.geometry import srgb_to_linear
 from fastsam3d.meshes.gltf import Node, glb_bytes
 from fastsam3d.meshes.gltf_reading import read_glb
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+from fastsam3d.meshes.parsing.checks import checked
 from fastsam3d.meshes.reading import read_model
 from fastsam3d.meshes.simplification import signed_volume
 from fastsam3d.meshes.writing import export_gaussians, export_mesh
@@ -120,6 +121,25 @@ def test_unreadable_files_are_named(tmp_path) -> None:
             read_model(tmp_path / name)
     with pytest.raises(UserError, match="there is no file"):
         read_model(tmp_path / "missing.glb")
+
+
+def test_vertices_without_a_place_go_with_all_that_belongs_to_them() -> None:
+    vertices = np.array([[np.nan, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32)
+    rows = np.arange(4, dtype=np.float32)[:, None]
+    mesh = TexturedMesh(
+        vertices,
+        np.array([[0, 1, 2], [1, 2, 3]]),
+        np.tile(rows, 3),
+        np.tile(rows, 3),
+        np.tile(rows, 2),
+        np.zeros((2, 2, 3), dtype=np.uint8),
+        tangents=np.tile(rows, 4),
+    )
+    ((_, kept),) = checked([("m", mesh)], "the test")
+    assert kept.faces.tolist() == [[0, 1, 2]]
+    assert isinstance(kept, TexturedMesh) and kept.tangents is not None
+    for values in (kept.vertex_colors, kept.normals, kept.uv, kept.tangents):
+        assert values[:, 0].tolist() == [1, 2, 3]
 
 
 def test_points_are_written_as_points() -> None:

@@ -49,7 +49,7 @@ def index_row(item: Item, row: Row, stages: Iterable[str]) -> Row:
 
 
 def _free(key: str, own: Row) -> str:
-    return f"input_{key}" if key in own else key
+    return f"input_{key}" if key in own else str(_text(key))
 
 
 def _rows(items: Sequence[Item], ledger: Ledger, stages: Sequence[str]) -> Iterator[Row]:
@@ -72,13 +72,13 @@ def _parquet(items: Sequence[Item], ledger: Ledger, stages: Sequence[str]) -> by
     own |= {key: pyarrow.string() for key in LAST}
     kinds = _kinds(items)
     free = {_free(key, own): getattr(pyarrow, _ARROW[kind])() for key, kind in kinds.items()}
-    texts = {_free(key, own) for key, kind in kinds.items() if kind is str}
     schema = pyarrow.schema(list((own | free).items()))
     file = io.BytesIO()
+    text_columns = {field.name for field in schema if field.type == pyarrow.string()}
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         part: list[Row] = []
         for row in _rows(items, ledger, stages):
-            part.append({key: _text(row.get(key)) if key in texts else row.get(key) for key in schema.names})
+            part.append({key: _text(row.get(key)) if key in text_columns else row.get(key) for key in schema.names})
             if len(part) == PART:
                 writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
                 part = []
@@ -99,14 +99,17 @@ def _kinds(items: Iterable[Item]) -> dict[str, type]:
     kinds: dict[str, type] = {}
     for key, types in found.items():
         types = types - {type(None)}
-        kinds[key] = float if types == {int, float} else types.pop() if len(types) == 1 else str
-        if kinds[key] not in _ARROW or (kinds[key] is int and not all(_fits(item.columns.get(key)) for item in items)):
-            kinds[key] = str
+        kind = float if types == {int, float} else types.pop() if len(types) == 1 else str
+        fits = kind in _ARROW and all(_fits(item.columns.get(key), kind) for item in items)
+        kinds[key] = kind if fits else str
     return kinds
 
 
-def _fits(value: Any) -> bool:
-    return value is None or -(2**63) <= value < 2**63
+def _fits(value: Any, kind: type) -> bool:
+    """Tells whether a column of a kind can hold a value exactly."""
+    if not isinstance(value, int):
+        return True
+    return -(2**63) <= value < 2**63 if kind is not float else abs(value) <= 2**53
 
 
 def _text(value: Any) -> str | None:

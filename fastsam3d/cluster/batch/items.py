@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastsam3d.errors import UserError
@@ -48,22 +48,13 @@ class Item:
         return [self.image, *([self.mask] if self.mask else []), *self.masks, *self.beside, *pointmap]
 
     def made_of(self, settings: str) -> str:
-        """Hash of everything that the result of the item depends on.
+        """Computes a hash of everything that the result of the item depends on.
 
         Args:
             settings: hash of the settings of the batch.
         """
         parts = [settings, self.image, self.mask, self.masks, self.beside, self.pointmap, self.seed, self.stamp]
         return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-    def plain(self) -> dict[str, Any]:
-        """The item as plain values, see `item_of`."""
-        return asdict(self)
-
-
-def item_of(values: dict[str, Any]) -> Item:
-    """Makes an item from its plain values."""
-    return Item(**{**values, "masks": tuple(values["masks"]), "beside": tuple(values["beside"])})
 
 
 def refuse_doubles(items: list[Item]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,7 +65,7 @@ class Ledger:
         return name in self._places
 
     def get(self, name: str) -> Row | None:
-        """The row of a name; None where there is none."""
+        """Reads the row of a name; None if there is none."""
         if name not in self._places:
             return None
         self._file.seek(self._places[name])
@@ -98,11 +99,14 @@ class Ledger:
             self._parts, self._buffer, self._flushed = self._parts + 1, [], time.monotonic()
 
     def close(self) -> None:
-        """Writes what is left and closes the file."""
+        """Writes what is left and closes the file. A file without rows is removed."""
         try:
             self.flush()
         finally:
             self._file.close()
+            with suppress(OSError):
+                if self.path.stat().st_size == 0:
+                    self.path.unlink()
 
     def _remote_rows(self) -> bytes:
         names = sorted(name for name in self._output.files() if name.startswith(f"{FOLDER}/rows-"))

@@ -26,7 +26,7 @@ MOST_LISTINGS = 64
 
 
 def read_manifest(source: str, kind: str) -> list[Item]:
-    """The items of a manifest. Relative paths in it start at its own folder.
+    """Reads the items of a manifest. Relative paths in it start at its own folder.
 
     Args:
         kind: one of `KINDS`.
@@ -45,12 +45,13 @@ def read_manifest(source: str, kind: str) -> list[Item]:
 
 
 def _json_rows(data: bytes, source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(_text(data, source).splitlines(), 1):
+    # Only a line feed ends a line: `splitlines` would also split at signs that JSON allows inside of a text.
+    for number, line in enumerate(_text(data, source).split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise UserError(f'{source}, row {number} is no JSON object. Give one a line, as {{"image": ...}}.')
@@ -59,10 +60,16 @@ def _json_rows(data: bytes, source: str) -> Iterator[tuple[int, Mapping[str, Any
 
 def _csv_rows(data: bytes, source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(io.StringIO(_text(data, source)))
-    for number, row in enumerate(reader, 1):
-        if None in row:
-            raise UserError(f"{source}, row {number} has more cells than the first line has names.")
-        yield number, {str(key).strip(): value for key, value in row.items() if value not in (None, "")}
+    number = 0
+    try:
+        for number, row in enumerate(reader, 1):
+            if None in row:
+                raise UserError(f"{source}, row {number} has more cells than the first line has names.")
+            yield number, {str(key).strip(): value for key, value in row.items() if value not in (None, "")}
+    except csv.Error as error:
+        raise UserError(
+            f"{source} cannot be read as CSV after row {number} ({error}). Save it as JSON lines."
+        ) from None
 
 
 def _parquet_rows(data: bytes, source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -134,7 +141,7 @@ def _seed(value: Any, where: str) -> int | None:
         return None
     try:
         seed = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last one: infinity
         seed = -1
     if isinstance(value, bool) or seed != (float(value) if isinstance(value, float) else seed) or not 0 <= seed < SEEDS:
         raise UserError(f"{where}: seed is {value!r}: a whole number from 0 to {SEEDS - 1} is needed.")
@@ -147,7 +154,10 @@ def _name(row: Mapping[str, Any], image: str, mask: str | None, where: str) -> s
         folder, last = split_address(image)
         stem = PurePosixPath(last).stem
         name = split_address(folder)[1] if stem == "image" else stem
-        return f"{name}_{PurePosixPath(split_address(mask)[1]).stem}" if mask else name
+        name = f"{name}_{PurePosixPath(split_address(mask)[1]).stem}" if mask else name
+        if not name or name.startswith("."):  # "../image.png" must not lead out of the output
+            raise UserError(f"{where}: the name {name[:60]!r} cannot be that of a folder. Give one in the column name.")
+        return name
     name = str(given)
     bad = name.startswith(".") or any(sign in "/\\" or not sign.isprintable() for sign in name)
     if bad or len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:

@@ -35,23 +35,33 @@ class BatchOptions:
     """Where a batch reads and writes, and on what it runs."""
 
     input: str | None = option(None, optional_text, "folder of photo folders, a pattern, or a .jsonl, .csv or .parquet")
-    output: str | None = option(None, optional_text, "folder or address: a folder an item, the index and the report")
+    output: str | None = option(
+        None, optional_text, "folder or address; gets a folder for each item, the index and the report"
+    )
     engine: str = option("ray", engine, "ray, or inline: in this process, without Ray")
-    workers: tuple[int, int] | None = option(None, workers, "auto: one a device; a number; or least and most as 1-8")
-    gpus_per_worker: float = option(1.0, number_from(0.01, 64), "of each worker on CUDA; 0.5: two workers share a card")
-    address: str | None = option(None, optional_text, "of a Ray cluster; null: a local Ray, which is stopped again")
-    resume: bool = option(True, boolean, "compute only what is missing or failed; false: everything anew")
-    items_per_task: int | None = option(None, optional(whole(1)), "items that go to a worker at once; null: by number")
-    store_mib: int = option(256, whole(80), "memory of a local Ray's object store, which holds pictures that wait")
+    workers: tuple[int, int] | None = option(
+        None, workers, "auto: one for each device; a number; or least and most as 1-8"
+    )
+    gpus_per_worker: float = option(
+        1.0, number_from(0.01, 64), "GPUs of each worker on CUDA; 0.5: two workers share one"
+    )
+    address: str | None = option(
+        None, optional_text, "address of a Ray cluster; null: a local Ray, which is stopped at the end"
+    )
+    resume: bool = option(True, boolean, "compute only what is missing or failed; false: compute everything again")
+    items_per_task: int | None = option(
+        None, optional(whole(1)), "items that go to a worker together; null: as many as fit the number of items"
+    )
+    store_mib: int = option(256, whole(80), "memory of a local Ray's object store, MiB, for pictures that wait")
 
     @property
     def least_and_most(self) -> tuple[int, int]:
-        """Least and most number of workers; if none was given, one for each device."""
+        """Returns the least and most number of workers; if none was given, one for each device."""
         return self.workers if self.workers is not None else (devices(),) * 2
 
 
 def devices() -> int:
-    """GPUs of this machine, or else the cores that this process may use."""
+    """Counts the GPUs of this machine, or without a GPU the cores that this process may use."""
     import torch
 
     from fastsam3d.basics.threads.limits import core_limits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +12,13 @@ from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 
 SCHEME = re.compile(r"^[a-z][a-z0-9+.\-]+://")
-EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("abfs", "az"), "adlfs"),
+    **dict.fromkeys(("sftp", "ssh"), "paramiko"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+}
 """Packages that bring fsspec the file systems of the usual stores."""
 
 
@@ -23,13 +28,13 @@ class Place(Protocol):
     address: str
 
     def files(self) -> dict[str, str]:
-        """All files in it and its folders by name, each with a stamp that changes with the file; {} without files."""
+        """Lists all files in it and its folders: names, each with a stamp that changes with the file; {} if empty."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Returns the bytes of a file; None if there is none."""
 
     def read(self, name: str) -> bytes:
-        """A file.
+        """Reads a file.
 
         Raises:
             UserError: it is missing or cannot be read.
@@ -49,7 +54,7 @@ def is_remote(address: str) -> bool:
 
 
 def place_of(address: str) -> Place:
-    """The folder at a path or an address.
+    """Opens the folder at a path or an address.
 
     Raises:
         UserError: fsspec, or its package for the scheme, is not installed.
@@ -60,7 +65,7 @@ def place_of(address: str) -> Place:
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """(the folder, the file's name) of a file's path or address."""
+    """Splits the path or address of a file: (the folder, the file's name)."""
     folder, _, name = address.rstrip("/").rpartition("/")
     return (folder or ("/" if address.startswith("/") else "."), name)
 
@@ -126,13 +131,13 @@ class RemoteFolder:
             from fsspec.core import url_to_fs
 
             self._system, self._root = url_to_fs(self.address)
-        except ImportError:
-            package = EXTRAS.get(scheme, "fsspec")
-            raise UserError(
-                f"{address} needs the package {package}, which is not installed: pip install fsspec {package}."
-            ) from None
-        except ValueError as error:
-            raise UserError(f"the address {address} cannot be used ({error}). Check it.") from None
+        except ImportError as error:
+            package = EXTRAS.get(scheme)
+            missing = f"the package {package}, which is not installed" if package else str(error)
+            raise UserError(f"{address} needs {missing}: pip install fsspec {package or ''}".rstrip() + ".") from None
+        except Exception as error:  # some file systems connect here, and each has its own kinds of errors
+            text = str(error)[:200] or type(error).__name__
+            raise UserError(f"the address {address} cannot be used ({text}). Check it.") from None
 
     def files(self) -> dict[str, str]:
         """See `Place`. A stamp is size and the store's own mark of the content."""
@@ -183,8 +188,3 @@ class RemoteFolder:
 def _stamp(facts: dict[str, Any]) -> str:
     mark = next((facts[key] for key in ("ETag", "etag", "md5Hash", "mtime", "created") if facts.get(key)), "")
     return f"{facts.get('size')}-{str(mark).strip(chr(34))}"
-
-
-def sizes(stamps: Iterable[str]) -> list[int]:
-    """Bytes of files, from their stamps."""
-    return [int(stamp.partition("-")[0]) for stamp in stamps]

@@ -36,7 +36,7 @@ class Sums:
             self.failures.append({key: row[key] for key in ("name", "status", "error")})
 
     def described(self) -> dict[str, Any]:
-        """Plain values for the report."""
+        """Returns plain values for the report."""
         return {
             "items": sum(self.statuses.values()),
             "statuses": dict(self.statuses),
@@ -71,12 +71,12 @@ class Rate:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Returns the seconds since the beginning."""
         return time.monotonic() - self._start
 
 
 def duration(seconds: float) -> str:
-    """A duration as text: 12 s, 3:05 min, 2:10 h."""
+    """Formats a duration as text: 12 s, 3:05 min, 2:10 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

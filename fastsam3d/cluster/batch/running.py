@@ -133,7 +133,7 @@ def run_items(
 
 
 def engine_of(options: BatchOptions) -> Callable[[Sequence[Item], Work], Generator[Row, None, None]]:
-    """The engine that the options name.
+    """Returns the engine that the options name.
 
     Raises:
         UserError: Ray is not installed.
@@ -147,24 +147,28 @@ def engine_of(options: BatchOptions) -> Callable[[Sequence[Item], Work], Generat
 
 
 def on_one_thread(request: Request) -> Request:
-    """The request with one thread on a CPU, where no number was given: workers then share the cores, and the number
-    of workers changes no byte."""
+    """Returns the request with one thread on a CPU, if no number of threads was given.
+
+    Workers then share the cores, and the number of workers changes no byte.
+    """
     if request.threads is None and request.device_name() == "cpu":
         return replace(request, threads=1)
     return request
 
 
 def settings_hash(request: Request) -> str:
-    """Hash of all settings that results depend on, and of the weights."""
+    """Computes a hash of all settings that results depend on, and of the weights."""
     settings = {key: value for key, value in as_plain(request).items() if key not in (*PLACES, "seed")}
     whole = [settings, request.seed, weights_identity(request), versions()["fastsam3d"], request.device_name()]
     return plain_hash(json.loads(json_text(whole)))
 
 
 def _refuse_reserved(items: Sequence[Item]) -> None:
-    taken = [item.name for item in items if item.name in OWN]
-    if taken:
-        raise UserError(f"an item is called {taken[0]}, as a file of the batch is: give it another name.")
+    for item in items:
+        if item.name in OWN:
+            raise UserError(f"an item is called {item.name}, as a file of the batch is: give it another name.")
+        if not item.name or item.name.startswith("."):  # the ledger is in a hidden folder, and ".." leads out
+            raise UserError(f"{item.image}: an item cannot be called {item.name!r}. Give a name in a manifest.")
 
 
 @contextmanager
@@ -173,7 +177,8 @@ def _opened(output: Place, resume: bool) -> Iterator[Ledger]:
     with ExitStack() as stack:
         scratch = Path(".")
         if isinstance(output, LocalFolder):
-            made = not (output.path / FOLDER).exists()
+            made = [folder for folder in (output.path / FOLDER, output.path) if not folder.exists()]
+            stack.callback(_remove_empty, made)  # runs after the lock is released, whose file is in the first one
             try:
                 (output.path / FOLDER).mkdir(parents=True, exist_ok=True)
                 stack.callback(FolderLock(output.path / FOLDER).release)
@@ -181,8 +186,6 @@ def _opened(output: Place, resume: bool) -> Iterator[Ledger]:
                 raise UserError(
                     f"cannot write to output={output.path} ({error.strerror or error}): choose another folder."
                 ) from None
-            if made:
-                stack.callback(lambda: _remove_empty(output.path))
         else:
             scratch = stack.enter_context(own_folder(PREFIX))
         ledger = Ledger(output, scratch, resume=resume)
@@ -190,10 +193,11 @@ def _opened(output: Place, resume: bool) -> Iterator[Ledger]:
         yield ledger
 
 
-def _remove_empty(folder: Path) -> None:
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Removes folders that were made for a batch which then wrote nothing, the inner ones first."""
     with suppress(OSError):
-        (folder / FOLDER).rmdir()
-        folder.rmdir()
+        for folder in folders:
+            folder.rmdir()
 
 
 def _sorted_out(output: Place, items: Sequence[Item], work: Work, ledger: Ledger) -> tuple[Sums, list[Item]]:

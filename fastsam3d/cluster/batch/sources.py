@@ -19,7 +19,7 @@ IMAGE, LABELS, POINTMAP = "image", "labels", "pointmap.npy"
 
 
 def read_items(source: str) -> tuple[list[Item], list[str]]:
-    """The items of a batch, sorted by name; of a manifest in its own order.
+    """Finds the items of a batch, sorted by name; of a manifest in its own order.
 
     Args:
         source: a folder of photo folders (each with `image.png` and its masks), one photo folder, a pattern of folders
@@ -34,7 +34,7 @@ def read_items(source: str) -> tuple[list[Item], list[str]]:
     suffix = PurePosixPath(source).suffix.lower()
     if suffix in KINDS:
         items = read_manifest(source, suffix)
-    elif GLOB.search(source):
+    elif _is_pattern(source):
         items = _matching(source)
     else:
         items = _folders(source)
@@ -45,6 +45,11 @@ def read_items(source: str) -> tuple[list[Item], list[str]]:
         more = f" and {len(bare) - 1} more" if len(bare) > 1 else ""
         doubts.append(f"there is no mask beside the picture of {bare[0]}{more}: that will fail.")
     return items, doubts
+
+
+def _is_pattern(source: str) -> bool:
+    """Tells whether a source is a pattern. A folder may have a bracket in its name, such as `trip [2026]`."""
+    return GLOB.search(source) is not None and (is_remote(source) or not user_path(source).is_dir())
 
 
 def _has_masks(item: Item) -> bool:
@@ -74,16 +79,28 @@ def _photos(address: str, files: Mapping[str, str]) -> list[Item]:
     items = []
     for folder in sorted(folders):
         names = sorted(folders[folder])
-        picture = next((f"{IMAGE}{end}" for end in PICTURES if f"{IMAGE}{end}" in names), None)
+        # Cameras write suffixes in capitals too.
+        picture = next((name for end in PICTURES for name in names if _is_called(name, f"{IMAGE}{end}")), None)
         if picture is None:
             continue
         at = f"{folder}/" if folder else ""
         beside = [name for name in names if name == POINTMAP or _is_mask(name, picture)]
-        name = folder.replace("/", "_") or split_address(address)[1]
+        name = folder.replace("/", "_") or _folder_name(address)
         stamp = ";".join(f"{own}={files[at + own]}" for own in (picture, *beside))
         found = tuple(f"{address}/{at}{own}" for own in beside)
         items.append(Item(name, f"{address}/{at}{picture}", beside=found, stamp=stamp))
     return items
+
+
+def _is_called(name: str, wanted: str) -> bool:
+    """Tells whether a file has the wanted name, whether its suffix is in capitals or not."""
+    stem, _, end = name.rpartition(".")
+    return f"{stem}.{end.lower()}" == wanted
+
+
+def _folder_name(address: str) -> str:
+    """The last part of an address; of a path such as `.`, the name of the folder that it means."""
+    return split_address(address if is_remote(address) else str(user_path(address).resolve()))[1]
 
 
 def _is_mask(name: str, picture: str) -> bool:
@@ -99,7 +116,10 @@ def _matching(source: str) -> list[Item]:
     pattern = source[len(base) :].lstrip("/") if base != "." or source.startswith("./") else source
     place = place_of(base)
     files = place.files()
-    found = re.compile(_expression(pattern))
+    try:
+        found = re.compile(_expression(pattern))
+    except re.error as error:
+        raise UserError(f"input={source} is not a pattern that can be used ({error}). Check its brackets.") from None
     folders = {parent for name in files for parent in _parents(name) if found.fullmatch(parent)}
     inside = {name: stamp for name, stamp in files.items() if folders & set(_parents(name))}
     items = _photos(place.address, inside)

@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_raylet_start_wait_time_s": "90",  # of a machine whose cores are busy
+    "RAY_raylet_start_wait_time_s": "90",  # on a machine whose cores are busy the start takes long
 }
 ATTEMPTS = 3
 """Starts of a local Ray. It ends if its agents need more than 15 seconds, as on busy cores. Later starts are faster."""
@@ -32,7 +32,7 @@ def quiet_environment() -> None:
 
 @contextlib.contextmanager
 def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> Iterator[None]:
-    """A connection inside a `with` block. If the program is already connected, that connection is used and kept.
+    """Connects to Ray for a `with` block. If the program is connected already, that connection is used and kept.
 
     Args:
         address: of a cluster; None: that of the variable RAY_ADDRESS, or else a local Ray.
@@ -53,7 +53,7 @@ def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> 
     if address is not None:
         _connect(f"reached at {address}", 1, address=address, **quiet_logs)
     else:
-        # One core more, for what waits for the network.
+        # One core more, for tasks that wait for the network.
         cores = max(workers + 1, core_limits().threads if cuda else 0)
         memory = store_mib * 2**20
         settings = {"num_cpus": cores, "object_store_memory": memory, "include_dashboard": False, **quiet_logs}

@@ -19,9 +19,9 @@ from fastsam3d.cluster.work.fetching import Fetched, fetch, needs_fetching
 from fastsam3d.cluster.work.worker import Row, Work, Worker
 
 MOST_TASKS = 2000
-"""Tasks of a batch at most: the driver keeps facts about each."""
+"""Largest number of tasks of a batch, because the driver keeps facts about each."""
 FETCH_CORES = 0.25
-"""Of a core, for a task that fetches: it waits for the network."""
+"""Share of a core for a task that fetches files: most of the time it waits for the network."""
 
 
 def require_ray() -> None:
@@ -53,8 +53,8 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
         context.print_on_execution_start = False
         context.execution_no_progress_timeout_s = -1  # an object may take long
         tasks = [{"items": pickle.dumps(part)} for part in _parts(items, options.items_per_task, most)]
-        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
-        data = ray.data.from_items(tasks, override_num_blocks=len(tasks))
+        attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
+        data: Any = ray.data.from_items(tasks, override_num_blocks=len(tasks))
         if any(map(needs_fetching, items)):
             data = data.map(fetch_task, num_cpus=FETCH_CORES)
         data = data.map_batches(

@@ -16,6 +16,7 @@ from fastsam3d.jobs.request import Request
 
 logger = logging.getLogger(__name__)
 
+NOT_LOADED = "the pipeline cannot be loaded: the log of the service says why."
 EXPIRE_EVERY, EXPIRE_JOBS = 30.0, 16
 """Seconds between two looks for results to remove, and accepted jobs after which there is a look at once."""
 
@@ -40,7 +41,7 @@ class Service:
             executor.submit(name)  # what an earlier service had accepted
 
     def open_jobs(self) -> int:
-        """Jobs that wait or run. Counts jobs that have ended since the last call."""
+        """Counts the jobs that wait or run, and adds those that have ended since the last call to the metrics."""
         for name in list(self._open):
             try:
                 state = self.store.state(name)
@@ -58,7 +59,7 @@ class Service:
             Refused: the queue is full, or no worker can be loaded.
         """
         if self.executor.problem is not None:
-            raise Refused(503, str(self.executor.problem))
+            raise Refused(503, NOT_LOADED)
         if self.open_jobs() + self._accepting >= self.options.queue:
             after = self.metrics.seconds_until_free(len(self._open), self.executor.workers)
             text = f"the service is busy: {self.options.queue} jobs wait or run. Try again in {after} s."
@@ -70,8 +71,17 @@ class Service:
         self._accepting -= 1
 
     def accept(self, name: str) -> None:
-        """Accepts a job."""
-        self.store.accept(name)
+        """Accepts a job.
+
+        Raises:
+            Refused: its state cannot be written. Then it is removed.
+        """
+        try:
+            self.store.accept(name)
+        except UserError as error:
+            with contextlib.suppress(UserError):
+                self.store.remove(name)
+            raise Refused(503, f"{error} Try again later.") from None
         self._open.add(name)
         self.executor.submit(name)
         self._accepted += 1

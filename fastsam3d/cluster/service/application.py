@@ -10,18 +10,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from fastsam3d.basics.optional import optional_module
-from fastsam3d.cluster.service.accepting import Service
+from fastsam3d.cluster.service.accepting import NOT_LOADED, Service
 from fastsam3d.cluster.service.guarding import Guarded, Refused
 from fastsam3d.cluster.service.options import ServeOptions
 from fastsam3d.cluster.service.pages import API, PAGE
 from fastsam3d.cluster.service.receiving import created_job, seconds_to_wait
-from fastsam3d.cluster.service.store import DONE, FAILED
+from fastsam3d.cluster.service.store import DONE, ENDED, FAILED
 from fastsam3d.cluster.service.uploads import described
 from fastsam3d.errors import UserError
 
 LOOK = 0.1
 """Seconds between two looks at the state of a job that somebody waits for."""
-ENDED = (DONE, FAILED)
 
 
 def create_application(make: Callable[[], Service], options: ServeOptions) -> Any:
@@ -147,7 +146,7 @@ async def _ready(request: Any) -> Any:
 
     executor = _service(request).executor
     if executor.problem is not None:
-        return _failed(503, str(executor.problem))
+        return _failed(503, NOT_LOADED)
     if not executor.ready():
         return _failed(503, "the pipeline is being loaded.", {"Retry-After": "5"})
     return JSONResponse({"status": "ready"})

@@ -71,7 +71,7 @@ class _WithSampled:
 
 
 def with_sampled(running: Accelerated, sampled: Any) -> Accelerated:
-    """The pipeline of a job whose first stage has run already; without such a stage, the pipeline itself."""
+    """Returns the pipeline of a job whose first stage has run already; without such a stage, the pipeline itself."""
     if sampled is None:
         return running
     pipeline: Any = _WithSampled(running.pipeline, sampled)

@@ -30,12 +30,14 @@ class TooLarge(Refused):
 
 
 class Guarded:
-    """An ASGI application that checks requests for another one. `scope["answers"]` counts the answers.
+    """An ASGI application that checks requests for another one.
+
+    The other application finds the number of answers by status in `scope["answers"]`.
 
     Args:
         application: handles the requests that pass.
         token: requests must contain `Authorization: Bearer TOKEN`; None: no token.
-        most_bytes: of a request.
+        most_bytes: largest number of bytes of a request.
     """
 
     def __init__(self, application: Any, token: str | None, most_bytes: int) -> None:
@@ -61,7 +63,8 @@ class Guarded:
             return
         text = f"the request has more than {self._most / 2**20:g} MiB: make its pictures smaller."
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._most:
+        # Python refuses to read a number of thousands of digits.
+        if not length.isdigit() or len(length) > 18 or int(length) > self._most:
             await _answer(told, 413, text)
             return
         read = 0

@@ -10,7 +10,7 @@ from typing import Any
 from fastsam3d.cluster.service.store import DONE
 
 FIRST_GUESS = 10.0
-"""Seconds of a job before any has ended."""
+"""Assumed seconds of a job until the first one has ended."""
 
 
 class Metrics:
@@ -28,12 +28,12 @@ class Metrics:
             self._objects += (state.get("objects") or 0) - (state.get("failed_objects") or 0)
 
     def seconds_until_free(self, jobs: int, workers: int) -> int:
-        """After how many seconds about half of the jobs will be done, at least 1."""
+        """Estimates after how many seconds about half of the jobs will be done, from 1 to 600."""
         mean = self._seconds / self._jobs[DONE] if self._jobs[DONE] else FIRST_GUESS
         return max(1, min(600, math.ceil(mean * jobs / (2 * max(workers, 1)))))
 
     def text(self, waiting: int, stored: int, used: int, answers: Mapping[int, int]) -> str:
-        """All counts.
+        """Formats all counts for Prometheus.
 
         Args:
             waiting: jobs that wait or run.

@@ -25,25 +25,25 @@ CHOSEN = ("seed", "export", "faces", "texture", "watertight", "turntable", "prev
 class ServeOptions:
     """Where the service listens, what it runs on, and its limits."""
 
-    host: str = option("127.0.0.1", str, "address to listen at; other than this machine's own only with a token")
-    port: int = option(8000, whole(1), "to listen at")
-    store: str = option("service", str, "folder of the jobs: their inputs and results")
+    host: str = option("127.0.0.1", str, "address to listen at; one that other machines reach needs a token")
+    port: int = option(8000, whole(1), "port to listen at")
+    store: str = option("service", str, "folder of the jobs, with their inputs and results")
     engine: str = option("ray", engine, "ray, or inline: one worker in this process, without Ray")
-    workers: tuple[int, int] | None = option((1, 1), workers, "replicas: auto, a number, or least and most as 1-8")
-    gpus_per_worker: float = option(1.0, number_from(0.01, 64), "of each replica on CUDA; 0.5: two share a card")
-    address: str | None = option(None, optional_text, "of a Ray cluster; null: a local Ray, which is stopped again")
-    token_file: str | None = option(None, optional_text, "file with the token that requests have to bring; null: none")
-    queue: int = option(64, whole(1), "jobs that wait or run at most; more are refused with 429")
-    batch: int = option(4, whole(1), "first stages of different requests that a replica runs at once")
-    wait: float = option(30.0, number_from(0, 3600), "seconds that a request waits for its result before it gets a job")
-    seconds: float = option(600.0, number_from(1), "that a job may take")
-    keep_minutes: float = option(60.0, number_from(0.01), "that results are kept")
-    store_mib: int = option(4096, whole(1), "of all results; the oldest go first")
-    file_mib: float = option(20.0, number_from(0.001), "of one request")
-    megapixels: float = option(50.0, number_from(0.001), "of one picture")
-    masks: int = option(32, whole(1), "of one scene")
-    faces: int = option(1_000_000, whole(4), "that a request may ask for; also the largest texture is bounded by 2048")
-    object_store_mib: int = option(128, whole(80), "memory of a local Ray's object store")
+    workers: tuple[int, int] | None = option((1, 1), workers, "replicas: a number, or least and most as 1-8; auto: one")
+    gpus_per_worker: float = option(1.0, number_from(0.01, 64), "GPUs of each replica on CUDA; 0.5: two share one")
+    address: str | None = option(None, optional_text, "address of a Ray cluster; null: a local Ray")
+    token_file: str | None = option(None, optional_text, "file with the token that requests must send; null: no token")
+    queue: int = option(64, whole(1), "largest number of jobs that wait or run; further requests get 429")
+    batch: int = option(4, whole(1), "first stages of different requests that a replica runs together")
+    wait: float = option(30.0, number_from(0, 3600), "seconds until a request without a result gets a job instead")
+    seconds: float = option(600.0, number_from(1), "longest time of a job, in seconds")
+    keep_minutes: float = option(60.0, number_from(0.01), "minutes for which results are kept")
+    store_mib: int = option(4096, whole(1), "largest size of all results, MiB; the oldest are removed first")
+    file_mib: float = option(20.0, number_from(0.001), "largest size of a request, MiB")
+    megapixels: float = option(50.0, number_from(0.001), "largest size of a picture, megapixels")
+    masks: int = option(32, whole(1), "largest number of masks of a scene")
+    faces: int = option(1_000_000, whole(4), "largest number that a request may ask for; of a texture it is 2048")
+    object_store_mib: int = option(128, whole(80), "memory of a local Ray's object store, MiB")
 
     def check(self) -> None:
         """Refuses to listen to other machines without a token.
@@ -58,7 +58,7 @@ class ServeOptions:
             )
 
     def token(self) -> str | None:
-        """The token of the file; None without one.
+        """Reads the token of the file; None without one.
 
         Raises:
             UserError: the file cannot be read, or the token is too short.
@@ -82,7 +82,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def chosen(text: str | None, options: ServeOptions, scene: bool) -> dict[str, Any]:
-    """The settings of a request, checked.
+    """Reads and checks the settings of a request.
 
     Args:
         text: a JSON object, or None.
@@ -111,7 +111,7 @@ def chosen(text: str | None, options: ServeOptions, scene: bool) -> dict[str, An
 
 
 def with_chosen(request: Request, values: Mapping[str, Any]) -> Request:
-    """The service's request with the chosen settings."""
+    """Returns the service's request with the chosen settings."""
     from fastsam3d.jobs.request import request_with
 
     checked = request_with(**{key: value for key, value in values.items() if value is not None})

@@ -19,18 +19,20 @@ def _answer(text: str, schema: dict[str, Any] | None = None, kind: str = "applic
 
 
 _ERRORS = {
+    "400": "the request or its wait cannot be read",
     "401": "the token is missing or wrong",
     "404": "there is no such job or file",
     "413": "the request is too large",
     "415": "the request is no multipart/form-data",
     "422": "the input cannot be used; the error says why",
     "429": "the queue is full; Retry-After says when to try again",
+    "503": "no worker can be loaded, or the job cannot be stored",
 }
 
 
 def _errors(*codes: str) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Error"}
-    return {code: _answer(_ERRORS[code], schema) for code in ("401", *codes)}
+    return {code: _answer(_ERRORS[code], schema) for code in sorted(("401", *codes))}
 
 
 def _post(what: str, files: dict[str, Any], required: list[str], answers: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def _post(what: str, files: dict[str, Any], required: list[str], answers: dict[s
         "description": "seconds to wait for the result; 0: answer at once with a job",
     }
     body = {"required": True, "content": {"multipart/form-data": {"schema": {**form, "required": required}}}}
-    errors = _errors("413", "415", "422", "429")
+    errors = _errors("400", "413", "415", "422", "429", "503")
     return {"summary": what, "parameters": [wait], "requestBody": body, "responses": {**answers, **errors}}
 
 

@@ -15,7 +15,7 @@ from fastsam3d.jobs.request import Request
 
 
 def plain_application(options: ServeOptions, request: Request) -> Any:
-    """The ASGI application whose jobs run one after another in a thread.
+    """Makes the ASGI application whose jobs run one after another in a thread.
 
     Raises:
         UserError: FastAPI is not installed.

@@ -21,7 +21,7 @@ from fastsam3d.cluster.service.accepting import Service
 from fastsam3d.cluster.service.application import create_application
 from fastsam3d.cluster.service.batching import sample_together, wanted_of, with_sampled
 from fastsam3d.cluster.service.options import ServeOptions
-from fastsam3d.cluster.service.running import JobRunner
+from fastsam3d.cluster.service.running import AGAIN, JobRunner
 from fastsam3d.cluster.service.store import WAITING, JobStore
 from fastsam3d.cluster.service.uploads import request_of
 from fastsam3d.errors import UserError
@@ -33,14 +33,12 @@ logger = logging.getLogger(__name__)
 NAME, REPLICAS, INGRESS = "fastsam3d", "Reconstruction", "Ingress"
 BATCH_WAIT = 0.05
 """Seconds that a first stage waits for others."""
-AGAIN = 0.5
-"""Seconds before a job whose replica has died is handed out again."""
 SLOW = 300.0
 """Seconds in which a replica answers whether it is well, also while all cores are busy."""
 
 
 def store_of(options: ServeOptions) -> JobStore:
-    """The store that the options name."""
+    """Opens the store that the options name."""
     return JobStore(options.store, options.keep_minutes * 60, options.store_mib * 2**20)
 
 
@@ -119,12 +117,13 @@ class ReplicaExecutor:
                 self._handle.run.remote(name).result()
             except Exception as error:  # the replica died, or Serve is being stopped
                 logger.warning("the job %s is given to another worker: %s", name, type(error).__name__)
-                time.sleep(AGAIN)
             try:
                 if self._store.state(name)["status"] not in WAITING:
                     return
             except UserError:
                 return  # deleted
+            # Also where the replica did not find the job, for example because its store is another folder.
+            self._closed.wait(AGAIN)
 
     def _look(self) -> None:
         while not self._ready.is_set() and not self._closed.is_set():
@@ -136,7 +135,7 @@ class ReplicaExecutor:
 
 
 def application_of(options: ServeOptions, request: Request, cuda: bool) -> Any:
-    """The Serve application: the ingress, bound to the replicas.
+    """Makes the Serve application: the ingress, bound to the replicas.
 
     Args:
         cuda: whether each replica needs a share of a GPU.
@@ -179,7 +178,7 @@ def application_of(options: ServeOptions, request: Request, cuda: bool) -> Any:
 
 @contextlib.contextmanager
 def serving(options: ServeOptions, request: Request) -> Iterator[str]:
-    """The service inside a `with` block; yields its address.
+    """Runs the service for a `with` block; yields its address.
 
     Raises:
         UserError: Ray is not installed, or cannot be started.

@@ -19,7 +19,7 @@ PARTS = {
 
 
 def seconds_to_wait(text: str | None, most: float) -> float:
-    """Seconds that a request wants to wait for its result, at most `most`.
+    """Reads the seconds that a request wants to wait for its result, at most `most`.
 
     Raises:
         Refused: no such number.
@@ -50,7 +50,7 @@ async def created_job(request: Any, service: Service, kind: str) -> str:
         raise Refused(422, str(error)) from None
     try:
         doubts = await asyncio.to_thread(check_inputs, service.store, name, service.settings, service.options)
-        service.store.update(name, status="checked", doubts=doubts)
+        await asyncio.to_thread(service.store.update, name, status="checked", doubts=doubts)
     except UserError as error:
         await asyncio.to_thread(service.store.remove, name)
         raise Refused(422, str(error)) from None

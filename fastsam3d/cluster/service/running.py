@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from fastsam3d.cluster.service.store import DONE, FAILED, INPUTS, RESULTS, RUNNING, WAITING, JobStore
+from fastsam3d.cluster.service.store import DONE, FAILED, INPUTS, RESULTS, RUNNING, WAITING, JobStore, discard
 from fastsam3d.cluster.service.uploads import request_of, without_paths
 from fastsam3d.cluster.work.reconstruction import facts_of
 from fastsam3d.errors import UserError
@@ -23,10 +23,17 @@ EVERY = 0.25
 """Seconds between two notes of progress."""
 MOST_DEATHS = 2
 """Workers that a job may kill."""
+AGAIN = 0.5
+"""Seconds before a job whose worker failed is tried again."""
 
 
 class Executor(Protocol):
-    """Runs the jobs that were accepted."""
+    """Runs the jobs that were accepted.
+
+    Attributes:
+        workers: number of jobs that run at the same time, at least.
+        problem: why no worker can be loaded; None if one can, or if that is not known yet.
+    """
 
     workers: int
     problem: Exception | None
@@ -101,6 +108,9 @@ class JobRunner:
 
         Args:
             pipeline: used in place of the runner's own.
+
+        Raises:
+            UserError: the state cannot be written.
         """
         try:
             state = self._store.state(name)
@@ -127,10 +137,13 @@ class JobRunner:
             logger.exception("the job %s failed", name)
             values = {"status": FAILED, "error": f"something went wrong inside ({type(error).__name__})."}
         if self._store.cancelled(name):
-            shutil.rmtree(self._store.path / name, ignore_errors=True)
+            discard(self._store.path / name)
             return
-        if self._store.state(name)["status"] not in WAITING:
-            return  # another worker had the job too, and has ended it
+        try:
+            if self._store.state(name)["status"] not in WAITING:
+                return  # another worker had the job too, and has ended it
+        except UserError:
+            return  # deleted just now
         self._store.update(name, **values, progress=None, seconds=time.perf_counter() - start)
         shutil.rmtree(self._store.path / name / INPUTS, ignore_errors=True)
 
@@ -188,9 +201,16 @@ class LocalExecutor:
         try:
             runner = self._make()
         except Exception as error:
+            # For who runs the service: its text may name paths of this machine, which clients must not see.
+            logger.error("the pipeline cannot be loaded: %s", str(error) or type(error).__name__)
             self.problem = error
             return
         self._ready.set()
         while (name := self._queue.get()) is not None:
-            runner.run(name)
+            try:
+                runner.run(name)
+            except Exception as error:  # the state of the job cannot be written: it would be lost, and the thread too
+                logger.warning("the job %s is tried again: %s", name, error)
+                time.sleep(AGAIN)
+                self._queue.put(name)
         runner.close()

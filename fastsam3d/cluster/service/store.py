@@ -22,7 +22,11 @@ from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
-WAITING = (QUEUED, RUNNING)
+WAITING, ENDED = (QUEUED, RUNNING), (DONE, FAILED)
+DISCARDED = ".discarded-"
+"""Beginning of the names of folders that are being removed."""
+UPLOAD_SECONDS = 600.0
+"""Age from which a job that was never accepted is removed."""
 NAME = re.compile(r"[a-z0-9]{32}")
 JOB, STATE, INPUTS, RESULTS, CANCEL = "job.json", "state.json", "inputs", "results", "cancel"
 
@@ -68,17 +72,21 @@ class JobStore:
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(data)
             write_json(folder / JOB, {"kind": kind, "options": dict(options), "created": time.time()})
-        except OSError as error:
+        except (OSError, UserError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise UserError(f"the service cannot store the job ({error.strerror or error}).") from None
+            raise _not_stored(error) from None
         return name
 
     def accept(self, name: str) -> None:
-        """Accepts the job: from now on it will be computed, even if processes die."""
+        """Accepts the job: from now on it will be computed, even if processes die.
+
+        Raises:
+            UserError: see `update`.
+        """
         self.update(name, status=QUEUED)
 
     def folder(self, name: str) -> Path:
-        """Folder of a job.
+        """Returns the folder of a job.
 
         Raises:
             UserError: no such job.
@@ -88,15 +96,18 @@ class JobStore:
         return self.path / name
 
     def job(self, name: str) -> dict[str, Any]:
-        """Kind, options and time of a job.
+        """Reads kind, options and time of a job.
 
         Raises:
-            UserError: no such job.
+            UserError: no such job, or its description cannot be read.
         """
-        return _read(self.folder(name) / JOB)
+        found = _read(self.folder(name) / JOB)
+        if not found:
+            raise UserError(f"the job {name} is damaged: its file {JOB} cannot be read. Send the request again.")
+        return found
 
     def state(self, name: str) -> State:
-        """Status, progress and times of a job, and its files where it is done.
+        """Reads status, progress and times of a job, and its files if it is done.
 
         Raises:
             UserError: no such job.
@@ -104,14 +115,23 @@ class JobStore:
         return _read(self.folder(name) / STATE) or {"status": QUEUED}
 
     def update(self, name: str, **values: Any) -> None:
-        """Changes the state of a job. Does nothing if the job was deleted meanwhile."""
-        with suppress(UserError):
+        """Changes the state of a job. Does nothing if the job was deleted meanwhile.
+
+        Raises:
+            UserError: the state cannot be written, for example because the disk is full.
+        """
+        try:
             folder = self.folder(name)
-            state = _read(folder / STATE) | {**values, "changed": time.time()}
+        except UserError:
+            return
+        state = _read(folder / STATE) | {**values, "changed": time.time()}
+        try:
             write_json(folder / STATE, state)
+        except UserError as error:
+            raise _not_stored(error) from None
 
     def result(self, name: str, file: str) -> Path:
-        """A result of a job.
+        """Returns the path of a result of a job.
 
         Raises:
             UserError: no such job, or it has no such result.
@@ -131,7 +151,7 @@ class JobStore:
         if self.state(name)["status"] == RUNNING:
             (folder / CANCEL).touch()
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
 
     def cancelled(self, name: str) -> bool:
         """Tells whether a job must be stopped."""
@@ -139,7 +159,7 @@ class JobStore:
         return (folder / CANCEL).exists() or not folder.exists()
 
     def names(self) -> list[str]:
-        """All jobs that were accepted, the oldest first."""
+        """Lists all jobs that were accepted, the oldest first."""
         found = []
         for folder in self.path.iterdir():
             if NAME.fullmatch(folder.name) and (folder / STATE).is_file():
@@ -147,7 +167,7 @@ class JobStore:
         return [name for _, name in sorted(found)]
 
     def waiting(self) -> list[str]:
-        """Jobs that were accepted and have not ended, the oldest first."""
+        """Lists the jobs that were accepted and have not ended, the oldest first."""
         return [name for name in self.names() if _read(self.path / name / STATE).get("status") in WAITING]
 
     def expire(self) -> list[str]:
@@ -164,9 +184,10 @@ class JobStore:
             if state.get("status") in WAITING:
                 continue
             age = now - state.get("changed", created)
-            if age > (self.keep_seconds if state else min(self.keep_seconds, 600.0)):
+            ended = state.get("status") in ENDED
+            if age > (self.keep_seconds if ended else min(self.keep_seconds, UPLOAD_SECONDS)):
                 removed.append(folder)
-            else:
+            elif ended:
                 kept.append((now - age, folder))
         total = self.used()[1] - sum(map(_size, removed))
         for _, folder in sorted(kept):
@@ -175,13 +196,23 @@ class JobStore:
             total -= _size(folder)
             removed.append(folder)
         for folder in removed:
+            discard(folder)
+        for folder in self.path.glob(f"{DISCARDED}*"):  # of a process that was killed while it removed them
             shutil.rmtree(folder, ignore_errors=True)
         return [folder.name for folder in removed]
 
     def used(self) -> tuple[int, int]:
-        """(jobs, bytes)."""
+        """Counts (jobs, bytes) of the store."""
         folders = [folder for folder in self.path.iterdir() if NAME.fullmatch(folder.name)]
         return len(folders), sum(map(_size, folders))
+
+
+def discard(folder: Path) -> None:
+    """Removes the folder of a job. It gets another name first, so that no process finds a part of a job meanwhile."""
+    renamed = folder.with_name(f"{DISCARDED}{secrets.token_hex(8)}")
+    with suppress(OSError):
+        folder = folder.rename(renamed)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -190,6 +221,12 @@ def _read(path: Path) -> dict[str, Any]:
         return value if isinstance(value, dict) else {}
     except (OSError, ValueError):
         return {}
+
+
+def _not_stored(error: Exception) -> UserError:
+    """The error for clients: the reason of the system, without a path of this machine."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return UserError(f"the service cannot store the job ({getattr(cause, 'strerror', None) or type(cause).__name__}).")
 
 
 def _size(folder: Path) -> int:

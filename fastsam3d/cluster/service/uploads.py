@@ -23,7 +23,7 @@ NAME = "object"
 
 
 def stored_name(part: str, given: str | None, number: int = 0) -> str:
-    """Name under which an upload is stored: ours, with the suffix of the client's file.
+    """Chooses the name under which an upload is stored: ours, with the suffix of the client's file.
 
     Args:
         part: `picture`, `mask`, `masks`, `labels` or `pointmap`.
@@ -41,7 +41,7 @@ def stored_name(part: str, given: str | None, number: int = 0) -> str:
 
 
 def request_of(store: JobStore, name: str, base: Request) -> Request:
-    """The request of a job.
+    """Makes the request of a job.
 
     Args:
         base: settings of the service.
@@ -88,7 +88,8 @@ def check_inputs(store: JobStore, name: str, base: Request, options: ServeOption
                 _check_pixels(path, options)
         request = request_of(store, name, base)
         if store.job(name)["kind"] == "scene":
-            scene = read_scene(request, told)
+            # A small file may hold hundreds of labels, whose masks would fill the memory: they are counted first.
+            scene = read_scene(request, told, options.masks)
             if len(scene.masks) > options.masks:
                 raise UserError(f"there are {len(scene.masks)} masks: this service takes up to {options.masks}.")
             if all(mask.problem is not None for mask in scene.masks):
@@ -101,7 +102,7 @@ def check_inputs(store: JobStore, name: str, base: Request, options: ServeOption
 
 
 def without_paths(text: str, folder: Path) -> str:
-    """A message with the names of uploads in place of their paths."""
+    """Replaces the paths of uploads in a message by their names."""
     return text.replace(f"{folder}/", "").replace(str(folder), "the request").replace(str(folder.parent), "the job")
 
 
@@ -131,7 +132,7 @@ def _check_pixels(path: Path, options: ServeOptions) -> None:
 
 
 def described(state: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A job as the service shows it."""
+    """Describes a job as the service shows it."""
     files = {file: f"/v1/jobs/{name}/files/{file}" for file in sorted(state.get("files", {}))}
     known = ("status", "progress", "error", "warnings", "seconds", "objects", "failed_objects")
     return {"id": name, "url": f"/v1/jobs/{name}", **{k: state[k] for k in known if k in state}, "files": files}

@@ -60,7 +60,7 @@ def needs_fetching(item: Item) -> bool:
 
 @contextmanager
 def inputs_of(fetched: Fetched) -> Iterator[Inputs]:
-    """The files of an item as files of this machine. Temporary copies are removed at the end.
+    """Gives the files of an item as files of this machine. Temporary copies are removed at the end.
 
     Raises:
         UserError: a file could not be fetched.
@@ -88,7 +88,10 @@ def _put_together(fetched: Fetched, folder: Path) -> Inputs:
         elif user_path(address).is_dir():
             return user_path(address)
         else:
-            shutil.copyfile(user_path(address), path)
+            try:
+                shutil.copyfile(user_path(address), path)
+            except OSError as error:
+                raise UserError(f"{address} cannot be read ({error.strerror or error}). Check the path.") from None
         return path
 
     image = put(item.image, "picture")

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastsam3d.basics.processes.temporary import own_folder
 from fastsam3d.cluster.batch.items import Item
-from fastsam3d.cluster.batch.places import LocalFolder, Place, is_remote, place_of
+from fastsam3d.cluster.batch.places import LocalFolder, Place, place_of
 from fastsam3d.cluster.work.fetching import PREFIX, Fetched, inputs_of
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.request import Request
@@ -70,7 +70,7 @@ class Reconstructor:
             self._pipeline = self._load()
 
     def finished(self, item: Item) -> dict[str, Any] | None:
-        """The facts of a complete result from the same inputs and settings; None if there is none."""
+        """Reads the facts of a complete result from the same inputs and settings; None if there is none."""
         if not self._work.resume:
             return None
         try:
@@ -78,10 +78,10 @@ class Reconstructor:
             if report[ENTRY]["made_of"] != item.made_of(self._work.settings) or _failed(report):
                 return None
             sizes = {name: self._output.size(f"{item.name}/{name}") for name in (*_names(report), REPORT)}
-        except (UserError, ValueError, KeyError, TypeError, AttributeError):
+            there = {name: size for name, size in sizes.items() if size is not None}
+            return facts_of(report, there) if len(there) == len(sizes) else None
+        except (UserError, ValueError, KeyError, TypeError, AttributeError):  # missing, or damaged: it is made again
             return None
-        there = {name: size for name, size in sizes.items() if size is not None}
-        return facts_of(report, there) if len(there) == len(sizes) else None
 
     def run(self, fetched: Fetched) -> dict[str, Any]:
         """Computes an item and writes its folder; returns its facts.
@@ -90,9 +90,8 @@ class Reconstructor:
             UserError: anything that the caller can fix.
         """
         item = fetched.item
-        if not is_remote(self._work.output):
-            folder = LocalFolder(Path(self._output.address)).path / item.name
-            return self._run(fetched, folder)
+        if isinstance(self._output, LocalFolder):
+            return self._run(fetched, self._output.path / item.name)
         with own_folder(PREFIX) as temporary:
             facts = self._run(fetched, temporary / item.name)
             names = sorted(facts["files"], key=lambda name: (name == REPORT, name))  # whoever finds it finds the others
@@ -141,7 +140,7 @@ class Reconstructor:
 
 
 def facts_of(report: Mapping[str, Any], files: Mapping[str, int]) -> dict[str, Any]:
-    """Values of a result for the index.
+    """Collects the values of a result for the index.
 
     Args:
         files: bytes by name.

@@ -31,7 +31,7 @@ class Runner(Protocol):
         """Loads what it needs, if that was not done yet."""
 
     def finished(self, item: Item) -> Row | None:
-        """The facts of a result that exists already."""
+        """Reads the facts of a result that exists already; None if there is none."""
 
     def run(self, fetched: Fetched) -> Row:
         """Computes an item; returns its facts. The fact `error` means that a part of it failed."""
@@ -42,7 +42,7 @@ class Work(Protocol):
 
     @property
     def settings(self) -> str:
-        """Hash of what all results depend on."""
+        """Returns a hash of what all results depend on."""
 
     def opened(self) -> AbstractContextManager[Runner]:
         """Makes a runner, for the life of a worker."""
@@ -93,7 +93,7 @@ class Worker:
         self._runner = None
 
     def rows(self, fetched: list[Fetched]) -> Iterator[Row]:
-        """A row for every item, in their order.
+        """Yields a row for every item, in their order.
 
         The call that counts an item's attempt also keeps the row of the item before: one call an item. `row` is the
         plain form, with two.
@@ -107,7 +107,7 @@ class Worker:
             self._attempts.end(ended)
 
     def row(self, fetched: Fetched) -> Row:
-        """The row of an item.
+        """Computes the row of an item.
 
         An exception of the job is the row's error. If the pipeline cannot be loaded, the status is `stop`.
         """

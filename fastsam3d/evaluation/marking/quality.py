@@ -3,14 +3,14 @@
     python -m fastsam3d marking-quality [scenes=16] [first=0] [marker=plain]
     python -m fastsam3d marking-quality photographs=FOLDER
 
-The person who marks is simulated in the usual way of interactive segmentation: the first click is in the middle of the
-object, each further one in the middle of the largest error, on the object or off it as that says; a box is the
-object's, three pixels wider in a picture of 256. Printed: mean and median IoU with the true mask, how many are above
-0.8, and seconds. `docs/masks.md` has the figures.
+The person is simulated as usual in interactive segmentation. The first click is in the middle of the object. Each
+further click is in the middle of the largest error; it adds if the error is on the object, and takes away otherwise.
+The box is the object's own, with room of three pixels on each side in a picture of 256 pixels. Mean and median IoU with
+the true mask, the share above 0.8, and seconds are printed. `docs/masks.md` has the figures.
 
-The scenes have smooth backdrops, on which the plain marker's `backdrop.py` rests. The default set, 40 objects, is of
-other scenes than those that the plain marker was made on. Its last change, to further clicks, was made with masks of
-seven of these scenes seen.
+The scenes have smooth backdrops, which `backdrop.py` of the plain marker needs. The default set, 40 objects, has other
+scenes than those with which the plain marker was developed. There is one exception: for its last change, of further
+clicks, masks of seven of these scenes were seen.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CLICKS = 5
 PROMPTS = ("one click", "two clicks", "three clicks", "four clicks", "five clicks", "box")
 SIDE = 256
 SMALLEST = 100
-"""Objects of which fewer pixels are seen are passed over."""
+"""Smallest number of visible pixels of an object that is measured."""
 FIRST_SEED = 9100
-"""Behind those of the held-out objects; the sixteen before it were used while the method was made."""
+"""First seed of the scenes, after those of the held-out objects. The sixteen seeds before it served for development."""
 
 
 def marked_scenes(first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Scenes of one to four objects: (picture uint8 `[H, W, 3]`, mask bool `[H, W]`) of every object."""
+    """Renders scenes of one to four objects: (picture uint8 `[H, W, 3]`, mask bool `[H, W]`) of every object."""
     from fastsam3d.procedural import HELD_OUT_SEED
     from fastsam3d.procedural.scene_render import render_scene
     from fastsam3d.procedural.scenes import make_scene
@@ -45,7 +45,7 @@ def marked_scenes(first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of two masks."""
+    """Computes the IoU of two masks."""
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
@@ -56,7 +56,7 @@ def largest_error(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, bool
         mask, truth: bool `[H, W]`.
 
     Returns:
-        (the piece, bool `[H, W]`; whether the object is there), or None where the mask is right.
+        (the piece, bool `[H, W]`; whether the object is there), or None if the mask has no error.
     """
     import cv2
 
@@ -140,7 +140,7 @@ def proposal_line(best: np.ndarray, count: int) -> str:
 
 
 def setbacks(found: np.ndarray, tolerance: float = 0.05) -> float:
-    """Share of the further clicks after which the IoU `[objects, 6]` is smaller by more than a tolerance."""
+    """Computes the share of the further clicks after which the IoU `[objects, 6]` falls by more than a tolerance."""
     clicks = found[:, :CLICKS]
     return float((clicks[:, 1:] < clicks[:, :-1] - tolerance).mean())
 

@@ -43,7 +43,7 @@ class GlbParts:
             image["bufferView"] = self.add_view(self._binary[start : start + view["byteLength"]])
 
     def primitives(self) -> list[tuple[int, dict[str, Any]]]:
-        """(number of its mesh, primitive) of all primitives, to be changed."""
+        """Lists (number of its mesh, primitive) of all primitives, to be changed."""
         return [
             (number, primitive)
             for number, mesh in enumerate(self.document["meshes"])
@@ -51,11 +51,11 @@ class GlbParts:
         ]
 
     def old_accessor(self, index: int) -> dict[str, Any]:
-        """A copy of an accessor of the file as it was."""
+        """Copies an accessor of the file as it was."""
         return dict(self._old["accessors"][index])
 
     def old_array(self, index: int) -> np.ndarray:
-        """The values of an accessor of the file as it was, `[N, width]`."""
+        """Reads the values of an accessor of the file as it was, `[N, width]`."""
         accessor = self._old["accessors"][index]
         view = self._old["bufferViews"][accessor["bufferView"]]
         kind, width = np.dtype(_KINDS[accessor["componentType"]]), _WIDTHS[accessor["type"]]
@@ -110,7 +110,7 @@ class GlbParts:
             self.document[key] = sorted({*self.document.get(key, []), extension})
 
     def encoded(self) -> bytes:
-        """The file."""
+        """Encodes the file."""
         document = self.document | {"buffers": [{"byteLength": len(self._data)}]}
         text = json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=True, allow_nan=False)
         chunks = b""
@@ -121,7 +121,7 @@ class GlbParts:
 
 
 def smallest_indices(indices: np.ndarray) -> tuple[np.ndarray, int]:
-    """(indices in the smallest type that holds them, the number of the type)."""
+    """Returns (indices in the smallest type that holds them, the number of the type)."""
     if indices.max(initial=0) < 65535:  # 65535 itself has a meaning of its own
         return indices.astype(np.uint16), UNSIGNED_SHORT
     return indices.astype(np.uint32), UNSIGNED_INT

@@ -23,7 +23,8 @@ LEAST_COVERED = 0.1
 """Opacity of the Gaussians at a texel below which its colour is taken from its neighbours on the surface."""
 NEIGHBOURS = 4
 PASSES = 16
-"""Parts of the texels that are coloured one after the other where there is a time limit, each spread over the whole."""
+"""With a time limit, texels are coloured in so many parts, one after the other. Each part is spread evenly over all
+texels, so that what the time does not allow is filled from near neighbours."""
 CHUNK = 262_144
 """Texels between two looks at the clock and two steps of the progress."""
 
@@ -78,20 +79,15 @@ class Atlas:
         return Texels(hit.pixels, points.astype(np.float32), normals.astype(np.float32), hit)
 
     def painted(self, texels: Texels, values: np.ndarray) -> np.ndarray:
-        """The picture `[S, S, C]` uint8 of the texels' values `[T, C]` 0..1; the space between charts is padded."""
-        channels = [
-            values[:, first : first + 3] for first in range(0, values.shape[1], 3)
-        ]  # three at a time, as colours are
-        pictures = []
-        for channel in channels:
-            picture = np.full((self.size * self.size, channel.shape[1]), np.nan, dtype=np.float32)
-            picture[texels.pixels] = channel
-            shape = (self.size, self.size, channel.shape[1])
-            pictures.append(spread(picture.reshape(shape), 2 * max(2, round(GUTTER * self.size))))
-        return np.rint(np.clip(np.concatenate(pictures, axis=2), 0, 1) * 255).astype(np.uint8)
+        """Makes the picture `[S, S, C]` uint8 of the texels' values `[T, C]` 0..1; pads the space between charts."""
+        picture = np.full((self.size * self.size, values.shape[1]), np.nan, dtype=np.float32)
+        picture[texels.pixels] = values
+        shape = (self.size, self.size, values.shape[1])
+        padded = spread(picture.reshape(shape), 2 * max(2, round(GUTTER * self.size)))
+        return np.rint(np.clip(padded, 0, 1) * 255).astype(np.uint8)
 
     def textured(self, texture: np.ndarray, material: np.ndarray | None = None) -> TexturedMesh:
-        """The mesh with a picture on it."""
+        """Returns the mesh with a picture on it."""
         normals = vertex_normals(self.mesh.vertices, self.mesh.faces)[self.origin]
         colors = self.mesh.vertex_colors[self.origin]
         vertices = self.mesh.vertices[self.origin]

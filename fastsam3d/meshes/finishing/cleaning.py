@@ -1,4 +1,4 @@
-"""Cleans meshes: joins vertices at one place, and drops faces without area, faces that occur twice, loose pieces."""
+"""Cleans meshes: joins vertices at one place; drops faces that become lines by this, double faces and loose pieces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXTRA, PURPOSE = "simplify", "cleaning a mesh"
 def joined(mesh: Mesh) -> Mesh:
     """Joins vertices at the same place; the first one's colour is kept. Removes vertices without a face.
 
-    Removes faces that lose a corner by this, and all but one of the faces with the same three corners, in any order.
+    Removes faces with two corners at one place, and all but one of the faces with the same three corners, in any order.
     """
     places, first, place = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
     faces = place.reshape(-1)[mesh.faces]

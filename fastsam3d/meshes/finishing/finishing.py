@@ -14,21 +14,24 @@ import numpy as np
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.finishing.cleaning import edge_facts, joined, without_loose_pieces
 from fastsam3d.meshes.finishing.sources import Source, source_of
+from fastsam3d.meshes.geometry import face_cross_products
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 from fastsam3d.meshes.simplification import check_faces, close_surface, collapse_edges, is_watertight
 from fastsam3d.meshes.texture import check_size
 from fastsam3d.meshes.writing import Preparation, export_mesh
 
 FACES, TEXTURE, LOOSE = 20_000, 1024, 0.01
-"""Defaults: faces, side of the texture, and the share of the largest piece's area below which a piece is dropped."""
+"""Defaults: number of faces; side of the texture in texels; share of the largest piece's area below which a piece is
+dropped."""
 SMALL_HOLE = 0.1
-"""Holes whose rim is shorter than this share of the diagonal are closed in any case."""
+"""Holes whose rim is not longer than this share of the diagonal of the mesh's box are closed in any case."""
 AHEAD = 4
-"""Faces that are kept for each wanted one while holes are looked for, so that few faces do not hide them."""
+"""Before holes are closed for the first time, the mesh is reduced to this many times the wanted number of faces: with
+fewer faces, small holes would be lost."""
 KINDS = ("auto", "gaussians", "voxels", "surface")
 
 Step = Callable[[str, int, int], None]
-"""Told what is done now, and how much of how much of it is done."""
+"""Called with (name of the step, parts of it that are done, parts in all)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,7 +117,7 @@ def finish(
     facts: dict[str, Any] = {"faces_before": len(source.mesh.faces), "colors": kind}
     with _timed(seconds, "clean", told):
         shape = without_loose_pieces(joined(source.mesh), loose)
-        if shape.is_empty:
+        if shape.is_empty or not face_cross_products(shape.vertices, shape.faces).any():
             raise UserError("The mesh to finish has no face with an area. Give another result.")
     full = shape
     with _timed(seconds, "simplify", told):

@@ -15,6 +15,7 @@ import numpy as np
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.finishing.voxel_colors import VoxelColors
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
+from fastsam3d.meshes.parsing.checks import checked
 from fastsam3d.meshes.splats.splats import Splats, splats_of
 
 GREY = 0.7
@@ -42,9 +43,9 @@ class Source:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Sources that colours can be taken from, the best one first."""
+        """Lists the sources that colours can be taken from, the best one first."""
         present = {
-            "voxels": self.voxels is not None,
+            "voxels": self.voxels is not None and len(self.voxels.coords) > 0,
             "gaussians": self.splats is not None and len(self.splats) > 0,
             "surface": True,
         }
@@ -60,14 +61,28 @@ def source_of(result: Any, gaussians: Any = None) -> Source:
         gaussians: Gaussians of the same object, or the path of a 3DGS PLY file; they replace those of the result.
 
     Raises:
-        UserError: there is no mesh with faces, or the kind of the result is unknown.
+        UserError: there is no mesh with faces, a face refers to a vertex that is not there, or the kind of the result
+            is unknown.
     """
-    source = _of_file(Path(result)) if isinstance(result, (str, Path)) else _of_object(result)
+    if isinstance(result, (str, Path)):
+        source = _of_file(Path(result))
+    else:
+        source = _of_object(result)
+        source = replace(source, mesh=_usable(source.mesh))
     if gaussians is not None:
         source = replace(source, splats=_splats(gaussians))
     if source.mesh.is_empty:
         raise UserError("The mesh to finish has no faces. Decode the mesh too, or give a file that has faces.")
     return source
+
+
+def _usable(mesh: Mesh) -> Mesh:
+    """The mesh without vertices that have no finite place; files are checked in this way when they are read."""
+    try:
+        ((_, kept),) = checked([("", mesh)], "the result")
+    except ValueError as error:
+        raise UserError(f"The mesh cannot be finished: {error}. Give another result.") from None
+    return kept
 
 
 def _of_object(result: Any) -> Source:
@@ -132,7 +147,7 @@ def _of_file(path: Path) -> Source:
 
 
 def merged(meshes: Sequence[Mesh]) -> Mesh:
-    """Several meshes as one, with colours at the vertices."""
+    """Merges several meshes into one, with colours at the vertices."""
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),

@@ -71,21 +71,21 @@ class MeshFormat:
 
     @property
     def ending(self) -> str:
-        """What the names of its files end with."""
+        """Returns what the names of its files end with."""
         return self.file_ending or self.suffix
 
     @property
     def name(self) -> str:
-        """The suffix without its dot, as in `--export glb`."""
+        """Returns the suffix without its dot, as in `--export glb`."""
         return self.suffix[1:]
 
     @property
     def can_write(self) -> bool:
-        """Whether it writes meshes, Gaussians, or both."""
+        """Tells whether it writes meshes, Gaussians, or both."""
         return self.encode_mesh is not None or self.encode_gaussians is not None
 
     def content(self, has_mesh: bool, has_gaussians: bool) -> str | None:
-        """What the file of a result holds: `GAUSSIANS`, `FACES`, `POINTS`, or None where nothing can be written.
+        """Tells what the file of a result holds: `GAUSSIANS`, `FACES`, `POINTS`, or None if nothing can be written.
 
         Args:
             has_mesh, has_gaussians: what the result has.
@@ -97,7 +97,7 @@ class MeshFormat:
         return None
 
     def described(self) -> dict[str, str]:
-        """Axes and colours for the report; units too where they are not `OBJECT_UNITS`."""
+        """Describes axes and colours for the report; units too if they are not `OBJECT_UNITS`."""
         units = {} if self.units == OBJECT_UNITS else {"units": self.units}
         return {**self.axes, "colours": self.colours, **units}
 
@@ -136,7 +136,7 @@ def register_format(file_format: MeshFormat, replace: bool = False) -> MeshForma
 
 
 def mesh_formats() -> tuple[MeshFormat, ...]:
-    """All formats by suffix; those that take Gaussians come last."""
+    """Lists all formats by suffix; those that take Gaussians come last."""
     _discover()
     return tuple(sorted(_FORMATS.values(), key=lambda known: (known.encode_gaussians is not None, known.suffix)))
 
@@ -153,17 +153,17 @@ def _discover() -> None:
 
 
 def written_formats() -> tuple[MeshFormat, ...]:
-    """The formats that can be written."""
+    """Lists the formats that can be written."""
     return tuple(known for known in mesh_formats() if known.can_write)
 
 
 def read_formats() -> tuple[MeshFormat, ...]:
-    """The formats that can be read."""
+    """Lists the formats that can be read."""
     return tuple(known for known in mesh_formats() if known.read is not None)
 
 
 def format_to_write(path: str | Path) -> MeshFormat:
-    """The format of a file to be written, by the path's suffix.
+    """Finds the format of a file to be written, by the path's suffix.
 
     Raises:
         UserError: no format with this suffix can be written.
@@ -177,7 +177,7 @@ def format_to_write(path: str | Path) -> MeshFormat:
 
 
 def format_to_read(path: str | Path) -> MeshFormat:
-    """The format of a file to be read, by the path's suffix.
+    """Finds the format of a file to be read, by the path's suffix.
 
     Raises:
         UserError: no format with this suffix can be read.

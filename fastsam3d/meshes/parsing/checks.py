@@ -1,4 +1,4 @@
-"""What every mesh that was read from a file must hold before anybody draws it."""
+"""Checks meshes that come from a file or another program, before anything is computed with them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from fastsam3d.meshes.mesh import Mesh, TexturedMesh
 logger = logging.getLogger(__name__)
 
 
-def checked(found: list[tuple[str, Mesh]], path: Path) -> list[tuple[str, Mesh]]:
-    """The meshes with known places only. What is left out is counted in the log.
+def checked(found: list[tuple[str, Mesh]], source: str | Path) -> list[tuple[str, Mesh]]:
+    """Leaves out vertices whose place is not finite, and their faces. How many these are goes to the log.
+
+    Args:
+        found: (name, mesh) of each part.
+        source: the file, or another name of where the meshes come from, for the log.
 
     Raises:
         ValueError: a face refers to a vertex that is not there.
@@ -27,7 +31,7 @@ def checked(found: list[tuple[str, Mesh]], path: Path) -> list[tuple[str, Mesh]]
         unknown, total = unknown + len(mesh.vertices) - len(kept.vertices), total + len(mesh.vertices)
         result.append((name, kept))
     if unknown:
-        logger.warning("%s: %d of %d points have no place (NaN or infinite) and are left out", path, unknown, total)
+        logger.warning("%s: %d of %d points have no place (NaN or infinite) and are left out", source, unknown, total)
     return result
 
 
@@ -45,4 +49,6 @@ def _with_known_places(mesh: Mesh) -> Mesh:
     rows = {"vertices": mesh.vertices[known], "vertex_colors": mesh.vertex_colors[known]}
     if isinstance(mesh, TexturedMesh):
         rows |= {"normals": mesh.normals[known], "uv": mesh.uv[known]}
+        if mesh.tangents is not None:
+            rows["tangents"] = mesh.tangents[known]
     return dataclasses.replace(mesh, faces=faces, **rows)

@@ -36,7 +36,7 @@ class Element:
 
     @property
     def has_lists(self) -> bool:
-        """Whether its rows can be of different lengths."""
+        """Tells whether its rows can be of different lengths."""
         return any(len(each) == 3 for each in self.properties)
 
 

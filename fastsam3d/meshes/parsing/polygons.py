@@ -12,18 +12,18 @@ GREY = 0.7
 
 
 def grey(count: int) -> np.ndarray:
-    """Colours of vertices that have none, fp32 `[count, 3]`."""
+    """Makes colours for vertices that have none, fp32 `[count, 3]`."""
     return np.full((count, 3), GREY, dtype=np.float32)
 
 
 def triangles(polygons: Sequence[Sequence[int]]) -> np.ndarray:
-    """Polygons as fans of triangles around their first corner, int64 `[F, 3]`; those of two corners are left out."""
+    """Divides polygons into fans of triangles around their first corner, int64 `[F, 3]`; two corners give none."""
     found = [(p[0], p[n], p[n + 1]) for p in polygons for n in range(1, len(p) - 1)]
     return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
 def fans(corners: np.ndarray) -> np.ndarray:
-    """The same for polygons with equally many corners, `[P, N]`."""
+    """Divides polygons with equally many corners, `[P, N]`, into fans of triangles, int64 `[F, 3]`."""
     count = corners.shape[1] - 1
     parts = [corners[:, [0, n, n + 1]] for n in range(1, count)]
     if not parts:
@@ -32,7 +32,7 @@ def fans(corners: np.ndarray) -> np.ndarray:
 
 
 def numbers_of(text: bytes) -> np.ndarray:
-    """Numbers between white space, fp64 `[N]`; `nan` and `inf` are numbers.
+    """Reads the numbers between white space, fp64 `[N]`; `nan` and `inf` are numbers.
 
     Raises:
         ValueError: something else is among them.

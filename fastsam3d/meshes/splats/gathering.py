@@ -32,7 +32,7 @@ TRIED = 2000
 
 
 def layer_depth(splats: Splats) -> float:
-    """How far above and below a surface Gaussians count by default, in the unit of their centres."""
+    """Computes how far above and below a surface Gaussians count by default, in the unit of their centres."""
     if not len(splats):
         return 0.0
     some = splats.centers[:: max(1, len(splats) // 100_000)]
@@ -200,7 +200,7 @@ def _take(column: Tensor, rows: Tensor) -> Tensor:
 def gather_colors_plain(
     points: Tensor, normals: Tensor, splats: Splats, depth: float | None = None, below: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The plain twin of `gather_colors`: every point looks at every Gaussian, one after the other, in fp64."""
+    """Gathers colours as `gather_colors` does, its plain twin: every point with every Gaussian, in fp64."""
     depth = layer_depth(splats) if depth is None else depth
     below = depth if below is None else below
     colors, coverage = np.zeros((len(points), 3)), np.zeros(len(points))

@@ -52,7 +52,7 @@ class BallLevel:
     radii: Tensor
 
     def cells(self, points: Tensor) -> Tensor:
-        """The number of the cell of each point `[P]`."""
+        """Computes the number of the cell of each point `[P]`."""
         place = ((points - self.low) / self.cell).floor() + 2
         # Points far from all balls go to cells at the rim, which have no neighbours that hold something.
         return _keys(torch.minimum(place.clamp(min=0), self.side.to(place)).long())

@@ -41,16 +41,16 @@ class Splats:
 
     @property
     def whitening(self) -> Tensor:
-        """Matrices `[G, 3, 3]` that turn an offset from the centre into standard deviations along the axes."""
+        """Returns matrices `[G, 3, 3]` that turn an offset from the centre into standard deviations along the axes."""
         largest = self.deviations.amax(dim=1, keepdim=True)
         return self.axes / torch.maximum(self.deviations, THINNEST * largest).clamp(min=1e-12)[:, :, None]
 
     def select(self, rows: Tensor) -> Splats:
-        """Some of the Gaussians, by index or mask."""
+        """Selects some of the Gaussians, by index or mask."""
         return Splats(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def to(self, device: torch.device | str) -> Splats:
-        """The same Gaussians on another device."""
+        """Moves the Gaussians to another device."""
         return Splats(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 

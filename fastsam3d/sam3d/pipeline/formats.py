@@ -15,7 +15,7 @@ FORMATS = tuple(DECODERS)
 
 
 def decodable(networks: Iterable[str]) -> tuple[str, ...]:
-    """The formats that a pipeline with networks of these names has decoders for."""
+    """Lists the formats that a pipeline with networks of these names has decoders for."""
     there = set(networks)
     return tuple(name for name, decoder in DECODERS.items() if decoder in there)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def structure_noise(shapes: Mapping[str, tuple[int, ...]], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
-    """Noise of the first stage, one row for each generator, drawn latent by latent in sorted order of their names.
+    """Draws noise of the first stage, one row for each generator, latent by latent in sorted order of their names.
 
     Args:
         shapes: of one object's latents, `[1, T, C]`.
@@ -19,7 +19,7 @@ def structure_noise(shapes: Mapping[str, tuple[int, ...]], generators: Sequence[
 
 
 def latent_noise(coords: Tensor, channels: int, generator: torch.Generator, resolution: int | None = None) -> Tensor:
-    """Noise of the second stage, `[N, channels]`.
+    """Draws noise of the second stage, `[N, channels]`.
 
     Args:
         coords: voxels `[N, 4]`.

@@ -22,7 +22,7 @@ FALLBACK_FRACTION = 1 / 64
 def structure_of(
     latents: Mapping[str, Tensor], logits: Tensor, config: ModelConfig, generator: torch.Generator | None = None
 ) -> SparseStructure:
-    """Voxels of one object: threshold, drop the inside, halve the grid if it is too full.
+    """Finds the voxels of one object: threshold, drop the inside, halve the grid if it is too full.
 
     Args:
         latents: of the first stage, which are kept beside the voxels.
@@ -41,7 +41,7 @@ def structure_of(
 
 
 def occupied_voxels(logits: Tensor) -> Tensor:
-    """Voxels with a positive logit, int32 `[N, 4]` (batch, x, y, z) in lexicographic order.
+    """Finds the voxels with a positive logit, int32 `[N, 4]` (batch, x, y, z) in lexicographic order.
 
     Where there is none, the highest logits are taken and a warning is logged: an object whose occupancy is
     unsure everywhere still shows what the network favours.

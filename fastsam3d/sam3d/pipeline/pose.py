@@ -42,20 +42,20 @@ class Pose:
     scale: Tensor
 
     def apply(self, points: Tensor) -> Tensor:
-        """Object points `[..., 3]` to the camera frame."""
+        """Maps object points `[..., 3]` to the camera frame."""
         return (points * self.scale) @ quaternion_to_matrix(self.rotation) + self.translation
 
     def invert(self, points: Tensor) -> Tensor:
-        """Camera points `[..., 3]` to the object frame."""
+        """Maps camera points `[..., 3]` to the object frame."""
         return ((points - self.translation) @ quaternion_to_matrix(self.rotation).mT) / self.scale
 
     def to_rigid(self) -> RigidPose:
-        """The same pose with a rotation matrix, as NumPy arrays."""
+        """Returns the same pose with a rotation matrix, as NumPy arrays."""
         parts = quaternion_to_matrix(self.rotation), self.translation, self.scale
         return RigidPose(*(part.cpu().numpy() for part in parts))
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Plain lists, for JSON."""
+        """Returns plain lists, for JSON."""
         return {
             "rotation_wxyz": self.rotation.tolist(),
             "translation": self.translation.tolist(),
@@ -79,7 +79,7 @@ class NoPose(Pose):
 
 
 def decode_pose(latents: Mapping[str, Tensor], scene_scale: Tensor, scene_shift: Tensor, config: PoseConfig) -> Pose:
-    """Layout latents to a pose (the decoder `ScaleShiftInvariant`); `translation_scale` is not used.
+    """Decodes layout latents to a pose (the decoder `ScaleShiftInvariant`); `translation_scale` is not used.
 
     Args:
         latents: `6drotation_normalized` `[1, 1, 6]`, `translation` and `scale` `[1, 1, 3]`.

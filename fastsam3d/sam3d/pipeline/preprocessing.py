@@ -61,7 +61,7 @@ def as_pointmap(pointmap: Any, height: int, width: int) -> Tensor:
 
 
 def crop_box(mask: Tensor, factor: float = BOX_SIZE_FACTOR) -> tuple[int, int, int, int]:
-    """Square crop around a mask: (left, top, right, bottom) in pixels, right and bottom exclusive.
+    """Finds the square crop around a mask: (left, top, right, bottom) in pixels, right and bottom exclusive.
 
     The box may reach beyond the image, and is one pixel off square where its centre lies between two pixels.
 
@@ -86,7 +86,7 @@ def crop_box(mask: Tensor, factor: float = BOX_SIZE_FACTOR) -> tuple[int, int, i
 
 
 def object_moments(of_object: Tensor, of_scene: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Moments that put an object at the origin and its scene at unit size (`ObjectCentricSSI`).
+    """Computes moments that put an object at the origin and its scene at unit size (`ObjectCentricSSI`).
 
     Args:
         of_object: `[N, 3]` camera-space points of the object, not finite where unknown.
@@ -110,7 +110,7 @@ def object_moments(of_object: Tensor, of_scene: Tensor | None = None) -> tuple[T
 def fronto_parallel_rays(
     height: int, width: int, field_of_view: float = ASSUMED_FIELD_OF_VIEW
 ) -> tuple[Tensor, Tensor]:
-    """Points where the pixels' rays meet the plane at depth 1: x (left) of every column, y (up) of every row.
+    """Finds where the pixels' rays meet the plane at depth 1: x (left) of every column, y (up) of every row.
 
     Args:
         field_of_view: horizontal, in degrees, of a pinhole camera with square pixels and a central axis.
@@ -122,14 +122,14 @@ def fronto_parallel_rays(
 
 
 def fronto_parallel_points(mask: Tensor, field_of_view: float = ASSUMED_FIELD_OF_VIEW) -> Tensor:
-    """Points of the plane at depth 1 under a mask, bool `[H, W]`: `[N, 3]`, x left, y up, z forward."""
+    """Finds the points of the plane at depth 1 under a mask, bool `[H, W]`: `[N, 3]`, x left, y up, z forward."""
     x, y = fronto_parallel_rays(mask.shape[0], mask.shape[1], field_of_view)
     rows, columns = mask.nonzero(as_tuple=True)
     return torch.stack([x[columns], y[rows], torch.ones(len(rows))], dim=1)
 
 
 def mean_color(image: Tensor, mask: Tensor) -> Tensor:
-    """Mean colour of the masked pixels, -1..1. `image [B, 3, S, S]` in 0..1, `mask [B, 1, S, S]` -> `[B, 3]`."""
+    """Computes the mean colour of the masked pixels `[B, 3]`, -1..1: `image [B, 3, S, S]` 0..1, `mask [B, 1, S, S]`."""
     weight = mask.sum(dim=(2, 3)).clamp(min=1e-6)
     return 2 * (image * mask).sum(dim=(2, 3)) / weight - 1
 
@@ -137,7 +137,7 @@ def mean_color(image: Tensor, mask: Tensor) -> Tensor:
 def prepare_condition(
     image: Any, mask: Any, pointmap: Any = None, *, image_size: int = 518, scale_over: str = "all"
 ) -> ConditionInputs:
-    """Inputs of the condition embedders for one object of one picture.
+    """Makes the inputs of the condition embedders for one object of one picture.
 
     Without a point map the networks see an unknown one (all NaN), and the moments that place the object come
     from its pixels on a plane at unit depth in front of a camera with a horizontal field of view of 60
@@ -190,7 +190,7 @@ def prepare_condition(
 
 
 def object_crop(image: Any, mask: Any, size: int) -> tuple[Tensor, Tensor]:
-    """The crop around an object, `[3, S, S]` in 0..1, and its mask, bool `[S, S]`, both on the CPU.
+    """Makes the crop around an object, `[3, S, S]` in 0..1, and its mask, bool `[S, S]`, both on the CPU.
 
     Args:
         image, mask: as for `prepare_condition`, which has accepted them.

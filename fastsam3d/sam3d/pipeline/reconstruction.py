@@ -89,5 +89,5 @@ class Reconstruction:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of all stages together."""
+        """Returns the wall-clock seconds of all stages together."""
         return sum(self.stage_seconds.values())

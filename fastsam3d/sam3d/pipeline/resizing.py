@@ -27,14 +27,14 @@ def pad_to_square(x: Tensor, value: float = 0.0) -> Tensor:
 
 
 def square_box(height: int, width: int) -> tuple[int, int, int, int]:
-    """Box (left, top, right, bottom) with which `crop` does to a whole image the same as `pad_to_square`."""
+    """Returns the box (left, top, right, bottom) with which `crop` does the same as `pad_to_square`."""
     size = max(height, width)
     left, top = -((size - width) // 2), -((size - height) // 2)
     return left, top, left + size, top + size
 
 
 def resize_image(pixels: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
-    """A box of an image, padded with black to a square, resized with bilinear weights.
+    """Pads a box of an image with black to a square and resizes it with bilinear weights.
 
     Args:
         pixels: uint8 `[H, W, 3]`.
@@ -52,7 +52,7 @@ def resize_image(pixels: Tensor, box: tuple[int, int, int, int], size: int) -> T
 
 
 def nearest_indices(length: int, size: int) -> Tensor:
-    """Source positions of nearest-neighbour resizing from `length` to `size`, as PyTorch chooses them."""
+    """Returns the source positions of nearest-neighbour resizing from `length` to `size`, as PyTorch chooses them."""
     positions = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
     return positions.floor().long().clamp_max(length - 1)
 
@@ -60,7 +60,7 @@ def nearest_indices(length: int, size: int) -> Tensor:
 def resize_nearest(
     values: Tensor, box: tuple[int, int, int, int], size: int, unknown: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """A box of a map, padded to a square and resized without mixing values; only the result is computed.
+    """Pads a box of a map to a square and resizes it without mixing values; only the result is computed.
 
     Args:
         values: `[H, W, C]`.

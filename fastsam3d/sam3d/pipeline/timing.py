@@ -41,7 +41,7 @@ class StageClock:
         self.seconds: dict[str, float] = {}
 
     def now(self) -> float:
-        """Seconds, after the device has finished what it was given."""
+        """Returns seconds, after the device has finished what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
@@ -62,7 +62,7 @@ _CLOCK: ContextVar[StageClock | None] = ContextVar("fastsam3d_stage_clock", defa
 
 @contextmanager
 def recording(clock: StageClock) -> Iterator[StageClock]:
-    """Stages inside are recorded on `clock`."""
+    """Records the stages inside of the `with` block on `clock`."""
     token = _CLOCK.set(clock)
     try:
         yield clock

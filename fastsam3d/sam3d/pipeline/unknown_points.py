@@ -14,7 +14,7 @@ FAR = 1e5
 
 
 def known_points(points: Tensor) -> Tensor:
-    """The points `[H, W, 3]` with NaN for all that are unknown; the same tensor where all unknown ones are NaN already.
+    """Returns the points `[H, W, 3]` with NaN for all that are unknown; the same tensor if nothing changes.
 
     Unknown are points that are not finite in a coordinate, that do not lie in front of the camera (depth cameras store
     zeros where they see nothing, others a negative depth), and that are further away than anything can be (`FAR`).
@@ -47,7 +47,7 @@ def missing_depth(points: Tensor, inside: Tensor) -> str | None:
 
 
 def flat_guess(points: Tensor, inside: Tensor, box: tuple[int, int, int, int]) -> Tensor:
-    """Points of an object on which no depth is known, `[N, 3]`, on a plane that faces the camera.
+    """Guesses points `[N, 3]` of an object without known depth, on a plane that faces the camera.
 
     The plane is at the median depth of what is known around the object (its crop), else in the whole picture. The
     camera is the one that fits the known points best.

@@ -21,7 +21,7 @@ class LanguageModelOptions:
     steps: int | None = flag(int, "length of the run in steps, instead of minutes", None, one_of="length")
     rooms: int = flag(int, "rooms of a step", 8)
     questions: int = flag(int, "questions about each of them", 16)
-    learning_rate: float = flag(float, "AdamW's peak", 1e-3)
+    learning_rate: float = flag(float, "largest learning rate of AdamW", 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)

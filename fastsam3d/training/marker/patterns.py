@@ -68,7 +68,7 @@ def _spots(cv2: Any, rng: np.random.Generator) -> np.ndarray:
     """Noise of one scale, cut at a level: spots, rosettes, camouflage."""
     scale = rng.uniform(3, 14)
     noise = rng.normal(size=(SIDE, SIDE)).astype(np.float32)
-    band = cv2.GaussianBlur(noise, (0, 0), scale) / 1.0 - cv2.GaussianBlur(noise, (0, 0), scale * 1.8)
+    band = cv2.GaussianBlur(noise, (0, 0), scale) - cv2.GaussianBlur(noise, (0, 0), scale * 1.8)
     band = band / band.std()
     edge = rng.uniform(2, 12)
     spots = 1 / (1 + np.exp(-edge * (band - rng.uniform(-0.3, 1.2))))
@@ -144,7 +144,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def random_colour(rng: np.random.Generator) -> np.ndarray:
-    """A colour `[3]`, 0..255, grey and brown ones more often than bright ones, as in photographs."""
+    """Draws a colour `[3]`, 0..255; grey and brown ones are more frequent than bright ones, as in photographs."""
     saturation = rng.beta(1.2, 2.2)
     hue = rng.random() if rng.random() < 0.6 else rng.normal(0.09, 0.05) % 1.0
     value = rng.beta(1.3, 1.2)
@@ -153,7 +153,7 @@ def random_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def random_palette(rng: np.random.Generator, base: np.ndarray | None = None) -> np.ndarray:
-    """Two to four colours `[K, 3]`, 0..255: mostly shades of one colour, sometimes unlike ones.
+    """Draws two to four colours `[K, 3]`, 0..255: mostly shades of one colour, sometimes unlike ones.
 
     Args:
         base: a colour to begin with; drawn if None.
@@ -171,7 +171,7 @@ def random_palette(rng: np.random.Generator, base: np.ndarray | None = None) -> 
 def texture(
     cv2: Any, bank: np.ndarray, rng: np.random.Generator, size: tuple[int, int], palette: np.ndarray
 ) -> np.ndarray:
-    """A texture, uint8 `[height, width, 3]`.
+    """Draws a texture, uint8 `[height, width, 3]`.
 
     Args:
         size: (height, width), up to `SIDE`.

@@ -1,8 +1,9 @@
 """Composes training pictures of objects whose masks are known: no photograph, no download.
 
-A background, one to seven objects that may hide each other or reach beyond the rim, shadows, depth of field, light, and
-what a camera and a file do. Objects are flat ones of `silhouettes`, or renders of procedural objects. Object and
-background may have the same colours, and several objects of one kind may stand side by side with only one meant.
+A picture has a background and one to six objects, which may hide each other or reach beyond the rim. Then come shadows,
+depth of field, light, and the errors of a camera and of a JPEG file. Objects are flat ones of `silhouettes`, or renders
+of procedural objects. Object and background may have the same colours. Several objects of one kind may be side by side,
+and only one of them is the object that is asked for.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def training_picture(
 
     Args:
         shape: (H, W).
-        targets: masks; larger objects are drawn more often, and the same again only where there are too few.
+        targets: number of masks. Larger objects are chosen more often. An object is chosen twice only if there are
+            fewer objects than masks.
     """
     while True:
         image, owners = _scene(cv2, materials, rng, shape)

@@ -18,7 +18,7 @@ _SHARES = np.array([0.18, 0.14, 0.1, 0.12, 0.04, 0.06, 0.07, 0.06, 0.08, 0.07, 0
 
 
 def random_object(rng: np.random.Generator) -> Shapes:
-    """A random object of a random kind, not yet centred in its square."""
+    """Draws a random object of a random kind, centred in its square, -0.95..0.95 along its longer side."""
     kind = _KINDS[int(rng.choice(len(_KINDS), p=_SHARES))]
     shapes = kind(rng)
     if rng.random() < 0.5:

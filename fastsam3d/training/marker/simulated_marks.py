@@ -1,4 +1,4 @@
-"""Simulates marks of people: clicks in the middle of the object and then of the largest error, and inexact boxes."""
+"""Simulates a person's marks: first a click on the object or an inexact box, then clicks in the largest error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fastsam3d.evaluation.marking.quality import largest_error
 from fastsam3d.marking.segmentation import Prompt
 
 BOXES = 0.4
-"""Share of the objects that begin with a box."""
+"""Share of the objects whose first mark is a box."""
 MIDDLE = 0.6
-"""Share of the clicks that are in the very middle of the region, as in the measurement."""
+"""Share of the clicks that are in the very middle of the region, as all clicks of the measurement are."""
 
 
 def first_prompt(cv2: Any, rng: np.random.Generator, truth: np.ndarray) -> Prompt:
-    """A box around the object, or a click on it.
+    """Draws a box around the object, or a click on it.
 
     Args:
         truth: bool `[H, W]`, not all false.
@@ -33,7 +33,7 @@ def first_prompt(cv2: Any, rng: np.random.Generator, truth: np.ndarray) -> Promp
 
 
 def further_prompt(cv2: Any, rng: np.random.Generator, prompt: Prompt, answer: np.ndarray, truth: np.ndarray) -> Prompt:
-    """The prompt with a click in the largest error; as it is where there is no error.
+    """Adds a click in the largest error to the prompt; returns it unchanged if there is no error.
 
     Args:
         answer: bool `[H, W]`.
@@ -46,7 +46,7 @@ def further_prompt(cv2: Any, rng: np.random.Generator, prompt: Prompt, answer: n
 
 
 def region_click(cv2: Any, rng: np.random.Generator, region: np.ndarray, inside: bool) -> tuple[float, float, bool]:
-    """A click (x, y, inside) in a region, bool `[H, W]`: in its very middle, or somewhere well within it."""
+    """Draws a click (x, y, inside) in a region, bool `[H, W]`: in its very middle, or somewhere well within it."""
     depth = cv2.distanceTransform(np.pad(region.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     if rng.random() < MIDDLE:
         row, column = np.unravel_index(int(depth.argmax()), depth.shape)

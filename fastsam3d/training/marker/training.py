@@ -3,8 +3,8 @@
     python -m fastsam3d train marker --output RUN --minutes 60
 
 A step makes a batch of pictures and marks each four times: first with a click or a box, then with clicks in the largest
-error of the answer so far, which the network also reads (as in RITM: Sofiiuk et al., arXiv 2102.06583). Every round is
-an update. What a step does depends on the seed, its number, and the share of the run that is done.
+error of the answer so far, which the network also reads (as in RITM: Sofiiuk et al., arXiv 2102.06583). The weights are
+updated after each of the four. A step depends on the seed, on its number, and on the share of the run that is done.
 """
 
 from __future__ import annotations
@@ -34,18 +34,22 @@ from fastsam3d.training.marker.simulated_marks import first_prompt, further_prom
 from fastsam3d.training.optimization import Average, Budget, OptimizerGroup, cosine_factor
 
 ROUNDS, TARGETS = 4, 2
-"""Times that an object is marked in a step, and objects of a picture that are."""
+"""How many times an object is marked in a step; how many objects of a picture are marked."""
 SHAPES = ((192, 192), (192, 160), (160, 192), (192, 128), (128, 192))
-"""Of the pictures: (height, width)."""
+"""Sizes of the pictures, (height, width)."""
 EARLY, SMALLER = 0.55, 2 / 3
-"""Share of the run in which pictures are smaller, which is quicker, and by how much."""
+"""In this first share of the run pictures are smaller by this factor, because small ones are quicker."""
 REPEATED, FORGOTTEN = 0.12, 0.12
-"""Shares of the later rounds without a new click, and without the last answer."""
+"""Share of the later rounds that get no new click, and share that do not see the last answer."""
 RENDER_SIZE, VIEWS = 128, 2
+"""Side of a render in pixels; number of renders of each procedural object."""
 
 
 def rendered_objects(path: Path, objects: int) -> np.ndarray:
-    """Renders of procedural objects, uint8 `[2 * objects, 128, 128, 4]`, read from a file or made and written there."""
+    """Reads renders of procedural objects, uint8 `[2 * objects, 128, 128, 4]`, from a file, or makes and writes it.
+
+    A file that exists is used as it is, also if it holds another number of objects: a resumed run keeps its renders.
+    """
     if path.exists():
         return np.asarray(np.load(path))
     pictures = []
@@ -65,7 +69,7 @@ def rendered_objects(path: Path, objects: int) -> np.ndarray:
 
 
 def marking_loss(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy plus one minus the soft IoU, and the mean IoU of the masks at one half.
+    """Computes cross entropy plus one minus the soft IoU, and the mean IoU of the masks at one half.
 
     Args:
         logits: `[B, 1, H, W]`.

@@ -220,6 +220,31 @@ def test_results_that_cannot_be_finished_are_refused(tmp_path):
             finish(result)
 
 
+def test_damaged_results_of_other_pipelines_are_finished_or_refused():
+    shape = cube()
+    nowhere = np.concatenate([shape.vertices, [[np.nan, 0, 0]]])
+    faces = np.concatenate([shape.faces, [[0, 1, len(shape.vertices)]]])
+    done = finish(SimpleNamespace(vertices=nowhere, faces=faces), faces=None, texture=None)
+    assert len(done.mesh.faces) == len(shape.faces) and np.isfinite(done.mesh.vertices).all()
+    for wrong in (-1, len(shape.vertices)):
+        damaged = SimpleNamespace(vertices=shape.vertices, faces=np.concatenate([shape.faces, [[0, 1, wrong]]]))
+        with pytest.raises(UserError, match="a face refers to a vertex that is not there"):
+            finish(damaged, faces=None, texture=None)
+
+
+def test_voxels_without_a_single_one_are_no_source_of_colours():
+    shape = cube()
+    empty = {"coords": np.zeros((0, 3)), "attrs": np.zeros((0, 3)), "origin": np.zeros(3), "voxel_size": 0.1}
+    result = SimpleNamespace(vertices=shape.vertices, faces=shape.faces, layout={"base_color": slice(0, 3)}, **empty)
+    assert finish(result, faces=None, texture=None).facts["colors"] == "surface"
+
+
+def test_a_mesh_that_is_a_line_is_refused():
+    line = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]], dtype=np.float32)
+    with pytest.raises(UserError, match="no face with an area"):
+        finish(Mesh(line, np.array([[0, 1, 2]]), line), texture=64)
+
+
 def test_the_verb_writes_a_file_and_a_report(tmp_path, capsys):
     from fastsam3d.cli.main import main
 

@@ -50,6 +50,8 @@ def main(words: list[str]) -> int:
         if key not in options or not value.isdecimal():
             raise UserError(f"{word!r} is no setting with a whole number. {suggestion(key, options)}")
         options[key] = int(value)
+    if options["scenes"] < 1:
+        raise UserError("scenes=0 leaves nothing to measure. Give 1 or more.")
     from fastsam3d.evaluation.marking.quality import marked_scenes
 
     segmenter = _segmenter(options["marker"])
