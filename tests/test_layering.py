@@ -112,7 +112,7 @@ def _is_pipeline(name: str) -> bool:
     return folder_of(name) == "sam3d"
 
 
-def test_nobody_but_the_doors_imports_the_command_line() -> None:
+def test_only_the_entry_points_import_the_command_line() -> None:
     users = {name for name in MODULES if any(folder_of(t) == "cli" for t in IMPORTS[name])}
     assert {folder_of(name) for name in users} <= {"cli", "__main__"}
     assert not any("fastsam3d.__main__" in names for names in IMPORTS.values())
