@@ -1,4 +1,4 @@
-"""`python -m fastsam3d VERB ...`: the door to the command line."""
+"""`python -m fastsam3d VERB ...`: the command line as a module."""
 
 import sys
 
