@@ -60,6 +60,7 @@ class Request:
     formats: tuple[str, ...]
     layout: bool
     preview: bool
+    preview_splats: bool
     export: tuple[str, ...]
     faces: int | None
     texture: int | None
@@ -194,6 +195,7 @@ def request_from(
         formats=tuple(dict.fromkeys(formats)),
         layout=_switch(values, "layout"),
         preview=_switch(values, "preview"),
+        preview_splats=_switch(values, "preview_splats"),
         export=_exports(values),
         faces=_optional_whole(values, "faces", 4, 10**8),
         texture=_optional_whole(values, "texture", 16, 8192),
