@@ -183,7 +183,10 @@ def read_scene(request: Request, listener: Listener) -> SceneInputs:
     refuse_masks_folder(request.output_dir, request.masks)
     if request.marks.given and request.masks:
         raise UserError("--masks and marks (--box, --point, --all) were both given. Give one of them.")
-    masks = marked_masks(request.marks, picture) if request.marks.given else scene_masks(picture, request.masks)
+    if request.marks.given:
+        masks = marked_masks(request.marks, picture, lambda: request.marker.load(request.device))
+    else:
+        masks = scene_masks(picture, request.masks)
     names, renamed = object_names([object_name(mask) for mask in masks])
     for text in renamed:
         listener.warn(text)
