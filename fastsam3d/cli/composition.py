@@ -21,6 +21,7 @@ VERBATIM = (
     "masks",
     "box",
     "point",
+    "sam_checkpoint",
     "pointmap",
     "depth_model",
     "output_dir",

@@ -38,8 +38,8 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 """Configuration keys that a parameter flag of Fast-SAM3D sets."""
 
 INPUTS = (
-    *("image_path", "image_dir", "mask_index", "mask_path", "masks", "box", "point", "all", "pointmap"),
-    *("output_dir", "seed"),
+    *("image_path", "image_dir", "mask_index", "mask_path", "masks", "box", "point", "all", "marker"),
+    *("pointmap", "output_dir", "seed"),
 )
 OUTPUTS = ("export", "faces", "texture", "watertight", "finish", "turntable", "batch", "resume")
 """Flags that are configuration keys of the same name, for what is read and for what is written."""
@@ -175,6 +175,7 @@ def _add_marks(group: argparse._ArgumentGroup, scene: bool) -> None:
     add("--box", action="append", metavar="X0,Y0,X1,Y1", help=f"a box in pixels around {whose}")
     add("--point", action="append", metavar="X,Y", help="a point on the object; -X,Y: on the background; repeatable")
     add("--all", action="store_true", help=f"find the objects on a plain backdrop; {'all' if scene else 'the largest'}")
+    add("--marker", metavar="NAME", help="makes masks of boxes and points: learned, or sam with sam_checkpoint=FILE")
 
 
 def _add_outputs(group: argparse._ArgumentGroup, scene: bool) -> None:

@@ -42,7 +42,7 @@ PACKAGES = (
     Package("multipart", "python-multipart", "no `serve`", "ray"),
     Package("uvicorn", "uvicorn", "no `serve`", "ray"),
     Package("cv2", "opencv-python-headless", "no objects are marked by boxes or clicks; give a mask file", "demo"),
-    Package("segment_anything", "segment-anything", "the demo marks objects with the small network of the package"),
+    Package("segment_anything", "segment-anything", "objects are marked with the small network of the package"),
     Package("fast_simplification", "fast-simplification", "meshes cannot be simplified", "simplify"),
     Package("DracoPy", "DracoPy", "no GLB files in Draco's coding (`finish --compress draco`)", "draco"),
     Package("xatlas", "xatlas", "no textures: meshes carry colours at their vertices", "texture"),

@@ -38,4 +38,7 @@ def _of_the_other(given: Iterable[str], scene: bool) -> list[str]:
         warnings.append("mask_index changes nothing, because mask_path was given.")
     if {"mask_index", "box"} <= set(given) or {"mask_index", "point"} <= set(given):
         warnings.append("mask_index changes nothing, because the object was marked.")
+    unused = [key for key in ("marker", "sam_checkpoint") if key in given]
+    if unused and not {"box", "point"} & set(given):
+        warnings.append(f"{unused[0]} changes nothing, because there is no --box and no --point.")
     return warnings

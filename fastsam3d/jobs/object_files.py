@@ -49,7 +49,6 @@ def write_object(
         UserError: the object has neither faces nor Gaussians, or a package that a format needs is missing.
     """
     from fastsam3d.meshes.formats import FACES, GAUSSIANS, POINTS, written_formats
-    from fastsam3d.meshes.preview import preview_sheet
     from fastsam3d.meshes.writing import export_gaussians, export_mesh
 
     files: dict[str, Any] = {}
@@ -71,14 +70,14 @@ def write_object(
             files[kind] = export_mesh(result.mesh, folder / f"{name}_points.{kind}").name
         if content in (GAUSSIANS, POINTS):
             files[f"{kind}_holds"] = content
-    if result.mesh is not None:
-        if request.preview:
-            files["preview"] = f"{name}_preview.png"
-            preview_sheet(picture.pixels, mask.pixels, result.mesh).save(folder / files["preview"])
-        if request.turntable and mesh is not None:
-            from fastsam3d.meshes.turntable import write_turntable
+    sheet = _preview(result, picture, mask, request)
+    if sheet is not None:
+        files["preview"] = f"{name}_preview.png"
+        sheet.save(folder / files["preview"])
+    if request.turntable and mesh is not None:
+        from fastsam3d.meshes.turntable import write_turntable
 
-            files["turntable"] = [path.name for path in write_turntable([mesh], folder.staging, name)]
+        files["turntable"] = [path.name for path in write_turntable([mesh], folder.staging, name)]
     if mask.marks is not None:
         files["mask"] = f"{name}{MASK_SUFFIX}"
         Image.fromarray(mask.pixels.astype(np.uint8) * 255).save(folder / files["mask"])
@@ -90,6 +89,19 @@ def write_object(
             f"Add {' or '.join(usable)} to --export, or {other} to formats."
         )
     return Written(files, mesh, exported)
+
+
+def _preview(result: Reconstruction, picture: Picture, mask: Mask, request: Request) -> Image.Image | None:
+    """Draws the preview of an object; None where none is wanted, or there is nothing to draw."""
+    if not request.preview:
+        return None
+    from fastsam3d.meshes.preview import preview_sheet
+    from fastsam3d.meshes.splats.splats import splats_of
+
+    splats = splats_of(result.gaussian) if request.preview_splats and result.gaussian is not None else None
+    if result.mesh is None and splats is None:
+        return None
+    return preview_sheet(picture.pixels, mask.pixels, result.mesh, splats=splats)
 
 
 def preparation_of(request: Request) -> Preparation:

@@ -152,5 +152,5 @@ def _mask_of(request: Request, picture: Picture) -> Mask:
     if request.marks.given:
         if request.mask_path:
             raise UserError("--mask_path and marks (--box, --point, --all) were both given. Give one of them.")
-        return marked_mask(request.marks, picture, request.mask_index)
+        return marked_mask(request.marks, picture, request.mask_index, lambda: request.marker.load(request.device))
     return read_mask(request.mask_path, picture) if request.mask_path else choose_mask(picture, request.mask_index)

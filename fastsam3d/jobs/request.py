@@ -14,6 +14,7 @@ from fastsam3d.basics.config_files import config_directory, model_names
 from fastsam3d.basics.pixels import SEEDS
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.reading.markers import MarkerChoice, marker_of
 from fastsam3d.jobs.reading.marks import Marks, marks_of
 from fastsam3d.sam3d.pipeline.formats import FORMATS
 
@@ -34,6 +35,7 @@ class Request:
 
     Attributes:
         marks: values of the keys box, point and all.
+        marker: values of the keys marker, sam_checkpoint and sam_model.
         samplers: values of `model.ss_sampler` and `model.slat_sampler`.
         acceleration: the preset with its changes.
         given: keys that the user gave, such as `model.ss_sampler.strength`; others have their defaults.
@@ -47,6 +49,7 @@ class Request:
     mask_path: str | None
     masks: str | None
     marks: Marks
+    marker: MarkerChoice
     pointmap: str
     depth: str
     depth_model: str | None
@@ -60,6 +63,7 @@ class Request:
     formats: tuple[str, ...]
     layout: bool
     preview: bool
+    preview_splats: bool
     export: tuple[str, ...]
     faces: int | None
     texture: int | None
@@ -181,6 +185,7 @@ def request_from(
         mask_path=_text(values, "mask_path"),
         masks=_text(values, "masks"),
         marks=marks_of(values),
+        marker=marker_of(values),
         pointmap=_text(values, "pointmap") or "none",
         depth=_choice(values, "depth", DEPTHS),
         depth_model=_text(values, "depth_model"),
@@ -194,6 +199,7 @@ def request_from(
         formats=tuple(dict.fromkeys(formats)),
         layout=_switch(values, "layout"),
         preview=_switch(values, "preview"),
+        preview_splats=_switch(values, "preview_splats"),
         export=_exports(values),
         faces=_optional_whole(values, "faces", 4, 10**8),
         texture=_optional_whole(values, "texture", 16, 8192),
@@ -218,9 +224,10 @@ def as_plain(request: Request) -> dict[str, Any]:
     plain = {
         field.name: getattr(request, field.name)
         for field in dataclasses.fields(request)
-        if field.name not in ("acceleration", "marks", "warnings", "changed", "given")
+        if field.name not in ("acceleration", "marks", "marker", "warnings", "changed", "given")
     }
-    plain |= {"formats": list(request.formats), "export": list(request.export)} | request.marks.settings()
+    plain |= {"formats": list(request.formats), "export": list(request.export)}
+    plain |= request.marks.settings() | request.marker.settings()
     return plain | {"acceleration": request.acceleration.to_dict()}
 
 

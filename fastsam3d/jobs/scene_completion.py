@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PLACES = (
     *("output_dir", "resume", "image_path", "image_dir", "masks", "mask_path", "mask_index", "box", "point", "all"),
-    *("name", "depth_model"),
+    *("marker", "sam_checkpoint", "sam_model", "name", "depth_model"),
 )
 """Settings for places of inputs and outputs, or for making masks. Only the content of inputs and masks matters."""
 

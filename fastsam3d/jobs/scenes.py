@@ -187,7 +187,7 @@ def read_scene(request: Request, listener: Listener, most_masks: int | None = No
     if request.marks.given and request.masks:
         raise UserError("--masks and marks (--box, --point, --all) were both given. Give one of them.")
     if request.marks.given:
-        masks = marked_masks(request.marks, picture)
+        masks = marked_masks(request.marks, picture, lambda: request.marker.load(request.device))
     else:
         masks = scene_masks(picture, request.masks, most_masks)
     names, renamed = object_names([object_name(mask) for mask in masks])

@@ -1,9 +1,10 @@
 """Marks objects with the network of `network.py`, whose weights ship; `segmentation.segment` is its plain twin.
 
 The network reads the picture at a small size, the marks in the order in which they were made, and its own answer to the
-marks before. So a further click changes the mask and does not start again. Then the network reads the part of the
-picture around the object once more, enlarged. GrabCut decides where the network is not certain, and finds the outline
-again at a finer scale.
+marks before. So a further click changes the mask and does not start again. Without a box, the network then reads the
+part of the picture around the object once more, enlarged. GrabCut decides where the network is not certain, and finds
+the outline again at a finer scale. With a box, the first mask is that of the plain twin. The network reads it as its
+answer before the first click, and each click changes only the connected piece that it lies in.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class LearnedSegmenter:
     def __init__(self, network: MarkingNetwork, alone: bool = False) -> None:
         self._network = network
         self._alone = alone
+        self._boxed: tuple[np.ndarray, Prompt, np.ndarray] | None = None
 
     def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
         """Makes the mask of a prompt; see `segmentation.segment`."""
@@ -74,18 +76,39 @@ class LearnedSegmenter:
         if prompt.is_empty:
             return np.zeros((height, width), dtype=bool)
         cv2 = opencv()
-        boxed = not prompt.clicks
-        if not self._alone and (boxed or (prompt.box is None and stands_free(cv2, image, prompt))):
+        if not self._alone and prompt.box is not None:
+            return self._after_box(cv2, image, prompt)
+        if not self._alone and stands_free(cv2, image, prompt):
             return segment(image, prompt)  # there the network is not better, see docs/masks.md
+        return self._in_window(cv2, image, prompt)
+
+    def _after_box(self, cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        """The plain answer to a box, and then the changes of each click."""
+        if not prompt.clicks:
+            return segment(image, prompt)  # the network is not better, see docs/masks.md
+        earlier = replace(prompt, clicks=prompt.clicks[:-1])
+        kept = self._boxed
+        if kept is not None and kept[1] == earlier and np.array_equal(kept[0], image):
+            before = kept[2]
+        else:
+            before = self._after_box(cv2, image, earlier)
+        mask = changed_at(cv2, before, self._in_window(cv2, image, prompt, before), prompt.clicks[-1])
+        self._boxed = image, prompt, mask.copy()  # the next prompt often has one click more
+        return mask
+
+    def _in_window(self, cv2: Any, image: np.ndarray, prompt: Prompt, previous: np.ndarray | None = None) -> np.ndarray:
+        height, width = image.shape[:2]
         left, top, right, bottom = marked_window(prompt, width, height)
         piece = np.ascontiguousarray(image[top:bottom, left:right])
+        if previous is not None:
+            previous = previous[top:bottom, left:right].astype(np.float32)
         result = np.zeros((height, width), dtype=bool)
-        result[top:bottom, left:right] = self._whole(cv2, piece, moved_prompt(prompt, left, top))
+        result[top:bottom, left:right] = self._whole(cv2, piece, moved_prompt(prompt, left, top), previous)
         return result
 
-    def _whole(self, cv2: Any, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+    def _whole(self, cv2: Any, image: np.ndarray, prompt: Prompt, previous: np.ndarray | None) -> np.ndarray:
         height, width = image.shape[:2]
-        probability = self.probability(cv2, image, prompt)
+        probability = self.probability(cv2, image, prompt, previous)
         if prompt.box is None:
             probability = self._looked_at_again(cv2, image, prompt, probability)
         factor = min(1.0, WORKING_SIDE / max(height, width))
@@ -104,7 +127,8 @@ class LearnedSegmenter:
         Args:
             image: uint8 `[H, W, 3]`.
             prompt: not empty.
-            previous: an answer to the same prompt `[H, W]`; without one, the marks are gone through in their order.
+            previous: an answer to these marks, or to all but the last, `[H, W]`; without one, the marks are gone
+                through in their order.
         """
         height, width = image.shape[:2]
         factor = SIDE / max(height, width)
@@ -163,6 +187,21 @@ def stands_free(cv2: Any, image: np.ndarray, prompt: Prompt) -> bool:
     if not free_before_backdrop(cv2, small):
         return False
     return standing_out(cv2, small, first.clicks, SEED_RADIUS) is not None
+
+
+def changed_at(cv2: Any, before: np.ndarray, after: np.ndarray, click: tuple[float, float, bool]) -> np.ndarray:
+    """The mask before a click, with the connected piece of the change that the click lies in.
+
+    A click on a pixel that does not change says nothing of what was wrong: then the whole change is taken.
+
+    Args:
+        before, after: bool `[H, W]`.
+        click: (x, y, whether the object is there).
+    """
+    height, width = before.shape
+    _, pieces = cv2.connectedComponents((before ^ after).astype(np.uint8))
+    piece = pieces[min(int(click[1]), height - 1), min(int(click[0]), width - 1)]
+    return after if piece == 0 else np.where(pieces == piece, after, before)
 
 
 def cut_by_colour(cv2: Any, image: np.ndarray, prompt: Prompt, probability: np.ndarray) -> np.ndarray:

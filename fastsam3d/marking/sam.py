@@ -25,14 +25,16 @@ def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto")
         UserError: the package or the file is missing, or they do not fit each other.
     """
     path = user_path(checkpoint)
-    if not path.is_file():
-        raise UserError(f"there is no file {path}: sam_checkpoint needs Segment Anything weights.")
+    missing = [] if path.is_file() else [f"there is no file {path} with its weights (sam_checkpoint)"]
     try:
         from segment_anything import SamPredictor, sam_model_registry
     except ImportError:
+        missing.append("the package segment_anything is not installed (pip install segment-anything)")
+    if missing:
         raise UserError(
-            "sam_checkpoint needs the package segment_anything; without it objects are marked by GrabCut."
-        ) from None
+            f"Segment Anything cannot mark objects: {', and '.join(missing)}. Without sam_checkpoint, the network of "
+            "this package marks them."
+        )
     if model not in sam_model_registry:
         raise UserError(f"sam_model={model} is not possible: choose from {', '.join(sam_model_registry)}.")
     import torch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -13,12 +15,17 @@ from fastsam3d.meshes.geometry import linear_to_srgb, srgb_to_linear, vertex_nor
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.rasterizer import Fragments, rasterize
 
+if TYPE_CHECKING:
+    from fastsam3d.meshes.splats.splats import Splats
+
 FIELD_OF_VIEW = 28.0
 """Angle of the preview camera, in degrees: narrow enough not to distort, wide enough to look solid."""
 SUPERSAMPLE = 2
 """Rendered pixels for each side of a pixel of the picture."""
 VIEWS = ((30.0, 20.0), (120.0, 20.0), (210.0, 20.0), (300.0, 20.0))
 """Azimuth and elevation, in degrees, of the views of a sheet."""
+PLACES = ((2, 0), (3, 0), (2, 1), (3, 1), (0, 2), (1, 2), (2, 2), (3, 2))
+"""Column and row of each view in a sheet: the first four beside the input, the others below."""
 BACKGROUND_TOP, BACKGROUND_BOTTOM = np.array([250, 251, 252]) / 255, np.array([226, 230, 235]) / 255
 OUTLINE = (255, 122, 26)
 FADE = 0.72
@@ -181,17 +188,34 @@ def highlight(image: np.ndarray, mask: np.ndarray, size: int) -> Image.Image:
     return sheet
 
 
-def preview_sheet(image: np.ndarray, mask: np.ndarray, mesh: Mesh, tile: int = 320) -> Image.Image:
+def preview_sheet(
+    image: np.ndarray, mask: np.ndarray, mesh: Mesh | None, tile: int = 320, splats: Splats | None = None
+) -> Image.Image:
     """Draws the input with the object marked, beside four views of its mesh, `4 tile` x `2 tile` pixels.
+
+    Gaussians fill one row more below, from the same directions. Without a mesh, they take its place.
 
     Args:
         image, mask: as given to the pipeline.
+        mesh: None where there are only Gaussians.
         tile: side of one view in pixels; the input takes two by two.
+        splats: the Gaussians to draw; None for none.
     """
-    sheet = Image.new("RGB", (4 * tile, 2 * tile), "white")
+    rows = [] if mesh is None else [_mesh_views(mesh, tile)]
+    if splats is not None and len(splats):
+        from fastsam3d.meshes.splats.rendering import splat_view  # with PyTorch
+
+        rows.append([Image.fromarray(splat_view(splats, azimuth, elevation, tile)) for azimuth, elevation in VIEWS])
+    sheet = Image.new("RGB", (4 * tile, (1 + max(1, len(rows))) * tile), "white")
     sheet.paste(highlight(image, mask, 2 * tile), (0, 0))
-    normals = vertex_normals(mesh.vertices, mesh.faces)
-    for index, (azimuth, elevation) in enumerate(VIEWS):
-        view = render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, azimuth, elevation, tile, normals=normals)
-        sheet.paste(view, (2 * tile + index % 2 * tile, index // 2 * tile))
+    for view, place in zip(itertools.chain(*rows), PLACES, strict=False):
+        sheet.paste(view, (place[0] * tile, place[1] * tile))
     return sheet
+
+
+def _mesh_views(mesh: Mesh, tile: int) -> list[Image.Image]:
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    return [
+        render_mesh(mesh.vertices, mesh.faces, mesh.vertex_colors, azimuth, elevation, tile, normals=normals)
+        for azimuth, elevation in VIEWS
+    ]

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import trimesh
 from app_stand_in import PATIENCE, around_marks
 from demo_in_browser import CHROMIUM, FLAGS, WAIT, Demo
 
@@ -14,6 +16,8 @@ from fastsam3d.app.runs.queue import JobQueue
 from fastsam3d.app.server.uploads import Limits
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.app.visitors.visitor import Session
+from fastsam3d.meshes.gltf import Node, glb_bytes
+from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
@@ -48,6 +52,20 @@ def session(studio: Studio) -> Session:
     session.open_example("chair")
     session.act({"action": "example_masks"})
     return session
+
+
+def _box(color: tuple[float, float, float]) -> Mesh:
+    shape = trimesh.creation.box(extents=(0.4, 0.6, 0.8))
+    colors = np.tile(np.array(color, dtype=np.float32), (len(shape.vertices), 1))
+    return Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int64), colors)
+
+
+@pytest.fixture
+def glb() -> bytes:
+    """A red box, and a blue one half as large that is turned by 90 degrees about y and moved by (2, 0, 0)."""
+    half = float(np.sqrt(0.5))
+    moved = Node("blue", _box((0, 0, 1)), (0, half, 0, half), (2, 0, 0), (0.5, 0.5, 0.5))
+    return glb_bytes([Node("red", _box((1, 0, 0))), moved])
 
 
 @pytest.fixture(scope="module")

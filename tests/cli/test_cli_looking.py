@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import trimesh
@@ -23,9 +24,11 @@ from fastsam3d.cli.main import VERBS, main
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.object_files import write_object
 from fastsam3d.jobs.output_folder import OutputFolder
+from fastsam3d.jobs.request import request_with
 from fastsam3d.meshes.formats import mesh_formats, registry
 from fastsam3d.meshes.formats.ply import encode_gaussians
 from fastsam3d.meshes.gaussians import Gaussian
+from fastsam3d.meshes.mesh import Mesh
 
 
 @pytest.fixture
@@ -110,6 +113,22 @@ def test_gaussians_are_called_by_their_name_alone(tmp_path):
         pytest.raises(UserError, match="Add ply or splat or splats to --export"),
     ):
         write_object(folder, "vase", result, None, SimpleNamespace(marks=None), settings)
+
+
+@pytest.mark.parametrize(("drawn", "meshless", "height"), [(True, False, 3), (True, True, 2), (False, False, 2)])
+def test_gaussians_in_the_preview_are_an_option(tmp_path, drawn, meshless, height):
+    corner = torch.tensor([[0.0, 0, 0], [0.4, 0, 0], [0, 0.4, 0]])
+    shapes = {"features_dc": (3, 1, 3), "scaling": (3, 3), "rotation": (3, 4), "opacity": (3, 1)}
+    gaussian = Gaussian(xyz=corner, **{name: torch.ones(shape) for name, shape in shapes.items()})
+    mesh = None if meshless else Mesh(corner.numpy(), np.array([[0, 1, 2]]), np.ones((3, 3), dtype=np.float32))
+    picture = SimpleNamespace(pixels=np.zeros((8, 8, 3), dtype=np.uint8))
+    mask = SimpleNamespace(pixels=np.ones((8, 8), dtype=bool), marks=None)
+    settings = request_with(export=["ply"], preview_splats=drawn)
+    result = SimpleNamespace(mesh=mesh, gaussian=gaussian)
+    with OutputFolder(tmp_path / "o") as folder:
+        files = write_object(folder, "vase", result, picture, mask, settings).files
+        folder.publish()
+    assert Image.open(tmp_path / "o" / files["preview"]).size == (4 * 320, height * 320)
 
 
 def test_a_missing_package_is_named_before_anything_runs(run, folder, tmp_path, loaded, monkeypatch):

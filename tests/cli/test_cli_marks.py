@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from fastsam3d.cli.flags import parse
+from fastsam3d.cli.settings import request_of
 
 pytest.importorskip("cv2", reason="marking needs OpenCV (extra demo)")
 
@@ -55,6 +61,78 @@ def test_one_object_is_marked_and_its_mask_is_saved(words, made, run, photo, tru
     words = ("--image_path", photo, "--mask_path", out / "photo_marked_mask.png", "--output_dir", again)
     assert run("infer", *words, "name=photo_marked")[0] == 0
     assert (again / "photo_marked.glb").read_bytes() == (out / "photo_marked.glb").read_bytes()
+
+
+@pytest.fixture
+def segment_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights for a stand-in of the package, whose predictor answers with the box, or 20 x 20 pixels about a point."""
+
+    class Predictor:
+        def __init__(self, network) -> None:
+            self.side = int(network.weight.item())
+
+        def set_image(self, image: np.ndarray) -> None:
+            self.shape = image.shape[:2]
+
+        def predict(self, point_coords, point_labels, box, multimask_output):
+            mask = np.zeros((1, *self.shape), dtype=bool)
+            if box is None:
+                (x, y), reach = point_coords[0], self.side / 2
+                box = np.array([x - reach, y - reach, x + reach, y + reach])
+            left, top, right, bottom = box.astype(int)
+            mask[0, top:bottom, left:right] = True
+            return mask, np.ones(1), None
+
+    package = types.ModuleType("segment_anything")
+    package.sam_model_registry = {"vit_b": lambda: torch.nn.Linear(1, 1, bias=False)}
+    package.SamPredictor = Predictor
+    monkeypatch.setitem(sys.modules, "segment_anything", package)
+    path = tmp_path / "sam.pth"
+    torch.save({"weight": torch.tensor([[20.0]])}, path)
+    return path
+
+
+def test_segment_anything_marks_an_object_where_it_is_asked_to(run, photo, segment_anything, tmp_path) -> None:
+    words = ("--image_path", photo, "--output_dir", tmp_path / "o", "--marker", "sam", "--point", "21,20")
+    code, _, stderr = run("infer", *words, f"sam_checkpoint={segment_anything}", "sam_model=vit_b")
+    assert code == 0, stderr
+    mask = np.asarray(Image.open(tmp_path / "o" / "photo_marked_mask.png")) > 127
+    expected = np.zeros_like(mask)
+    expected[10:30, 11:31] = True
+    assert np.array_equal(mask, expected)
+    settings = json.loads((tmp_path / "o" / "report.json").read_text())["settings"]
+    assert (settings["marker"], settings["sam_checkpoint"]) == ("sam", str(segment_anything))
+
+
+def test_segment_anything_marks_a_scene(run, photo, segment_anything, tmp_path) -> None:
+    words = ("--image_path", photo, "--output_dir", tmp_path / "o", "--box", "8,8,33,32", "--box", "33,14,60,40")
+    code, _, stderr = run("scene", *words, f"sam_checkpoint={segment_anything}")
+    assert code == 0, stderr
+    assert [(np.asarray(Image.open(tmp_path / "o" / f"object_{n}_mask.png")) > 0).sum() for n in (0, 1)] == [600, 702]
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["--marker", "sam"], ["sam_checkpoint=FILE", "package segment_anything"]),
+        (["marker=sams"], ["marker=sams is not possible", "sam"]),
+        (["--marker", "learned", "sam_checkpoint=a.pth"], ["does not use sam_checkpoint", "marker=sam"]),
+        (["sam_checkpoint=nowhere.pth"], ["no file", "nowhere.pth", "segment_anything is not installed"]),
+    ],
+)
+def test_what_a_marker_lacks_is_named_before_any_work(
+    words, messages, run, photo, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "segment_anything", None)
+    code, _, stderr = run("infer", "--image_path", photo, "--output_dir", tmp_path / "o", "--point", "20,20", *words)
+    assert code == 2 and "Traceback" not in stderr and not (tmp_path / "o").exists()
+    assert all(message in stderr for message in messages), stderr
+
+
+def test_a_marker_without_marks_is_told_of() -> None:
+    words = ["sam_checkpoint=a.pth"]
+    assert request_of(parse([*words, "--all"])).warnings[-1].startswith("sam_checkpoint changes nothing, because there")
+    assert request_of(parse([*words, "--point", "3,3"])).warnings == request_of(parse(["--point", "3,3"])).warnings
 
 
 def test_a_scene_is_marked_by_boxes(run, photo, truth, tmp_path) -> None:

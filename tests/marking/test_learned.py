@@ -16,10 +16,10 @@ from marked_discs import disc, overlap
 
 from fastsam3d.errors import UserError
 from fastsam3d.marking import learned
-from fastsam3d.marking.learned import LearnedSegmenter, in_order, load_marker, shipped_marker
+from fastsam3d.marking.learned import LearnedSegmenter, changed_at, in_order, load_marker, shipped_marker
 from fastsam3d.marking.network import MULTIPLE, MarkingNetwork, folded
 from fastsam3d.marking.prompt_maps import CHANNELS
-from fastsam3d.marking.segmentation import Prompt, segment
+from fastsam3d.marking.segmentation import Prompt, opencv, segment
 
 
 @pytest.fixture
@@ -134,6 +134,50 @@ def test_without_weights_the_plain_marker_marks_and_says_so(monkeypatch: pytest.
         assert damaged.segmenter is segment and "does not hold weights" in damaged.note
     finally:
         shipped_marker.cache_clear()
+
+
+def test_a_click_changes_the_piece_that_it_lies_in() -> None:
+    before, after = np.zeros((2, 20, 30), dtype=bool)
+    before[5:15, 5:15] = True
+    after[5:15, 5:12] = after[2:6, 20:25] = True  # three columns less at the right, and a new piece
+    less, more = before.copy(), before.copy()
+    less[5:15, 12:15], more[2:6, 20:25] = False, True
+    assert np.array_equal(changed_at(opencv(), before, after, (13.5, 9.5, False)), less)
+    assert np.array_equal(changed_at(opencv(), before, after, (22.0, 3.0, True)), more)
+    assert np.array_equal(changed_at(opencv(), before, after, (7.0, 7.0, True)), after)  # was right there already
+    assert np.array_equal(changed_at(opencv(), before, after, (30.0, 20.0, False)), after)  # on the rim of the picture
+
+
+def test_clicks_after_a_box_go_on_from_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins: the plain marker finds the left half of the box, the network less of it and some of the right half."""
+    shape, box = (40, 40), (10.0, 10.0, 30.0, 30.0)
+    left, stairs = np.zeros((2, *shape), dtype=bool)
+    left[10:30, 10:20] = stairs[10:20, 20:30] = stairs[10:24, 10:20] = True
+    clicks = ((25.0, 15.0, True), (15.0, 27.0, False))
+    asked: list[tuple[int, np.ndarray]] = []
+
+    def answer(self, cv2, image, prompt, previous=None):
+        asked.append((len(prompt.clicks), previous.copy()))
+        return stairs
+
+    monkeypatch.setattr(learned, "segment", lambda image, prompt: left.copy())
+    monkeypatch.setattr(LearnedSegmenter, "_in_window", answer)
+    image = np.zeros((*shape, 3), dtype=np.uint8)
+    segmenter = LearnedSegmenter(MarkingNetwork())
+    assert np.array_equal(segmenter(image, Prompt((), box)), left)
+    first = segmenter(image, Prompt(clicks[:1], box))
+    assert np.array_equal(first, left | stairs)
+    second = segmenter(image, Prompt(clicks, box))
+    assert np.array_equal(second, stairs)
+    # The second click began with the mask of the first, which was kept.
+    assert [count for count, _ in asked] == [1, 2]
+    assert np.array_equal(asked[0][1], left) and np.array_equal(asked[1][1], left | stairs)
+    # Without what was kept, and after another picture, the answer is the same.
+    assert np.array_equal(LearnedSegmenter(MarkingNetwork())(image, Prompt(clicks, box)), second)
+    other = image + np.uint8(1)
+    asked.clear()
+    segmenter(other, Prompt(clicks, box))
+    assert [count for count, _ in asked] == [1, 2]
 
 
 def test_the_shipped_weights_find_plain_discs(two_discs, monkeypatch: pytest.MonkeyPatch) -> None:

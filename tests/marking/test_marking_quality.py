@@ -12,8 +12,10 @@ cv2 = pytest.importorskip("cv2", reason="marking by clicks needs OpenCV (extra d
 from fastsam3d.cli.commands.evaluation.marking_quality import main  # noqa: E402
 from fastsam3d.errors import UserError  # noqa: E402
 from fastsam3d.evaluation.marking.quality import (  # noqa: E402
+    after_box_line,
     marked_scenes,
     measure,
+    measure_after_box,
     measure_proposals,
     next_click,
     object_rows,
@@ -130,6 +132,30 @@ def test_the_measurement_takes_any_pictures_and_gives_a_line_for_each_object(cap
     found, _ = measure(lambda image, prompt: left, [(np.zeros((40, 60, 3), np.uint8), truth)])
     np.testing.assert_allclose(found, 0.5)
     assert object_rows(["cup"], found).split()[-7:] == ["cup", *6 * ["0.50"]]
+
+
+def test_a_click_after_a_box_is_measured() -> None:
+    """A box alone gives its left half, IoU 0.5; a click in what is missing, all of the object, or the upper quarter."""
+    truth = np.zeros((64, 64), dtype=bool)
+    truth[20:40, 20:40] = True
+    left, quarter = truth.copy(), truth.copy()
+    left[:, 30:], quarter[25:] = False, False
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    asked = []
+
+    def better(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
+        asked.append(prompt)
+        return truth if prompt.clicks else left
+
+    worse = measure_after_box(lambda image, prompt: quarter if prompt.clicks else left, [(image, truth)])
+    np.testing.assert_allclose(measure_after_box(better, [(image, truth)]), [[0.5, 1.0]])
+    assert [prompt.box for prompt in asked] == 2 * [(17.0, 17.0, 43.0, 43.0)]
+    (x, y, inside) = asked[1].clicks[0]
+    assert inside and 30 < x < 40 and 20 < y < 40
+    np.testing.assert_allclose(worse, [[0.5, 0.25]])
+    assert after_box_line(worse).endswith("mean IoU 0.500 before and 0.250 after the click, smaller: 100%\n")
+    # A mask that is right gets no click.
+    np.testing.assert_allclose(measure_after_box(lambda image, prompt: truth, [(image, truth)]), [[1.0, 1.0]])
 
 
 def test_clicks_that_make_it_worse_are_counted() -> None:

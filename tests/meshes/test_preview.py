@@ -12,6 +12,7 @@ from PIL import Image
 
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.preview import highlight, preview_sheet, render_mesh, view_rotation
+from fastsam3d.meshes.splats.splats import Splats
 from fastsam3d.sam3d.pipeline.pose import Pose
 from fastsam3d.sam3d.pipeline.preprocessing import fronto_parallel_points
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
@@ -59,6 +60,31 @@ def test_sheet_has_the_input_and_four_views() -> None:
     marked = np.asarray(highlight(image, mask, 100))
     assert marked[50, 50].tolist() == [90, 90, 90]
     assert marked[25, 10].min() > 190
+
+
+def test_gaussians_get_a_row_below_the_mesh_or_its_place() -> None:
+    """One round green Gaussian: a green disc in the middle of each of its four tiles, and nothing red there."""
+    image, mask = np.full((30, 50, 3), 90, dtype=np.uint8), np.ones((30, 50), dtype=bool)
+    ends = torch.tensor([[-0.4, 0, 0], [0.4, 0, 0], [0, 0, 0]])
+    splats = Splats(
+        ends,
+        torch.eye(3).expand(3, 3, 3).contiguous(),
+        torch.full((3, 3), 0.1),
+        torch.tensor([0.0, 0.0, 0.99]),  # the first two are not seen, but the camera keeps them in the picture
+        torch.tensor([[0.0, 1.0, 0.0]]).repeat(3, 1),
+    )
+    both = np.asarray(preview_sheet(image, mask, ball(), tile=64, splats=splats)).astype(int)
+    alone = np.asarray(preview_sheet(image, mask, None, tile=64, splats=splats)).astype(int)
+    plain = np.asarray(preview_sheet(image, mask, ball(), tile=64)).astype(int)
+    assert both.shape == (192, 256, 3) and alone.shape == (128, 256, 3)
+    assert np.array_equal(both[:128], plain)
+    below = [both[128:, 64 * column : 64 * (column + 1)] for column in range(4)]
+    beside = [alone[64 * row : 64 * (row + 1), 64 * column : 64 * (column + 1)] for row in (0, 1) for column in (2, 3)]
+    for tile in below + beside:
+        assert tile[32, 32, 1] > tile[32, 32, 0] + 150
+        rows, columns = np.nonzero(tile[..., 1] > tile[..., 0] + 60)
+        assert rows.mean() == pytest.approx(31.5, abs=0.6) and columns.mean() == pytest.approx(31.5, abs=0.6)
+        assert (tile[[0, -1]] == 255).all()
 
 
 def test_overlay_draws_an_object_where_its_pose_says() -> None:

@@ -1,7 +1,7 @@
 """A 3D viewer of our own for web pages: plain JavaScript on WebGL 2, nothing fetched from anywhere.
 
-`glb.js` reads binary glTF, `splats.js` draws Gaussians, `viewer.js` shows all; the head of each file documents its
-interface. In a page:
+`glb.js` reads binary glTF, `splats.js` draws Gaussians, `shaders.js` has the light of meshes, `viewer.js` shows all.
+The head of each file documents its interface. In a page:
 
     <canvas id="result"></canvas>
     <script>{scripts()}</script>
@@ -20,11 +20,12 @@ import re
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
+_SCRIPTS = ("glb", "splats", "shaders", "viewer")
 
 
 def scripts() -> str:
     """Returns all scripts as one text, for a `<script>` element; they define `Fastsam3dViewer` and `Fastsam3dGlb`."""
-    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("glb.js", "splats.js", "viewer.js"))
+    return "\n".join((_FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
 
 
 def page(glb: bytes, title: str) -> str:

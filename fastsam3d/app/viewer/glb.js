@@ -1,13 +1,15 @@
-// Reads binary glTF 2.0: triangles and points with vertex colours or a base colour texture, Gaussians
-// (KHR_gaussian_splatting), and their nodes.
+// Reads binary glTF 2.0: triangles and points with vertex colours or a base colour texture, normal
+// maps, Gaussians (KHR_gaussian_splatting), and their nodes.
 //
 //   const model = await Fastsam3dGlb.parse(arrayBuffer);
-//   model.primitives: [{name, mode, positions, normals, colors, uvs, indices, matrix, factor, image, splats}]
+//   model.primitives: [{name, mode, positions, normals, colors, uvs, tangents, indices, matrix, factor, image, normalMap, splats}]
 //
 // Positions, normals (unit), colours (linear light, RGB) and uvs are Float32Array, indices Uint32Array, `matrix` is
 // the node's place in the file's frame (column-major 4 x 4), `factor` the base colour (linear RGB), `image` an
-// ImageBitmap or null. `splats` is null, or {rotations, scales, opacities, coefficients} of Gaussians: x y z w,
-// standard deviations, 0 to 1, and the constant spherical harmonic. Compression and external files are not read: an Error says what is missing.
+// ImageBitmap or null. `normalMap` is null, or {image, scale}; `tangents` (x, y, z and the side of the bitangent) are null
+// where the file has none. `splats` is null, or {rotations, scales, opacities, coefficients} of Gaussians: x y z w,
+// standard deviations, 0 to 1, and the constant spherical harmonic. Compression and external files are not read: an Error
+// says what is missing. Pictures with a second set of texture coordinates are left out.
 (function (root) {
   "use strict";
 
@@ -77,23 +79,27 @@
     const read = primitive.indices === undefined ? null : readAccessor(document, binary, primitive.indices, true);
     const indices = read ? Uint32Array.from(read.values) : Uint32Array.from({ length: count }, (_, i) => i);
     const normal = attribute("NORMAL"), color = attribute("COLOR_0"), uv = attribute("TEXCOORD_0");
+    const tangent = attribute("TANGENT");
     const material = (document.materials || [])[primitive.material] || {};
     const own = (name) => (attribute(`KHR_gaussian_splatting:${name}`) || {}).values;
     const isSplats = mode === POINTS && (primitive.extensions || {}).KHR_gaussian_splatting;
     const splats = isSplats ? { rotations: own("ROTATION"), scales: own("SCALE"), opacities: own("OPACITY"), coefficients: own("SH_DEGREE_0_COEF_0") } : null;
     if (splats && Object.values(splats).some((values) => !values)) throw new Error("its Gaussians lack an attribute");
     const pbr = material.pbrMetallicRoughness || {};
-    const texture = pbr.baseColorTexture;
+    const picture = (texture) => texture && uv && !texture.texCoord ? images[document.textures[texture.index].source] || null : null;
+    const normalMap = picture(material.normalTexture);
     return {
       mode,
       positions: position.values,
       normals: normal ? normal.values : mode === TRIANGLES ? smoothNormals(position.values, indices) : new Float32Array(3 * count),
       colors: color ? rgb(color) : new Float32Array(3 * count).fill(1),
       uvs: uv ? uv.values : new Float32Array(2 * count),
+      tangents: tangent ? tangent.values : null,
       indices,
       factor: (pbr.baseColorFactor || [1, 1, 1, 1]).slice(0, 3),
       splats,
-      image: texture && uv ? images[document.textures[texture.index].source] || null : null,
+      image: picture(pbr.baseColorTexture),
+      normalMap: normalMap && mode === TRIANGLES ? { image: normalMap, scale: material.normalTexture.scale ?? 1 } : null,
     };
   }
 

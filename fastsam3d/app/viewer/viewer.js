@@ -1,5 +1,5 @@
 // A small 3D viewer for GLB files: one canvas, no library, nothing fetched but the file it is given.
-// Needs glb.js and splats.js to be loaded before it. All are plain scripts, so that they work in a page opened from the disk.
+// Needs glb.js, splats.js and shaders.js to be loaded before it. All are plain scripts, so that they work in a page opened from the disk.
 //
 //   const viewer = Fastsam3dViewer.mount(canvas, source, options);
 //
@@ -25,39 +25,11 @@
 (function (root) {
   "use strict";
 
+  // Inputs of the shaders: attributes with their fields of a primitive and their widths, and uniforms.
+  const ATTRIBUTES = [["position", "positions", 3], ["normal", "normals", 3], ["color", "colors", 3], ["uv", "uvs", 2], ["tangent", "tangents", 4]];
+  const UNIFORMS = ["model", "view", "projection", "turn", "size", "factor", "textured", "plain", "image", "mapped", "normalMap", "normalScale", "ink"];
+  const IMAGE_UNIT = 0, NORMAL_MAP_UNIT = 1;
   const FIELD_OF_VIEW = (28 * Math.PI) / 180, TURN_PER_SECOND = 24, MARGIN = 1.08;
-
-  const VERTEX = `#version 300 es
-    in vec3 position, normal, color; in vec2 uv;
-    uniform mat4 model, view, projection; uniform mat3 turn; uniform float size;
-    out vec3 eye, facing, tint; out vec2 place;
-    void main() {
-      vec4 seen = view * model * vec4(position, 1.0);
-      eye = seen.xyz; facing = turn * normal; tint = color; place = uv;
-      gl_Position = projection * seen;
-      gl_PointSize = clamp(size / gl_Position.w, 1.5, 12.0);
-    }`;
-  // The light of the previews that the command line writes: two lamps and a sky, in linear light.
-  const FRAGMENT = `#version 300 es
-    precision highp float;
-    in vec3 eye, facing, tint; in vec2 place;
-    uniform vec3 factor; uniform bool textured, plain; uniform sampler2D image;
-    uniform vec4 ink;  // of lines; without any, faces are drawn
-    out vec4 pixel;
-    float lamp(vec3 n, vec3 towards, float strength) {
-      return strength * max((dot(n, normalize(towards)) + 0.15) / 1.15, 0.0);
-    }
-    void main() {
-      if (ink.a > 0.0) { pixel = vec4(ink.rgb * ink.a, ink.a); return; }
-      vec3 base = tint * factor;
-      if (textured) base *= texture(image, place).rgb;
-      vec3 n = length(facing) > 0.0 ? normalize(facing) : vec3(0.0, 0.0, 1.0);
-      if (dot(n, eye) > 0.0) n = -n;
-      float light = 0.22 + 0.20 * (n.y * 0.5 + 0.5);
-      light += lamp(n, vec3(-0.45, 0.65, 0.62), 0.62) + lamp(n, vec3(0.75, 0.10, 0.65), 0.22);
-      vec3 lit = clamp(base * (plain ? 1.0 : light), 0.0, 1.0);
-      pixel = vec4(mix(12.92 * lit, 1.055 * pow(lit, vec3(1.0 / 2.4)) - 0.055, step(0.0031308, lit)), 1.0);
-    }`;
 
   class Viewer {
     constructor(canvas, options) {
@@ -149,22 +121,20 @@
 
     _build() {
       this._painter = new root.Fastsam3dSplats(this.gl);
-      const gl = this.gl, program = gl.createProgram();
-      for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+      const gl = this.gl, program = gl.createProgram(), shaders = root.Fastsam3dShaders;
+      for (const [kind, text] of [[gl.VERTEX_SHADER, shaders.vertex], [gl.FRAGMENT_SHADER, shaders.fragment]]) {
         const shader = gl.createShader(kind);
         gl.shaderSource(shader, text);
         gl.compileShader(shader);
         gl.attachShader(program, shader);
         gl.deleteShader(shader);
       }
-      ["position", "normal", "color", "uv"].forEach((name, index) => gl.bindAttribLocation(program, index, name));
+      ATTRIBUTES.forEach(([name], index) => gl.bindAttribLocation(program, index, name));
       gl.linkProgram(program);
       if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(`shader: ${gl.getProgramInfoLog(program)}`);
       this._program = program;
       this._places = {};
-      for (const name of ["model", "view", "projection", "turn", "size", "factor", "textured", "plain", "image", "ink"]) {
-        this._places[name] = gl.getUniformLocation(program, name);
-      }
+      for (const name of UNIFORMS) this._places[name] = gl.getUniformLocation(program, name);
     }
 
     _show(primitives) {
@@ -204,7 +174,9 @@
     _upload(primitive) {
       const gl = this.gl, array = gl.createVertexArray(), buffers = [];
       gl.bindVertexArray(array);
-      [[primitive.positions, 3], [primitive.normals, 3], [primitive.colors, 3], [primitive.uvs, 2]].forEach(([values, width], place) => {
+      ATTRIBUTES.forEach(([, field, width], place) => {
+        const values = primitive[field];
+        if (!values) return;  // the shaders then read 0, 0, 0, 1
         const buffer = gl.createBuffer();
         gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
         gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
@@ -218,24 +190,35 @@
       gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, faces);
       gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, primitive.indices, gl.STATIC_DRAW);
       gl.bindVertexArray(null);
-      let texture = null;
-      if (primitive.image) {
-        texture = gl.createTexture();
-        gl.bindTexture(gl.TEXTURE_2D, texture);
-        gl.texImage2D(gl.TEXTURE_2D, 0, gl.SRGB8_ALPHA8, gl.RGBA, gl.UNSIGNED_BYTE, primitive.image);
-        gl.generateMipmap(gl.TEXTURE_2D);
-        gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR);
-      }
+      const texture = primitive.image && this._texture(primitive.image, gl.SRGB8_ALPHA8);
+      const normalMap = primitive.normalMap && this._texture(primitive.normalMap.image, gl.RGBA8);
+      const normalScale = primitive.normalMap ? primitive.normalMap.scale : 1;
       const { matrix, mode, factor, normals } = primitive;
       const plain = mode === 0 && normals.every((value) => value === 0);
-      return { array, buffers: [...buffers, faces, lines], faces, lines, edges: edges.length, edge: edgeLength(primitive), brightness: brightnessOf(primitive), count: primitive.indices.length, matrix, mode, factor, plain, texture };
+      return { array, buffers: [...buffers, faces, lines], faces, lines, edges: edges.length, edge: edgeLength(primitive), brightness: brightnessOf(primitive), count: primitive.indices.length, matrix, mode, factor, plain, texture, normalMap, normalScale };
+    }
+
+    _texture(image, format) {
+      const gl = this.gl, texture = gl.createTexture();
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.texImage2D(gl.TEXTURE_2D, 0, format, gl.RGBA, gl.UNSIGNED_BYTE, image);
+      gl.generateMipmap(gl.TEXTURE_2D);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR);
+      return texture;
+    }
+
+    _bind(unit, texture) {
+      const gl = this.gl;
+      gl.activeTexture(gl.TEXTURE0 + unit);
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.activeTexture(gl.TEXTURE0);
     }
 
     _clear() {
       for (const item of this._items) {
         this.gl.deleteVertexArray(item.array);
         item.buffers.forEach((buffer) => this.gl.deleteBuffer(buffer));
-        if (item.texture) this.gl.deleteTexture(item.texture);
+        [item.texture, item.normalMap].forEach((texture) => this.gl.deleteTexture(texture));
       }
       for (const item of this._splats) this._painter.free(item);
       this._items = [];
@@ -266,7 +249,8 @@
       const places = this._places;
       gl.uniformMatrix4fv(places.view, false, view);
       gl.uniformMatrix4fv(places.projection, false, projection);
-      gl.uniform1i(places.image, 0);
+      gl.uniform1i(places.image, IMAGE_UNIT);
+      gl.uniform1i(places.normalMap, NORMAL_MAP_UNIT);
       gl.uniform1f(places.size, 0.012 * this._radius * projection[5] * height);
       for (const item of this._items) {
         gl.uniformMatrix4fv(places.model, false, item.matrix);
@@ -274,7 +258,10 @@
         gl.uniform3fv(places.factor, item.factor);
         gl.uniform1i(places.textured, item.texture ? 1 : 0);
         gl.uniform1i(places.plain, item.plain ? 1 : 0);
-        if (item.texture) gl.bindTexture(gl.TEXTURE_2D, item.texture);
+        gl.uniform1i(places.mapped, item.normalMap ? 1 : 0);
+        gl.uniform1f(places.normalScale, item.normalScale);
+        this._bind(IMAGE_UNIT, item.texture);
+        this._bind(NORMAL_MAP_UNIT, item.normalMap);
         gl.bindVertexArray(item.array);
         const lines = this._wireframe && item.mode !== 0;
         gl.uniform4f(places.ink, 0, 0, 0, 0);

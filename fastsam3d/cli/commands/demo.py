@@ -19,7 +19,6 @@ from fastsam3d.errors import UserError
 
 if TYPE_CHECKING:
     from fastsam3d.jobs.request import Request
-    from fastsam3d.marking.segmentation import Segmenter
 
 USAGE = """\
 usage: python gradio_demo.py [key=value ...]
@@ -33,12 +32,13 @@ compare it with the run without acceleration. Ends with Ctrl-C; what it wrote is
   waiting=16               runs that may wait; one runs at a time
   upload_mb=20             largest upload
   warm_up=true             run once at the start, so that the first visitor's times can be compared
-  sam_checkpoint=FILE      Segment Anything weights for marking; needs the package segment_anything
-  sam_model=vit_b          its size: vit_b, vit_l or vit_h
   language_model=FOLDER    a small 3D language model that you trained, for the tab "Ask a room"
 
 and of `infer`: model=NAME, checkpoint_dir=DIR, device=cuda, threads=2, precision=bfloat16,
 model.ss_sampler.inference_steps=12
+
+To mark objects with Segment Anything: sam_checkpoint=FILE, and sam_model=vit_b, vit_l or vit_h. It needs the package
+segment_anything.
 """
 DEFAULTS: dict[str, Any] = {
     "port": 7860,
@@ -47,8 +47,6 @@ DEFAULTS: dict[str, Any] = {
     "waiting": 16,
     "upload_mb": 20,
     "warm_up": True,
-    "sam_checkpoint": None,
-    "sam_model": "vit_b",
     "language_model": None,
 }
 SMALL = "mini"
@@ -68,8 +66,6 @@ class Options:
     waiting: int
     upload_mb: int
     warm_up: bool
-    sam_checkpoint: str | None
-    sam_model: str
     language_model: str | None
     rest: tuple[str, ...]
 
@@ -142,7 +138,6 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
     from fastsam3d.app.visitors.shared import Studio
     from fastsam3d.jobs.report import device_name
     from fastsam3d.jobs.request import as_plain
-    from fastsam3d.marking.learned import shipped_marker
 
     require_gradio()
     import uvicorn
@@ -155,15 +150,9 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         kept = ("model", "precision", "random_weights", "samplers")
         return {"device": device_name(pipeline.device)} | {key: plain[key] for key in kept}
 
-    if options.sam_checkpoint:
-        from fastsam3d.marking.sam import load_sam
-
-        segmenter: Segmenter = load_sam(options.sam_checkpoint, options.sam_model, request.device)
-    else:
-        marker = shipped_marker()
-        segmenter = marker.segmenter
-        if marker.note:
-            sys.stderr.write(f"warning: {marker.note}\n")
+    marker = request.marker.load(request.device)
+    if marker.note:
+        sys.stderr.write(f"warning: {marker.note}\n")
     # Before anything is served: missing weights end here, and not at the first visitor's run.
     pipeline = request.load()
     queue = JobQueue(options.waiting, options.timeout)
@@ -172,7 +161,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
         folder / "results",
         queue,
         Limits(file_bytes=options.upload_mb * 2**20),
-        segmenter,
+        marker.segmenter,
         about,
         options.warm_up,
         RoomModel(None if options.language_model is None else user_path(options.language_model)),

@@ -107,13 +107,39 @@ def measure(segmenter: Segmenter, pairs: Iterable[tuple[np.ndarray, np.ndarray]]
                 clicks.append(click)
                 mask = ask(image, Prompt(tuple(clicks)))
             row.append(overlap(mask, truth))
-        rows_of, columns_of = np.nonzero(truth)
-        room = 3 * max(1.0, max(truth.shape) / SIDE)
-        low, high = (columns_of.min() - room, rows_of.min() - room), (columns_of.max() + 1, rows_of.max() + 1)
-        box = *low, high[0] + room, high[1] + room
-        left, top, right, bottom = (float(value) for value in box)
-        rows.append([*row, overlap(ask(image, Prompt(box=(left, top, right, bottom))), truth)])
+        rows.append([*row, overlap(ask(image, Prompt(box=box_around(truth))), truth)])
     return np.array(rows), float(np.mean(seconds))
+
+
+def box_around(truth: np.ndarray) -> tuple[float, float, float, float]:
+    """The box of an object, three pixels wider on each side in a picture of 256: (left, top, right, bottom)."""
+    rows, columns = np.nonzero(truth)
+    room = 3 * max(1.0, max(truth.shape) / SIDE)
+    left, top, right, bottom = columns.min() - room, rows.min() - room, columns.max() + 1 + room, rows.max() + 1 + room
+    return float(left), float(top), float(right), float(bottom)
+
+
+def measure_after_box(segmenter: Segmenter, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Measures the IoU of a box alone, and with a click in the largest error of its mask: `[objects, 2]`.
+
+    Args:
+        pairs: see `measure`.
+    """
+    rows: list[tuple[float, float]] = []
+    for image, truth in pairs:
+        box = box_around(truth)
+        mask = segmenter(image, Prompt(box=box))
+        before, click = overlap(mask, truth), next_click(mask, truth)
+        rows.append((before, before if click is None else overlap(segmenter(image, Prompt((click,), box)), truth)))
+    return np.array(rows)
+
+
+def after_box_line(found: np.ndarray) -> str:
+    """Formats what `measure_after_box` returns as a line of text."""
+    before, after = found.mean(axis=0)
+    return (
+        f"box and click mean IoU {before:.3f} before and {after:.3f} after the click, smaller: {setbacks(found):.0%}\n"
+    )
 
 
 def measure_proposals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, int]:
@@ -140,7 +166,11 @@ def proposal_line(best: np.ndarray, count: int) -> str:
 
 
 def setbacks(found: np.ndarray, tolerance: float = 0.05) -> float:
-    """Computes the share of the further clicks after which the IoU `[objects, 6]` falls by more than a tolerance."""
+    """Computes the share of the further clicks after which the IoU is smaller by more than a tolerance.
+
+    Args:
+        found: IoU `[objects, N]`, of which the first `CLICKS` columns are of one click more each.
+    """
     clicks = found[:, :CLICKS]
     return float((clicks[:, 1:] < clicks[:, :-1] - tolerance).mean())
 

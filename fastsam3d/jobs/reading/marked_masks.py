@@ -1,8 +1,8 @@
-"""Makes masks of boxes and points, or proposes them without marks, by the marker that the page uses."""
+"""Makes masks of boxes and points, or proposes them without marks, by the markers that the page uses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from fastsam3d.jobs.masks import Mask, refuse_specks
 from fastsam3d.jobs.pictures import Picture
 from fastsam3d.jobs.reading.marks import Box, Marks, Point, marks_within, prompts_of
 from fastsam3d.marking.proposals import propose
-from fastsam3d.marking.segmentation import Prompt, Segmenter
+from fastsam3d.marking.segmentation import Prompt
 
 if TYPE_CHECKING:
     from fastsam3d.marking.learned import Marker
@@ -25,15 +25,15 @@ WHOLE, FEW = 0.9, 64
 """A mask is doubtful from this share of the picture on, and up to this number of pixels."""
 
 
-def marked_mask(marks: Marks, picture: Picture, index: int = 0, segmenter: Segmenter | None = None) -> Mask:
+def marked_mask(marks: Marks, picture: Picture, index: int = 0, load: Callable[[], Marker] | None = None) -> Mask:
     """Makes the mask of one object.
 
     Args:
         index: number of the proposed object, the largest first; used only if `marks.propose` is set.
-        segmenter: makes masks of marks; by default the network that ships.
+        load: returns the marker; by default the network that ships. Not called if `marks.propose` is set.
 
     Raises:
-        UserError: marks are outside of the picture, no object was found, or OpenCV is not installed.
+        UserError: marks are outside of the picture, no object was found, or what the marker needs is missing.
     """
     if marks.propose:
         found = proposed_masks(picture)
@@ -45,20 +45,23 @@ def marked_mask(marks: Marks, picture: Picture, index: int = 0, segmenter: Segme
         return Mask(str(index), picture.path, found[index].pixels, notes=tuple(note), marks=found[index].marks)
     within, told = marks_within(marks, picture.size[1], picture.size[0])
     ((box, points),) = prompts_of(within, several=False)
-    marker = _marker(segmenter)
+    marker = _marker(load)
     return _made(LABEL, box, points, picture, told, marker)
 
 
-def marked_masks(marks: Marks, picture: Picture, segmenter: Segmenter | None = None) -> list[Mask]:
+def marked_masks(marks: Marks, picture: Picture, load: Callable[[], Marker] | None = None) -> list[Mask]:
     """Makes the masks of several objects. `Mask.problem` says why a single mask cannot be used.
 
+    Args:
+        load: returns the marker; by default the network that ships. Not called if `marks.propose` is set.
+
     Raises:
-        UserError: marks are outside of the picture, no object was found, or OpenCV is not installed.
+        UserError: marks are outside of the picture, no object was found, or what the marker needs is missing.
     """
     if marks.propose:
         return proposed_masks(picture)
     within, told = marks_within(marks, picture.size[1], picture.size[0])
-    marker = _marker(segmenter)
+    marker = _marker(load)
     masks: list[Mask] = []
     for number, (box, points) in enumerate(prompts_of(within, several=True)):
         try:
@@ -86,10 +89,10 @@ def proposed_masks(picture: Picture) -> list[Mask]:
     return [Mask(str(n), picture.path, pixels, marks={"proposed": True}) for n, pixels in enumerate(found)]
 
 
-def _marker(segmenter: Segmenter | None) -> Marker:
-    from fastsam3d.marking.learned import Marker, shipped_marker  # with PyTorch: only where something is marked
+def _marker(load: Callable[[], Marker] | None) -> Marker:
+    from fastsam3d.marking.learned import shipped_marker  # with PyTorch: only where something is marked
 
-    return shipped_marker() if segmenter is None else Marker(segmenter)
+    return (load or shipped_marker)()
 
 
 def _made(

@@ -12,6 +12,7 @@ from fastsam3d.jobs.masks import doubts
 from fastsam3d.jobs.pictures import Picture
 from fastsam3d.jobs.reading.marked_masks import mark_doubts, marked_mask, marked_masks
 from fastsam3d.jobs.reading.marks import Marks
+from fastsam3d.marking.learned import Marker
 from fastsam3d.marking.segmentation import Prompt
 
 SHAPE = (60, 80)
@@ -38,7 +39,7 @@ def test_the_segmenter_gets_the_marks_and_the_mask_knows_them() -> None:
         return block(10, 10, 30, 40)
 
     marks = Marks(((8, 8, 32, 42),), ((20, 20, True), (50, 50, False)))
-    mask = marked_mask(marks, picture(), segmenter=answer)
+    mask = marked_mask(marks, picture(), load=lambda: Marker(answer))
     assert asked == [Prompt(((20, 20, True), (50, 50, False)), (8, 8, 32, 42))]
     assert mask.pixels.sum() == 600 and mask.label == "marked" and mask.file is None and doubts(mask) == []
     assert mask.marks == {"box": [8, 8, 32, 42], "points": [[20, 20, "object"], [50, 50, "background"]]}
@@ -62,18 +63,18 @@ def test_doubtful_masks_are_told_of(mask, box, message) -> None:
 
 def test_where_nothing_is_found_the_way_out_is_said() -> None:
     with pytest.raises(UserError, match="no object was found by the marks"):
-        marked_mask(Marks(((8, 8, 32, 42),)), picture(), segmenter=lambda image, prompt: block(0, 0, 0, 0))
+        marked_mask(Marks(((8, 8, 32, 42),)), picture(), load=lambda: Marker(lambda image, prompt: block(0, 0, 0, 0)))
 
 
 def test_of_several_objects_one_without_a_mask_stops_no_other() -> None:
     def answer(image: np.ndarray, prompt: Prompt) -> np.ndarray:
         return block(10, 10, 30, 40) if prompt.box is not None else block(0, 0, 0, 0)
 
-    first, second = marked_masks(Marks(((8, 8, 32, 42),), ((60, 30, True),)), picture(), segmenter=answer)
+    first, second = marked_masks(Marks(((8, 8, 32, 42),), ((60, 30, True),)), picture(), load=lambda: Marker(answer))
     assert first.problem is None and first.label == "0"
     assert second.problem is not None and "no object was found" in second.problem and second.label == "1"
     with pytest.raises(UserError, match="no object was found"):
-        marked_masks(Marks((), ((60, 30, True),)), picture(), segmenter=answer)
+        marked_masks(Marks((), ((60, 30, True),)), picture(), load=lambda: Marker(answer))
 
 
 def test_boxes_and_points_find_plain_shapes() -> None:

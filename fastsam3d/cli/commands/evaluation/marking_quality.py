@@ -63,12 +63,13 @@ def main(words: list[str]) -> int:
 
 
 def _report(segmenter: Segmenter, pairs: list[tuple[np.ndarray, np.ndarray]], what: str) -> np.ndarray:
-    from fastsam3d.evaluation.marking.quality import measure, measure_proposals, proposal_line, setbacks, table
+    from fastsam3d.evaluation.marking import quality
 
-    found, seconds = measure(segmenter, pairs)
+    found, seconds = quality.measure(segmenter, pairs)
     sys.stdout.write(f"{what}, {seconds:.2f} s an answer\n")
-    sys.stdout.write(table(found) + proposal_line(*measure_proposals(pairs)))
-    sys.stdout.write(f"clicks that make the IoU smaller by more than 0.05: {setbacks(found):.0%}\n")
+    sys.stdout.write(quality.table(found) + quality.after_box_line(quality.measure_after_box(segmenter, pairs)))
+    sys.stdout.write(quality.proposal_line(*quality.measure_proposals(pairs)))
+    sys.stdout.write(f"clicks that make the IoU smaller by more than 0.05: {quality.setbacks(found):.0%}\n")
     return found
 
 
