@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from fastsam3d.meshes.finishing.baking import Atlas
 from fastsam3d.meshes.mesh import TexturedMesh
-from fastsam3d.meshes.preview import view_rotation
 from fastsam3d.meshes.rasterizer import rasterize
 from fastsam3d.meshes.splats.rendering import render_splats
 from fastsam3d.meshes.splats.splats import Splats
+from fastsam3d.meshes.viewpoint import view_rotation
 
 FOCAL = 1 / 0.9
 """Half sides of a view per unit: the cube of the object from every side."""

@@ -16,11 +16,11 @@ from fastsam3d.evaluation.metrics.signed_distance import distance_of, marching_t
 from fastsam3d.evaluation.metrics.visual import HALF_SIDE, VIEWS, Renders, welded
 from fastsam3d.meshes.geometry import interpolate, sample_surface, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
-from fastsam3d.meshes.preview import view_rotation
 from fastsam3d.meshes.rasterizer import Fragments, rasterize
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 from fastsam3d.meshes.splats.splats import Splats
 from fastsam3d.meshes.turntable import sample_texture
+from fastsam3d.meshes.viewpoint import view_rotation
 from fastsam3d.procedural.objects import make_object
 
 STRIPE = 0.035

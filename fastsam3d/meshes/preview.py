@@ -14,12 +14,11 @@ from fastsam3d.basics.pixels import as_image, as_mask
 from fastsam3d.meshes.geometry import linear_to_srgb, srgb_to_linear, vertex_normals
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.rasterizer import Fragments, rasterize
+from fastsam3d.meshes.viewpoint import FIELD_OF_VIEW, view_rotation
 
 if TYPE_CHECKING:
     from fastsam3d.meshes.splats.splats import Splats
 
-FIELD_OF_VIEW = 28.0
-"""Angle of the preview camera, in degrees: narrow enough not to distort, wide enough to look solid."""
 SUPERSAMPLE = 2
 """Rendered pixels for each side of a pixel of the picture."""
 VIEWS = ((30.0, 20.0), (120.0, 20.0), (210.0, 20.0), (300.0, 20.0))
@@ -35,19 +34,6 @@ FADE = 0.72
 LIGHTS = ((np.array([-0.45, 0.65, 0.62]), 0.62), (np.array([0.75, 0.10, 0.65]), 0.22))
 SKY, GROUND = 0.42, 0.22
 """Ambient light from above and from below."""
-
-
-def view_rotation(azimuth: float, elevation: float) -> np.ndarray:
-    """Computes the viewer's axes in the object frame (z up). Rows: right, up, towards the viewer; `[3, 3]`.
-
-    Args:
-        azimuth: degrees; 0 looks along +y, as from the front, 90 from +x.
-        elevation: degrees above the horizon.
-    """
-    a, e = math.radians(azimuth), math.radians(elevation)
-    towards = [math.sin(a) * math.cos(e), -math.cos(a) * math.cos(e), math.sin(e)]
-    right = [math.cos(a), math.sin(a), 0.0]
-    return np.array([right, np.cross(towards, right), towards])
 
 
 def shade(colors: np.ndarray, normals: np.ndarray, towards: np.ndarray) -> np.ndarray:

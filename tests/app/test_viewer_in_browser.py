@@ -21,11 +21,11 @@ from fastsam3d.app.viewer import page
 from fastsam3d.meshes.gltf import Node, glb_bytes
 from fastsam3d.meshes.gltf_reading import split_glb
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
-from fastsam3d.meshes.preview import view_rotation
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 from fastsam3d.meshes.splats.gltf import splats_glb
 from fastsam3d.meshes.splats.rendering import render_splats
 from fastsam3d.meshes.splats.splats import Splats
+from fastsam3d.meshes.viewpoint import view_rotation
 
 pytestmark = pytest.mark.slow
 

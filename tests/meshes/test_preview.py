@@ -11,8 +11,9 @@ import trimesh
 from PIL import Image
 
 from fastsam3d.meshes.mesh import Mesh
-from fastsam3d.meshes.preview import highlight, preview_sheet, render_mesh, view_rotation
+from fastsam3d.meshes.preview import highlight, preview_sheet, render_mesh
 from fastsam3d.meshes.splats.splats import Splats
+from fastsam3d.meshes.viewpoint import view_rotation
 from fastsam3d.sam3d.pipeline.pose import Pose
 from fastsam3d.sam3d.pipeline.preprocessing import fronto_parallel_points
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction

@@ -16,8 +16,8 @@ from fastsam3d.basics.optional import optional_module
 from fastsam3d.evaluation.metrics.signed_distance import distance_of, marching_tetrahedra
 from fastsam3d.evaluation.metrics.surfaces import as_array
 from fastsam3d.meshes.geometry import vertex_normals
-from fastsam3d.meshes.preview import view_rotation
 from fastsam3d.meshes.rasterizer import rasterize
+from fastsam3d.meshes.viewpoint import view_rotation
 
 SIZE = 128
 VIEWS = tuple((45.0 * k, 20.0 if k % 2 == 0 else -10.0) for k in range(8))

@@ -10,11 +10,11 @@ from fastsam3d.evaluation.metrics.visual import HALF_SIDE, VIEWS, Renders, compa
 from fastsam3d.meshes.finishing.sources import Source
 from fastsam3d.meshes.geometry import interpolate, sample_surface
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
-from fastsam3d.meshes.preview import view_rotation
 from fastsam3d.meshes.rasterizer import rasterize
 from fastsam3d.meshes.splats.rendering import render_splats
 from fastsam3d.meshes.splats.splats import Splats
 from fastsam3d.meshes.turntable import sample_texture
+from fastsam3d.meshes.viewpoint import view_rotation
 
 SIZE = 256
 POINTS = 30_000

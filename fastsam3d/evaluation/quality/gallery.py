@@ -53,7 +53,7 @@ def _around_object(view: Any) -> np.ndarray:
 
 
 def camera_angles(pose: Any) -> tuple[float, float]:
-    """Azimuth and elevation (degrees, as in `preview.view_rotation`) of the camera that sees `pose`."""
+    """Azimuth and elevation (degrees, as in `viewpoint.view_rotation`) of the camera that sees `pose`."""
     towards = -as_array(pose.translation).reshape(3) @ quaternion_to_matrix(pose.rotation).T
     x, y, z = towards / max(float(np.linalg.norm(towards)), 1e-12)
     return float(np.degrees(np.arctan2(x, -y))), float(np.degrees(np.arcsin(np.clip(z, -1, 1))))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastsam3d.meshes.splats.compositing import LEAST_OPAQUE, MOST_OPAQUE, composite, expand
 from fastsam3d.meshes.splats.splats import REACH, Splats
+from fastsam3d.meshes.viewpoint import FIELD_OF_VIEW, view_rotation
 
 SMOOTHING = 0.3
 """Variance in square pixels that every projected Gaussian is widened by."""
@@ -126,11 +127,9 @@ def splat_view(
     """Draws one view with the camera of the previews; returns `[size, size, 3]` uint8.
 
     Args:
-        azimuth, elevation: degrees, as in `preview.view_rotation`.
+        azimuth, elevation: degrees, as in `viewpoint.view_rotation`.
         background: grey, 0..1.
     """
-    from fastsam3d.meshes.preview import FIELD_OF_VIEW, view_rotation
-
     rotation = torch.from_numpy(view_rotation(azimuth, elevation)).to(splats.centers)
     low, high = splats.centers.amin(dim=0), splats.centers.amax(dim=0)
     centre = (low + high) / 2
