@@ -167,10 +167,11 @@ def application_of(options: ServeOptions, request: Request, cuda: bool) -> Any:
     )
     common = {"health_check_timeout_s": SLOW, "graceful_shutdown_timeout_s": 5.0}
     actor = {"num_cpus": 1, "num_gpus": options.gpus_per_worker if cuda else 0}
-    reconstruction = serve.deployment(Reconstruction, name=REPLICAS).options(
+    deployment: Any = serve.deployment  # its types name no `options`
+    reconstruction = deployment(Reconstruction, name=REPLICAS).options(
         **common, **replicas, ray_actor_options=actor, max_ongoing_requests=2 * options.batch
     )
-    ingress = serve.deployment(serve.ingress(build)(), name=INGRESS).options(
+    ingress = deployment(serve.ingress(build)(), name=INGRESS).options(
         **common, num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=10_000
     )
     return ingress.bind(reconstruction.bind(options, request))

@@ -37,8 +37,9 @@ def distances(rows: Sequence[Row], path: str | Path) -> Path:
             axes.scatter(*spot, s=40, marker="D" if colour == CONTROL else "o", color=colour, zorder=3)
             if row["method"] == "off":
                 axes.axhline(spot[1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+        if all(distance > 0 for _, distance in spots):
+            _logarithmic(axes)  # methods that draw another object lie far above all others
         axes.margins(0.14)
-        axes.set_ylim(bottom=0)
         axes.set_xlabel("network evaluations of both stages", color=INK)
         axes.set_title(title, color=INK, loc="left", fontsize=10)
         labelled.append((axes, spots, [row["method"] for row in drawn]))
@@ -46,6 +47,16 @@ def distances(rows: Sequence[Row], path: str | Path) -> Path:
     for axes, spots, names in labelled:
         label(axes, spots, names, colours=[colour_of(name) for name in names], size=8.5)
     return save(figure, path)
+
+
+def _logarithmic(axes: Any) -> None:
+    """Gives the vertical axis a logarithmic scale with the numbers 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _value(row: Row, name: str) -> float | None:
