@@ -58,10 +58,11 @@ def test_cross_attention_and_its_constant_for_zeros():
     site = cross_attention_site(attention, SPARSE, rows=16)
     assert close(site.attend(SPARSE.read(VOXELS), *site.project_context(condition))[0], "sparse_cross.out")
     assert close(site.constant(condition.shape[1])[0].expand(len(VOXELS.feats), -1), "sparse_cross.zero")
-    # Computed by the module's own operations, it is rounded like the module's output for all voxels.
+    # Computed by the module's own operations, it is rounded like the module's output for all voxels: bit by bit where
+    # the CPU's kernels treat all numbers of rows alike.
     length, voxels = condition.shape[1], len(VOXELS.feats)
     own = attention(VOXELS, torch.zeros_like(condition)).feats
-    assert torch.equal(site.constant(length)[0].expand(voxels, -1), own)
+    assert torch.allclose(site.constant(length)[0].expand(voxels, -1), own, rtol=1e-6, atol=3e-7)
     plain = cross_attention_site(attention, SPARSE).constant(length)[0]
     assert torch.allclose(plain.expand(voxels, -1), own, rtol=1e-6, atol=1e-6)
 

@@ -50,7 +50,7 @@ def test_fewer_steps_are_a_share_of_the_pipelines_own(own, taken):
         ("fast", STRUCTURED_LATENT, {25: 5, 12: 3, 50: 10}),
         ("fewer_steps", SPARSE_STRUCTURE, {25: 10, 12: 5, 50: 20}),
         ("fewer_steps", STRUCTURED_LATENT, {25: 11, 12: 5, 50: 22}),
-        ("balanced", SPARSE_STRUCTURE, {25: 17, 12: 8, 50: 34}),
+        ("balanced", SPARSE_STRUCTURE, {25: 20, 12: 10, 50: 40}),
         ("balanced", STRUCTURED_LATENT, {25: 25, 12: 12, 50: 50}),  # its own grid, some steps of it computed
         ("balanced_12", SPARSE_STRUCTURE, {25: 25, 12: 12, 50: 50}),
         ("balanced_12", STRUCTURED_LATENT, {25: 17, 12: 8, 50: 34}),

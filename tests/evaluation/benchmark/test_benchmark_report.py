@@ -151,9 +151,14 @@ def test_the_page_in_the_repository_has_whole_markers():
     import re
 
     text = (ROOT / "docs" / "benchmark.md").read_text()
-    names = re.findall(r"<!-- bench:([\w-]+) -->", text)
+    blocks = re.findall(r"<!-- bench:([\w-]+) of ([\w/]+) -->", text)
+    names = [name for name, _ in blocks]
     assert {"run", "main", "fidelity", "pareto", "ablation", "sweep-stride"} <= set(names)
     assert names == re.findall(r"<!-- /bench:([\w-]+) -->", text)
+    assert all((ROOT / "docs" / folder / "bench.json").is_file() for _, folder in blocks)
+    # One run holds every method that the page ranks.
+    result = json.loads((ROOT / "docs" / "bench" / "bench.json").read_text())
+    assert {"off", "exact", "paper", "accurate", "balanced", "fast", "limit"} <= {r["method"] for r in result["rows"]}
 
 
 def test_numbers_of_a_row_are_finite_or_null(result):

@@ -131,10 +131,13 @@ def test_a_checkpoint_loads_by_its_names(tmp_path):
     assert torch.equal(torch.random.get_rng_state(), random)
     with torch.no_grad():
         expected = network(**inputs())
-        assert torch.equal(loaded(**inputs()), expected)
+        assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+        # Not bit by bit: on some CPUs rounding depends on where the weights lie in memory.
+        assert torch.allclose(loaded(**inputs()), expected, rtol=1e-5, atol=1e-6)
         old = {"text_encoder.embeddings.position_ids": torch.arange(20)[None]}
         torch.save({f"module.{name}": value for name, value in (state | old).items()}, path)
-        assert torch.equal(load_released_predictor(path, SMALL)(**inputs()), expected)
+        again = load_released_predictor(path, SMALL).state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in again.items())
 
 
 def test_what_does_not_fit_is_named(tmp_path):
