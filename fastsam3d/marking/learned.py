@@ -190,7 +190,7 @@ def stands_free(cv2: Any, image: np.ndarray, prompt: Prompt) -> bool:
 
 
 def changed_at(cv2: Any, before: np.ndarray, after: np.ndarray, click: tuple[float, float, bool]) -> np.ndarray:
-    """The mask before a click, with the connected piece of the change that the click lies in.
+    """Returns the mask before a click, with the connected piece of the change that the click lies in, bool `[H, W]`.
 
     A click on a pixel that does not change says nothing of what was wrong: then the whole change is taken.
 

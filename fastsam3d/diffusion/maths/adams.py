@@ -83,8 +83,9 @@ class AdamsIntegral:
         return len(self._values)
 
     def bend(self) -> float:
-        """How fast the quantity changes: length of its slope in lengths of its newest value; the largest of its parts.
+        """Computes how fast the quantity changes: the length of its slope, in lengths of its newest value.
 
+        Of several parts, the fastest counts. The unit is 1 / time.
         Half of it times the square of a step is what the predictions of orders 1 and 2 differ by. This estimates the
         error of order 1 (an embedded pair: Hairer, Norsett and Wanner, section II.4). With fewer than two values it is
         infinite. On a GPU the host waits for the answer.
