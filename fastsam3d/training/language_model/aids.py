@@ -5,8 +5,8 @@ Without any of it, a model of this size copies some identifier and never the rig
 - weights at the start by which a token attends to tokens that resemble it, and copies what it finds;
 - a loss that brings a projected feature near the words for what it shows;
 - a loss on attention, along the way that an answer needs: of the words for objects to these objects; of the last word
-  of a question to the words for objects that others are compared with, and then to the objects that are asked for.
-  It fades out: the second part of a training run is the language loss alone.
+  of a question to the words for objects that others are compared with, and then to the objects that are asked for; of
+  each later word of an answer to the object that it is about. It fades out: the second part of a training run is the language loss alone.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch.nn import functional
 from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.mini.model import GROUP, SceneLanguageModel, unit
 from fastsam3d.mllm.scenes.vocabulary import CLASSES, COLOUR_NAMES, SIZE_NAMES
-from fastsam3d.training.language_model.batches import Batch
+from fastsam3d.training.language_model.batches import MOST_ANCHORS, Batch
 from fastsam3d.training.language_model.packing import Packed
 
 DESCRIBING_LAYER, PASSING_LAYER, ASKING_LAYER = WATCHED = 1, 2, 3
 """Layers that the attention aid acts on, counted from 0; all in the lower half."""
-PASSING, PASSED = 0.6, 0.25
-"""Weight of the second of its parts, and the attention that is enough there: one head of four. The others have to read
-the class and the direction that are asked for."""
+PASSING, TELLING, ONE_HEAD = 0.6, 0.6, 0.25
+"""Weights of two of its parts, and the attention that is enough there: one head of four. The others have to read what
+else matters, such as the class and the direction that are asked for."""
 SHARPNESS = 8.0  # of the cosines in the alignment
 QUERY_GAIN, COPY_GAIN = 0.09, 0.5
 
@@ -89,7 +89,7 @@ def _cosine_loss(values: Tensor, words: Tensor, right: Tensor) -> Tensor:
 
 
 def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
-    """How far the watched attention is from where it should be: cross-entropies of three kinds.
+    """How far the watched attention is from where it should be: cross-entropies of four kinds.
 
     - The last row of a question gives each object that is asked for an even share. Not the sum alone: that could go to
       one of two objects whose places have to be compared.
@@ -97,6 +97,8 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
       known before the others are looked for.
     - Between the two, a part of the last row's attention goes to that word. Without this "the chair beside the table"
       is not learned: the place of the table never reaches the row that looks for the chair.
+    - Each later row of an answer gives a part of its attention to the object that its next word is about. Without this
+      captions are learned late: for thousands of steps they have the right colour and class, and a guessed size and place.
 
     An object's identifier does not count: it comes before the two features, and knows nothing of them.
 
@@ -109,17 +111,23 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     count = batch.targets.sum(-1, keepdim=True)
     shares = batch.targets / count.clamp(min=1)
     of_asked = -(shares * (asked * count + 1e-4).log()).sum(-1)[batch.targets.any(-1)].mean()
-    described = _mass(packed.looked_at[DESCRIBING_LAYER][:, :, 1:], batch, before)
+    described = _mass(packed.looked_at[DESCRIBING_LAYER][:, :, 1 : 1 + MOST_ANCHORS], batch, before)
     there = batch.anchors >= 0
     of_described = described.gather(-1, batch.anchors.clamp(min=0)[..., None])[..., 0]
     to_words = packed.words_looked_at[PASSING_LAYER][:, :, 0].float().gather(-1, batch.described)[there]
-    terms = (of_described[there] + 1e-4).log() + PASSING * (to_words.clamp(max=PASSED) / PASSED + 1e-3).log()
-    return of_asked - terms.sum() / max(len(terms), 1)  # the first rooms have no anchors
+    terms = (of_described[there] + 1e-4).log() + PASSING * (to_words.clamp(max=ONE_HEAD) / ONE_HEAD + 1e-3).log()
+    telling = _mass(packed.looked_at[ASKING_LAYER][:, :, 1 + MOST_ANCHORS :], batch, before)
+    of_told = telling.gather(-1, batch.told.clamp(min=0)[..., None])[..., 0][batch.told >= 0]
+    told = TELLING * (of_told.clamp(max=ONE_HEAD) / ONE_HEAD + 1e-3).log()
+    # The first rooms have no anchors, and some questions have answers of one word.
+    return of_asked - terms.sum() / max(len(terms), 1) - told.sum() / max(len(told), 1)
 
 
 def watched_rows(batch: Batch) -> Tensor:
-    """Rows whose attention is watched, (B, Q, 3): the last of the question, and the words for the anchors."""
-    return torch.cat([batch.asked[..., None], batch.described], dim=-1)
+    """Rows whose attention is watched, (B, Q, 3 + A): the last of the question, the words for the anchors, and the words
+    of the answer from which its later words follow."""
+    answers = batch.asked[..., None] + 1 + torch.arange(batch.told.shape[-1])
+    return torch.cat([batch.asked[..., None], batch.described, answers.clamp(max=batch.words.shape[-1] - 1)], dim=-1)
 
 
 def _mass(attention: Tensor, batch: Batch, before: int) -> Tensor:

@@ -13,6 +13,7 @@ from fastsam3d.mllm.scenes.features import features_of
 from fastsam3d.mllm.scenes.questions import Question, make_questions
 from fastsam3d.mllm.scenes.rooms import Room, make_room
 from fastsam3d.mllm.scenes.vocabulary import CLASSES
+from fastsam3d.mllm.scenes.wording import identifier
 
 MOST_ANCHORS = 2
 
@@ -32,6 +33,8 @@ class Batch:
         targets: (B, Q, N) bool: objects that the answer is about.
         anchors: (B, Q, 2) objects that others are compared with; -1 where there are fewer.
         described: (B, Q, 2) places of the words for them; 0 where there are fewer.
+        told: (B, Q, A) objects that the words of the answer after its first are about, see `_told`; -1 where there is
+            none. A is one less than the words of the longest answer.
     """
 
     rooms: list[Room]
@@ -45,6 +48,7 @@ class Batch:
     targets: Tensor
     anchors: Tensor
     described: Tensor
+    told: Tensor
 
 
 def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds: Sequence[str] | None = None) -> Batch:
@@ -62,6 +66,8 @@ def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds:
     targets = torch.zeros(rooms, questions, objects, dtype=torch.bool)
     anchors = torch.full((rooms, questions, MOST_ANCHORS), -1)
     described = torch.zeros_like(anchors)
+    about = [[_told(made[row], question) for question in of_room] for row, of_room in enumerate(asked)]
+    told = torch.full((rooms, questions, max(len(line) for of_room in about for line in of_room)), -1)
     for row, of_room in enumerate(lines):
         for column, (line, start) in enumerate(of_room):
             words[row, column, : len(line)] = torch.tensor(line)
@@ -72,6 +78,7 @@ def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds:
             for number, anchor in enumerate(question.anchors):
                 anchors[row, column, number] = anchor
                 described[row, column, number] = line.index(_name(made[row], anchor))
+            told[row, column, : len(about[row][column])] = torch.tensor(about[row][column])
     return Batch(
         made,
         asked,
@@ -84,12 +91,21 @@ def make_batch(first_seed: int, rooms: int, objects: int, questions: int, kinds:
         targets,
         anchors,
         described,
+        told,
     )
 
 
 def _name(room: Room, index: int) -> int:
     """The word for the class of an object."""
     return tokens.number_of(CLASSES[room.classes[index]].name)
+
+
+def _told(room: Room, question: Question) -> list[int]:
+    """The object that each word of the answer after the first is about: the one that it names; all else is about the
+    only object of the question, if there is only one. -1: none."""
+    named = {identifier(room.identifiers[index]): index for index in question.targets}
+    only = question.targets[0] if len(question.targets) == 1 else -1
+    return [named.get(word, only) for word in question.answer.split()[1:]]
 
 
 def _line(question: Question) -> tuple[list[int], int]:

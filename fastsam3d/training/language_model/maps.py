@@ -12,7 +12,7 @@ from fastsam3d.mllm.mini.model import GROUP, SceneLanguageModel
 from fastsam3d.mllm.mini.prompts import HEAD
 from fastsam3d.mllm.predictor.batch import PredictorBatch
 from fastsam3d.training.language_model.batches import Batch, make_batch
-from fastsam3d.training.language_model.options import ANSWER, LAST, QUESTION
+from fastsam3d.training.language_model.options import ANSWER, LAST, QUESTION, GENERATION
 from fastsam3d.training.language_model.training import read
 
 
@@ -82,4 +82,7 @@ def _chosen(batch: Batch, rows: str) -> Tensor:
         return there & (columns > 0) & (columns < asked)
     if rows == ANSWER:
         return there & (columns > asked)
+    if rows == GENERATION:
+        last = (batch.answers >= 0).sum(-1, keepdim=True) + asked - 1  # it generates the end
+        return (columns >= asked) & (columns < last)
     return there

@@ -14,7 +14,7 @@ from fastsam3d.mllm.predictor.batch import predictor_batch
 from fastsam3d.mllm.spans import layout_of
 from fastsam3d.training.language_model.aids import initialise
 from fastsam3d.training.language_model.batches import make_batch
-from fastsam3d.training.language_model.maps import attention_maps, maps_of_rooms, predictor_inputs
+from fastsam3d.training.language_model.maps import _chosen, attention_maps, maps_of_rooms, predictor_inputs
 
 ROOMS, QUESTIONS, OBJECTS = 2, 3, 8
 ROW_SETS = {"last": RowSet("last"), "question": RowSet("text", 1, 1)}
@@ -49,6 +49,18 @@ def test_the_predictor_reads_the_same_in_training_and_in_use(model: SceneLanguag
         torch.testing.assert_close(used.text[row][used.text_present[row]], trained.text[row][trained.text_present[row]])
     assert trained.boxes is not None
     torch.testing.assert_close(trained.boxes[0], prompts.objects[0]["boxes"])
+
+
+def test_rows_that_generate_an_answer(model: SceneLanguageModel):
+    """The last row of the prompt generates the only word of "blue"; of eight words, seven rows of the answer help."""
+    batch = make_batch(3, 1, OBJECTS, 4, ["colour", "caption"])
+    for column, question in enumerate(batch.questions[0]):
+        asked, words = int(batch.asked[0, column]), len(question.answer.split())
+        rows = _chosen(batch, "generation")[0, column].nonzero().flatten().tolist()
+        assert rows == list(range(asked, asked + words)) and words == {"colour": 1, "caption": 8}[question.kind]
+    of_last, of_all = attention_maps(model, batch, "last"), attention_maps(model, batch, "generation")
+    for column, question in enumerate(batch.questions[0]):
+        assert torch.allclose(of_last[column], of_all[column], atol=1e-6) == (question.kind == "colour")
 
 
 def test_a_source_gives_the_same_batch_for_the_same_step(model: SceneLanguageModel):

@@ -16,6 +16,7 @@ from fastsam3d.training.language_model.aids import (
     DESCRIBING_LAYER,
     PASSING,
     PASSING_LAYER,
+    TELLING,
     WATCHED,
     attention_loss,
     watched_rows,
@@ -108,6 +109,36 @@ def test_the_attention_aid_by_hand():
     words[PASSING_LAYER][0, 0, 0, int(batch.described[0, 0, 0])] = 0.5  # more than enough
     loss = attention_loss(Packed(torch.zeros(()), looked, words), batch, 2)
     assert float(loss) == pytest.approx(-math.log(0.75 + 1e-4) - math.log(0.25 + 1e-4), rel=1e-2)
+
+
+def test_later_words_of_a_caption_look_at_its_object():
+    """"a small green rug at the front left": eight words, so seven later ones. Each needs one head of four there."""
+    batch = make_batch(3, 1, 6, 1, ["caption"])
+    count, later = batch.targets.shape[-1], len(batch.questions[0][0].answer.split()) - 1
+    target = int(batch.targets[0, 0].nonzero())
+    assert later == 7 and batch.told.tolist() == [[[target] * later]]
+    asked = int(batch.asked[0, 0])
+    assert watched_rows(batch)[0, 0].tolist() == [asked, 0, 0, *range(asked + 1, asked + 1 + later)]
+    looked = {layer: torch.zeros(1, 1, 3 + later, 2 + 3 * count) for layer in WATCHED}
+    words = {layer: torch.zeros(1, 1, 3 + later, batch.words.shape[-1]) for layer in WATCHED}
+    looked[ASKING_LAYER][0, 0, 0, 2 + 3 * target + 1] = 1.0
+    looked[ASKING_LAYER][0, 0, 3:, 2 + 3 * target : 5 + 3 * target] = torch.tensor([0.5, 0.0, 0.1])  # .1 of .25
+    loss = attention_loss(Packed(torch.zeros(()), looked, words), batch, 2)
+    assert float(loss) == pytest.approx(-TELLING * math.log(0.4 + 1e-3), rel=1e-3)
+
+
+def test_words_of_a_list_are_about_the_objects_that_they_name():
+    batch = make_batch(5, 4, 30, 8, ["multi"])
+    seen = set()
+    for row, asked in enumerate(batch.questions):
+        for column, question in enumerate(asked):
+            words, told = question.answer.split()[1:], batch.told[row, column].tolist()
+            names = {f"<OBJ{batch.identifiers[row, index]:03d}>": index for index in question.targets}
+            alone = question.targets[0] if len(question.targets) == 1 else -1
+            assert told[: len(words)] == [names[word] if word in names else alone for word in words]
+            assert set(told[len(words) :]) <= {-1}
+            seen.add(len(names))
+    assert {0, 1, 2} <= seen
 
 
 def test_the_learning_rate_warms_up_and_falls_at_the_end():
