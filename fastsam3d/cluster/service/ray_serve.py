@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastsam3d.basics.optional import optional_module
+from fastsam3d.basics.processes.listening import web_address
 from fastsam3d.cluster.engines.connection import connected, quiet, quiet_environment
 from fastsam3d.cluster.service.accepting import Service
 from fastsam3d.cluster.service.application import create_application
@@ -61,14 +62,25 @@ class Reconstruction:
     async def run(self, name: str) -> None:
         """Runs a job to its end."""
         sampled = None
-        with contextlib.suppress(UserError):  # said when the job runs
-            if self._store.job(name)["kind"] == "object":
+        with contextlib.suppress(Exception):  # an error is told when the job runs
+            if await asyncio.to_thread(self._may_share, name):
                 request = request_of(self._store, name, self._request)
                 sampled = await self._sample(await asyncio.to_thread(wanted_of, request)) if request.layout else None
         await asyncio.to_thread(self._run, name, sampled)
 
     async def ready(self) -> bool:
         """Answers once the pipeline is loaded."""
+        return True
+
+    def _may_share(self, name: str) -> bool:
+        """Tells whether the first stage of a job may run in a batch with others, and notes that it does.
+
+        A batch that kills its worker does not say which of its jobs did it. So they all run alone after that, where
+        attempts are counted.
+        """
+        if self._store.job(name)["kind"] != "object" or self._store.state(name).get("shared"):
+            return False
+        self._store.update(name, shared=True)
         return True
 
     def _sampled(self, wanted: list[Any]) -> list[Any]:
@@ -195,7 +207,7 @@ def serving(options: ServeOptions, request: Request) -> Iterator[str]:
         serve.start(proxy_location="HeadOnly", http_options={"host": options.host, "port": options.port})
         try:
             serve.run(application_of(options, request, cuda), name=NAME, route_prefix="/")
-            yield f"http://{options.host}:{options.port}"
+            yield web_address(options.host, options.port)
         finally:
             serve.shutdown()
 
