@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fastsam3d.cluster.engines.connection import ATTEMPTS, connected
+from fastsam3d.cluster.batch.items import Item
+from fastsam3d.cluster.batch.options import BatchOptions
+from fastsam3d.cluster.engines.connection import ATTEMPTS, connected, free_output
+from fastsam3d.cluster.engines.ray_data import run_on_ray
 from fastsam3d.errors import UserError
 
 
@@ -53,3 +57,45 @@ def test_a_cluster_that_cannot_be_reached_is_tried_once(ray):
     with refused, connected("10.0.0.1:6379", workers=2, cuda=False, store_mib=100):
         raise AssertionError("not reached")
     assert len(ray.calls) == 1
+
+
+def test_ray_prints_nothing_to_the_results_and_the_caller_may(ray, monkeypatch, capsys):
+    class Data:
+        """A dataset whose tasks are done where they are asked for."""
+
+        def map_batches(self, *_arguments: Any, **_options: Any) -> Data:
+            return self
+
+        def iter_batches(self, **_options: Any) -> Any:
+            for name in ("a", "b"):
+                print("a message of Ray")
+                yield {"rows": [json.dumps([{"name": name}])]}
+            print("a message of Ray")
+
+    class Remote:
+        """A class or method of a remote actor: every call is done here, and nothing comes of it."""
+
+        def __getattr__(self, _name: str) -> Remote:
+            return self
+
+        def __call__(self, *_arguments: Any, **_options: Any) -> Remote:
+            return self
+
+    ray.remote, ray.get, ray.kill = Remote(), lambda value: value, lambda actor: None
+    ray.data = SimpleNamespace(
+        DataContext=SimpleNamespace(get_current=SimpleNamespace),
+        from_items=lambda *_arguments, **_options: Data(),
+        ActorPoolStrategy=SimpleNamespace,
+    )
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    for row in run_on_ray([Item("a", "a.png"), Item("b", "b.png")], SimpleNamespace(), BatchOptions(workers=(1, 1))):
+        print(f"{row['name']} is done")
+    assert capsys.readouterr().out == "a is done\nb is done\n"
+    assert ray.shut_down == 1
+
+
+def test_a_library_may_ask_whether_the_log_is_a_terminal(capsys):
+    with free_output():
+        assert not sys.stdout.isatty()
+        print("a message of Ray", flush=True)
+    assert capsys.readouterr().out == ""

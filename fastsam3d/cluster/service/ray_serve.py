@@ -17,7 +17,7 @@ from typing import Any
 
 from fastsam3d.basics.optional import optional_module
 from fastsam3d.basics.processes.listening import web_address
-from fastsam3d.cluster.engines.connection import connected, quiet, quiet_environment
+from fastsam3d.cluster.engines.connection import connected, free_output, quiet_environment, quiet_logs
 from fastsam3d.cluster.service.accepting import Service
 from fastsam3d.cluster.service.application import create_application
 from fastsam3d.cluster.service.batching import sample_together, wanted_of, with_sampled
@@ -203,13 +203,18 @@ def serving(options: ServeOptions, request: Request) -> Iterator[str]:
 
     cuda = request.device_name().startswith("cuda")
     most = (options.workers or (1, 1))[1]
-    with quiet(), connected(options.address, most, cuda, options.object_store_mib):
-        serve.start(proxy_location="HeadOnly", http_options={"host": options.host, "port": options.port})
-        try:
+    with quiet_logs(), contextlib.ExitStack() as stack:
+        with free_output():
+            stack.enter_context(connected(options.address, most, cuda, options.object_store_mib))
+            serve.start(proxy_location="HeadOnly", http_options={"host": options.host, "port": options.port})
+            stack.callback(_without_output, serve.shutdown)
             serve.run(application_of(options, request, cuda), name=NAME, route_prefix="/")
-            yield web_address(options.host, options.port)
-        finally:
-            serve.shutdown()
+        yield web_address(options.host, options.port)
+
+
+def _without_output(call: Callable[[], Any]) -> None:
+    with free_output():
+        call()
 
 
 def serve_on_ray(options: ServeOptions, request: Request, tell: Callable[[str], None]) -> None:
