@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastsam3d.errors import UserError
 from fastsam3d.meshes.gaussians import SPHERICAL_HARMONIC_0
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 
@@ -80,3 +81,15 @@ def splats_of(gaussian: Any) -> Splats:
     known = torch.stack([torch.isfinite(each.flatten(1)).all(dim=1) for each in (xyz, axes, scaling, opacity, colors)])
     known = known.all(dim=0)
     return splats if bool(known.all()) else splats.select(known)
+
+
+def splats_to_write(gaussian: Any) -> Splats:
+    """Reads Gaussians as `splats_of` does, on the CPU, for a file.
+
+    Raises:
+        UserError: there is none with finite values.
+    """
+    splats = splats_of(gaussian).to("cpu")
+    if not len(splats):
+        raise UserError("There are no Gaussians with finite values to write. Run it again with another seed.")
+    return splats
