@@ -136,9 +136,11 @@ def _voxels(mesh: Any) -> VoxelColors:
     layout = dict(mesh.layout)
     if "base_color" not in layout:
         raise UserError(f"The mesh's voxels hold {', '.join(layout) or 'nothing'}, but no base_color.")
+    values = _array(mesh.attrs, np.float32)
+    known = np.isfinite(values).all(axis=1)
     return VoxelColors(
-        _array(mesh.coords, np.int64),
-        np.clip(_array(mesh.attrs, np.float32), 0.0, 1.0),
+        _array(mesh.coords, np.int64)[known],
+        np.clip(values[known], 0.0, 1.0),
         _array(mesh.origin, np.float64).reshape(3),
         float(mesh.voxel_size),
         layout,

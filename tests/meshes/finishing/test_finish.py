@@ -243,6 +243,16 @@ def test_one_damaged_gaussian_does_not_take_the_colours_of_the_others():
     assert done.facts["colors"] == "gaussians" and done.facts["covered"] > 0.99
 
 
+def test_voxels_with_a_value_that_is_not_finite_are_left_out():
+    shape = cube()
+    values = np.array([[0.25, 0.5, 0.75], [np.nan, 0.5, 0.5], [0.25, 0.5, 0.75]])
+    voxels = {"coords": np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]), "origin": np.zeros(3), "voxel_size": 0.1}
+    layout = {"base_color": slice(0, 3)}
+    result = SimpleNamespace(vertices=shape.vertices, faces=shape.faces, attrs=values, layout=layout, **voxels)
+    done = finish(result, faces=None, texture=None)
+    assert np.allclose(done.mesh.vertex_colors, [0.25, 0.5, 0.75], atol=1e-6)
+
+
 def test_vertices_and_faces_of_other_shapes_are_refused():
     shape = cube()
     for vertices, faces, text in (
