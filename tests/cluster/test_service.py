@@ -62,6 +62,12 @@ def test_a_request_that_does_not_wait_gets_a_job_whose_progress_is_told(serve, v
     assert client.get(url).status_code == 404
 
 
+def test_warnings_of_the_check_are_told_before_the_job_has_run(serve, vase, monkeypatch):
+    monkeypatch.setattr("fastsam3d.cluster.service.receiving.check_inputs", lambda *_: ["the mask fills its box."])
+    job = serve().post("/v1/objects", files=parts(vase), params={"wait": 0}).json()
+    assert job["status"] in ("queued", "running") and job["warnings"] == ["the mask fills its box."]
+
+
 def test_a_scene_gives_its_files(serve, vase):
     client = serve()
     masks = [("masks", (vase / f"{n}.png").open("rb")) for n in range(2)]
