@@ -59,8 +59,8 @@ class MultistepConfig(TechniqueConfig):
     )
     error_bound: float = setting(
         0.0,
-        "With own_grid: also runs the network where its estimated error exceeds this share of the way from noise to "
-        "data; 0 never. Raising: faster, less accurate.",
+        "With own_grid: also runs the network at steps whose estimated error exceeds this share of the way from noise "
+        "to data; 0 never. Raising: faster, less accurate.",
         low=0.0,
         high=1.0,
     )
