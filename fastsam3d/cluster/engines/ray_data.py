@@ -56,17 +56,17 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
         with free_output():
             attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
             data: Any = ray.data.from_items(tasks, override_num_blocks=len(tasks))
-        if any(map(needs_fetching, items)):
-            data = data.map(fetch_task, num_cpus=FETCH_CORES)
-        data = data.map_batches(
-            PoolWorker,
-            fn_constructor_args=(work, attempts),
-            batch_size=1,
-            num_cpus=1,
-            num_gpus=gpus or None,
-            # A worker that gets no task would only load its pipeline.
-            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(tasks)), max_size=min(most, len(tasks))),
-        )
+            if any(map(needs_fetching, items)):
+                data = data.map(fetch_task, num_cpus=FETCH_CORES)
+            data = data.map_batches(
+                PoolWorker,
+                fn_constructor_args=(work, attempts),
+                batch_size=1,
+                num_cpus=1,
+                num_gpus=gpus or None,
+                # A worker that gets no task would only load its pipeline.
+                compute=ray.data.ActorPoolStrategy(min_size=min(least, len(tasks)), max_size=min(most, len(tasks))),
+            )
         try:
             batches = iter(data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"))
             while (batch := _next(batches)) is not None:
