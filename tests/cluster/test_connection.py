@@ -60,6 +60,9 @@ def test_a_cluster_that_cannot_be_reached_is_tried_once(ray):
 
 
 def test_ray_prints_nothing_to_the_results_and_the_caller_may(ray, monkeypatch, capsys):
+    context = SimpleNamespace(enable_progress_bars=True, print_on_execution_start=True)
+    seen = []
+
     class Data:
         """A dataset whose tasks are done where they are asked for."""
 
@@ -68,6 +71,7 @@ def test_ray_prints_nothing_to_the_results_and_the_caller_may(ray, monkeypatch, 
 
         def iter_batches(self, **_options: Any) -> Any:
             for name in ("a", "b"):
+                seen.append(context.enable_progress_bars)
                 print("a message of Ray")
                 yield {"rows": [json.dumps([{"name": name}])]}
             print("a message of Ray")
@@ -83,7 +87,7 @@ def test_ray_prints_nothing_to_the_results_and_the_caller_may(ray, monkeypatch, 
 
     ray.remote, ray.get, ray.kill = Remote(), lambda value: value, lambda actor: None
     ray.data = SimpleNamespace(
-        DataContext=SimpleNamespace(get_current=SimpleNamespace),
+        DataContext=SimpleNamespace(get_current=lambda: context),
         from_items=lambda *_arguments, **_options: Data(),
         ActorPoolStrategy=SimpleNamespace,
     )
@@ -92,6 +96,9 @@ def test_ray_prints_nothing_to_the_results_and_the_caller_may(ray, monkeypatch, 
         print(f"{row['name']} is done")
     assert capsys.readouterr().out == "a is done\nb is done\n"
     assert ray.shut_down == 1
+    # The settings of Ray Data are those of the batch while it runs, and the program's own afterwards.
+    assert seen == [False, False]
+    assert context.enable_progress_bars and context.print_on_execution_start
 
 
 def test_a_library_may_ask_whether_the_log_is_a_terminal(capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastsam3d.basics.optional import optional_module
@@ -47,11 +48,7 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
 
     gpus = options.gpus_per_worker if _on_cuda(work) else 0
     least, most = options.least_and_most
-    with connected(options.address, most, gpus > 0, options.store_mib), quiet_logs():
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.execution_no_progress_timeout_s = -1  # an object may take long
+    with connected(options.address, most, gpus > 0, options.store_mib), quiet_logs(), _own_settings():
         tasks = [{"items": pickle.dumps(part)} for part in _parts(items, options.items_per_task, most)]
         with free_output():
             attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
@@ -76,6 +73,27 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
                     ray.get(attempts.forget.remote([row["name"] for row in rows]))
         finally:
             ray.kill(attempts)
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Sets what a batch needs of Ray Data. Afterwards the settings are those of the program that is connected."""
+    import ray.data
+
+    context: Any = ray.data.DataContext.get_current()
+    values = {
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": -1,  # an object may take long
+    }
+    before = {name: getattr(context, name) for name in values if hasattr(context, name)}
+    for name, value in values.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
 def _next(batches: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
