@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fastsam3d.basics.processes.listening import listening_socket
 from fastsam3d.cluster.batch.items import Item
 from fastsam3d.cluster.batch.options import BatchOptions
 from fastsam3d.cluster.engines.connection import ATTEMPTS, connected, free_output
 from fastsam3d.cluster.engines.ray_data import run_on_ray
+from fastsam3d.cluster.service.options import ServeOptions
+from fastsam3d.cluster.service.ray_serve import serving
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.request import request_with
 
 
 @pytest.fixture
@@ -99,6 +104,58 @@ def test_ray_prints_nothing_to_the_results_and_the_caller_may(ray, monkeypatch, 
     # The settings of Ray Data are those of the batch while it runs, and the program's own afterwards.
     assert seen == [False, False]
     assert context.enable_progress_bars and context.print_on_execution_start
+
+
+@pytest.fixture
+def serve(ray, monkeypatch):
+    """A Ray Serve whose deployment fails as `error` says."""
+    serve = SimpleNamespace(error=None, stopped=0, start=lambda **_options: print("a message of Ray"))
+
+    def run(*_arguments: Any, **_options: Any) -> None:
+        if serve.error is not None:
+            raise serve.error
+
+    def shutdown() -> None:
+        serve.stopped += 1
+
+    serve.run, serve.shutdown, ray.serve = run, shutdown, serve
+    monkeypatch.setitem(sys.modules, "ray.serve", serve)
+    monkeypatch.setattr("fastsam3d.cluster.service.ray_serve.application_of", lambda *_arguments: None)
+    return serve
+
+
+def served(tmp_path, **options: Any) -> Any:
+    with closing(listening_socket("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {"port": port, "store": str(tmp_path / "store"), **options}
+    return serving(ServeOptions(**options), request_with(device="cpu"))
+
+
+def test_a_service_on_ray_is_stopped_at_the_end_and_the_caller_may_print(serve, ray, tmp_path, capsys):
+    with served(tmp_path) as address:
+        print(address)
+    assert capsys.readouterr().out == f"{address}\n"
+    assert (serve.stopped, ray.shut_down) == (1, 1)
+
+
+def test_replicas_that_do_not_start_are_told_in_a_sentence(serve, ray, tmp_path):
+    serve.error = RuntimeError("Deploying application fastsam3d failed:\nThe deployments are UNHEALTHY.")
+    told = pytest.raises(UserError, match=r"cannot be started on Ray \(The deployments are UNHEALTHY\.\)")
+    with told, served(tmp_path):
+        raise AssertionError("not reached")
+    assert (serve.stopped, ray.shut_down) == (1, 1)
+
+
+def test_a_port_that_is_taken_is_told_before_ray_is_started(serve, ray, tmp_path):
+    with closing(listening_socket("127.0.0.1", 0)) as taken:
+        taken.listen()
+        refused = pytest.raises(UserError, match="cannot serve at 127")
+        with refused, served(tmp_path, port=taken.getsockname()[1]):
+            raise AssertionError("not reached")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"), served(tmp_path, store=str(tmp_path / "file" / "x")):
+        raise AssertionError("not reached")
+    assert ray.calls == []
 
 
 def test_a_library_may_ask_whether_the_log_is_a_terminal(capsys):
