@@ -32,16 +32,17 @@ def boolean(text: str) -> bool:
     raise ValueError("true or false")
 
 
-def whole(minimum: int) -> Callable[[str], int]:
-    """Makes a parser of whole numbers from `minimum` on."""
+def whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """Makes a parser of whole numbers from `minimum` on, up to `maximum` where there is one."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
-        if value < minimum:
-            raise ValueError(f"a whole number of at least {minimum}")
+        if value < minimum or (maximum is not None and value > maximum):
+            limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+            raise ValueError(f"a whole number {limits}")
         return value
 
     return parse

@@ -93,7 +93,8 @@ class LearnedSegmenter:
         else:
             before = self._after_box(cv2, image, earlier)
         mask = changed_at(cv2, before, self._in_window(cv2, image, prompt, before), prompt.clicks[-1])
-        self._boxed = image, prompt, mask.copy()  # the next prompt often has one click more
+        # The next prompt often has one click more. Copies, because the caller may change its arrays in place.
+        self._boxed = image.copy(), prompt, mask.copy()
         return mask
 
     def _in_window(self, cv2: Any, image: np.ndarray, prompt: Prompt, previous: np.ndarray | None = None) -> np.ndarray:

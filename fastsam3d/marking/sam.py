@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def load_sam(checkpoint: str | Path, model: str = "vit_b", device: str = "auto")
 class SamSegmenter:
     """Masks from a predictor with the interface of Segment Anything 1 or 2 (`set_image`, `predict`).
 
-    The picture is embedded once, not at every click. One object serves one thread at a time.
+    The picture is embedded once, not at every click. Threads take turns, because all of them use one predictor.
 
     Args:
         predictor: holds the network and the embedded picture.
@@ -62,12 +63,18 @@ class SamSegmenter:
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
         self._embedded: np.ndarray | None = None
+        self._turn = threading.Lock()
 
     def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
         """Makes the mask of a prompt, bool `[H, W]`; see `segmentation.segment`."""
         if prompt.is_empty:
             return np.zeros(image.shape[:2], dtype=bool)
+        with self._turn:
+            return self._mask(image, prompt)
+
+    def _mask(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
         if self._embedded is None or not np.array_equal(self._embedded, image):
+            self._embedded = None  # the predictor has no picture if an error ends the next line
             self._predictor.set_image(image)
             self._embedded = image.copy()  # the caller may change its array in place
         points: Sequence[tuple[float, float, bool]] = prompt.clicks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from fastsam3d.basics.pixels import as_image, as_mask
 from fastsam3d.meshes.geometry import linear_to_srgb, srgb_to_linear, vertex_normals
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.rasterizer import Fragments, rasterize
-from fastsam3d.meshes.viewpoint import FIELD_OF_VIEW, view_rotation
+from fastsam3d.meshes.viewpoint import camera_of, shown_radius, view_rotation
 
 if TYPE_CHECKING:
     from fastsam3d.meshes.splats.splats import Splats
@@ -64,17 +63,14 @@ def render_mesh(
     azimuth: float = 30.0,
     elevation: float = 20.0,
     size: int = 320,
-    radius: float | None = None,
     normals: np.ndarray | Callable[[Fragments], np.ndarray] | None = None,
 ) -> Image.Image:
-    """Draws one view of a coloured mesh on a light ground, `size` x `size` pixels.
+    """Draws one view of a coloured mesh on a light ground, `size` x `size` pixels; the whole object fits into it.
 
     Args:
         vertices, faces: `[V, 3]` (z up), `[F, 3]`.
         colors: `[V, 3]` sRGB 0..1, or a function that returns the colours `[P, 3]` of the covered pixels.
         azimuth, elevation: degrees, see `view_rotation`.
-        radius: half of the side of the square that the picture shows, in object units; default: the whole object
-            fits from every side.
         normals: `[V, 3]`, or a function that returns those `[P, 3]` of the covered pixels; default: computed from the
             faces.
     """
@@ -84,11 +80,9 @@ def render_mesh(
     if len(faces):
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         centre = (low + high) / 2
-        if radius is None:
-            radius = 1.06 * max(float(np.linalg.norm(vertices - centre, axis=1).max()), 1e-6)
+        radius = shown_radius(float(np.linalg.norm(vertices - centre, axis=1).max()))
         rotation = view_rotation(azimuth, elevation)
-        distance = radius / math.sin(math.radians(FIELD_OF_VIEW) / 2)
-        focal = canvas / 2 / math.tan(math.radians(FIELD_OF_VIEW) / 2)
+        distance, focal = camera_of(radius, canvas)
 
         def project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             view = (points - centre) @ rotation.T

@@ -39,22 +39,10 @@ def turntable_frames(
         UserError: there is nothing to show.
     """
     whole = _merge(meshes)
-    vertices = whole.vertices
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    # One radius for all views, so that nothing grows and shrinks while it turns.
-    radius = 1.06 * max(float(np.linalg.norm(vertices - (low + high) / 2, axis=1).max()), 1e-6)
+    angles = [360.0 * index / count for index in range(count)]
     return [
-        render_mesh(
-            vertices,
-            whole.faces,
-            whole.colors_at,
-            360.0 * index / count,
-            elevation,
-            size,
-            radius,
-            normals=whole.normals_at,
-        )
-        for index in range(count)
+        render_mesh(whole.vertices, whole.faces, whole.colors_at, angle, elevation, size, normals=whole.normals_at)
+        for angle in angles
     ]
 
 
@@ -92,7 +80,7 @@ def strip(frames: Sequence[Image.Image]) -> Image.Image:
 def splat_frames(
     splats: Splats, count: int = FRAMES, size: int = TILE, elevation: float = ELEVATION
 ) -> list[Image.Image]:
-    """Draws Gaussians from the directions of `turntable_frames`, with the same camera."""
+    """Draws Gaussians from the directions of `turntable_frames`, from so far away that all of their centres fit."""
     from fastsam3d.meshes.splats.rendering import splat_view
 
     return [Image.fromarray(splat_view(splats, 360.0 * index / count, elevation, size)) for index in range(count)]

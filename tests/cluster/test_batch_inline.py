@@ -203,6 +203,31 @@ def test_numbers_and_names_that_a_column_cannot_hold_become_text(tmp_path):
     assert (first["w"], second["w"]) == ("1", "9223372036854775808")
 
 
+@pytest.mark.parametrize("parquet", [True, False])
+def test_an_index_may_be_the_next_manifest(tmp_path, monkeypatch, parquet):
+    if parquet:
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed here")
+    monkeypatch.setattr("fastsam3d.cluster.batch.index.can_write_parquet", lambda: parquet)
+    columns = {"status": "new", "input_status": "old", "input_input_status": "oldest", "seconds_sparse_structure": 9}
+    assert run(tmp_path, [Item("a", "x.png", columns=columns)]).failed == 0
+    (row,) = index_of(tmp_path / "out")
+    assert (row["status"], row["seconds_sparse_structure"]) == ("ok", 0.0)
+    assert (row["input_status"], row["input_input_status"]) == ("old", "oldest")
+    assert (row["input_input_input_status"], row["input_seconds_sparse_structure"]) == ("new", 9)
+
+
+def test_a_full_disk_is_told_in_a_line(tmp_path, monkeypatch):
+    """The files that a process writes are bounded here, which fails as a full disk does."""
+    resource = pytest.importorskip("resource", reason="this system has no such bound")
+    bounds = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, bounds[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write to .*rows\.jsonl \(.*\): make room on the disk"):
+            run(tmp_path, stand_in_items(30), StandIn(str(tmp_path / "out"), files=False))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, bounds)
+
+
 def test_an_interrupted_batch_goes_on(tmp_path):
     items = stand_in_items(6)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ import torch
 from ball_pipeline import HEIGHT, WIDTH, Ball, ball_pipeline, disc
 
 from fastsam3d.cluster.service.batching import Wanted, sample_together, with_sampled
+from fastsam3d.cluster.service.ray_serve import Reconstruction
+from fastsam3d.cluster.service.store import JobStore
 from fastsam3d.errors import OneAtATime
+from fastsam3d.jobs.request import request_with
 
 
 class Balls(Ball):
@@ -60,3 +65,52 @@ def test_what_cannot_be_batched_runs_alone(pipeline, monkeypatch, error):
 
     monkeypatch.setattr(pipeline, "sample_structures", refuse)
     assert sample_together(pipeline, [wanted(9, 20, 20, 1)] * 2) == [None, None]
+
+
+def replica(store: JobStore, sample: Any, ran: list[Any]) -> Reconstruction:
+    """A replica without Ray and without a pipeline."""
+    made = object.__new__(Reconstruction)
+    made._store, made._request, made._sample = store, request_with(device="cpu"), sample
+    made._run = lambda name, sampled: ran.append(sampled)
+    return made
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastsam3d.cluster.service.ray_serve.wanted_of", lambda request: "inputs")
+    store = JobStore(tmp_path)
+    name = store.create("object", {}, [("picture.png", b""), ("mask.png", b"")])
+    store.accept(name)
+    return store, name
+
+
+def test_a_job_runs_alone_after_a_batch_that_killed_its_worker(job):
+    store, name = job
+    asked, ran = [], []
+
+    class Killed(BaseException):
+        pass
+
+    async def sample(wanted: Any) -> Any:
+        asked.append(wanted)
+        if len(asked) == 1:
+            raise Killed
+        return "sampled"
+
+    with pytest.raises(Killed):
+        asyncio.run(replica(store, sample, ran).run(name))
+    assert store.state(name)["status"] == "queued" and ran == []
+    asyncio.run(replica(store, sample, ran).run(name))
+    assert asked == ["inputs"] and ran == [None]
+
+
+def test_a_job_whose_inputs_raise_an_unknown_error_is_still_run(job):
+    """There its attempts are counted; else it would be given to a worker for ever."""
+    store, name = job
+    ran = []
+
+    async def sample(wanted: Any) -> Any:
+        raise RuntimeError("a defect")
+
+    asyncio.run(replica(store, sample, ran).run(name))
+    assert ran == [None]

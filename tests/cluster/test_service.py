@@ -62,6 +62,12 @@ def test_a_request_that_does_not_wait_gets_a_job_whose_progress_is_told(serve, v
     assert client.get(url).status_code == 404
 
 
+def test_warnings_of_the_check_are_told_before_the_job_has_run(serve, vase, monkeypatch):
+    monkeypatch.setattr("fastsam3d.cluster.service.receiving.check_inputs", lambda *_: ["the mask fills its box."])
+    job = serve().post("/v1/objects", files=parts(vase), params={"wait": 0}).json()
+    assert job["status"] in ("queued", "running") and job["warnings"] == ["the mask fills its box."]
+
+
 def test_a_scene_gives_its_files(serve, vase):
     client = serve()
     masks = [("masks", (vase / f"{n}.png").open("rb")) for n in range(2)]
@@ -225,6 +231,87 @@ def test_jobs_of_a_service_that_was_killed_are_done_by_the_next(serve, vase, tmp
     assert finished(client, {"status": "queued", "url": f"/v1/jobs/{lost}"})["status"] == "done"
     job = finished(client, {"status": "queued", "url": f"/v1/jobs/{poison}"})
     assert job["status"] == "failed" and "2 workers died" in job["error"]
+
+
+def test_jobs_of_an_earlier_service_go_on_in_the_order_in_which_they_came(tmp_path):
+    from types import SimpleNamespace
+
+    from fastsam3d.basics.files import write_json
+    from fastsam3d.cluster.service.accepting import Service
+    from fastsam3d.cluster.service.store import JobStore
+
+    store, given = JobStore(tmp_path), []
+    for name, created in (("a" * 32, 3.0), ("b" * 32, 1.0), ("c" * 32, 2.0)):
+        write_json(tmp_path / name / "job.json", {"created": created})
+        store.accept(name)
+    Service(store, SimpleNamespace(submit=given.append), request_with(**SETTINGS), ServeOptions())
+    assert [name[0] for name in given] == ["b", "c", "a"]
+
+
+def test_a_service_that_ends_begins_no_other_job():
+    from threading import Event, Timer
+    from types import SimpleNamespace
+
+    from fastsam3d.cluster.service.running import LocalExecutor
+
+    begun, go, ran = Event(), Event(), []
+
+    def run(name: str) -> None:
+        ran.append(name)
+        begun.set()
+        go.wait(10)
+
+    executor = LocalExecutor(lambda: SimpleNamespace(run=run, close=lambda: ran.append("closed")))
+    executor.submit("first")
+    executor.submit("second")
+    assert begun.wait(10)
+    Timer(0.3, go.set).start()  # the first one ends after the service was told to end
+    executor.close()
+    assert ran == ["first", "closed"]
+
+
+def test_a_running_job_that_is_deleted_at_its_end_goes(serve, vase, tmp_path, monkeypatch):
+    """The mark appears after the worker's look before the end, and the client's look came before the end."""
+    from fastsam3d.cluster.service.store import CANCEL, JobStore
+
+    client, update = serve(), JobStore.update
+
+    def marked(store: JobStore, name: str, **values: Any) -> None:
+        if values.get("status") == "done":
+            (store.path / name / CANCEL).touch()
+        update(store, name, **values)
+
+    monkeypatch.setattr(JobStore, "update", marked)
+    job = client.post("/v1/objects", files=parts(vase), params={"wait": 0}).json()
+    end = time.monotonic() + 60
+    while list((tmp_path / "store").iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert client.get(job["url"]).status_code == 404 and list((tmp_path / "store").iterdir()) == []
+
+
+def test_a_deleted_job_whose_worker_died_is_not_computed(serve, vase, tmp_path):
+    from fastsam3d.cluster.service.store import CANCEL, JobStore
+
+    store = JobStore(tmp_path / "store")
+    name = store.create("object", {"export": ["glb"]}, [("picture.png", (vase / "image.png").read_bytes())])
+    store.accept(name)
+    store.update(name, status="running", begun=2)
+    (store.path / name / CANCEL).touch()
+    serve()
+    end = time.monotonic() + 60
+    while (store.path / name).exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not (store.path / name).exists()
+
+
+def test_counts_keep_all_their_digits():
+    from fastsam3d.cluster.service.metrics import Metrics
+
+    metrics = Metrics()
+    metrics.ended({"status": "done", "seconds": 0.5, "objects": 1234567})
+    text = metrics.text(0, 1, 4294967297, {200: 7654321})
+    assert "fastsam3d_objects_total 1234567\n" in text and "fastsam3d_store_bytes 4294967297\n" in text
+    assert "fastsam3d_job_seconds_total 0.5\n" in text and 'requests_total{code="200"} 7654321\n' in text
 
 
 def test_health_metrics_and_the_description(serve, vase):

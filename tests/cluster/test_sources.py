@@ -65,6 +65,13 @@ def test_the_same_photos_at_an_address_give_the_same_items(photos):
     assert names("memory://batch-sources/photos/*/image.png") == ["a", "b"]
 
 
+@pytest.mark.parametrize("source", ["", "/a", "/*", "/*/image.png", "/list.jsonl"])
+def test_a_path_may_be_written_as_an_address(photos, source):
+    (photos / "list.jsonl").write_text(json.dumps({"image": f"file://{photos}/a/image.png"}))
+    items, _ = read_items(f"file://{photos}{source}")
+    assert items[0].image == f"{photos}/a/image.png"
+
+
 ROWS = [
     {"image": "a/image.png", "mask": "a/1.png", "seed": 7, "room": "kitchen"},
     {"image": "b/image.png", "masks": ["b/0.png", "b/1.png"], "name": "two", "pointmap": "none", "room": "hall"},

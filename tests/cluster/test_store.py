@@ -53,6 +53,32 @@ def test_uploads_that_are_being_checked_stay_however_full_the_store_is(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {checked, fresh}
 
 
+def test_an_upload_that_a_killed_process_left_without_a_job_goes_after_ten_minutes(tmp_path):
+    import time
+
+    store = JobStore(tmp_path, keep_seconds=100_000)
+    for name, age in (("a" * 32, 601), ("b" * 32, 590)):
+        (tmp_path / name / "inputs").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    assert store.expire() == ["a" * 32]
+    assert [path.name for path in tmp_path.iterdir()] == ["b" * 32]
+
+
+def test_a_job_that_ends_while_it_is_deleted_goes_too(tmp_path, monkeypatch):
+    store = JobStore(tmp_path)
+    name = store.create("object", {}, [])
+    store.update(name, status="running")
+    touch = Path.touch
+
+    def slow(path: Path) -> None:
+        store.update(name, status="done")  # by its worker, just before the mark is there
+        touch(path)
+
+    monkeypatch.setattr(Path, "touch", slow)
+    store.remove(name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_hundred_jobs_leave_a_bounded_store(tmp_path):
     import time
 

@@ -86,6 +86,10 @@ BAD = {
     ),
     "a seed": (OBJECT, [("picture", P), ("mask", M)], {"options": '{"seed": -1}'}, 422, "seed is -1"),
     "a format": (OBJECT, [("picture", P), ("mask", M)], {"options": '{"export": ["exe"]}'}, 422, "export exe"),
+    "a format that is no text": (
+        *(OBJECT, [("picture", P), ("mask", M)], {"options": '{"export": ["\\ud800"]}'}, 422),
+        "export \\ud800 is not possible",
+    ),
     "too many faces": (OBJECT, [("picture", P), ("mask", M)], {"options": '{"faces": 9999999}'}, 422, "takes up to"),
     "too large": (OBJECT, [("picture", ("p.png", b"x" * 2**21)), ("mask", M)], {}, 413, "more than 1 MiB"),
     "wait": (OBJECT + "?wait=soon", [("picture", P), ("mask", M)], {}, 400, "wait=soon is not possible"),

@@ -178,6 +178,11 @@ def test_clicks_after_a_box_go_on_from_its_mask(monkeypatch: pytest.MonkeyPatch)
     asked.clear()
     segmenter(other, Prompt(clicks, box))
     assert [count for count, _ in asked] == [1, 2]
+    # The caller may change its picture in place.
+    other += np.uint8(1)
+    asked.clear()
+    segmenter(other, Prompt((*clicks, clicks[0]), box))
+    assert [count for count, _ in asked] == [1, 2, 3]
 
 
 def test_the_shipped_weights_find_plain_discs(two_discs, monkeypatch: pytest.MonkeyPatch) -> None:

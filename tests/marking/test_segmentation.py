@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sys
+import threading
 import types
 
 import numpy as np
@@ -13,6 +14,7 @@ from marked_discs import disc, overlap
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import all_masks
 from fastsam3d.jobs.pictures import example_directory, picture_in
+from fastsam3d.jobs.reading.markers import MarkerChoice
 from fastsam3d.marking.sam import SamSegmenter, load_sam
 from fastsam3d.marking.segmentation import Prompt, geodesic_distance, refine, scale_prompt, seeds, segment
 
@@ -207,6 +209,51 @@ def test_a_picture_that_was_changed_in_place_is_embedded_again() -> None:
     image[:] = 9
     sam(image, Prompt(((4, 3, True),)))
     assert predictor.images == 2
+
+
+def test_threads_take_turns_so_that_no_answer_is_of_another_picture() -> None:
+    small, large = np.zeros((10, 12, 3), dtype=np.uint8), np.ones((20, 30, 3), dtype=np.uint8)
+    prompt = Prompt(((4, 3, True),))
+
+    class Slow(StandInPredictor):
+        other = None
+
+        def predict(self, **asked):
+            if self.other is None:  # another visitor clicks in the middle of the first answer
+                self.other = threading.Thread(target=lambda: answers.append(sam(large, prompt)))
+                self.other.start()
+                self.other.join(0.3)
+            return super().predict(**asked)
+
+    answers: list[np.ndarray] = []
+    predictor = Slow()
+    sam = SamSegmenter(predictor)
+    assert sam(small, prompt).shape == (10, 12)
+    predictor.other.join()
+    assert [mask.shape for mask in answers] == [(20, 30)]
+
+
+def test_after_an_error_of_sam_the_picture_before_is_embedded_again() -> None:
+    class Full(StandInPredictor):
+        def set_image(self, image: np.ndarray) -> None:
+            self.shape = None  # the real one forgets its picture first
+            if image.any():
+                raise RuntimeError("out of memory")
+            super().set_image(image)
+
+    predictor = Full()
+    sam = SamSegmenter(predictor)
+    image, prompt = np.zeros((10, 12, 3), dtype=np.uint8), Prompt(((4, 3, True),))
+    assert sam(image, prompt).sum() == 9
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sam(image + np.uint8(1), prompt)
+    assert sam(image, prompt).sum() == 9 and predictor.images == 2
+
+
+def test_a_device_that_is_not_there_is_told_before_sam_is_loaded(tmp_path) -> None:
+    choice = MarkerChoice("sam", str(tmp_path / "sam.pth"))
+    with pytest.raises(UserError, match="Device cuda:99 was asked for, but PyTorch finds"):
+        choice.load("cuda:99")
 
 
 def test_what_sam_needs_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

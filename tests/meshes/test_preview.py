@@ -13,7 +13,7 @@ from PIL import Image
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.preview import highlight, preview_sheet, render_mesh
 from fastsam3d.meshes.splats.splats import Splats
-from fastsam3d.meshes.viewpoint import view_rotation
+from fastsam3d.meshes.viewpoint import FIELD_OF_VIEW, camera_of, view_rotation
 from fastsam3d.sam3d.pipeline.pose import Pose
 from fastsam3d.sam3d.pipeline.preprocessing import fronto_parallel_points
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
@@ -33,6 +33,14 @@ def test_views_turn_about_the_vertical() -> None:
     turned = view_rotation(37.0, 25.0)
     assert np.allclose(turned @ turned.T, np.eye(3))
     assert np.linalg.det(turned) == pytest.approx(1.0)
+
+
+def test_a_ball_of_the_radius_fits_exactly_into_the_view() -> None:
+    distance, focal = camera_of(0.5, 200)
+    # The ray that touches the ball makes an angle with the axis whose sine is radius / distance; it meets the edge.
+    angle = math.asin(0.5 / distance)
+    assert 2 * math.degrees(angle) == pytest.approx(FIELD_OF_VIEW)
+    assert focal * math.tan(angle) == pytest.approx(100)
 
 
 def test_a_red_ball_is_a_red_disc_on_a_light_ground() -> None:

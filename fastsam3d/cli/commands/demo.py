@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastsam3d.basics.paths import user_path
+from fastsam3d.basics.processes.listening import listening_socket, web_address
 from fastsam3d.basics.processes.temporary import own_folder
 from fastsam3d.cli.flags import asks_for_help, parse
 from fastsam3d.errors import UserError
@@ -113,7 +114,7 @@ def main(words: list[str]) -> int:
 
     request = request_of(parse(options.rest, "python gradio_demo.py"))
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(_listen(options.host, options.port)))
+        listener = stack.enter_context(contextlib.closing(listening_socket(options.host, options.port)))
         folder = stack.enter_context(own_folder())
         _keep_gradio_in(folder / "uploads")
         serve(options, request, folder, listener)
@@ -171,8 +172,7 @@ def serve(options: Options, request: Request, folder: Path, listener: socket.soc
     app = build_app(studio, options.host)
     studio.prepare()
     port = listener.getsockname()[1]
-    shown = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"fastsam3d demo: http://{shown}:{port}  (Ctrl-C ends it)", flush=True)
+    print(f"fastsam3d demo: {web_address(options.host, port)}  (Ctrl-C ends it)", flush=True)
     if options.host not in LOOPBACK:
         print("warning: other machines can reach this page, and there is no password.", file=sys.stderr, flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
@@ -188,20 +188,6 @@ def _model_note(request: Request) -> str | None:
     from fastsam3d.app.page.fragments import SMALL_MODEL
 
     return SMALL_MODEL if request.model == SMALL and request.checkpoint_dir is None else None
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise UserError(
-            f"cannot serve at {host}, port {port} ({error.strerror or error}): choose another with port=N."
-        ) from None
-    return listener
 
 
 def _keep_gradio_in(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastsam3d.basics.files import finite
@@ -39,23 +39,41 @@ def write_index(output: Place, items: Sequence[Item], ledger: Ledger, stages: Se
     return name
 
 
-def index_row(item: Item, row: Row, stages: Iterable[str]) -> Row:
-    """Makes a row of the index. Manifest columns with a name of ours get the prefix `input_`."""
+def index_row(item: Item, row: Row, stages: Iterable[str], names: Mapping[str, str]) -> Row:
+    """Makes a row of the index.
+
+    Args:
+        names: of the manifest's columns in the index, see `column_names`.
+    """
     seconds = row.get("stage_seconds", {})
     own = {key: row.get(key) for key in (*TEXTS, *WHOLE, *NUMBERS)}
     own |= {f"seconds_{stage}": seconds.get(stage) for stage in stages}
     own |= {"worker": row.get("worker"), "image": item.image}
-    return own | {_free(key, own): value for key, value in item.columns.items()}
+    return own | {names[key]: value for key, value in item.columns.items()}
 
 
-def _free(key: str, own: Row) -> str:
-    return f"input_{key}" if key in own else str(_text(key))
+def column_names(items: Iterable[Item], stages: Iterable[str]) -> dict[str, str]:
+    """Names the manifest's columns in the index: as they are called, with `input_` before a name that is taken."""
+    own = {*TEXTS, *WHOLE, *NUMBERS, *LAST, *(f"seconds_{stage}" for stage in stages)}
+    keys = dict.fromkeys(key for item in items for key in item.columns)
+    # An index may be the next manifest: then `status` and `input_status` are both columns of it.
+    taken = own | keys.keys()
+    names: dict[str, str] = {}
+    for key in keys:
+        name = str(_text(key))
+        if key in own:
+            while name in taken:
+                name = f"input_{name}"
+        names[key] = name
+        taken.add(name)
+    return names
 
 
 def _rows(items: Sequence[Item], ledger: Ledger, stages: Sequence[str]) -> Iterator[Row]:
+    names = column_names(items, stages)
     for item in items:
         row = ledger.get(item.name) or {"name": item.name, "status": "missing"}
-        yield index_row(item, row, stages)
+        yield index_row(item, row, stages, names)
 
 
 def _json_lines(items: Sequence[Item], ledger: Ledger, stages: Sequence[str]) -> bytes:
@@ -71,7 +89,8 @@ def _parquet(items: Sequence[Item], ledger: Ledger, stages: Sequence[str]) -> by
     own |= {key: pyarrow.float64() for key in NUMBERS} | {f"seconds_{stage}": pyarrow.float64() for stage in stages}
     own |= {key: pyarrow.string() for key in LAST}
     kinds = _kinds(items)
-    free = {_free(key, own): getattr(pyarrow, _ARROW[kind])() for key, kind in kinds.items()}
+    names = column_names(items, stages)
+    free = {names[key]: getattr(pyarrow, _ARROW[kind])() for key, kind in kinds.items()}
     schema = pyarrow.schema(list((own | free).items()))
     file = io.BytesIO()
     text_columns = {field.name for field in schema if field.type == pyarrow.string()}

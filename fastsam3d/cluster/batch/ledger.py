@@ -103,7 +103,8 @@ class Ledger:
         try:
             self.flush()
         finally:
-            self._file.close()
+            with suppress(OSError):  # of a row that `append` could not write: it has told so
+                self._file.close()
             with suppress(OSError):
                 if self.path.stat().st_size == 0:
                     self.path.unlink()

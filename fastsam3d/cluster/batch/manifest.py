@@ -14,7 +14,7 @@ from fastsam3d.basics.paths import user_path
 from fastsam3d.basics.pixels import SEEDS
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.cluster.batch.items import Item
-from fastsam3d.cluster.batch.places import LocalFolder, is_remote, place_of, split_address
+from fastsam3d.cluster.batch.places import LocalFolder, is_remote, place_of, split_address, without_file_scheme
 from fastsam3d.errors import UserError
 
 KINDS = (".jsonl", ".csv", ".parquet")
@@ -119,6 +119,7 @@ def _path(row: Mapping[str, Any], key: str, where: str, folder: str) -> str | No
         return None
     if not isinstance(value, str) or "\0" in value:
         raise UserError(f"{where}: {key} is {value!r}: a path or an address is needed.")
+    value = without_file_scheme(value)
     if is_remote(value) or (not is_remote(folder) and user_path(value).is_absolute()):
         return value if is_remote(value) else str(user_path(value))
     return f"{folder.rstrip('/')}/{value}"

@@ -12,6 +12,7 @@ from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 
 SCHEME = re.compile(r"^[a-z][a-z0-9+.\-]+://")
+FILE = "file://"
 EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
@@ -50,7 +51,7 @@ class Place(Protocol):
 
 def is_remote(address: str) -> bool:
     """Tells whether an address has a scheme, as `s3://bucket/x` and `memory://x` have."""
-    return SCHEME.match(address) is not None and not address.startswith("file://")
+    return SCHEME.match(address) is not None and not address.startswith(FILE)
 
 
 def place_of(address: str) -> Place:
@@ -61,7 +62,12 @@ def place_of(address: str) -> Place:
     """
     if is_remote(address):
         return RemoteFolder(address)
-    return LocalFolder(user_path(address.removeprefix("file://")))
+    return LocalFolder(user_path(without_file_scheme(address)))
+
+
+def without_file_scheme(address: str) -> str:
+    """Returns the path of an address such as `file:///home/x`; other paths and addresses as they are."""
+    return address.removeprefix(FILE)
 
 
 def split_address(address: str) -> tuple[str, str]:

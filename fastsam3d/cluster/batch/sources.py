@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from fastsam3d.basics.paths import user_path
 from fastsam3d.cluster.batch.items import Item, refuse_doubles
 from fastsam3d.cluster.batch.manifest import KINDS, read_manifest
-from fastsam3d.cluster.batch.places import is_remote, place_of, split_address
+from fastsam3d.cluster.batch.places import is_remote, place_of, split_address, without_file_scheme
 from fastsam3d.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
@@ -31,6 +31,7 @@ def read_items(source: str) -> tuple[list[Item], list[str]]:
     Raises:
         UserError: there is no item, or an input cannot be used.
     """
+    source = without_file_scheme(source)
     suffix = PurePosixPath(source).suffix.lower()
     if suffix in KINDS:
         items = read_manifest(source, suffix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 from collections.abc import Iterator
@@ -49,14 +50,14 @@ def connected(address: str | None, workers: int, cuda: bool, store_mib: int) -> 
     if ray.is_initialized():
         yield
         return
-    quiet_logs: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
-        _connect(f"reached at {address}", 1, address=address, **quiet_logs)
+        _connect(f"reached at {address}", 1, address=address, **silent)
     else:
         # One core more, for tasks that wait for the network.
         cores = max(workers + 1, core_limits().threads if cuda else 0)
         memory = store_mib * 2**20
-        settings = {"num_cpus": cores, "object_store_memory": memory, "include_dashboard": False, **quiet_logs}
+        settings = {"num_cpus": cores, "object_store_memory": memory, "include_dashboard": False, **silent}
         _connect("started here", ATTEMPTS, **settings)
     try:
         yield
@@ -80,21 +81,28 @@ def _connect(what: str, attempts: int, **settings: Any) -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Ray's own messages off the standard output, which belongs to the results."""
+def quiet_logs() -> Iterator[None]:
+    """Leaves only errors in the logs of Ray."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.data", "ray.serve")]
     levels = [each.level for each in loggers]
     for each in loggers:
         each.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(_Log()):
-            yield
+        yield
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
 
 
-class _Log:
+def free_output() -> contextlib.AbstractContextManager[Any]:
+    """Keeps what Ray prints off the standard output, which belongs to the results.
+
+    For calls of Ray alone: what other code prints meanwhile goes to the log of this module, too.
+    """
+    return contextlib.redirect_stdout(_Log())
+
+
+class _Log(io.TextIOBase):
     """A stream to the log of this module."""
 
     def write(self, text: str) -> int:
@@ -102,6 +110,3 @@ class _Log:
         if text.strip():
             logger.debug("%s", text.rstrip())
         return len(text)
-
-    def flush(self) -> None:
-        """Does nothing: a log needs no flushing."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastsam3d.basics.optional import optional_module
 from fastsam3d.cluster.batch.items import Item
 from fastsam3d.cluster.batch.options import BatchOptions
-from fastsam3d.cluster.engines.connection import connected, quiet, quiet_environment
+from fastsam3d.cluster.engines.connection import connected, free_output, quiet_environment, quiet_logs
 from fastsam3d.cluster.work.fetching import Fetched, fetch, needs_fetching
 from fastsam3d.cluster.work.worker import Row, Work, Worker
 
@@ -47,33 +48,58 @@ def run_on_ray(items: Sequence[Item], work: Work, options: BatchOptions) -> Gene
 
     gpus = options.gpus_per_worker if _on_cuda(work) else 0
     least, most = options.least_and_most
-    with connected(options.address, most, gpus > 0, options.store_mib), quiet():
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.execution_no_progress_timeout_s = -1  # an object may take long
+    with connected(options.address, most, gpus > 0, options.store_mib), quiet_logs(), _own_settings():
         tasks = [{"items": pickle.dumps(part)} for part in _parts(items, options.items_per_task, most)]
-        attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
-        data: Any = ray.data.from_items(tasks, override_num_blocks=len(tasks))
-        if any(map(needs_fetching, items)):
-            data = data.map(fetch_task, num_cpus=FETCH_CORES)
-        data = data.map_batches(
-            PoolWorker,
-            fn_constructor_args=(work, attempts),
-            batch_size=1,
-            num_cpus=1,
-            num_gpus=gpus or None,
-            # A worker that gets no task would only load its pipeline.
-            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(tasks)), max_size=min(most, len(tasks))),
-        )
+        with free_output():
+            attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptsActor).remote()
+            data: Any = ray.data.from_items(tasks, override_num_blocks=len(tasks))
+            if any(map(needs_fetching, items)):
+                data = data.map(fetch_task, num_cpus=FETCH_CORES)
+            data = data.map_batches(
+                PoolWorker,
+                fn_constructor_args=(work, attempts),
+                batch_size=1,
+                num_cpus=1,
+                num_gpus=gpus or None,
+                # A worker that gets no task would only load its pipeline.
+                compute=ray.data.ActorPoolStrategy(min_size=min(least, len(tasks)), max_size=min(most, len(tasks))),
+            )
         try:
-            for batch in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
+            batches = iter(data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"))
+            while (batch := _next(batches)) is not None:
                 for text in batch["rows"]:
                     rows = json.loads(text)
                     yield from rows
                     ray.get(attempts.forget.remote([row["name"] for row in rows]))
         finally:
             ray.kill(attempts)
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Sets what a batch needs of Ray Data. Afterwards the settings are those of the program that is connected."""
+    import ray.data
+
+    context: Any = ray.data.DataContext.get_current()
+    values = {
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": -1,  # an object may take long
+    }
+    before = {name: getattr(context, name) for name in values if hasattr(context, name)}
+    for name, value in values.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+def _next(batches: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    # While it waits here, and not around a `yield`: there the caller's own code prints.
+    with free_output():
+        return next(batches, None)
 
 
 class AttemptsActor:

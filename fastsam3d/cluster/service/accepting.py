@@ -36,9 +36,10 @@ class Service:
         self.metrics = Metrics()
         self._accepting, self._accepted = 0, 0
         self._look = asyncio.Event()
-        self._open: set[str] = set(store.waiting())
-        for name in sorted(self._open):
-            executor.submit(name)  # what an earlier service had accepted
+        waiting = store.waiting()  # what an earlier service had accepted, the oldest first
+        self._open: set[str] = set(waiting)
+        for name in waiting:
+            executor.submit(name)
 
     def open_jobs(self) -> int:
         """Counts the jobs that wait or run, and adds those that have ended since the last call to the metrics."""

@@ -66,6 +66,8 @@ async def _unknown(request: Any, _error: Any) -> Any:
 def _failed(status: int, text: str, headers: Mapping[str, str] | None = None) -> Any:
     from fastapi.responses import JSONResponse
 
+    # A text of the client may hold signs that are no text.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return JSONResponse({"error": text}, status, headers)
 
 
@@ -130,8 +132,10 @@ async def _delete(request: Any) -> Any:
     from fastapi.responses import Response
 
     service, name = _service(request), request.path_params["name"]
-    _known(service, name)
-    await asyncio.to_thread(service.store.remove, name)
+    try:
+        await asyncio.to_thread(service.store.remove, name)
+    except UserError as error:
+        raise Refused(404, str(error)) from None
     return Response(status_code=204)
 
 

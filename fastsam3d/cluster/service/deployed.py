@@ -22,7 +22,8 @@ def application(arguments: Mapping[str, Any]) -> Any:
     Raises:
         UserError: a value that cannot be used.
     """
-    words = [f"{key}={value}" for key, value in arguments.get("options", {}).items()]
+    given = arguments.get("options", {})
+    words = [f"{key}={'null' if value is None else value}" for key, value in given.items()]  # YAML's null is None
     options = parse_options(ServeOptions, words, "serve")
     options.token()
     settings: dict[str, Any] = {"device": "cuda", "output_dir": ".", **arguments.get("settings", {})}

@@ -45,6 +45,7 @@ class Metrics:
         lines += [f'fastsam3d_requests_total{{code="{code}"}} {n}' for code, n in sorted(answers.items())]
         lines.append("# TYPE fastsam3d_jobs_total counter")
         lines += [f'fastsam3d_jobs_total{{status="{status}"}} {n}' for status, n in sorted(self._jobs.items())]
+        # Every digit: a counter that is rounded stands still for a while, and then jumps.
         for name, kind, value in (
             ("job_seconds_total", "counter", self._seconds),
             ("objects_total", "counter", self._objects),
@@ -52,5 +53,5 @@ class Metrics:
             ("jobs_stored", "gauge", stored),
             ("store_bytes", "gauge", used),
         ):
-            lines += [f"# TYPE fastsam3d_{name} {kind}", f"fastsam3d_{name} {value:g}"]
+            lines += [f"# TYPE fastsam3d_{name} {kind}", f"fastsam3d_{name} {value}"]
         return "\n".join([*lines, ""])

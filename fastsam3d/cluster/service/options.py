@@ -26,7 +26,7 @@ class ServeOptions:
     """Where the service listens, what it runs on, and its limits."""
 
     host: str = option("127.0.0.1", str, "address to listen at; one that other machines reach needs a token")
-    port: int = option(8000, whole(1), "port to listen at")
+    port: int = option(8000, whole(1, 65535), "port to listen at")
     store: str = option("service", str, "folder of the jobs, with their inputs and results")
     engine: str = option("ray", engine, "ray, or inline: one worker in this process, without Ray")
     workers: tuple[int, int] | None = option((1, 1), workers, "replicas: a number, or least and most as 1-8; auto: one")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastsam3d.basics.optional import optional_module
-from fastsam3d.cluster.engines.connection import connected, quiet, quiet_environment
+from fastsam3d.basics.processes.listening import listening_socket, web_address
+from fastsam3d.cluster.engines.connection import connected, free_output, quiet_environment, quiet_logs
 from fastsam3d.cluster.service.accepting import Service
 from fastsam3d.cluster.service.application import create_application
 from fastsam3d.cluster.service.batching import sample_together, wanted_of, with_sampled
@@ -61,14 +63,25 @@ class Reconstruction:
     async def run(self, name: str) -> None:
         """Runs a job to its end."""
         sampled = None
-        with contextlib.suppress(UserError):  # said when the job runs
-            if self._store.job(name)["kind"] == "object":
+        with contextlib.suppress(Exception):  # an error is told when the job runs
+            if await asyncio.to_thread(self._may_share, name):
                 request = request_of(self._store, name, self._request)
                 sampled = await self._sample(await asyncio.to_thread(wanted_of, request)) if request.layout else None
         await asyncio.to_thread(self._run, name, sampled)
 
     async def ready(self) -> bool:
         """Answers once the pipeline is loaded."""
+        return True
+
+    def _may_share(self, name: str) -> bool:
+        """Tells whether the first stage of a job may run in a batch with others, and notes that it does.
+
+        A batch that kills its worker does not say which of its jobs did it. So they all run alone after that, where
+        attempts are counted.
+        """
+        if self._store.job(name)["kind"] != "object" or self._store.state(name).get("shared"):
+            return False
+        self._store.update(name, shared=True)
         return True
 
     def _sampled(self, wanted: list[Any]) -> list[Any]:
@@ -182,22 +195,40 @@ def serving(options: ServeOptions, request: Request) -> Iterator[str]:
     """Runs the service for a `with` block; yields its address.
 
     Raises:
-        UserError: Ray is not installed, or cannot be started.
+        UserError: Ray is not installed or cannot be started, the address is taken, the folder of the jobs cannot be
+            made, or the replicas do not start.
     """
     quiet_environment()
     for module in ("ray", "ray.serve"):
         optional_module(module, "engine=ray", "ray")
+    import ray
     from ray import serve
 
+    if options.address is None and not os.environ.get("RAY_ADDRESS") and not ray.is_initialized():
+        # All of it is on this machine: these mistakes are told before Ray is started.
+        listening_socket(options.host, options.port).close()
+        store_of(options)
     cuda = request.device_name().startswith("cuda")
     most = (options.workers or (1, 1))[1]
-    with quiet(), connected(options.address, most, cuda, options.object_store_mib):
-        serve.start(proxy_location="HeadOnly", http_options={"host": options.host, "port": options.port})
-        try:
-            serve.run(application_of(options, request, cuda), name=NAME, route_prefix="/")
-            yield f"http://{options.host}:{options.port}"
-        finally:
-            serve.shutdown()
+    with quiet_logs(), contextlib.ExitStack() as stack:
+        with free_output():
+            stack.enter_context(connected(options.address, most, cuda, options.object_store_mib))
+            try:
+                serve.start(proxy_location="HeadOnly", http_options={"host": options.host, "port": options.port})
+                stack.callback(_without_output, serve.shutdown)
+                serve.run(application_of(options, request, cuda), name=NAME, route_prefix="/")
+            except Exception as error:  # Ray says only that a part did not start
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:200]
+                raise UserError(
+                    f"The service cannot be started on Ray ({reason}). With engine=inline, the same options tell what "
+                    "is wrong."
+                ) from error
+        yield web_address(options.host, options.port)
+
+
+def _without_output(call: Callable[[], Any]) -> None:
+    with free_output():
+        call()
 
 
 def serve_on_ray(options: ServeOptions, request: Request, tell: Callable[[str], None]) -> None:

@@ -49,8 +49,8 @@ async def created_job(request: Any, service: Service, kind: str) -> str:
     except UserError as error:
         raise Refused(422, str(error)) from None
     try:
-        doubts = await asyncio.to_thread(check_inputs, service.store, name, service.settings, service.options)
-        await asyncio.to_thread(service.store.update, name, status="checked", doubts=doubts)
+        warnings = await asyncio.to_thread(check_inputs, service.store, name, service.settings, service.options)
+        await asyncio.to_thread(service.store.update, name, status="checked", warnings=warnings)
     except UserError as error:
         await asyncio.to_thread(service.store.remove, name)
         raise Refused(422, str(error)) from None

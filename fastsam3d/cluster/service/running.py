@@ -118,6 +118,9 @@ class JobRunner:
             return  # deleted while it waited
         if state["status"] not in WAITING:
             return
+        if self._store.cancelled(name):
+            discard(self._store.path / name)  # deleted while a worker ran it that has died since
+            return
         begun = state.get("begun", 0)
         if begun >= MOST_DEATHS:
             self._store.update(name, status=FAILED, error=f"{begun} workers died while they computed this job.")
@@ -146,6 +149,8 @@ class JobRunner:
             return  # deleted just now
         self._store.update(name, **values, progress=None, seconds=time.perf_counter() - start)
         shutil.rmtree(self._store.path / name / INPUTS, ignore_errors=True)
+        if self._store.cancelled(name):  # deleted after the look above: `JobStore.remove` took it for a running one
+            discard(self._store.path / name)
 
     def _job(self, name: str, pipeline: Any) -> tuple[dict[str, Any], list[Any]]:
         from fastsam3d.jobs.objects import run_object
@@ -180,6 +185,7 @@ class LocalExecutor:
     def __init__(self, make: Callable[[], JobRunner]) -> None:
         self._make, self._ready = make, threading.Event()
         self._queue: queue.Queue[str | None] = queue.Queue()
+        self._closed = threading.Event()
         self.problem: Exception | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="service")
         self._thread.start()
@@ -193,7 +199,8 @@ class LocalExecutor:
         return self._ready.is_set()
 
     def close(self) -> None:
-        """See `Executor`."""
+        """See `Executor`. The job that runs may end; those that wait stay in the store, for the next service."""
+        self._closed.set()
         self._queue.put(None)
         self._thread.join(timeout=60)
 
@@ -206,7 +213,7 @@ class LocalExecutor:
             self.problem = error
             return
         self._ready.set()
-        while (name := self._queue.get()) is not None:
+        while (name := self._queue.get()) is not None and not self._closed.is_set():
             try:
                 runner.run(name)
             except Exception as error:  # the state of the job cannot be written: it would be lost, and the thread too

@@ -149,9 +149,12 @@ class JobStore:
         """
         folder = self.folder(name)
         if self.state(name)["status"] == RUNNING:
-            (folder / CANCEL).touch()
-        else:
-            discard(folder)
+            with suppress(OSError):  # it is gone already
+                (folder / CANCEL).touch()
+            # Its worker looks for the mark after it has written the end; if it has ended before the mark, we remove it.
+            if _read(folder / STATE).get("status") == RUNNING:
+                return
+        discard(folder)
 
     def cancelled(self, name: str) -> bool:
         """Tells whether a job must be stopped."""
@@ -180,10 +183,11 @@ class JobStore:
             if NAME.fullmatch(folder.name) is None:
                 continue
             state = _read(folder / STATE)
-            created = _read(folder / JOB).get("created", now if not state else 0.0)
             if state.get("status") in WAITING:
                 continue
-            age = now - state.get("changed", created)
+            # A process that was killed while it received an upload has written no job.
+            times = (state.get("changed"), _read(folder / JOB).get("created"), _changed(folder, now))
+            age = now - next(each for each in times if each is not None)
             ended = state.get("status") in ENDED
             if age > (self.keep_seconds if ended else min(self.keep_seconds, UPLOAD_SECONDS)):
                 removed.append(folder)
@@ -227,6 +231,14 @@ def _not_stored(error: Exception) -> UserError:
     """The error for clients: the reason of the system, without a path of this machine."""
     cause = error if isinstance(error, OSError) else error.__cause__
     return UserError(f"the service cannot store the job ({getattr(cause, 'strerror', None) or type(cause).__name__}).")
+
+
+def _changed(folder: Path, otherwise: float) -> float:
+    """Time of the last change of a folder; another value if it is gone."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return otherwise
 
 
 def _size(folder: Path) -> int:

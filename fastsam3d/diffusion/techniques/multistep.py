@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from fastsam3d.acceleration.registry import Technique
-from fastsam3d.diffusion.maths import AdamsIntegral, bent_to_edge, chosen_steps
+from fastsam3d.diffusion.maths import AdamsIntegral, bent_to_edge, chosen_steps, guidance_edges
 from fastsam3d.diffusion.registry import register
 from fastsam3d.diffusion.vocabulary import (
     SPARSE_STRUCTURE,
@@ -59,8 +59,8 @@ class MultistepConfig(TechniqueConfig):
     )
     error_bound: float = setting(
         0.0,
-        "With own_grid: also runs the network where its estimated error exceeds this share of the way from noise to "
-        "data; 0 never. Raising: faster, less accurate.",
+        "With own_grid: also runs the network at steps whose estimated error exceeds this share of the way from noise "
+        "to data; 0 never. Raising: faster, less accurate.",
         low=0.0,
         high=1.0,
     )
@@ -141,7 +141,10 @@ class Multistep:
         count = trajectory.count
         self.plan: Sequence[int] = range(count)
         if config.own_grid:
-            self.plan = chosen_steps(trajectory.times, config.count(count), config.rescale or 1.0, config.ends)
+            chosen = chosen_steps(trajectory.times, config.count(count), config.rescale or 1.0, config.ends)
+            # Guidance that begins inside the run needs a value from its first step on.
+            begins = (j for j in guidance_edges(trajectory.guided) if trajectory.guided[j])
+            self.plan = sorted({*chosen, *begins})
         self._bend, self._computed_at = 0.0, 0.0
         self._guided_steps = 0  # of the present interval
         self._since_computed = 0
@@ -159,7 +162,7 @@ class Multistep:
                 self._bend, self._computed_at = self.conditional.bend(), step.time
             if guided.delta is not None and not guided.delta_is_forecast:
                 changes.append(self.guidance.add(step.time, guided.delta))
-        last = step.index >= self.plan[-1] and not self._exceeds_bound(step.times[-1])
+        last = step.is_last or (step.index >= self.plan[-1] and not self._exceeds_bound(step.times[-1]))
         order = min(self.config.order, self.config.last_order) if last else None
         changes.append(self.conditional.advance(step.time, step.next_time, order))
         if guided_until > step.time:
@@ -174,7 +177,7 @@ class Multistep:
         return self.config.own_grid and self.config.error_bound > 0.0
 
     def _exceeds_bound(self, time: float) -> bool:
-        """Tells whether the predictions of orders 1 and 2 part by more than the bound until a time."""
+        """Tells whether the predictions of orders 1 and 2 differ by more than the bound at a time."""
         if not self._watches_error:
             return False
         return 0.5 * self._bend * (time - self._computed_at) ** 2 > self.config.error_bound

@@ -10,7 +10,7 @@ from typing import Any
 from fastsam3d.basics.files import finite
 from fastsam3d.basics.record_log import Record, RecordLog, read_log
 from fastsam3d.errors import UserError
-from fastsam3d.evaluation.measuring.runner import REFERENCES
+from fastsam3d.evaluation.measuring.methods import REFERENCES
 from fastsam3d.evaluation.reporting.tables import summarise
 
 RECORDS, RESULT = "records.jsonl", "bench.json"

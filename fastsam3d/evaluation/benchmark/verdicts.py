@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastsam3d.evaluation.measuring.runner import REFERENCES
+from fastsam3d.evaluation.measuring.methods import REFERENCES
 from fastsam3d.evaluation.reporting.statistics import finite_mean, paired_interval, ratio_interval
 from fastsam3d.evaluation.reporting.tables import HEADINGS, half_width, markdown_table, number, values_of
 

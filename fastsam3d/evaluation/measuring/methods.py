@@ -16,6 +16,10 @@ from fastsam3d.evaluation.measuring.counters import STAGES
 OFF, EXACT, ALL = "off", "exact", "all"
 LIMIT = "limit"
 """Not a preset: both stages integrated until they converge (`fastsam3d.evaluation.measuring.limit`)."""
+OTHER_SEED = "other_seed"
+"""The row of "off" with other noise."""
+REFERENCES = (OTHER_SEED, LIMIT)
+"""Rows that are no methods: their seconds are not compared."""
 CONTROL, CONTROL_PARTNER = "fewer_steps", "balanced"
 ORDER = ("off", "exact", "paper_release", "paper", "accurate", "balanced", "balanced_12", "fast")
 """Of the rows of `all`; the others follow by kind and name, and the controls come last."""
@@ -89,7 +93,7 @@ def resolve_methods(names: Sequence[str]) -> list[Method]:
     to any other method), or `all`. What a control is matched to is run as well.
 
     Raises:
-        UserError: an unknown name, a file that is no preset, or two methods of one name.
+        UserError: an unknown name, a file that is no preset, two methods of one name, or the name of a reference row.
     """
     from fastsam3d.acceleration.presets import KINDS, preset_info
     from fastsam3d.basics.config_files import preset_names
@@ -128,6 +132,10 @@ def _method(name: str, presets: Sequence[str], files: Mapping[str, str]) -> Meth
         name = files[name]
     if _is_file(name):
         method = Method(Path(name).stem, name)
+        if method.name in REFERENCES:
+            raise UserError(
+                f"bench: a row of the benchmark itself is called {method.name!r}: rename the preset file {name}"
+            )
         method.settings()  # says now what is wrong with the file
         return method
     if name not in presets:

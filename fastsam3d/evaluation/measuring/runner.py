@@ -20,14 +20,11 @@ from typing import Any
 from fastsam3d.basics.peak_memory import PeakMemory
 from fastsam3d.basics.record_log import Record
 from fastsam3d.evaluation.measuring.counters import counted_evaluations, counted_work, synchronise
-from fastsam3d.evaluation.measuring.methods import LIMIT, OFF, Method
+from fastsam3d.evaluation.measuring.methods import LIMIT, OFF, OTHER_SEED, Method
 from fastsam3d.evaluation.metrics.outcome import Outcome, against_limit, against_outcome, against_truth, outcome_of
 from fastsam3d.evaluation.metrics.surfaces import SURFACE_POINTS
 from fastsam3d.evaluation.metrics.true_shape import Reference, reference_shape
 
-OTHER_SEED = "other_seed"
-REFERENCES = (OTHER_SEED, LIMIT)
-"""Rows that are no methods: their seconds are not compared."""
 NOISE_SHIFT = 500_000_009
 """Added to the seed of the noise for the row `other_seed`."""
 

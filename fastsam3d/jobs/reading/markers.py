@@ -41,16 +41,18 @@ class MarkerChoice:
             device: of Segment Anything; `auto` for a card where there is one.
 
         Raises:
-            UserError: the package or the weights of Segment Anything are missing, or do not fit each other.
+            UserError: the package or the weights of Segment Anything are missing, or do not fit each other; or there is
+                no such device.
         """
         from fastsam3d.marking.learned import Marker, shipped_marker  # with PyTorch: only where something is marked
 
         if self.name == LEARNED:
             return shipped_marker()
         from fastsam3d.marking.sam import load_sam
+        from fastsam3d.sam3d.checkpoints.loading import check_device
 
         assert self.sam_checkpoint is not None
-        return Marker(load_sam(self.sam_checkpoint, self.sam_model, device))
+        return Marker(load_sam(self.sam_checkpoint, self.sam_model, str(check_device(device))))
 
 
 def marker_of(values: Mapping[str, Any]) -> MarkerChoice:

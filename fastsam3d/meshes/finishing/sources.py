@@ -109,8 +109,8 @@ def _of_object(result: Any) -> Source:
         raise UserError(
             f"A {type(mesh).__name__} cannot be finished: it has no vertices and faces. Give a mesh or a file."
         )
-    vertices = _array(mesh.vertices, np.float32)
-    faces = _array(mesh.faces, np.int64).reshape(-1, 3)
+    vertices = _rows_of_three(mesh.vertices, np.float32, "vertices")
+    faces = _rows_of_three(mesh.faces, np.int64, "faces")
     attributes = getattr(mesh, "vertex_attrs", None)
     voxels = _voxels(mesh) if hasattr(mesh, "attrs") and hasattr(mesh, "voxel_size") else None
     colored = attributes is not None and len(attributes) == len(vertices)
@@ -120,13 +120,27 @@ def _of_object(result: Any) -> Source:
     return Source(Mesh(vertices, faces, colors), splats, voxels, colored)
 
 
+def _rows_of_three(values: Any, dtype: Any, name: str) -> np.ndarray:
+    rows = _array(values, dtype)
+    if not rows.size:
+        return rows.reshape(0, 3)
+    if rows.ndim != 2 or rows.shape[1] != 3:
+        raise UserError(
+            f"The mesh cannot be finished: its {name} have the shape {list(rows.shape)} and not [number, 3]. Give "
+            "triangles with places in space."
+        )
+    return rows
+
+
 def _voxels(mesh: Any) -> VoxelColors:
     layout = dict(mesh.layout)
     if "base_color" not in layout:
         raise UserError(f"The mesh's voxels hold {', '.join(layout) or 'nothing'}, but no base_color.")
+    values = _array(mesh.attrs, np.float32)
+    known = np.isfinite(values).all(axis=1)
     return VoxelColors(
-        _array(mesh.coords, np.int64),
-        np.clip(_array(mesh.attrs, np.float32), 0.0, 1.0),
+        _array(mesh.coords, np.int64)[known],
+        np.clip(values[known], 0.0, 1.0),
         _array(mesh.origin, np.float64).reshape(3),
         float(mesh.voxel_size),
         layout,
@@ -177,5 +191,7 @@ def _first(value: Any) -> Any:
 
 def _array(values: Any, dtype: Any) -> np.ndarray:
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        # NumPy has no bfloat16.
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     return np.asarray(values).astype(dtype)

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 def encode_splat(gaussian: Gaussian) -> bytes:
-    """Encodes Gaussians as a `.splat` file, in the object frame (z up)."""
+    """Encodes Gaussians as a `.splat` file, in the object frame (z up).
+
+    Raises:
+        UserError: there is no Gaussian with finite values.
+    """
     import numpy as np
 
     from fastsam3d.meshes.rotations import matrix_to_quaternion
-    from fastsam3d.meshes.splats.splats import splats_of
+    from fastsam3d.meshes.splats.splats import splats_to_write
 
-    splats = splats_of(gaussian).to("cpu")
+    splats = splats_to_write(gaussian)
     # Columns of a rotation are the axes; rows of `axes` are.
     quaternions = matrix_to_quaternion(splats.axes.double().transpose(1, 2).contiguous()).numpy()
     deviations, opacities = splats.deviations.numpy(), splats.opacities.numpy()

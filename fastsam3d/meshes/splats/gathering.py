@@ -25,10 +25,12 @@ SHARE_OF_EXTENT, SHARE_OF_DEVIATION = 0.001, 1.0
 """Default depth of the layer: of the diagonal of all centres, and of the median Gaussian's largest deviation."""
 DEEPER = (1.0, 2.0, 4.0)
 """Depths below the surface that `fitted_gathering` tries, in default depths."""
-WELL_COVERED, MOSTLY = 0.5, 0.9
-"""It takes the first that gives a coverage of at least the one number to at least the other's share of the points."""
+WELL_COVERED = 0.5
+"""Coverage from which it counts a point as covered."""
+MOSTLY = 0.9
+"""It takes the first depth at which this share of the points is covered, or else the depth that covers most points."""
 TRIED = 2000
-"""Points that it tries them on."""
+"""Number of points that it tries the depths on, about."""
 
 
 def layer_depth(splats: Splats) -> float:
@@ -110,8 +112,8 @@ def fitted_gathering(splats: Splats, points: Tensor, normals: Tensor) -> Gatheri
     """Makes a `Gathering` that looks as deep below the surface as these Gaussians lie.
 
     Some models put the centres of Gaussians under the surface, so that they do not stick out at edges. The default
-    depth misses them. A depth that is not needed costs time, because more Gaussians are looked at. So depths are tried
-    on some of the points first.
+    depth misses them. A depth that is not needed costs time, because more Gaussians are looked at. So the depths in
+    `DEEPER` are tried on some of the points first, see `MOSTLY`.
 
     Args:
         splats, points, normals: as for `gather_colors`.

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastsam3d.meshes.gaussians import SPHERICAL_HARMONIC_0
 from fastsam3d.meshes.geometry import Z_UP_TO_Y_UP, srgb_to_linear
-from fastsam3d.meshes.splats.splats import splats_of
+from fastsam3d.meshes.splats.splats import splats_to_write
 
 EXTENSION = "KHR_gaussian_splatting"
 _FLOAT, _VERTEX_BUFFER, _POINTS = 5126, 34962, 0
@@ -28,8 +28,11 @@ def splats_glb(gaussian: Any, name: str = "object") -> bytes:
     Args:
         gaussian: Gaussians of any class that `splats_of` reads, in the object frame (z up).
         name: of the node.
+
+    Raises:
+        UserError: there is no Gaussian with finite values.
     """
-    splats = splats_of(gaussian).to("cpu")
+    splats = splats_to_write(gaussian)
     # Rows of `axes` are the axes in the object frame; a rotation's columns are the axes in the file's frame.
     turned = (splats.axes.double().numpy() @ Z_UP_TO_Y_UP).transpose(0, 2, 1)
     colors, opacity = splats.colors.numpy(), splats.opacities.numpy()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastsam3d.meshes.splats.compositing import LEAST_OPAQUE, MOST_OPAQUE, composite, expand
 from fastsam3d.meshes.splats.splats import REACH, Splats
-from fastsam3d.meshes.viewpoint import FIELD_OF_VIEW, view_rotation
+from fastsam3d.meshes.viewpoint import camera_of, shown_radius, view_rotation
 
 SMOOTHING = 0.3
 """Variance in square pixels that every projected Gaussian is widened by."""
@@ -127,14 +127,14 @@ def splat_view(
     """Draws one view with the camera of the previews; returns `[size, size, 3]` uint8.
 
     Args:
+        splats: at least one. All centres fit into the view.
         azimuth, elevation: degrees, as in `viewpoint.view_rotation`.
         background: grey, 0..1.
     """
     rotation = torch.from_numpy(view_rotation(azimuth, elevation)).to(splats.centers)
     low, high = splats.centers.amin(dim=0), splats.centers.amax(dim=0)
     centre = (low + high) / 2
-    radius = 1.06 * max(float((splats.centers - centre).norm(dim=1).max()), 1e-6)
-    half = math.radians(FIELD_OF_VIEW) / 2
-    picture, cover = render_splats(splats, rotation, centre, radius / math.sin(half), size / 2 / math.tan(half), size)
+    radius = shown_radius(float((splats.centers - centre).norm(dim=1).max()))
+    picture, cover = render_splats(splats, rotation, centre, *camera_of(radius, size), size)
     shown = picture + background * (1 - cover[..., None])
     return (shown.clamp(0, 1) * 255).round().byte().cpu().numpy()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastsam3d.errors import UserError
 from fastsam3d.meshes.gaussians import SPHERICAL_HARMONIC_0
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 
@@ -58,7 +59,8 @@ def splats_of(gaussian: Any) -> Splats:
     """Reads Gaussians of this package, of SAM 3D Objects or of TRELLIS.
 
     All of them have `get_xyz`, `get_scaling`, `get_rotation` (w, x, y, z) and `get_opacity`. The colour is the constant
-    part of the spherical harmonics; the classes named have no other.
+    part of the spherical harmonics; the classes named have no other. Gaussians with a value that is not finite are left
+    out, because one of them would spoil every picture.
 
     Raises:
         TypeError: the object does not have the attributes of such a class.
@@ -72,6 +74,22 @@ def splats_of(gaussian: Any) -> Splats:
         lacking = missing[0] if missing else "features_dc"
         raise TypeError(f"a {type(gaussian).__name__} is no set of Gaussians: it has no {lacking}")
     xyz, scaling, rotation, opacity = (getattr(gaussian, name).detach().float() for name in names)
+    opacity = opacity.reshape(-1, 1)
     colors = (0.5 + SPHERICAL_HARMONIC_0 * features.detach().float().reshape(len(xyz), -1)[:, :3]).clamp(0, 1)
     axes = quaternion_to_matrix(F.normalize(rotation, dim=1)).transpose(1, 2)
-    return Splats(xyz, axes.contiguous(), scaling, opacity.reshape(-1), colors)
+    splats = Splats(xyz, axes.contiguous(), scaling, opacity.reshape(-1), colors)
+    known = torch.stack([torch.isfinite(each.flatten(1)).all(dim=1) for each in (xyz, axes, scaling, opacity, colors)])
+    known = known.all(dim=0)
+    return splats if bool(known.all()) else splats.select(known)
+
+
+def splats_to_write(gaussian: Any) -> Splats:
+    """Reads Gaussians as `splats_of` does, on the CPU, for a file.
+
+    Raises:
+        UserError: there is none with finite values.
+    """
+    splats = splats_of(gaussian).to("cpu")
+    if not len(splats):
+        raise UserError("There are no Gaussians with finite values to write. Run it again with another seed.")
+    return splats

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastsam3d.meshes.gaussians import Gaussian
+from fastsam3d.meshes.gaussians import SPHERICAL_HARMONIC_0, Gaussian
 from fastsam3d.meshes.rotations import quaternion_to_matrix
 from fastsam3d.procedural.objects import ProceduralObject
 from fastsam3d.sam3d.models.structured_latent_decoder import GaussianDecoder
@@ -129,7 +129,7 @@ def gaussian_losses(gaussian: Gaussian, target: GaussianTarget, resolution: int)
     axis = quaternion_to_matrix(gaussian.raw_rotation)[:, :, 2]
     normal = 1 - (axis * target.normals).sum(dim=1).square()
     # Not clamped, as `colors` is: a colour beyond the range must be able to come back.
-    raw = 0.5 + 0.28209479177387814 * gaussian.features_dc[:, 0]
+    raw = 0.5 + SPHERICAL_HARMONIC_0 * gaussian.features_dc[:, 0]
     color = (raw - target.colors).abs().mean(dim=1)
     opacity = torch.where(seen, SEEN, UNSEEN)
     parts = {"place": place, "scale": scale, "normal": normal, "color": color}

@@ -157,6 +157,25 @@ def test_the_error_bound_adds_computed_steps_where_the_estimate_exceeds_it():
     assert straight.whole == [0, 1]
 
 
+def test_the_last_step_has_its_own_order_also_where_its_error_exceeds_the_bound():
+    # Velocity 2 + 3 t. The line is exact until 0.3; the last step is held, from 2.9 over 0.7.
+    times = (0.0, 0.1, 0.2, 0.3, 1.0)
+    settings = config(own_grid=True, steps=1.0, error_bound=0.05, last_order=1)
+    found = Branches(settings, lambda t: 2.0 + 3.0 * t, lambda t: 0.0, times, guided=(False,) * 4, edges=())
+    assert found.whole == [0, 1, 2, 3]
+    assert found.end == pytest.approx(2.0 * 0.3 + 1.5 * 0.09 + 0.7 * 2.9, abs=1e-5)
+
+
+def test_guidance_that_begins_inside_the_run_is_computed_at_its_first_step():
+    # Guided from the step at 0.4 until the edge at 0.85; of the steps at 0, 0.3 and 0.7 that are planned none is 0.4.
+    times = tuple(k / 10 for k in range(11))
+    guided = tuple(0.35 <= t <= 0.85 for t in times[:-1])
+    settings = config(own_grid=True, steps=0.3, rescale=1.0, guidance_every=1)
+    found = Branches(settings, lambda t: 1.0, lambda t: 4.0, times, guided=guided, edges=(0.35, 0.85))
+    assert found.whole == [0, 3, 4, 7]
+    assert found.end == pytest.approx(1.0 + 4.0 * (0.85 - 0.4), abs=1e-5)
+
+
 def test_strong_guidance_that_falls_fast_stays_bounded():
     # Guidance of 7 that dies away within a few steps, and pulls the state back: a line through it overshoots.
     def conditional(x, t, i):

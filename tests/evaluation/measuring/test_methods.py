@@ -21,6 +21,13 @@ from fastsam3d.evaluation.measuring.methods import (
 from fastsam3d.sam3d.models.flow_matching import ClassifierFreeGuidance, FlowMatching
 
 
+@pytest.mark.parametrize("name", ["limit", "other_seed"])
+def test_a_preset_file_cannot_have_the_name_of_a_reference_row(tmp_path, name):
+    (tmp_path / f"{name}.yaml").write_text("multistep: {enabled: true}\n")
+    with pytest.raises(UserError, match=f"a row of the benchmark itself is called '{name}'"):
+        resolve_methods([str(tmp_path / f"{name}.yaml")])
+
+
 @pytest.mark.parametrize(
     ("steps", "evaluations"),
     [(25, 44), (17, 30), (12, 22), (10, 18), (9, 16), (8, 15), (5, 9), (3, 6), (1, 2)],

@@ -232,6 +232,44 @@ def test_damaged_results_of_other_pipelines_are_finished_or_refused():
             finish(damaged, faces=None, texture=None)
 
 
+def test_one_damaged_gaussian_does_not_take_the_colours_of_the_others():
+    shape = ball(4)
+    places = torch.from_numpy(shape.vertices) + 0.5
+    colors = (torch.from_numpy(shape.vertex_colors)[:, None] - 0.5) / 0.28209479177387814  # 0.5 + 0.282 c is the colour
+    gaussian = Gaussian(places, colors, *(torch.full((len(places), size), 5.0) for size in (3, 4, 1)))
+    gaussian.scaling[:] = -1.0
+    gaussian.xyz[7] = torch.nan
+    done = finish({"mesh": shape, "gaussian": gaussian}, faces=None, texture=None)
+    assert done.facts["colors"] == "gaussians" and done.facts["covered"] > 0.99
+
+
+def test_voxels_with_a_value_that_is_not_finite_are_left_out():
+    shape = cube()
+    values = np.array([[0.25, 0.5, 0.75], [np.nan, 0.5, 0.5], [0.25, 0.5, 0.75]])
+    voxels = {"coords": np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]]), "origin": np.zeros(3), "voxel_size": 0.1}
+    layout = {"base_color": slice(0, 3)}
+    result = SimpleNamespace(vertices=shape.vertices, faces=shape.faces, attrs=values, layout=layout, **voxels)
+    done = finish(result, faces=None, texture=None)
+    assert np.allclose(done.mesh.vertex_colors, [0.25, 0.5, 0.75], atol=1e-6)
+
+
+def test_vertices_and_faces_of_other_shapes_are_refused():
+    shape = cube()
+    for vertices, faces, text in (
+        (shape.vertices, np.array([[0, 1, 2, 3]] * 3), r"its faces have the shape \[3, 4\]"),
+        (shape.vertices, shape.faces.reshape(-1), r"its faces have the shape \[36\]"),
+        (shape.vertices[:, :2], shape.faces, r"its vertices have the shape \[8, 2\]"),
+    ):
+        with pytest.raises(UserError, match=text):
+            finish(SimpleNamespace(vertices=vertices, faces=faces))
+
+
+def test_a_mesh_in_half_precision_is_taken():
+    shape = cube()
+    half = SimpleNamespace(vertices=torch.from_numpy(shape.vertices).bfloat16(), faces=torch.from_numpy(shape.faces))
+    assert np.allclose(source_of(half).mesh.vertices, shape.vertices, atol=0.002)
+
+
 def test_voxels_without_a_single_one_are_no_source_of_colours():
     shape = cube()
     empty = {"coords": np.zeros((0, 3)), "attrs": np.zeros((0, 3)), "origin": np.zeros(3), "voxel_size": 0.1}

@@ -200,6 +200,23 @@ def test_a_3dgs_file_is_read_as_it_was_written(tmp_path):
         assert torch.allclose(getattr(read, name), getattr(own, name), atol=1e-5), name
 
 
+@pytest.mark.parametrize("name", ["xyz", "features_dc", "scaling", "rotation", "opacity"])
+def test_gaussians_with_a_value_that_is_not_finite_are_left_out(name):
+    gaussian, whole = raw_gaussian(), splats_of(raw_gaussian())
+    getattr(gaussian, name)[1] = math.nan
+    kept = splats_of(gaussian)
+    for field in ("centers", "axes", "deviations", "opacities", "colors"):
+        assert torch.equal(getattr(kept, field), getattr(whole, field)[[0, 2, 3, 4]]), field
+
+
+@pytest.mark.parametrize("encode", [encode_splat, splats_glb])
+def test_no_file_is_written_of_gaussians_without_a_finite_value(encode):
+    gaussian = raw_gaussian()
+    gaussian.opacity[:] = math.nan
+    with pytest.raises(UserError, match="no Gaussians with finite values to write"):
+        encode(gaussian)
+
+
 def test_files_without_gaussians_are_refused(tmp_path):
     (tmp_path / "points.ply").write_text(
         "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
