@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastsam3d.basics.paths import user_path
+from fastsam3d.basics.paths import require_folder, user_path
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import (
     Mask,
@@ -215,7 +215,7 @@ def _in_folder(folder: Path, picture: Picture) -> list[Mask]:
     beside = folder.samefile(picture.path.parent)
     files = [
         path
-        for path in sorted(folder.iterdir())
+        for path in sorted(require_folder(folder).iterdir())
         if path.suffix.lower() in (*SUFFIXES, ARRAY)
         and not _is_picture(path, picture, beside)
         and path.name != POINTMAP

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fastsam3d.basics.paths import require_file, user_path
+from fastsam3d.basics.paths import require_file, require_folder, user_path
 from fastsam3d.basics.picture_files import NeedsHeif, open_image_file, rgb_pixels
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
@@ -145,6 +145,7 @@ def check_array_file(path: Path) -> None:
 
 
 def _in_folder(folder: Path) -> Path:
+    require_folder(folder)
     for suffix in (*SUFFIXES, *MORE_SUFFIXES):
         if (folder / f"{PICTURE}{suffix}").is_file():
             return folder / f"{PICTURE}{suffix}"
