@@ -248,7 +248,8 @@ def parse(argv: Sequence[str], program: str | None = None, scene: bool = False) 
         if "=" not in word:
             way_out = f"Did you mean --image_path {word}?" if _is_there(word) else "See --help."
             raise UserError(f"{shortened(word)!r} is neither a flag nor key=value. {way_out}")
-        overrides.append(word)
+        key, _, value = word.partition("=")
+        overrides.append(f"{key.strip()}={value.strip()}")  # "seed = 3" is the key "seed"
     values, origins = {}, {}
     for flag, value in vars(given).items():
         for key in PARAMETERS.get(flag, (flag,) if flag in (*INPUTS, *OUTPUTS) else ()):
