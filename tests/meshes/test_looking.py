@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from dataclasses import replace
 
@@ -45,6 +46,21 @@ def test_a_turntable_goes_round_once(tmp_path) -> None:
         assert (animation.size, animation.n_frames) == ((48, 48), 6)
     with pytest.raises(UserError, match="nothing to show"):
         turntable_frames([replace(mesh, faces=mesh.faces[:0])])
+
+
+def test_a_full_disk_leaves_the_earlier_turntable(tmp_path, monkeypatch) -> None:
+    earlier = [tmp_path / f"ball_turntable.{kind}" for kind in ("png", "gif")]
+    for path in earlier:
+        path.write_bytes(b"whole")
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device"):
+        write_turntable([cube()], tmp_path, "ball", frames=2, size=16)
+    assert sorted(tmp_path.iterdir()) == sorted(earlier)
+    assert all(path.read_bytes() == b"whole" for path in earlier)
 
 
 def test_gaussians_turn_above_the_mesh(tmp_path) -> None:
