@@ -1,4 +1,4 @@
-"""Paths that users give: `~` is replaced, and what cannot be read as a file or a folder is refused before it is opened."""
+"""Paths that users give: `~` is replaced, and what is no readable file or folder is refused before it is opened."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def _sampler(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
     numbers = interval if isinstance(interval, list) and all(_is_number(v) for v in interval) else []
     if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1000:
         raise UserError(
-            f"model.{part}.interval is {interval}: two numbers from 0 to 1000 are needed, the smaller first, as [0,500]."
+            f"model.{part}.interval is {interval}: two numbers from 0 to 1000 are needed, the smaller first: [0,500]."
         )
     return dict(values)
 
