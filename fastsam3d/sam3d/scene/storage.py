@@ -122,4 +122,4 @@ def _projection(tensors: Mapping[str, Tensor], agreement: float) -> PictureProje
     arrays = {name: value.numpy() for name, value in tensors.items()}
     pose = RigidPose(*(arrays[f"camera.pose.{name}"] for name in RigidPose._fields))
     camera = PictureCamera(pose, *(arrays[f"camera.{name}"] for name in _CAMERA))
-    return PictureProjection(camera, *(arrays[name] for name in _PROJECTION), agreement)
+    return PictureProjection(camera, arrays["colors"], arrays["share"], arrays["depth"], agreement)
