@@ -60,7 +60,7 @@ def scene_masks(picture: Picture, choice: str | None, most: int | None = None) -
         values = load_numbers(path, f"the masks {path}")
         if values.ndim == 3:
             return _stacked(values, path, picture)
-    elif path.suffix.lower() in SUFFIXES and path.is_file():
+    elif path.is_file():  # of any format that is read: an animated GIF file has pages, too
         image = open_image(path, "label image")
         if getattr(image, "n_frames", 1) > 1:
             return _pages(image, path, picture)

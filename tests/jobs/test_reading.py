@@ -155,9 +155,10 @@ def test_fractions_are_no_labels(picture, tmp_path):
         read_labels(tmp_path / "labels.tif", picture)
 
 
-def test_every_page_of_a_file_is_a_mask(picture, tmp_path):
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png"])
+def test_every_page_of_a_file_is_a_mask(picture, tmp_path, suffix):
     pages = [Image.fromarray(inside.astype(np.uint8) * 255) for inside in (disc(20, 20), disc(26, 46), disc(24, 32))]
-    path = tmp_path / "masks.tif"
+    path = tmp_path / f"masks.{suffix}"
     pages[0].save(path, save_all=True, append_images=pages[1:])
     masks = scene_masks(picture, str(path))
     assert [mask.label for mask in masks] == ["0", "1", "2"]
