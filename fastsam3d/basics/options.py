@@ -9,6 +9,7 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fastsam3d.basics.paths import user_path
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
 
@@ -138,7 +139,7 @@ def describe_options(cls: type, command: str) -> str:
 
 def prepare_directory(path: str | Path, command: str) -> Path:
     """Makes the folder if needed, and checks that files can be written in it; UserError otherwise."""
-    folder = Path(path)
+    folder = user_path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-test-{os.getpid()}"

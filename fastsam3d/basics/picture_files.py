@@ -61,6 +61,10 @@ def open_image_file(
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         known = [name for name in formats if name in Image.OPEN]
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=known)
+    if image.format == "TIFF":
+        # Without a file name Pillow reads the pixels. With one it maps an uncompressed file into memory, and up to 12.3
+        # it then takes the width for the height if an orientation tag exchanges them: the pixels are mixed up.
+        image.filename = ""  # type: ignore[attr-defined,unused-ignore]
     if most_pixels is not None and image.width * image.height > most_pixels:
         size = f"{image.width} x {image.height}"
         image.close()

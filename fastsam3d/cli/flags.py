@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastsam3d.basics.paths import user_path
+from fastsam3d.basics.paths import shortened, user_path
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
 
@@ -246,9 +246,10 @@ def parse(argv: Sequence[str], program: str | None = None, scene: bool = False) 
                 raise UserError(f"{flag} is a flag of {'infer' if scene else 'infer_scene'} only. See --help.")
             raise UserError(f"unknown flag {flag}. {suggestion(flag, flags, 6)}")
         if "=" not in word:
-            way_out = f"Did you mean --image_path {word}?" if user_path(word).exists() else "See --help."
-            raise UserError(f"{word!r} is neither a flag nor key=value. {way_out}")
-        overrides.append(word)
+            way_out = f"Did you mean --image_path {word}?" if _is_there(word) else "See --help."
+            raise UserError(f"{shortened(word)!r} is neither a flag nor key=value. {way_out}")
+        key, _, value = word.partition("=")
+        overrides.append(f"{key.strip()}={value.strip()}")  # "seed = 3" is the key "seed"
     values, origins = {}, {}
     for flag, value in vars(given).items():
         for key in PARAMETERS.get(flag, (flag,) if flag in (*INPUTS, *OUTPUTS) else ()):
@@ -273,6 +274,13 @@ def _joined(argv: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     return words
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return user_path(word).exists()
+    except UserError:  # it cannot be a path
+        return False
 
 
 def _flags_of(parser: argparse.ArgumentParser) -> list[str]:

@@ -151,6 +151,8 @@ def _expected(error: Exception) -> str | None:
     """The sentence of an exception that the user can mend; None for any other."""
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return f"the disk is full ({error.strerror}): make room, or write to another one. What was begun is removed."
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename} may not be used by you ({error.strerror}). Change its permissions."
     if type(error).__name__ == "OutOfMemoryError":
         return (
             "the device has not enough memory for this model. Use precision=bfloat16, close other programs on the "

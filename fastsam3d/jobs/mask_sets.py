@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastsam3d.basics.paths import user_path
+from fastsam3d.basics.paths import require_folder, user_path
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import (
     Mask,
@@ -60,7 +60,7 @@ def scene_masks(picture: Picture, choice: str | None, most: int | None = None) -
         values = load_numbers(path, f"the masks {path}")
         if values.ndim == 3:
             return _stacked(values, path, picture)
-    elif path.suffix.lower() in SUFFIXES and path.is_file():
+    elif path.is_file():  # of any format that is read: an animated GIF file has pages, too
         image = open_image(path, "label image")
         if getattr(image, "n_frames", 1) > 1:
             return _pages(image, path, picture)
@@ -75,8 +75,9 @@ def object_name(mask: Mask) -> str:
 def read_labels(path: Path, picture: Picture, most: int | None = None) -> list[Mask]:
     """Reads a label image: one mask for each value except 0 (or black), which is the background.
 
-    Grey values, palette indices, 16-bit numbers and numbers of an `.npy` array are used as they are stored. In colour
-    pictures every exact colour is a label, and labels are numbered in ascending order of (red, green, blue).
+    Grey values, palette indices, numbers of 16 and 32 bits and numbers of an `.npy` array are used as they are stored;
+    numbers below zero are background. In colour pictures every exact colour is a label, and labels are numbered in
+    ascending order of (red, green, blue).
 
     Args:
         most: see `scene_masks`.
@@ -89,7 +90,7 @@ def read_labels(path: Path, picture: Picture, most: int | None = None) -> list[M
         stored, ignored, orientation = _label_array(path), IGNORED["uint8"], 1
     else:
         image = open_image(path, "label image")
-        stored, orientation = _label_values(image), orientation_of(image)
+        stored, orientation = _label_values(image, path), orientation_of(image)
         ignored = IGNORED["uint16" if image.mode.startswith("I") else "uint8"]
     values, notes = upright(stored, orientation, picture, what)
     refuse_size(values.shape, picture, what)
@@ -149,13 +150,21 @@ def _pages(image: Image.Image, path: Path, picture: Picture) -> list[Mask]:
 
 
 def _label_array(path: Path) -> np.ndarray:
-    values = load_numbers(path, f"the label image {path}")
+    return _whole_numbers(load_numbers(path, f"the label image {path}"), path)
+
+
+def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    """Returns stored numbers as labels, int64 `[H, W]`; numbers below zero are background.
+
+    Raises:
+        UserError: they are not whole, or not `[H, W]`.
+    """
     if values.ndim != 2 or not np.isfinite(values).all() or (values % 1 != 0).any():
         raise UserError(
             f"the label image {path} is {values.dtype} of shape {values.shape}: give whole numbers [H, W], one for "
             "each object, or masks [N, H, W]."
         )
-    return np.maximum(values.astype(np.int64), 0)  # -1 is background as well
+    return np.maximum(values.astype(np.int64), 0)
 
 
 def _stacked(values: np.ndarray, path: Path, picture: Picture) -> list[Mask]:
@@ -206,7 +215,7 @@ def _in_folder(folder: Path, picture: Picture) -> list[Mask]:
     beside = folder.samefile(picture.path.parent)
     files = [
         path
-        for path in sorted(folder.iterdir())
+        for path in sorted(require_folder(folder).iterdir())
         if path.suffix.lower() in (*SUFFIXES, ARRAY)
         and not _is_picture(path, picture, beside)
         and path.name != POINTMAP
@@ -243,10 +252,10 @@ def _label_file(folder: Path, picture: Picture) -> Path | None:
     return None
 
 
-def _label_values(image: Image.Image) -> np.ndarray:
+def _label_values(image: Image.Image, path: Path) -> np.ndarray:
     """Returns one number per pixel; 0 is background."""
-    if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
-        return np.asarray(image).astype(np.int64)
+    if image.mode in ("P", "L", "1", "F") or image.mode.startswith("I"):
+        return _whole_numbers(np.asarray(image), path)
     pixels = np.asarray(image.convert("RGBA")).astype(np.int64)
     codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
     if image.mode in ("LA", "La"):

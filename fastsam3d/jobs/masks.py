@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastsam3d.basics.paths import user_path
+from fastsam3d.basics.paths import require_folder, user_path
 from fastsam3d.basics.pixels import far_specks, inside_of
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, alpha_of, load_numbers, open_image, orientation_of
@@ -170,7 +170,7 @@ def is_number(text: str) -> bool:
 def _numbered(folder: Path, picture: Path) -> list[Path]:
     return [
         path
-        for path in sorted(folder.iterdir())
+        for path in sorted(require_folder(folder).iterdir())
         if is_number(path.stem)
         and len(path.stem) <= 9
         and path.suffix.lower() in SUFFIXES

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from fastsam3d.basics.paths import require_file, user_path
+from fastsam3d.basics.paths import require_file, require_folder, user_path
 from fastsam3d.basics.picture_files import NeedsHeif, open_image_file, rgb_pixels
 from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
@@ -20,6 +21,8 @@ MORE_SUFFIXES = (".avif", ".heic", ".heif")
 ARRAY = ".npy"
 ORIENTATION = 0x0112
 """EXIF's number of the orientation tag."""
+TURNED = "turned_while_loading"
+"""Key of `Image.info`: the orientation tag that Pillow has applied itself, as it does for TIFF files."""
 PICTURE = "image"
 """Stem of the picture of a folder."""
 
@@ -78,11 +81,16 @@ def read_picture(path: str | Path) -> Picture:
     image = open_image(path, "picture")
     # Cameras store the sensor's pixels with a tag that says how to turn them. Masks are drawn on the turned picture.
     orientation = orientation_of(image)
-    image = ImageOps.exif_transpose(image)
     alpha = alpha_of(image)
     pixels, doubts = rgb_pixels(image)
     told = tuple(f"the picture {path} {text}" for text in doubts)
-    return Picture(path, pixels, alpha, orientation, told)
+    return Picture(
+        path,
+        turned(pixels, orientation),
+        None if alpha is None else turned(alpha, orientation),
+        image.info.get(TURNED, orientation),
+        told,
+    )
 
 
 def picture_in(folder: str | Path) -> Picture:
@@ -137,6 +145,7 @@ def check_array_file(path: Path) -> None:
 
 
 def _in_folder(folder: Path) -> Path:
+    require_folder(folder)
     for suffix in (*SUFFIXES, *MORE_SUFFIXES):
         if (folder / f"{PICTURE}{suffix}").is_file():
             return folder / f"{PICTURE}{suffix}"
@@ -161,7 +170,10 @@ def open_image(path: Path, what: str) -> Image.Image:
     require_file(path, f"the {what} {path}")
     try:
         image = open_image_file(path)
+        tag = orientation_of(image) if image.format == "TIFF" else None
         image.load()
+        if tag is not None and orientation_of(image) != tag:  # Pillow has turned the pixels and removed the tag
+            image.info[TURNED] = tag
         return image
     except NeedsHeif as error:
         raise UserError(f"the {what} {path} cannot be read: {error}.") from None
@@ -177,8 +189,16 @@ def open_image(path: Path, what: str) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Returns the orientation tag of a picture, 1 to 8 as EXIF numbers them; 1 without a valid one."""
-    value = image.getexif().get(ORIENTATION, 1)
+    """Returns the orientation tag of a picture, 1 to 8 as EXIF numbers them; 1 without a valid one.
+
+    Damaged EXIF data count as none: the pixels do not need them.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow raises many kinds on damaged EXIF data
+        return 1
     return value if value in range(1, 9) else 1
 
 

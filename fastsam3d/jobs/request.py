@@ -233,14 +233,16 @@ def as_plain(request: Request) -> dict[str, Any]:
 
 def _text(values: Mapping[str, Any], key: str) -> str | None:
     value = values[key]
-    return None if value is None or str(value) == "" else str(value)
+    # For instance from a shell variable that is not set. Without it another picture or mask would be used.
+    if value is not None and not str(value).strip():
+        raise UserError(f"{key} is empty. Give a value, or leave it out.")
+    return None if value is None else str(value)
 
 
 def _output_dir(values: Mapping[str, Any]) -> str:
-    folder = _text(values, "output_dir")
-    if folder is None:  # for instance from a shell variable that is not set
+    if not str(values["output_dir"] or "").strip():
         raise UserError("--output_dir is empty. Give a folder; . is the present one.")
-    return folder
+    return str(values["output_dir"])
 
 
 def _name(values: Mapping[str, Any]) -> str | None:
@@ -295,8 +297,11 @@ def _sampler(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
     for key, low, high in (("rescale_t", 0.05, 100.0), ("strength", 0.0, 100.0)):
         if not _is_number(values[key]) or not low <= values[key] <= high:
             raise UserError(f"model.{part}.{key} is {values[key]}: a number from {low} to {high} is needed.")
-    if not isinstance(interval, list) or len(interval) != 2 or not all(_is_number(v) for v in interval):
-        raise UserError(f"model.{part}.interval is {interval}: two numbers from 0 to 1000 are needed, as [0,500].")
+    numbers = interval if isinstance(interval, list) and all(_is_number(v) for v in interval) else []
+    if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1000:
+        raise UserError(
+            f"model.{part}.interval is {interval}: two numbers from 0 to 1000 are needed, the smaller first: [0,500]."
+        )
     return dict(values)
 
 

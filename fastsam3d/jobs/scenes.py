@@ -180,6 +180,8 @@ def read_scene(request: Request, listener: Listener, most_masks: int | None = No
     """
     for text in request.warnings:
         listener.warn(text)
+    if not request.layout:
+        listener.warn("layout=false changes nothing in a scene: its objects are placed by their layout.")
     picture = _picture(request)
     for text in picture.doubts:
         listener.warn(text)

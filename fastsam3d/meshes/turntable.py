@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from fastsam3d.basics.files import write_atomically
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.geometry import smallest_turn, vertex_normals
 from fastsam3d.meshes.mesh import Mesh, TexturedMesh
@@ -107,6 +109,8 @@ def write_turntable(
 ) -> list[Path]:
     """Writes `name`_turntable.png, eight views side by side, and `name`_turntable.gif, which turns.
 
+    Each file is written completely or not at all.
+
     Args:
         meshes: drawn together; none where there are only Gaussians.
         folder: where the files go.
@@ -128,11 +132,11 @@ def write_turntable(
     # One palette for all frames: colours of their own for each would flicker.
     palette = strip(views[:: max(1, len(views) // 6)]).quantize(255, method=Image.Quantize.MEDIANCUT)
     coloured = [view.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for view in views]
-    try:
-        strip([views[len(views) * index // shown] for index in range(shown)]).save(still)
-        coloured[0].save(moving, save_all=True, append_images=coloured[1:], duration=MILLISECONDS, loop=0)
-    except OSError as error:
-        raise UserError(f"{still} cannot be written: {error.strerror or error}. Choose another folder.") from error
+    sheet, animation = io.BytesIO(), io.BytesIO()
+    strip([views[len(views) * index // shown] for index in range(shown)]).save(sheet, "PNG")
+    coloured[0].save(animation, "GIF", save_all=True, append_images=coloured[1:], duration=MILLISECONDS, loop=0)
+    write_atomically(still, sheet.getvalue())
+    write_atomically(moving, animation.getvalue())
     return [still, moving]
 
 

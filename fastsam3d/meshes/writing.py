@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastsam3d.basics.files import write_atomically
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.formats import format_to_write
 from fastsam3d.meshes.mesh import Mesh
@@ -79,7 +80,7 @@ def export_mesh(mesh: Mesh, path: str | Path, compress: str = "none") -> Path:
         UserError: a suffix of no format for meshes, a mesh without faces, the path cannot be written, or the file
             cannot be compressed.
     """
-    path = Path(path)
+    path = user_path(path)
     file_format = format_to_write(path)
     check_compressed(path, compress)
     if file_format.encode_mesh is None:
@@ -115,7 +116,7 @@ def export_gaussians(gaussian: Gaussian, path: str | Path) -> Path:
     Raises:
         UserError: a suffix of no format for Gaussians, or the path cannot be written.
     """
-    path = Path(path)
+    path = user_path(path)
     file_format = format_to_write(path)
     if file_format.encode_gaussians is None:
         raise UserError(f"{path} cannot hold Gaussians: {file_format.suffix} files hold meshes only.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from fastsam3d.cli.commands.demo import main, options_from
 from fastsam3d.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")
+CONFIG = Path(__file__).resolve().parents[2] / "configs"
 SECRET = "nobody may read this"
 
 
@@ -221,10 +223,25 @@ def test_options() -> None:
         "verbose": "not key=value",
         "seed=3": "chosen in the page",
         "acceleration.step_caching.stride=2": "chosen in the page",
+        "faces=5000": "chosen in the page",
+        "--faces=5000": "chosen in the page",
+        "depth=moge": "depth is not used by the page",
+        "export=stl": "export is not used by the page",
         "warm_up=1": "true or false",
     }.items():
         with pytest.raises(UserError, match=message):
             options_from([word])
+
+
+def test_every_setting_of_a_job_is_used_by_the_page_or_refused() -> None:
+    used = {"model", "checkpoint_dir", "random_weights", "formats", "precision", "memory", "device", "threads"}
+    used |= {"marker", "sam_checkpoint", "sam_model"}
+    keys = {line.partition(":")[0] for line in (CONFIG / "config.yaml").read_text().splitlines() if line[:1].isalpha()}
+    passed = set()
+    for key in keys - {"defaults"} | {"model", "acceleration"}:
+        with contextlib.suppress(UserError):
+            passed.update(word.partition("=")[0] for word in options_from([f"{key}=1"]).rest)
+    assert passed == used
 
 
 def test_a_taken_port_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

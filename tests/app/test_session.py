@@ -17,12 +17,14 @@ from PIL import Image
 from fastsam3d.acceleration.presets import load_preset
 from fastsam3d.app.page import fragments, results
 from fastsam3d.app.runs.comparison import OFF
-from fastsam3d.app.runs.queue import DONE, FAILED, JobQueue
+from fastsam3d.app.runs.queue import DONE, FAILED, STOPPED, JobQueue
 from fastsam3d.app.server.server import result_file
 from fastsam3d.app.visitors.shared import Studio
 from fastsam3d.app.visitors.visitor import Session
 from fastsam3d.app.visitors.visitors import Visitors
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.masks import choose_mask
+from fastsam3d.jobs.pictures import read_picture
 
 MIDDLE = {"action": "click", "x": 0.5, "y": 0.5, "inside": True}
 
@@ -140,6 +142,43 @@ def test_a_cut_out_is_marked_already_and_has_no_depth(studio: Studio, tmp_path: 
     note = session.open_upload(tmp_path / "cut.png")
     assert note is not None and "transparent" in note and session.pointmap is None
     assert session.marking.masks[0].sum() == 30 * 20
+
+
+def test_a_half_transparent_cut_out_is_marked_as_on_the_command_line(studio: Studio, tmp_path: Path) -> None:
+    image = Image.new("RGBA", (60, 40), (200, 10, 10, 0))
+    image.paste((200, 10, 10, 100), (10, 10, 40, 30))
+    image.save(tmp_path / "cut.png")
+    session = Session(studio)
+    session.open_upload(tmp_path / "cut.png")
+    on_command_line = choose_mask(read_picture(tmp_path / "cut.png"), 0).pixels
+    assert session.marking.masks[0].sum() == 30 * 20 and (session.marking.masks[0] == on_command_line).all()
+
+
+def test_off_is_not_compared_with_itself(session: Session) -> None:
+    assert session.start(session.request(load_preset(OFF), 0, 1)).wait(PATIENCE)
+    with pytest.raises(UserError, match="without acceleration already"):
+        session.start_plain()
+
+
+def test_who_leaves_while_files_are_written_leaves_no_files(
+    session: Session, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastsam3d.app.runs import results as files
+
+    write, begun, release = files._write_object, threading.Event(), threading.Event()
+
+    def waiting(*values) -> None:
+        begun.set()
+        assert release.wait(PATIENCE)
+        write(*values)
+
+    monkeypatch.setattr(files, "_write_object", waiting)
+    job = session.start(session.request(load_preset("fast"), 0, 1))
+    assert begun.wait(PATIENCE)
+    session.close()
+    release.set()
+    assert job.wait(PATIENCE) and job.state == STOPPED
+    assert list(studio.folder.iterdir()) == [] and session.finished is None
 
 
 def test_one_run_for_each_visitor_at_a_time_and_old_files_go(session: Session, studio: Studio, queue: JobQueue) -> None:

@@ -195,3 +195,33 @@ def test_whole_arrays_are_read(tmp_path: Path) -> None:
     for values in (np.arange(6).reshape(2, 3), np.asfortranarray(np.ones((2, 3), np.float32)), np.zeros((0, 3), bool)):
         np.save(tmp_path / "a.npy", values)
         assert np.array_equal(load_numbers(tmp_path / "a.npy", "the mask"), values)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_oriented_tiff_file_is_turned_once(tmp_path: Path, mode: str, orientation: int) -> None:
+    """Files with and without compression hold the same picture: Pillow reads them in different ways."""
+    stored = np.zeros((3, 5), dtype=np.uint8)
+    stored[0, :2], stored[2, 4] = 255, 255
+    # Row and column of the stored pixel that is shown at the upper left, as EXIF defines the tag.
+    corner = {1: (0, 0), 2: (0, 4), 3: (2, 4), 4: (2, 0), 5: (0, 0), 6: (2, 0), 7: (2, 4), 8: (0, 4)}[orientation]
+    along_rows = orientation >= 5
+    rows = range(3) if corner[0] == 0 else range(2, -1, -1)
+    columns = range(5) if corner[1] == 0 else range(4, -1, -1)
+    expected = [[stored[r, c] for r in rows] for c in columns] if along_rows else stored[np.ix_(rows, columns)].tolist()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for number, more in enumerate(({}, {"compression": "tiff_lzw"})):
+        path = tmp_path / f"{number}.tif"
+        Image.fromarray(stored).convert(mode).save(path, exif=exif, **more)
+        picture = read_picture(path)
+        assert picture.pixels[..., 0].tolist() == expected
+        assert picture.orientation == orientation
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_damaged_exif_data_are_no_obstacle(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.new("RGB", (8, 6), (9, 200, 90)).save(path, exif=b"Exif\0\0no header of TIFF")
+    picture = read_picture(path)
+    assert picture.size == (6, 8) and picture.orientation == 1

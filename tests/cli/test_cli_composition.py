@@ -121,6 +121,13 @@ def test_sampler_of_the_model_can_be_changed():
     assert settings.samplers["slat_sampler"]["inference_steps"] == 25
 
 
+def test_blanks_around_the_sign_change_nothing():
+    """With them, the value of the checkpoint folder would replace a sampler's setting that the user gave."""
+    spaced = request_of(parse(["model.ss_sampler.inference_steps = 12", " seed= 3"], "infer.py"))
+    plain = request_of(parse(["model.ss_sampler.inference_steps=12", "seed=3"], "infer.py"))
+    assert spaced == plain and "model.ss_sampler.inference_steps" in spaced.given
+
+
 def test_every_module_flag_names_techniques_that_exist():
     known = load_preset("off").settings
     assert {group for groups in MODULES.values() for group in groups} <= set(known)

@@ -41,6 +41,10 @@ def broken_files(folder: Path) -> None:
 CASES = {
     "missing picture": ("--image_path {f}/imag.png", ["imag.png does not exist", "image.png"]),
     "missing picture and folder": ("--image_path /nowhere/at/all.png", ["/nowhere/at/all.png does not exist"]),
+    "name of a picture too long": (f"--image_path {'a' * 300}.png", ["png cannot be looked for (File name too long)"]),
+    "name of a mask too long": (f"--mask_path {'a' * 300}.png", ["png cannot be looked for (File name too long)"]),
+    "name of a preset too long": (f"acceleration={'a' * 300}.yaml", ["cannot be looked for (File name too long)"]),
+    "stray word too long": ("a" * 5000, ["aaa' is neither a flag nor key=value. See --help."]),
     "folder without a picture": ("--image_path {f}/..", ["no image.png"]),
     "not an image": ("--image_path {f}/text.png", ["text.png is not an image", "PNG"]),
     "empty file": ("--image_path {f}/empty.png", ["empty.png is not an image"]),
@@ -138,6 +142,15 @@ def test_bad_input_is_a_line_and_leaves_nothing(case, run, folder, tmp_path):
     for part in expected:
         assert part in stderr, stderr
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_denied_permission_is_a_line(run, folder, tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "closed"))
+
+    monkeypatch.setattr("fastsam3d.meshes.preview.preview_sheet", denied)
+    code, _, stderr = run("infer", "--image_path", folder, "--output_dir", tmp_path / "o", "preview=true")
+    assert code == 2 and stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'closed'} may not be used by you")
 
 
 @pytest.mark.parametrize("place", ["preview.preview_sheet", "writing.export_mesh"])

@@ -139,9 +139,26 @@ def test_255_beside_large_labels_is_an_object(picture, tmp_path):
     assert [mask.label for mask in read_labels(tmp_path / "l.png", picture)] == ["128", "255"]
 
 
-def test_every_page_of_a_file_is_a_mask(picture, tmp_path):
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_labels_of_32_bits_are_used_as_they_are_stored(picture, tmp_path, kind):
+    first, second = disc(20, 20), disc(26, 50)
+    labels = np.where(first, 300, np.where(second, 400, -1)).astype(kind)
+    Image.fromarray(labels).save(tmp_path / "labels.tif")
+    found = read_labels(tmp_path / "labels.tif", picture)
+    assert [mask.label for mask in found] == ["300", "400"]
+    assert (found[0].pixels == first).all() and (found[1].pixels == second).all()
+
+
+def test_fractions_are_no_labels(picture, tmp_path):
+    Image.fromarray(np.where(disc(20, 20), 0.5, 0).astype(np.float32)).save(tmp_path / "labels.tif")
+    with pytest.raises(UserError, match="give whole numbers"):
+        read_labels(tmp_path / "labels.tif", picture)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png"])
+def test_every_page_of_a_file_is_a_mask(picture, tmp_path, suffix):
     pages = [Image.fromarray(inside.astype(np.uint8) * 255) for inside in (disc(20, 20), disc(26, 46), disc(24, 32))]
-    path = tmp_path / "masks.tif"
+    path = tmp_path / f"masks.{suffix}"
     pages[0].save(path, save_all=True, append_images=pages[1:])
     masks = scene_masks(picture, str(path))
     assert [mask.label for mask in masks] == ["0", "1", "2"]

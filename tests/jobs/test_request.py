@@ -34,6 +34,16 @@ def test_the_defaults_are_those_of_the_command_line():
         ({"threads": 0}, "threads is 0: a whole number from 1"),
         ({"threads": "many"}, "threads is many: a whole number from 1"),
         ({"name": "a/b"}, "name=a/b is no file name"),
+        ({"image_path": ""}, "image_path is empty. Give a value, or leave it out."),
+        ({"image_dir": " "}, "image_dir is empty"),
+        ({"mask_path": ""}, "mask_path is empty"),
+        ({"masks": ""}, "masks is empty"),
+        ({"pointmap": ""}, "pointmap is empty"),
+        ({"checkpoint_dir": ""}, "checkpoint_dir is empty"),
+        ({"sam_checkpoint": ""}, "sam_checkpoint is empty"),
+        ({"output_dir": ""}, "--output_dir is empty"),
+        ({"samplers": {"ss_sampler": {"interval": [500, 0]}}}, "two numbers from 0 to 1000 are needed, the smaller"),
+        ({"samplers": {"slat_sampler": {"interval": [0, 2000]}}}, "two numbers from 0 to 1000 are needed, the smaller"),
     ],
 )
 def test_what_cannot_be_used_is_named(values, expected):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.scene_progress import FOLDER
-from fastsam3d.jobs.scenes import SceneInterrupted, run_scene
+from fastsam3d.jobs.scenes import SceneInterrupted, read_scene, run_scene
 
 
 def names(folder):
@@ -35,6 +35,11 @@ def test_an_unusable_mask_is_left_out_and_named(ask, vase, listener):
     result = run_scene(ask("o", image_dir=str(vase), batch=1), listener=listener)
     assert result.failed == ("object_1",)
     assert listener.warnings == result.report["warnings"] and "object_1 is left out" in listener.warnings[0]
+
+
+def test_a_scene_says_that_it_needs_the_layout(ask, vase, listener):
+    read_scene(ask("o", image_dir=str(vase), layout=False), listener)
+    assert listener.warnings == ["layout=false changes nothing in a scene: its objects are placed by their layout."]
 
 
 def test_an_interrupted_scene_goes_on_and_ends_as_if_it_had_not_been(ask, vase, listener, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import trimesh
 
 from fastsam3d.basics.files import write_atomically
+from fastsam3d.basics.options import prepare_directory
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.formats.glb import encode_glb
 from fastsam3d.meshes.formats.obj import encode_obj
@@ -127,6 +128,17 @@ def test_srgb_curve_by_hand() -> None:
     assert srgb_to_linear(np.array([0.0, 0.5, 1.0])) == pytest.approx([0.0, 0.21404, 1.0], abs=1e-5)
     values = np.linspace(0, 1, 50)
     assert np.allclose(linear_to_srgb(srgb_to_linear(values)), values)
+
+
+def test_a_path_in_the_home_folder(box: Mesh, tmp_path, monkeypatch) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    assert export_mesh(box, "~/box.stl") == home / "box.stl"
+    assert prepare_directory("~/new", "bench") == home / "new"
+    assert (home / "box.stl").is_file() and (home / "new").is_dir() and not list(here.iterdir())
 
 
 def test_errors_of_export(box: Mesh, tmp_path) -> None:

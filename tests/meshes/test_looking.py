@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from dataclasses import replace
 
@@ -45,6 +46,21 @@ def test_a_turntable_goes_round_once(tmp_path) -> None:
         assert (animation.size, animation.n_frames) == ((48, 48), 6)
     with pytest.raises(UserError, match="nothing to show"):
         turntable_frames([replace(mesh, faces=mesh.faces[:0])])
+
+
+def test_a_full_disk_leaves_the_earlier_turntable(tmp_path, monkeypatch) -> None:
+    earlier = [tmp_path / f"ball_turntable.{kind}" for kind in ("png", "gif")]
+    for path in earlier:
+        path.write_bytes(b"whole")
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device"):
+        write_turntable([cube()], tmp_path, "ball", frames=2, size=16)
+    assert sorted(tmp_path.iterdir()) == sorted(earlier)
+    assert all(path.read_bytes() == b"whole" for path in earlier)
 
 
 def test_gaussians_turn_above_the_mesh(tmp_path) -> None:
@@ -124,6 +140,24 @@ def test_the_sheet_shows_the_photo_twice_with_outlines() -> None:
     assert sheet[row, 120 + column].tolist() != [100, 100, 100]
     outline = (sheet == [255, 122, 26]).all(axis=2)
     assert outline[:, :120].sum() > 60 and outline[:, 120:].sum() > 60
+
+
+def test_the_sheet_of_a_large_photo_is_drawn_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3000 x 2400 pixels become 1200 x 960. Outlines at the photo's size would take seconds for each mask."""
+    from fastsam3d.sam3d.scene import placement
+
+    sizes, outlines = [], placement._outlines
+    monkeypatch.setattr(placement, "_outlines", lambda masks: sizes.extend(m.shape for m in masks) or outlines(masks))
+    mask, dot = np.zeros((2, 2400, 3000), dtype=bool)
+    mask[600:1800, 750:2250] = True
+    dot[2001:2004, 2501:2504] = True
+    sheet = np.asarray(placement_sheet(np.full((2400, 3000, 3), 100, np.uint8), [], [mask, dot], 50.0)).astype(int)
+    assert sheet.shape == (960, 2400, 3) and sizes == [(960, 1200)] * 2
+    outline = (sheet == [255, 122, 26]).all(axis=2)
+    rows, columns = np.nonzero(outline[:780, :980])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (238, 721, 298, 901)
+    assert not outline[240:720, 300:900].any()
+    assert outline[790:810, 990:1010].any()  # the object of 3 x 3 pixels, at row 801 and column 1001
 
 
 def test_placed_meshes_levelled_are_the_scenes_file_turned_to_z_up() -> None:

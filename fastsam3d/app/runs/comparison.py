@@ -9,14 +9,15 @@ from typing import Any, cast
 import numpy as np
 
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
-from fastsam3d.basics.pixels import ASSUMED_FIELD_OF_VIEW, SEEDS
+from fastsam3d.basics.pixels import SEEDS
 from fastsam3d.diffusion.report import Report
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.running import attached
+from fastsam3d.jobs.scene_files import field_of_view
 from fastsam3d.meshes.writing import Preparation
 from fastsam3d.sam3d.pipeline.formats import decodable
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
-from fastsam3d.sam3d.scene.placement import field_of_view_of, mask_agreement
+from fastsam3d.sam3d.scene.placement import mask_agreement
 from fastsam3d.sam3d.scene.reconstruct import Scene, reconstruct_scene
 
 OFF = "off"
@@ -164,14 +165,9 @@ def run_once(
     view = field_of_view(request.pointmap)
     found = {item.name: item.reconstruction for item in scene.objects if item.reconstruction is not None}
     masks = dict(zip(names, request.masks, strict=True))
-    agreements = mask_agreement(found, masks, field_of_view(request.pointmap))
+    agreements = mask_agreement(found, masks, view)
     agreement = sum(agreements.values()) / len(names)
     return Run(config.name, seed, scene, done, agreement, tuple(config.warnings()))  # shown in the page
-
-
-def field_of_view(pointmap: np.ndarray | None) -> float:
-    """Returns the horizontal field of view, in degrees, of the picture's camera, or of the assumed camera."""
-    return ASSUMED_FIELD_OF_VIEW if pointmap is None else field_of_view_of(np.asarray(pointmap, dtype=np.float64))
 
 
 def seeds_from(first: Any, count: Any, limit: int) -> tuple[int, ...]:

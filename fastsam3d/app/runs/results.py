@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
-from fastsam3d.app.runs.comparison import Comparison, ComparisonRequest, Run, field_of_view
+from fastsam3d.app.runs.comparison import Comparison, ComparisonRequest, Run
 from fastsam3d.jobs.output_folder import json_text
 from fastsam3d.jobs.report import REPORT, describe, versions
-from fastsam3d.jobs.scene_files import LAYOUT, SCENE
+from fastsam3d.jobs.scene_files import LAYOUT, SCENE, field_of_view
 from fastsam3d.meshes.formats import GAUSSIANS, POINTS, written_formats
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.meshes.writing import Preparation, export_gaussians, export_mesh

@@ -16,6 +16,7 @@ from fastsam3d.app.marking.painting import PaintedMarking
 from fastsam3d.app.server.upload_store import Intake
 from fastsam3d.app.server.uploads import read_upload, read_uploaded_mask
 from fastsam3d.app.visitors.shared import Studio
+from fastsam3d.basics.pixels import inside_of
 from fastsam3d.errors import UserError
 from fastsam3d.jobs.masks import Mask, all_masks, doubts
 from fastsam3d.jobs.pictures import Picture, example_directory, picture_in
@@ -64,7 +65,7 @@ class MarkedPicture:
         picture, note = read_upload(path, self.studio.limits)
         self._open(picture, None, has_masks=False)
         if picture.alpha is not None:
-            inside = picture.alpha > 127
+            inside = inside_of(picture.alpha)  # as on the command line
             if inside.any():
                 assert self.marking is not None
                 self.marking.add_mask(inside)

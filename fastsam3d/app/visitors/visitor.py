@@ -9,8 +9,8 @@ from typing import Any
 
 from fastsam3d.acceleration.presets import AccelerationConfig, load_preset
 from fastsam3d.app.rooms.choosing import read_uploaded_room
-from fastsam3d.app.runs.comparison import Comparison, ComparisonRequest, compare, run_once, seeds_from
-from fastsam3d.app.runs.queue import Job
+from fastsam3d.app.runs.comparison import OFF, Comparison, ComparisonRequest, compare, run_once, seeds_from
+from fastsam3d.app.runs.queue import Job, Stop
 from fastsam3d.app.runs.results import new_folder, write_results
 from fastsam3d.app.server.upload_store import Intake
 from fastsam3d.app.visitors.history import Finished, History
@@ -37,6 +37,7 @@ class Session(MarkedPicture):
         self.room: Room | None = None  # uploaded by the visitor
         self.history = History(studio.limits.results)
         self._folder: Path | None = None
+        self._closed = False
 
     def request(
         self,
@@ -87,13 +88,15 @@ class Session(MarkedPicture):
         """Queues a run of `off` with the shown seed, for comparison.
 
         Raises:
-            UserError: there is no result, or see `start`.
+            UserError: there is no result, the shown run is `off` itself, or see `start`.
         """
         finished = self._result()
+        if finished.comparison.candidate(finished.selected).preset == OFF:
+            raise UserError("This run is without acceleration already.")
 
         def work(job: Job) -> Finished:
             seed = finished.selected
-            pipeline, off = self.studio.pipeline(job), load_preset("off")
+            pipeline, off = self.studio.pipeline(job), load_preset(OFF)
             with self.studio.computing_threads() as threads:
                 run = run_once(pipeline, finished.request, off, seed, 0, 1, threads.before(job.report))
             comparison = replace(finished.comparison, plain={**finished.comparison.plain, seed: run})
@@ -166,8 +169,13 @@ class Session(MarkedPicture):
             self.job.cancel()
 
     def close(self) -> None:
-        """Stops, and removes this visitor's files."""
+        """Stops, and removes this visitor's files, also those that a job writes at this moment."""
         self.stop()
+        with self._lock:
+            self._closed = True
+            self._remove_files()
+
+    def _remove_files(self) -> None:
         self.history.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -187,7 +195,19 @@ class Session(MarkedPicture):
     def _finish(self, job: Job, request: ComparisonRequest, comparison: Comparison, seed: int, number: int) -> Finished:
         if self._folder is None:
             self._folder = new_folder(self.studio.folder)
-        files = write_results(self._folder, comparison, seed, request, self.studio.about(), lambda: job.report(WRITING))
-        self.finished = Finished(request, comparison, files, seed, number)
-        self.history.put(self.finished)
-        return self.finished
+        try:
+            files = write_results(
+                self._folder, comparison, seed, request, self.studio.about(), lambda: job.report(WRITING)
+            )
+            with self._lock:
+                if not self._closed:
+                    self.finished = Finished(request, comparison, files, seed, number)
+                    self.history.put(self.finished)
+                    return self.finished
+        except (OSError, UserError):
+            if not self._closed:
+                raise
+        finally:
+            if self._closed:  # what was written after the visitor had left has made the folder again
+                self._remove_files()
+        raise Stop("Stopped.")

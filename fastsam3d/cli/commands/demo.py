@@ -53,8 +53,16 @@ DEFAULTS: dict[str, Any] = {
 SMALL = "mini"
 """Name of the model that ships."""
 RANGES = {"port": (0, 65535), "timeout": (1, 86400), "waiting": (1, 1000), "upload_mb": (1, 1000)}
-OWN = ("acceleration", "seed", "output_dir", "image_path", "image_dir", "mask_path", "mask_index", "pointmap", "name")
+OWN = (
+    *("acceleration", "seed", "output_dir", "image_path", "image_dir", "mask_path", "mask_index", "pointmap", "name"),
+    *("masks", "box", "point", "all", "faces", "texture", "watertight"),
+)
 """Settings of `infer` that are chosen in the page."""
+UNUSED = (
+    *("depth", "depth_model", "layout", "preview", "preview_splats", "export", "finish", "turntable"),
+    *("batch", "resume"),
+)
+"""Settings of `infer` and `infer_scene` that the page does not use."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def options_from(words: Sequence[str]) -> Options:
     """Reads `key=value` words.
 
     Raises:
-        UserError: a word that is no key=value, a value out of range, or a key that the page chooses.
+        UserError: a word that is no key=value, a value out of range, or a key that the page chooses or does not use.
     """
     values, rest = dict(DEFAULTS), []
     for word in words:
@@ -95,6 +103,8 @@ def options_from(words: Sequence[str]) -> Options:
             values[key] = value
         elif key.partition(".")[0] in OWN:
             raise UserError(f"{key} is chosen in the page, not when the demo is started.")
+        elif key in UNUSED:
+            raise UserError(f"{key} is not used by the page. --help lists its settings.")
         else:
             rest.append(word)
     return Options(**values, rest=tuple(rest))

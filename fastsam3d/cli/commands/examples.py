@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastsam3d.basics.flags import flag, parse_flags
+from fastsam3d.basics.paths import user_path
 
 PROGRAM = "python -m fastsam3d examples"
 
@@ -22,5 +23,5 @@ def main(words: list[str]) -> int:
     from fastsam3d.procedural.examples import EXAMPLES, write_example
 
     for name in EXAMPLES:
-        write_example(name, options.output)
+        write_example(name, user_path(options.output))
     return 0

@@ -61,10 +61,13 @@ def marker_of(values: Mapping[str, Any]) -> MarkerChoice:
     Weights of Segment Anything choose it; they need no further key.
 
     Raises:
-        UserError: an unknown marker, or weights are missing or belong to another marker.
+        UserError: a value is empty, an unknown marker, or weights are missing or belong to another marker.
     """
-    given = (values[key] for key in MarkerChoice().settings())
-    name, weights, model = (None if value in (None, "") else str(value) for value in given)
+    given = {key: values[key] for key in MarkerChoice().settings()}
+    for key, value in given.items():
+        if value is not None and not str(value).strip():  # for instance from a shell variable that is not set
+            raise UserError(f"{key} is empty. Give a value, or leave it out.")
+    name, weights, model = (None if value is None else str(value) for value in given.values())
     if name is None:
         name = LEARNED if weights is None else SAM
     if name not in MARKERS:

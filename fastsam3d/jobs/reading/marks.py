@@ -49,10 +49,15 @@ def marks_of(values: Mapping[str, Any]) -> Marks:
         values: `box` and `point` are None, text with `;` between several, or a list of texts or of numbers.
 
     Raises:
-        UserError: a value cannot be read, or the values cannot be combined.
+        UserError: a value is empty or cannot be read, or the values cannot be combined.
     """
     if not isinstance(values["all"], bool):
         raise UserError(f"all={values['all']} is not possible: give true or false.")
+    for key, what in (("box", BOX_HELP), ("point", POINT_HELP)):
+        texts = values[key] if _is_list(values[key]) else [values[key]]
+        # For instance from a shell variable that is not set. Without the mark another mask would be used.
+        if any(isinstance(text, str) and not _several(text) for text in texts):
+            raise UserError(f"--{key} is empty. Give {what}, or leave it out.")
     boxes = tuple(_box(value) for value in _several(values["box"]))
     points = tuple(_point(value) for value in _several(values["point"]))
     if values["all"] and (boxes or points):

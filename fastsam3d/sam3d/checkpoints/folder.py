@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastsam3d.basics.paths import require_file, user_path
+from fastsam3d.basics.paths import require_file, require_folder, user_path
 from fastsam3d.basics.reading.packed_weights import read_safetensors
 from fastsam3d.basics.reading.torch_archives import check_archive
 from fastsam3d.errors import UserError
@@ -74,7 +74,7 @@ def locate(directory: str | Path) -> Path:
     """The folder with the networks' files: the given one, or the `checkpoints` in it.
 
     Raises:
-        UserError: it does not exist, or holds neither.
+        UserError: it does not exist, may not be read, or holds neither.
     """
     folder = user_path(directory)
     if not folder.is_dir():
@@ -83,9 +83,8 @@ def locate(directory: str | Path) -> Path:
             f"The checkpoint folder {folder} {what}. Give the folder with {PIPELINE_FILE} and ss_generator.ckpt; "
             "`python -m fastsam3d download` fetches it."
         )
-    candidates = [folder, *(folder / name for name in SUBFOLDERS)]
-    for candidate in candidates:
-        if any((candidate / name).is_file() for name in _marks()):
+    for candidate in (folder, *(folder / name for name in SUBFOLDERS)):
+        if candidate.is_dir() and any((require_folder(candidate) / name).is_file() for name in _marks()):
             return candidate
     raise UserError(
         f"{folder} holds no networks: neither {PIPELINE_FILE} nor ss_generator.ckpt is in it or in its checkpoints/. "

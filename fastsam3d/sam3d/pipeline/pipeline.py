@@ -151,7 +151,7 @@ class Pipeline(Stages):
         require_float32()
         several = isinstance(image, list) and all(isinstance(own, SharedPicture) for own in image)
         pictures = image if several else [image] * len(masks)
-        seeds = [seed] * len(masks) if isinstance(seed, int) else seed
+        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(masks)
         with self.residency.running(), recording(StageClock(self.device, progress)) as clock:
             with stage("preprocess"):
                 inputs = [self.preprocess(own, mask) for own, mask in zip(pictures, masks, strict=True)]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fastsam3d.basics.files import write_atomically
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.geometry import CAMERA_TO_GLTF, Z_UP_TO_Y_UP, matrix_to_quaternion_xyzw, smallest_turn
 from fastsam3d.meshes.gltf import Node, Root, glb_bytes
@@ -142,7 +143,7 @@ class Scene:
         Raises:
             UserError: no object has a mesh, or the path cannot be written.
         """
-        return write_atomically(path, self.glb_bytes(meshes))
+        return write_atomically(user_path(path), self.glb_bytes(meshes))
 
 
 def placed_node(name: str, mesh: Mesh, pose: Pose) -> Node:
@@ -158,7 +159,7 @@ def export_placed(name: str, mesh: Mesh, pose: Pose, path: str | Path) -> Path:
     """
     if mesh.is_empty:
         raise UserError(f"The mesh for {path} has no faces. Try another seed, or a mask that shows more of the object.")
-    return write_atomically(path, glb_bytes([placed_node(name, mesh, pose)], {"frame": CAMERA_FRAME}))
+    return write_atomically(user_path(path), glb_bytes([placed_node(name, mesh, pose)], {"frame": CAMERA_FRAME}))
 
 
 def node_transform(pose: Pose) -> tuple[list[float], list[float], list[float]]:

@@ -18,6 +18,7 @@ from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction
 COMPARED_SIDE = 480
 """Longest side, in pixels, at which silhouettes and masks are compared."""
 SHEET_WIDTH, SHEET_HEIGHT = 2400, 1600
+"""Largest size of a sheet in pixels."""
 
 
 def to_pixels(points: np.ndarray, width: int, height: int, field_of_view: float) -> tuple[np.ndarray, np.ndarray]:
@@ -80,17 +81,23 @@ def placement_sheet(
     Args:
         items: objects at their recovered poses.
         masks: bool `[H, W]` of all objects, also of those that failed.
-        field_of_view: horizontal, in degrees; `preview.field_of_view_of` finds it from a point map.
+        field_of_view: horizontal, in degrees; `field_of_view_of` finds it from a point map.
     """
     pixels = as_image(image)
-    drawn = overlay(pixels, items, field_of_view)
-    sheet = Image.new("RGB", (2 * drawn.width, drawn.height), "white")
-    rims = _outlines([as_mask(mask, *pixels.shape[:2]) for mask in masks])
-    for place, picture in ((0, Image.fromarray(pixels)), (drawn.width, drawn)):
+    photo = Image.fromarray(pixels)
+    # Made smaller first: at the size of a large photo, outlines take seconds for each mask.
+    photo.thumbnail((SHEET_WIDTH // 2, SHEET_HEIGHT))
+    rims = _outlines([_reduced(as_mask(mask, *pixels.shape[:2]), photo.size) for mask in masks])
+    sheet = Image.new("RGB", (2 * photo.width, photo.height), "white")
+    for place, picture in ((0, photo), (photo.width, overlay(np.asarray(photo), items, field_of_view))):
         sheet.paste(picture, (place, 0))
         sheet.paste(OUTLINE, (place, 0), rims)
-    sheet.thumbnail((SHEET_WIDTH, SHEET_HEIGHT))
     return sheet
+
+
+def _reduced(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns a mask at another size (width, height): the pixels that the object touches, however small it is."""
+    return np.asarray(Image.fromarray(mask).convert("L").resize(size, Image.Resampling.BOX)) > 0
 
 
 def _outlines(masks: Sequence[np.ndarray]) -> Image.Image:

@@ -6,9 +6,11 @@ One safetensors file each: arrays, and everything else as JSON in the file's met
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,13 +18,16 @@ from fastsam3d.basics.files import write_atomically
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.gaussians import Gaussian
 from fastsam3d.meshes.mesh import Mesh
+from fastsam3d.sam3d.coloring.camera import PictureCamera, RigidPose
+from fastsam3d.sam3d.coloring.surface import PictureProjection
 from fastsam3d.sam3d.pipeline.pose import Pose
 from fastsam3d.sam3d.pipeline.reconstruction import Reconstruction, SparseStructure
 
-VERSION = 1
+VERSION = 2
 _MESH = ("vertices", "faces", "vertex_colors")
 _POSE = ("rotation", "translation", "scale")
 _STRUCTURE = ("logits", "coords", "interior_coords")
+_PROJECTION, _CAMERA = ("colors", "share", "depth"), ("low", "gain", "start")
 _GAUSSIAN = ("xyz", "features_dc", "scaling", "rotation", "opacity")
 
 
@@ -45,12 +50,18 @@ def save_reconstruction(result: Reconstruction, path: str | Path, made_of: str |
         tensors |= {f"mesh.{name}": torch.from_numpy(getattr(result.mesh, name)) for name in _MESH}
     if result.gaussian is not None:
         tensors |= {f"gaussian.{name}": getattr(result.gaussian, name) for name in _GAUSSIAN}
+    if (seen := result.projection) is not None:
+        arrays = {name: getattr(seen, name) for name in _PROJECTION}
+        arrays |= {f"camera.{name}": getattr(seen.camera, name) for name in _CAMERA}
+        arrays |= {f"camera.pose.{name}": value for name, value in seen.camera.pose._asdict().items()}
+        tensors |= {f"projection.{name}": torch.from_numpy(np.array(value)) for name, value in arrays.items()}
     values = {
         "version": VERSION,
         "seed": result.seed,
         "stage_seconds": result.stage_seconds,
         "downsample_factor": result.structure.downsample_factor,
         "made_of": made_of,
+        "agreement": None if seen is None else seen.agreement,
         "mininum_kernel_size": getattr(result.gaussian, "mininum_kernel_size", None),
     }
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -99,6 +110,16 @@ def load_reconstruction(path: str | Path) -> Reconstruction:
             feats=tensors["feats"],
             seed=values["seed"],
             stage_seconds=dict(values["stage_seconds"]),
+            projection=_projection(part("projection"), values["agreement"]),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): it is damaged or of another version. Remove it.") from None
+
+
+def _projection(tensors: Mapping[str, Tensor], agreement: float) -> PictureProjection | None:
+    if not tensors:
+        return None
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    pose = RigidPose(*(arrays[f"camera.pose.{name}"] for name in RigidPose._fields))
+    camera = PictureCamera(pose, *(arrays[f"camera.{name}"] for name in _CAMERA))
+    return PictureProjection(camera, arrays["colors"], arrays["share"], arrays["depth"], agreement)

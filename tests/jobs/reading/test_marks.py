@@ -50,6 +50,10 @@ def test_a_point_may_be_numbers() -> None:
         ({"point": "-3,4"}, "every --point is on the background"),
         ({"box": "1,2,30,40", "all": True}, "--all finds the objects by itself"),
         ({"all": "yes"}, "give true or false"),
+        ({"box": ""}, "--box is empty. Give four numbers"),
+        ({"box": [""]}, "--box is empty"),
+        ({"box": ["1,2,30,40", " ; "]}, "--box is empty"),
+        ({"point": ""}, "--point is empty. Give two numbers"),
     ],
 )
 def test_unusable_marks_are_explained(given, message) -> None:

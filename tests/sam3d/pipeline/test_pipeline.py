@@ -144,3 +144,22 @@ def test_formats_that_the_model_lacks_are_refused(pipeline: Pipeline, picture) -
         pipeline.run(*picture, formats=("mesh", "gaussian"))
     with pytest.raises(UserError, match="Unknown format"):
         pipeline.run(*picture, formats=("voxels",))
+
+
+@pytest.mark.parametrize(
+    ("seed", "seeds"), [(np.int64(3), [3, 3]), (torch.tensor(4), [4, 4]), ([5, np.int32(6)], [5, 6])]
+)
+def test_a_batch_takes_seeds_of_every_kind(
+    pipeline: Pipeline, picture, monkeypatch: pytest.MonkeyPatch, seed: object, seeds: list[int]
+) -> None:
+    class Reached(Exception):
+        pass
+
+    def sampled(_condition: torch.Tensor, generators: list[torch.Generator]) -> None:
+        assert [generator.initial_seed() for generator in generators] == seeds
+        raise Reached
+
+    monkeypatch.setattr(pipeline, "sample_structure_latents", sampled)
+    image, mask = picture
+    with pytest.raises(Reached):
+        pipeline.sample_structures(image, [mask, mask], seed=seed)

@@ -15,6 +15,7 @@ import trimesh
 
 import fastsam3d
 from fastsam3d.errors import UserError
+from fastsam3d.jobs.report import describe
 from fastsam3d.meshes.gaussians import Gaussian
 from fastsam3d.meshes.mesh import Mesh
 from fastsam3d.sam3d.models.config import PoseConfig
@@ -267,6 +268,12 @@ def test_reconstructions_survive_the_disk(pipeline, picture, tmp_path) -> None:
     result = pipeline.run(*picture, seed=2)
     count = 5
     parts = {"xyz": (count, 3), "features_dc": (count, 1, 3), "scaling": (count, 3), "rotation": (count, 4)}
+    assert (
+        load_reconstruction(
+            save_reconstruction(dataclasses.replace(result, projection=None), tmp_path / "b.safetensors")
+        ).projection
+        is None
+    )
     gaussian = Gaussian(**{name: torch.rand(shape) for name, shape in parts.items()}, opacity=torch.rand(count, 1))
     result = dataclasses.replace(result, gaussian=gaussian)
     loaded = load_reconstruction(save_reconstruction(result, tmp_path / "a.safetensors"))
@@ -274,6 +281,15 @@ def test_reconstructions_survive_the_disk(pipeline, picture, tmp_path) -> None:
     assert all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
     assert torch.equal(loaded.gaussian.get_scaling, gaussian.get_scaling)
     assert (loaded.seed, loaded.stage_seconds) == (2, result.stage_seconds)
+    # `finish` takes colours from it, so a resumed object without it would look different.
+    seen, read = result.projection, loaded.projection
+    assert seen is not None and read is not None and read.agreement == seen.agreement
+    arrays = [
+        [part.colors, part.share, part.depth, *part.camera.pose, part.camera.low, part.camera.gain, part.camera.start]
+        for part in (seen, read)
+    ]
+    assert all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in zip(*arrays, strict=True))
+    assert describe(loaded) == describe(result) and "outline_iou" in describe(loaded)
     (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-200])
     with pytest.raises(UserError, match="damaged"):
         load_reconstruction(tmp_path / "a.safetensors")

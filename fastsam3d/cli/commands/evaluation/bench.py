@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.options import describe_options, parse_options, prepare_directory
+from fastsam3d.basics.paths import user_path
 from fastsam3d.cli.flags import asks_for_help
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.benchmark.options import BenchmarkOptions
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
     from fastsam3d.evaluation.benchmark.verdicts import warning_of
 
     if options.report is not None:
-        print(render_again(Path(options.report), options.document), end="")
+        print(render_again(user_path(options.report), options.document), end="")
         return 0
     if options.document is not None:
         raise UserError("bench: document=FILE belongs to report=DIR: measure first, then write the document")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from fastsam3d.basics.options import describe_options, parse_options, prepare_directory
+from fastsam3d.basics.paths import user_path
 from fastsam3d.cli.flags import asks_for_help
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.tuning.options import TuneOptions
@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
         print(describe_options(TuneOptions, COMMAND))
         return 0
     options = parse_options(TuneOptions, words, "tune")
-    path = Path(options.output)
+    path = user_path(options.output)
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"tune: output={path} is no preset file: give a name that ends in .yaml")
     prepare_directory(path.parent, "tune")
