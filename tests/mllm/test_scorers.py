@@ -27,6 +27,15 @@ def test_the_most_different_are_chosen_first():
     assert most_different_first(distances, torch.tensor([[1, 1, 1, 1, 0]]).bool(), 2).tolist() == [[0, -5, -5, -1, -5]]
 
 
+def test_a_sample_with_few_groups_is_ranked_the_same_beside_one_with_many():
+    # Two groups at equal distances: the first is first, however many groups the other sample needs.
+    distances, present = torch.ones(2, 5, 5) - torch.eye(5), torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    for count in (2, 3, 5):
+        assert most_different_first(distances, present, count)[0].tolist() == [0, -1, -5, -5, -5]
+    late = torch.tensor([[0, 0, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    assert most_different_first(distances, late, 4)[0].tolist() == [-5, -5, 0, -5, -5]
+
+
 def test_pivots_stay_and_then_what_resembles_them_least():
     features = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [-3.0, 0.0], [1.0, 1.0]]])
     norms, present = torch.tensor([[9.0, 1.0, 1.0, 1.0, 99.0]]), torch.tensor([[1, 1, 1, 1, 0]]).bool()
