@@ -173,6 +173,16 @@ def test_calls_that_cannot_work_are_refused(model):
             model(input_ids=ids[:, :1], **cached(kept, model))
 
 
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_prompt_that_ends_with_visual_tokens_is_refused(model, mask):
+    # The answer begins at the last token: if it left, another token would be taken for the end of the prompt.
+    spans, pruning = [VisualSpan(4, 8, 3), VisualSpan(30, 1, 3)], HALF["pruning"] | {"mask": mask}
+    with fastsam3d.accelerate(model, HALF | {"pruning": pruning}), torch.no_grad():
+        with pytest.raises(UserError, match="the prompt of sample 1 ends with a visual token"):
+            model.generate(**prompts((40, 33)), visual=spans, num_beams=2, max_new_tokens=2)
+        model(**prompts((40, 34)), visual=spans)
+
+
 def test_a_loss_is_computed_under_masks(model):
     ids = prompts((40,))["input_ids"]
     settings = HALF | {"pruning": HALF["pruning"] | {"mask": True}}
