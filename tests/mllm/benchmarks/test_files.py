@@ -131,7 +131,7 @@ def test_the_table_of_unique_objects_is_made_from_the_annotated_objects(write):
         ("table", "table"),
         ("refrigerator", "refridgerator"),
     ]:
-        labels += f"1\t{raw}\t{raw}\t{known}\n"
+        labels += f"1\t{raw}\ta category\t{known}\n"
     made = unique_lookup(write(entries, "ScanRefer_filtered.json"), write(labels, "labels.tsv"))
     # The blackboard has no class, and the spelling of the other is not that of the list: both are "others".
     assert made == {SCENE: {0: False, 1: True, 2: False, 3: False, 4: False}}
