@@ -81,6 +81,21 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.strip().strip("[]()").split(",") if part.strip())
 
 
+def whole_numbers(minimum: int) -> Callable[[str], tuple[int, ...]]:
+    """Makes a parser of lists of one or more whole numbers from `minimum` on."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            values = tuple(map(whole(minimum), words(text)))
+        except ValueError:
+            values = ()
+        if not values:
+            raise ValueError(f"one or more whole numbers of at least {minimum}, such as [{minimum},{minimum + 1}]")
+        return values
+
+    return parse
+
+
 def optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
     """Makes a parser that accepts null, and all values that `parse` accepts."""
     return lambda text: None if text in NOTHING else parse(text)

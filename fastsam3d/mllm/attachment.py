@@ -33,14 +33,7 @@ from fastsam3d.mllm.dropping.remasking import Remasking
 from fastsam3d.mllm.host import Host
 from fastsam3d.mllm.maps import CACHES, aggregated_maps
 from fastsam3d.mllm.report import Clock, Report
-from fastsam3d.mllm.spans import (
-    Layout,
-    Placeholder,
-    layout_of,
-    live_for_counts,
-    live_tokens,
-    spans_of_samples,
-)
+from fastsam3d.mllm.spans import Layout, layout_of_prompts, live_for_counts, live_tokens
 from fastsam3d.mllm.vocabulary import Prompts
 
 
@@ -192,11 +185,14 @@ class Attachment:
         if cache is not None:
             self._remembered.pop(cache, None)  # an emptied cache may be filled again
         if said.visual is not None:
-            layout = self._layout(said, given.get("input_ids"), live, copies)
+            ids = one_of_each(given.get("input_ids"), copies)
+            of_samples = layout_of_prompts(said.visual, live[::copies], ids)
+            layout = of_samples.repeat(copies)
         with clock:
             if prunes and layout is not None and layout.present.shape[1]:
                 refusals.refuse_cache(cache)
                 refusals.refuse_checkpointing(self._host.decoder)
+                refusals.refuse_visual_end(of_samples)
                 run = self._prefill(original, given, layout, copies, said)
             try:
                 self._step = run
@@ -259,14 +255,6 @@ class Attachment:
             self._step = None
             self._report.decode_steps += 1
             self._report.decode_seconds += clock.seconds
-
-    def _layout(self, said: Given, input_ids: Tensor | None, live: Tensor, copies: int) -> Layout:
-        samples = live[::copies]
-        if isinstance(said.visual, Placeholder):
-            spans = said.visual.spans(refusals.ids_for_placeholder(input_ids)[::copies], samples)
-        else:
-            spans = spans_of_samples(said.visual, len(samples))
-        return layout_of(spans, samples).repeat(copies)
 
     def _run_layer(self, index: int, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastsam3d.basics.suggestions import suggestion
+from fastsam3d.errors import UserError
 from fastsam3d.mllm.spans import Layout
 
+ROW_SETS = ("text", "last")
 
 @dataclass(frozen=True)
 class RowSet:
@@ -22,12 +25,19 @@ class RowSet:
         skip_first, skip_last: for "text": rows at its beginning and at its end that do not count, for instance the end
             of the instruction and the words that ask for an answer.
         count: for "last": number of rows, for instance those of an answer.
+
+    Raises:
+        UserError: `which` is something else.
     """
 
     which: str = "text"
     skip_first: int | Sequence[int] = 0
     skip_last: int | Sequence[int] = 0
     count: int | Sequence[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.which not in ROW_SETS:
+            raise UserError(f"there is no set of rows {self.which!r}. {suggestion(str(self.which), ROW_SETS)}")
 
     def weights(self, layout: Layout) -> Tensor:
         """Weight of each row, (B, S) float32, summing to 1 for a sample.

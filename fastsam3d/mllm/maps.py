@@ -14,7 +14,7 @@ from fastsam3d.errors import UserError
 from fastsam3d.mllm import hosts
 from fastsam3d.mllm.attention_rows import RowSet
 from fastsam3d.mllm.host import Host
-from fastsam3d.mllm.spans import Layout, layout_of, live_tokens, spans_of_samples
+from fastsam3d.mllm.spans import Layout, layout_of_prompts, live_tokens
 
 CACHES = ("cache", "past_key_values")
 
@@ -32,17 +32,19 @@ def extract_maps(model: Any, visual: Any, rows: Sequence[RowSet], **inputs: Any)
         (sets, B, N) float32, see `aggregated_maps`.
 
     Raises:
-        UserError: no host knows the model or it cannot be pruned, the batch is padded on the right, or the spans do not
-            fit the prompts.
+        UserError: no host knows the model or it cannot be pruned, there is no prompt, the batch is padded on the right,
+            or the spans do not fit the prompts.
     """
     host = hosts.recognised(model)
     if host is None:
         raise UserError(f"a {type(model).__name__} gives no attention maps: give a language model of transformers")
     host.check()
-    tokens = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+    tokens = inputs.get("input_ids") if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+    if tokens is None:
+        raise UserError("there is no prompt to extract maps from: give input_ids or inputs_embeds")
     samples, columns = tokens.shape[:2]
     live = live_tokens(inputs.get("attention_mask"), samples, columns, tokens.device)
-    layout = layout_of(spans_of_samples(visual, samples), live)
+    layout = layout_of_prompts(visual, live, inputs.get("input_ids"))
     return aggregated_maps(host, layout, rows, host.decoder, inputs)
 
 

@@ -54,7 +54,8 @@ class Report(TabularReport):
         cache_bytes_full: bytes of keys and values of the prompts if no token had left, by formula.
         cache_bytes_counted: bytes of keys and values of the tokens that stayed, by formula.
         cache_bytes_held: bytes of the caches after the prompts were read, padding and empty places included.
-        flops_full, flops: operations to read the prompts if no token had left, and with pruning, by formula.
+        flops_full, flops: operations to read the prompts if no token had left, and with pruning, by formula. Those of
+            the scorer, such as a predictor or the full run of the oracle, do not count.
         prefill_seconds: wall clock of reading the prompts, scoring included.
         scoring_seconds: wall clock of scoring and choosing.
         masked_by_layer: for the technique `released` only: visual tokens of the samples that each layer masked, but

@@ -7,6 +7,7 @@ has most.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +30,10 @@ class VisualSpan:
         group_size: tokens of each group. They stay or leave together.
         mask: one bool for each group. False: a padding object, a group that only fills the prompt up to its fixed
             number of objects. It leaves at the first cut, and counts for no budget. None: there is no padding object.
+            A group whose tokens are all hidden by the attention mask of the prompt is a padding object, too.
 
     Raises:
-        UserError: a number is out of range, or the mask has another length.
+        UserError: a number is not whole or out of range, or the mask has another length.
     """
 
     start: int
@@ -40,6 +42,7 @@ class VisualSpan:
     mask: Sequence[bool] | None = None
 
     def __post_init__(self) -> None:
+        _make_whole(self, ("start", "groups", "group_size"))
         if self.start < 0 or self.groups < 0 or self.group_size < 1:
             raise UserError(
                 f"{self}: start and groups are at least 0, and group_size at least 1. Take them from what builds the "
@@ -65,10 +68,18 @@ class Placeholder:
     Attributes:
         token_id: the id. Where it stands several times in a row, these positions are one span.
         group_size: tokens of each group.
+
+    Raises:
+        UserError: a number is not whole, or the group size is less than 1.
     """
 
     token_id: int
     group_size: int = 1
+
+    def __post_init__(self) -> None:
+        _make_whole(self, ("token_id", "group_size"))
+        if self.group_size < 1:
+            raise UserError(f"{self}: group_size is at least 1. Take it from what builds the prompt.")
 
     def spans(self, input_ids: Tensor, live: Tensor) -> list[tuple[VisualSpan, ...]]:
         """Finds the spans of every sample.
@@ -80,8 +91,8 @@ class Placeholder:
             UserError: a span is not a whole number of groups.
         """
         found = []
-        for row, there in zip(input_ids.cpu(), live.cpu(), strict=True):
-            places = torch.nonzero(row[there] == self.token_id).flatten().tolist()
+        for row, first in zip(input_ids.cpu(), live.int().argmax(1).tolist(), strict=True):
+            places = torch.nonzero(row[first:] == self.token_id).flatten().tolist()
             runs: list[list[int]] = []
             for place in places:
                 if runs and place == runs[-1][-1] + 1:
@@ -96,6 +107,15 @@ class Placeholder:
                     )
             found.append(tuple(VisualSpan(run[0], len(run) // self.group_size, self.group_size) for run in runs))
         return found
+
+
+def _make_whole(span: VisualSpan | Placeholder, names: Sequence[str]) -> None:
+    """Turns numbers of other libraries, such as numpy's, into Python's, and refuses those that are not whole."""
+    for name in names:
+        try:
+            object.__setattr__(span, name, operator.index(getattr(span, name)))
+        except TypeError:
+            raise UserError(f"{span}: {name} has to be a whole number") from None
 
 
 @dataclass
@@ -187,7 +207,7 @@ def layout_of(spans: Sequence[Sequence[VisualSpan]], live: Tensor) -> Layout:
 
     Args:
         spans: of every sample. The groups of a sample are numbered from its first span to its last.
-        live: (B, S) bool: not padding.
+        live: (B, S) bool: not padding. Tokens within a prompt may be hidden, too: positions count them.
 
     Raises:
         UserError: a span ends after the end of its prompt, or two spans of a sample overlap.
@@ -197,14 +217,14 @@ def layout_of(spans: Sequence[Sequence[VisualSpan]], live: Tensor) -> Layout:
     group_of = torch.full(live.shape, NO_GROUP, dtype=torch.int64)
     present = torch.zeros(len(spans), groups, dtype=torch.bool)
     last_visual = torch.full((len(spans),), -1, dtype=torch.int64)
-    first, counts = live.int().argmax(1).tolist(), live.sum(1).tolist()
+    shown, first = live.cpu(), live.int().argmax(1).tolist()
     for row, of_row in enumerate(spans):
         before = 0
         for span in of_row:
-            if span.end > counts[row]:
+            if span.end > live.shape[1] - first[row]:
                 raise UserError(
-                    f"the {span} of sample {row} ends at position {span.end}, and its prompt has {counts[row]} tokens: "
-                    "give the positions of the prompt as the model sees it"
+                    f"the {span} of sample {row} ends at position {span.end}, and its prompt has "
+                    f"{live.shape[1] - first[row]} tokens: give the positions of the prompt as the model sees it"
                 )
             columns = slice(first[row] + span.start, first[row] + span.end)
             if (group_of[row, columns] != NO_GROUP).any():
@@ -212,7 +232,8 @@ def layout_of(spans: Sequence[Sequence[VisualSpan]], live: Tensor) -> Layout:
             numbers = torch.arange(before, before + span.groups)
             group_of[row, columns] = numbers.repeat_interleave(span.group_size)
             there = (True,) * span.groups if span.mask is None else span.mask
-            present[row, before : before + span.groups] = torch.tensor(there, dtype=torch.bool)
+            seen = shown[row, columns].view(span.groups, span.group_size).any(1)
+            present[row, before : before + span.groups] = torch.tensor(there, dtype=torch.bool) & seen
             if span.groups:
                 last_visual[row] = max(int(last_visual[row]), columns.stop - 1)
             before += span.groups
@@ -233,14 +254,39 @@ def spans_of_samples(visual: Any, samples: int) -> list[tuple[VisualSpan, ...]]:
     """
     if isinstance(visual, VisualSpan):
         return [(visual,)] * samples
-    if not isinstance(visual, Sequence) or len(visual) != samples:
-        entries = f"{len(visual)} entries" if isinstance(visual, Sequence) else f"a {type(visual).__name__}"
+    if not _is_list(visual) or len(visual) != samples:
+        entries = f"{len(visual)} entries" if _is_list(visual) else f"a {type(visual).__name__}"
         raise UserError(
             f"visual has {entries} for a batch of {samples}: give one VisualSpan for all samples, or a list with one "
             "entry for each sample"
         )
-    rows = [(row,) if isinstance(row, VisualSpan) else tuple(row or ()) for row in visual]
+    rows = [() if row is None else tuple(row) if _is_list(row) else (row,) for row in visual]
     strange = [span for row in rows for span in row if not isinstance(span, VisualSpan)]
     if strange:
-        raise UserError(f"visual holds {strange[0]!r}: give fastsam3d.mllm.VisualSpan(start, groups, group_size)")
+        raise UserError(
+            f"visual holds {strange[0]!r}: give fastsam3d.mllm.VisualSpan(start, groups, group_size) for each span, or "
+            "one Placeholder alone for all samples"
+        )
     return rows
+
+
+def layout_of_prompts(visual: Any, live: Tensor, input_ids: Tensor | None) -> Layout:
+    """Finds the visual tokens of prompts.
+
+    Args:
+        visual: as for `spans_of_samples`, or a `Placeholder`.
+        live: (B, S) bool: not padding.
+        input_ids: (B, S) token ids, in which a `Placeholder` is searched; None where embeddings were given.
+
+    Raises:
+        UserError: as for `spans_of_samples`, `Placeholder.spans` and `layout_of`; or a placeholder has no ids.
+    """
+    if not isinstance(visual, Placeholder):
+        return layout_of(spans_of_samples(visual, len(live)), live)
+    if input_ids is None:
+        raise UserError("a placeholder is searched in input_ids, and the prompt came as embeddings: give a VisualSpan")
+    return layout_of(visual.spans(input_ids, live), live)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

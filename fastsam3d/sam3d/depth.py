@@ -92,7 +92,7 @@ def load_moge(weights: str | Path | None, device: torch.device | str = "cpu") ->
     Raises:
         UserError: MoGe is not installed, there is no such device, or the file is not named, missing or no MoGe model.
     """
-    from fastsam3d.sam3d.checkpoints.loading import check_device
+    from fastsam3d.basics.devices import check_device
 
     fetch = f"`python -m fastsam3d download model=moge` fetches {MOGE_REPOSITORY}"
     if importlib.util.find_spec("moge") is None:

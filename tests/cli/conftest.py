@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ball_pipeline import ball_pipeline, write_vase
 
+from fastsam3d.basics.devices import check_device
 from fastsam3d.cli.main import main
-from fastsam3d.sam3d.checkpoints.loading import check_device
 from fastsam3d.sam3d.pipeline.pipeline import Pipeline
 
 STEPS = ("model.ss_sampler.inference_steps=4", "model.slat_sampler.inference_steps=4")

@@ -173,6 +173,16 @@ def test_calls_that_cannot_work_are_refused(model):
             model(input_ids=ids[:, :1], **cached(kept, model))
 
 
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_prompt_that_ends_with_visual_tokens_is_refused(model, mask):
+    # The answer begins at the last token: if it left, another token would be taken for the end of the prompt.
+    spans, pruning = [VisualSpan(4, 8, 3), VisualSpan(30, 1, 3)], HALF["pruning"] | {"mask": mask}
+    with fastsam3d.accelerate(model, HALF | {"pruning": pruning}), torch.no_grad():
+        with pytest.raises(UserError, match="the prompt of sample 1 ends with a visual token"):
+            model.generate(**prompts((40, 33)), visual=spans, num_beams=2, max_new_tokens=2)
+        model(**prompts((40, 34)), visual=spans)
+
+
 def test_a_loss_is_computed_under_masks(model):
     ids = prompts((40,))["input_ids"]
     settings = HALF | {"pruning": HALF["pruning"] | {"mask": True}}
@@ -239,11 +249,29 @@ def test_lora_through_peft(model):
 
 def test_external_scores_are_checked(model):
     settings = {"pruning": {"enabled": True, "layer": 0, "budget": "fixed", "keep": 2}, "external": True}
-    with fastsam3d.accelerate(model, settings), torch.no_grad():
+    with fastsam3d.accelerate(model, settings) as acceleration, torch.no_grad():
         with pytest.raises(UserError, match="external scores are missing"):
             model(**prompts((40,)), visual=SPANS[0])
         with pytest.raises(UserError, match="3 external scores and 8 groups"):
             model(**prompts((40,)), visual=SPANS[0], objects=[[1, 2, 3]])
+        for strange, words in ((None, "a NoneType"), (["a"] * 8, "a list"), ([[1, 2], [3]], "a list")):
+            with pytest.raises(UserError, match=f"sample 0 are no list of numbers but {words}"):
+                model(**prompts((40,)), visual=SPANS[0], objects=[strange])
+        scores = [1, float("nan"), 3, 4, 5, 6, 7, 8]
+        with pytest.raises(UserError, match="not finite"):
+            model(**prompts((40,)), visual=SPANS[0], objects=[scores])
+        # The score of a padding object does not matter.
+        masked = VisualSpan(4, 8, 3, [True, False, *[True] * 6])
+        model(**prompts((40,)), visual=masked, objects=[scores])
+        assert acceleration.kept()[0][0].kept.tolist() == [False] * 6 + [True] * 2
+
+
+def test_external_shares_are_not_negative(model):
+    # Logits that are taken for shares would be cut at 0, and all objects would stay.
+    pruning, external = {"enabled": True, "budget": "mass", "alpha": 0.5}, {"enabled": True, "scale": "mass"}
+    settings = {"pruning": pruning, "external": external}
+    with fastsam3d.accelerate(model, settings), torch.no_grad(), pytest.raises(UserError, match="negative shares"):
+        model(**prompts((40,)), visual=SPANS[0], objects=[[-1.0] * 8])
 
 
 def test_the_handle_of_another_family_offers_no_visual(model):

@@ -142,3 +142,17 @@ def test_padding_objects_leave_first_and_change_nothing():
     settings = {"share": 1.0, "layer": 0}
     runs = [generated(model, given, "random_90", settings, span)[1] for given in (inputs, other)]
     assert torch.equal(runs[0], runs[1])
+
+
+def test_tokens_hidden_within_a_prompt():
+    """The mask hides two tokens of the text before the objects and the whole third object, which counts for nothing."""
+    model, inputs = tiny_model(), prompts((40,))
+    inputs["attention_mask"][0, [1, 2, 10, 11, 12]] = 0
+    pruning = {"layer": 1, "budget": "fixed", "keep": 7}
+    runs = [generated(model, inputs, "random_90", pruning | {"mask": mask}, SPANS[0]) for mask in (False, True)]
+    plain = model.generate(**inputs, max_new_tokens=8, return_dict_in_generate=True, output_logits=True)
+    for sequences, logits, report in runs:
+        assert torch.equal(sequences, plain.sequences)
+        assert torch.allclose(logits, torch.stack(plain.logits), atol=2e-5)
+        assert (report.prompt_tokens, report.visual_tokens, report.groups, report.groups_kept) == (35, 21, 7, 7)
+        assert report.visual_by_layer == [21] * 4

@@ -7,7 +7,8 @@ import torch
 from tiny_language_models import FAMILIES, SPANS, prompts, tiny_model
 
 import fastsam3d
-from fastsam3d.mllm import RowSet, Scorer, Technique, extract_maps
+from fastsam3d.errors import UserError
+from fastsam3d.mllm import Placeholder, RowSet, Scorer, Technique, VisualSpan, extract_maps
 from fastsam3d.mllm.capabilities import SCORER, STAGES
 from fastsam3d.mllm.registry import REGISTRY
 from fastsam3d.mllm.techniques.dart import least_similar_first
@@ -25,6 +26,15 @@ def test_the_most_different_are_chosen_first():
     assert most_different_first(distances, present, 2).tolist() == [[-1, -5, -5, -5, 0]]
     # Without the point at 20 the pair 1 and 5 has the same nearest distance as all others: the first is taken.
     assert most_different_first(distances, torch.tensor([[1, 1, 1, 1, 0]]).bool(), 2).tolist() == [[0, -5, -5, -1, -5]]
+
+
+def test_a_sample_with_few_groups_is_ranked_the_same_beside_one_with_many():
+    # Two groups at equal distances: the first is first, however many groups the other sample needs.
+    distances, present = torch.ones(2, 5, 5) - torch.eye(5), torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    for count in (2, 3, 5):
+        assert most_different_first(distances, present, count)[0].tolist() == [0, -1, -5, -5, -5]
+    late = torch.tensor([[0, 0, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    assert most_different_first(distances, late, 4)[0].tolist() == [-5, -5, 0, -5, -5]
 
 
 def test_pivots_stay_and_then_what_resembles_them_least():
@@ -99,6 +109,14 @@ def test_maps_of_several_row_sets_are_extracted_in_one_run():
     maps = extract_maps(model, SPANS, [RowSet("last"), RowSet(skip_last=[3, 2, 1])], **inputs)
     assert [dict(vars(module)) for module in model.modules()] == before
     assert maps.shape == (2, 3, 8)
+    placed = {"input_ids": inputs["input_ids"].clone(), "attention_mask": inputs["attention_mask"]}
+    placed["input_ids"][placed["input_ids"] == 96] = 95
+    placed["input_ids"][:, 12:24] = 96
+    starts = [VisualSpan(12 - before, 4, 3) for before in (0, 7, 3)]
+    found = extract_maps(model, Placeholder(96, 3), [RowSet("last")], **placed)
+    assert torch.equal(found, extract_maps(model, starts, [RowSet("last")], **placed))
+    with pytest.raises(UserError, match="give input_ids or inputs_embeds"):
+        extract_maps(model, SPANS, [RowSet("last")])
     alone = extract_maps(model, [SPANS[1]], [RowSet(skip_last=2)], input_ids=inputs["input_ids"][1:2, 7:])
     assert torch.allclose(maps[1, 1], alone[0, 0], atol=1e-5)
 

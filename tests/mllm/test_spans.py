@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,8 +56,24 @@ def test_placeholders_become_one_span_a_run():
         Placeholder(7, 3).spans(ids, LIVE)
 
 
+def test_positions_count_tokens_that_the_mask_hides_within_a_prompt():
+    # The prompt begins in column 1; columns 2 and 3 are hidden. Objects of two tokens from position 1 on: the first is
+    # hidden, so it is a padding object.
+    live, ids = torch.tensor([[0, 1, 0, 0, 1, 1, 1, 1]]).bool(), torch.tensor([[7, 5, 7, 7, 7, 7, 5, 5]])
+    spans = Placeholder(7, 2).spans(ids, live)
+    assert spans == [(VisualSpan(1, 2, 2),)]
+    layout = layout_of(spans, live)
+    assert layout.group_of.tolist() == [[-1, -1, 0, 0, 1, 1, -1, -1]]
+    assert layout.present.tolist() == [[False, True]]
+    assert layout_of([(VisualSpan(5, 1, 2),)], live).group_of.tolist() == [[-1] * 6 + [0, 0]]
+    with pytest.raises(UserError, match="ends at position 8, and its prompt has 7 tokens"):
+        layout_of([(VisualSpan(6, 1, 2),)], live)
+
+
 def test_one_span_serves_all_samples():
-    span = VisualSpan(1, 2)
+    span = VisualSpan(torch.tensor(1), np.int64(2))
+    assert span == VisualSpan(1, 2) and type(span.start) is int
+    assert spans_of_samples([None, span], 2) == [(), (span,)]
     assert spans_of_samples(span, 2) == [(span,), (span,)]
     assert spans_of_samples([span, [span, span]], 2) == [(span,), (span, span)]
 
@@ -67,6 +84,12 @@ def test_one_span_serves_all_samples():
         (lambda: VisualSpan(-1, 2), "at least 0"),
         (lambda: VisualSpan(0, 2, 0), "at least 1"),
         (lambda: VisualSpan(0, 2, 1, [True]), "mask of 1"),
+        (lambda: VisualSpan(1.5, 2), "start has to be a whole number"),
+        (lambda: Placeholder(7, 0), "group_size is at least 1"),
+        (lambda: Placeholder("<object>"), "token_id has to be a whole number"),
+        (lambda: RowSet("lats"), "Did you mean last?"),
+        (lambda: spans_of_samples([3], 1), "visual holds 3"),
+        (lambda: spans_of_samples([Placeholder(7)], 1), "one Placeholder alone for all samples"),
         (lambda: layout_of([(VisualSpan(0, 6),), ()], LIVE), "ends at position 6, and its prompt has 5"),
         (lambda: layout_of([(VisualSpan(0, 2), VisualSpan(1, 2)), ()], LIVE), "overlaps"),
         (lambda: spans_of_samples([VisualSpan(0, 1)], 2), "1 entries for a batch of 2"),

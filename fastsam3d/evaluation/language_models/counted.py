@@ -49,7 +49,7 @@ def _tokens(method: Method, objects: int, kept: float | None) -> list[int]:
     """Tokens that each layer sees."""
     config = load_preset(method.preset, method.overrides, family="mllm")
     plan = plan_of(config, VICUNA_7B.layers)
-    if plan is None:
+    if plan is None or plan.mask or plan.scorer.every_step:  # masked tokens are computed all the same
         return [TEXT_TOKENS + GROUP * objects] * VICUNA_7B.layers
     tokens, there = [], float(objects)
     for layer in range(VICUNA_7B.layers):

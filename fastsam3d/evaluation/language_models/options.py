@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastsam3d.basics.options import boolean, option, optional_text, whole, words
+from fastsam3d.basics.options import boolean, option, optional_text, whole, whole_numbers, words
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PruningBenchmarkOptions:
         None, optional_text, "folder of more predictors, predictor_ROWS.safetensors; each adds two rows"
     )
     timing: bool = option(True, boolean, "also measure milliseconds; the machine should be idle")
-    objects: tuple[str, ...] = option(("100", "300", "1000"), words, "numbers of objects that are timed")
-    batches: tuple[str, ...] = option(("1", "8"), words, "batch sizes that are timed")
+    objects: tuple[int, ...] = option((100, 300, 1000), whole_numbers(1), "numbers of objects that are timed")
+    batches: tuple[int, ...] = option((1, 8), whole_numbers(1), "batch sizes that are timed")
     rounds: int = option(7, whole(1), "rounds of the timing")
     device: str = option("cpu", str, "cpu or cuda")

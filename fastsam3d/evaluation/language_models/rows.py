@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsam3d.basics.config_files import preset_names
+from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
 from fastsam3d.evaluation.measuring.methods import OFF, Method
 from fastsam3d.mllm.mini.budget_search import predicted_logits
@@ -62,7 +63,7 @@ def predictors_of(folder: str | None) -> dict[str, Path]:
     """
     if folder is None:
         return {}
-    files = sorted(Path(folder).glob("predictor_*.safetensors"))
+    files = sorted(user_path(folder).glob("predictor_*.safetensors"))
     if not files:
         raise UserError(f"predictors: {folder} holds no predictor_*.safetensors: give a folder with such files")
     return {path.stem.removeprefix("predictor_"): path for path in files}

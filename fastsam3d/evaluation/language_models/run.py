@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from fastsam3d.acceleration.presets import load_preset
+from fastsam3d.basics.devices import check_device
 from fastsam3d.basics.files import write_json, write_text
+from fastsam3d.basics.options import prepare_directory
 from fastsam3d.basics.paths import user_path
 from fastsam3d.basics.version import __version__
 from fastsam3d.evaluation.language_models.answering import Answers, answer_all
@@ -27,17 +28,18 @@ logger = logging.getLogger(__name__)
 TIMED = ("balanced", "gap_fixed_90", "fastv_90", "random_90")
 """Presets that are timed when all rows are compared. Most others cut at the same layers."""
 BEAMS = 5
+COMMAND = "mllm bench"
 
 
 def run(options: PruningBenchmarkOptions) -> dict[str, Any]:
     """Runs the benchmark and writes `bench.json`, `bench.md` and, where matplotlib is installed, `scores.png`.
 
     Raises:
-        UserError: a row is unknown, a file is missing, or the folder cannot be written.
+        UserError: a row or the device is unknown, a file is missing, or the folder cannot be written.
     """
-    output = user_path(options.output)
+    device, output = check_device(options.device), prepare_directory(user_path(options.output), COMMAND)
     rows, predictors = rows_of(options.methods), predictors_of(options.predictors)
-    model = load_small_model(options.model).to(options.device)
+    model = load_small_model(options.model).to(device)
     asked = held_out_rooms(options.rooms, options.questions, options.seed)
     result: dict[str, Any] = {
         "version": __version__,
@@ -59,19 +61,18 @@ def run(options: PruningBenchmarkOptions) -> dict[str, Any]:
     result["rows"] = [_row(answers, scores_of(judge(answers, asked), unpruned)) for answers in said.values()]
     kept = {row["method"]: row["kept_share"] for row in result["rows"]}
     result["counted"] = count_rows(rows, kept)
-    write_json(Path(output) / "bench.json", result)
-    write_text(Path(output) / "bench.md", render(result))
+    write_json(output / "bench.json", result)
+    write_text(output / "bench.md", render(result))
     if find_spec("matplotlib") is not None:
-        draw_scores(result["rows"], Path(output) / "scores.png")
+        draw_scores(result["rows"], output / "scores.png")
     return result
 
 
 def _settings(options: PruningBenchmarkOptions) -> list[Setting]:
-    batches = [int(batch) for batch in options.batches]
-    plain = [Setting(int(count), batch, 1) for count in options.objects for batch in batches]
+    plain = [Setting(count, batch, 1) for count in options.objects for batch in options.batches]
     # The largest rooms with many beams or samples would take minutes and say nothing new.
     plain = [setting for setting in plain if setting.objects * setting.batch <= 2400]
-    return [*plain, Setting(int(options.objects[0]), 1, BEAMS)]
+    return [*plain, Setting(options.objects[0], 1, BEAMS)]
 
 
 def _timed(rows: list[Method]) -> list[Method]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,16 +120,13 @@ def _now(device: torch.device) -> float:
 def _record(
     name: str, setting: Setting, taken: Sequence[dict[str, float]], off: Sequence[dict[str, float]]
 ) -> dict[str, Any]:
-    def median(values: Sequence[float]) -> float:
-        return float(torch.tensor(values, dtype=torch.float64).median())
-
     ratios = [a["prefill_ms"] / b["prefill_ms"] for a, b in zip(off, taken, strict=True)]
     return {
         "method": name,
         "objects": setting.objects,
         "batch": setting.batch,
         "beams": setting.beams,
-        **{key: median([one[key] for one in taken]) for key in taken[0]},
-        "prefill_speedup": median(ratios),
+        **{key: statistics.median([one[key] for one in taken]) for key in taken[0]},
+        "prefill_speedup": statistics.median(ratios),
         "prefill_speedup_range": [min(ratios), max(ratios)],
     }

@@ -105,7 +105,7 @@ def read_corpus(path: str | Path) -> dict[tuple[str, int], tuple[str, ...]]:
     """
     what = "the corpus"
     values = read_json(path, what)
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not values:
         raise UserError(f"{what} {path} holds no captions by scene and object. Give another file.")
     corpus = {}
     for key, captions in values.items():

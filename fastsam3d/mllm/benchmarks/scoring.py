@@ -123,9 +123,8 @@ def score(
             missing or do not belong to the questions.
     """
     known, given = _require(benchmark, references), references or References()
-    kept = list(predictions)
+    kept = _kept(known, predictions, given)
     if "true" in known.needs:
-        kept = [prediction for prediction in predictions if given.has_scene(prediction.annotation.scene)]
         _tell_missing(known, predictions, given, skip_missing_scenes)
     if not kept:
         raise UserError(f"there are no answers of {known.title} to score: give at least one.")
@@ -147,11 +146,21 @@ def check_scorable(
     Raises:
         UserError: as for `score`.
     """
-    known, unanswered = _require(benchmark, references), [Prediction(asked, "") for asked in annotations]
+    known, given = _require(benchmark, references), references or References()
+    unanswered = [Prediction(asked, "") for asked in annotations]
     if "true" in known.needs and not skip_missing_scenes:
-        _tell_missing(known, unanswered, references or References(), False)
+        _tell_missing(known, unanswered, given, False)
+    kept = _kept(known, unanswered, given)
+    if not kept:
+        raise UserError(f"there are no questions of {known.title} to score: give at least one about a known scene.")
     for number, prediction in enumerate(unanswered):
         _check_references(known, number, prediction)
+    if known.needs == _BOXES:
+        known.compute(kept, given, False)  # finds objects that the reference files do not have
+    elif "true" in known.needs:  # the same without the caption scores, which take long
+        for asked in (prediction.annotation for prediction in kept):
+            assert asked.object_id is not None
+            given.true_box(asked.scene, asked.object_id)
 
 
 def _require(benchmark: str, references: References | None) -> Benchmark:
@@ -164,6 +173,13 @@ def _require(benchmark: str, references: References | None) -> Benchmark:
                 "from the annotation folder."
             )
     return known
+
+
+def _kept(benchmark: Benchmark, predictions: Sequence[Prediction], references: References) -> list[Prediction]:
+    """The answers that can be scored: where boxes are needed, those about scenes with boxes."""
+    if "true" not in benchmark.needs:
+        return list(predictions)
+    return [prediction for prediction in predictions if references.has_scene(prediction.annotation.scene)]
 
 
 def _tell_missing(benchmark: Benchmark, predictions: Sequence[Prediction], references: References, skip: bool) -> None:

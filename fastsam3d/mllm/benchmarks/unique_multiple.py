@@ -74,7 +74,8 @@ def _classes(path: str | Path) -> dict[str, str]:
     file = require_file(user_path(path), what, LARGEST_JSON)
     try:
         with file.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines, delimiter="\t"))
+            # As in the public code, a quotation mark is a letter: some names begin with one.
+            rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{what} cannot be read ({error}). Download it again.") from None
     if not rows or not {"raw_category", "nyu40class"} <= rows[0].keys():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastsam3d.basics.devices import check_device
 from fastsam3d.basics.optional import optional_module
 from fastsam3d.basics.paths import user_path
 from fastsam3d.errors import UserError
@@ -49,9 +50,10 @@ def load_chat_scene(
             are always allowed.
 
     Raises:
-        UserError: a file is missing or cannot be read, or Vicuna and the checkpoint do not belong together. The message
-            lists the keys that do not fit.
+        UserError: there is no such device; a file is missing or cannot be read; or Vicuna and the checkpoint do not
+            belong together. The message lists the keys that do not fit.
     """
+    target = check_device(device)
     folder = user_path(vicuna)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is no folder of a language model: it has no config.json. Give the folder of Vicuna.")
@@ -72,7 +74,7 @@ def load_chat_scene(
         _replace_embeddings(language_model, weights, dtype)
     projections = tuple(_projection(weights, name) for name in PROJECTIONS)
     model = ChatScene(language_model, ObjectTokenizer(tokenizer, objects), projections, missing_objects)  # type: ignore[arg-type]
-    return model.eval().requires_grad_(False).to(device)
+    return model.eval().requires_grad_(False).to(target)
 
 
 def merge_adapters(language_model: Any, weights: Checkpoint, alpha: float) -> None:

@@ -46,7 +46,7 @@ def add_prefill(
     if layout is None:
         report.samples_without_span += len(live) // copies
     else:
-        visual = int(layout.visual[::copies].sum())
+        visual = int((layout.visual & live)[::copies].sum())
         report.groups += int(layout.present[::copies].sum())
         kept = run.choices[-1].kept if run and run.choices else layout.present[::copies]
         report.groups_kept += int(kept.sum())

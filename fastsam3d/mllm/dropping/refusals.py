@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastsam3d.errors import UserError
+from fastsam3d.mllm.spans import Layout
 
 GROWING_LAYERS = ("DynamicLayer",)
 """Classes of cache layers whose lengths are independent of one another."""
@@ -144,12 +145,15 @@ def refuse_labels() -> None:
     )
 
 
-def ids_for_placeholder(input_ids: Any) -> Any:
-    """Returns the ids in which placeholders are searched.
+def refuse_visual_end(layout: Layout) -> None:
+    """Checks that every prompt ends with a token that cannot leave, because the answer begins at the last token.
 
     Raises:
-        UserError: the prompt was given as embeddings.
+        UserError: the last token of a prompt is a visual one.
     """
-    if input_ids is None:
-        raise UserError("a placeholder is searched in input_ids, and the prompt came as embeddings: give a VisualSpan")
-    return input_ids
+    ends = layout.visual[:, -1]
+    if bool(ends.any()):
+        raise UserError(
+            f"the prompt of sample {int(ends.int().argmax())} ends with a visual token, and the answer begins at the "
+            "last token, which must not leave: put text after the visual tokens, or leave its group out of the spans"
+        )

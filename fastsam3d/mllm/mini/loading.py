@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fastsam3d.basics.files import write_atomically
-from fastsam3d.basics.paths import require_file
+from fastsam3d.basics.paths import require_file, user_path
 from fastsam3d.errors import UserError
 from fastsam3d.mllm.mini import tokens
 from fastsam3d.mllm.mini.model import ModelConfig, SceneLanguageModel
@@ -43,7 +43,7 @@ def load_small_model(folder: str | Path | None = None, predictor: bool = True) -
     """
     from safetensors import SafetensorError, safe_open
 
-    place = FOLDER if folder is None else Path(folder)
+    place = FOLDER if folder is None else user_path(folder)
     path = require_file(place / LANGUAGE_MODEL, f"the small language model {place / LANGUAGE_MODEL}")
     try:
         with safe_open(path, framework="pt") as file:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastsam3d.basics.suggestions import suggestion
 from fastsam3d.errors import UserError
-from fastsam3d.mllm.budgets import ADAPTIVE, LOGITS, Budget
+from fastsam3d.mllm.budgets import ADAPTIVE, LOGITS, MASS, Budget
 from fastsam3d.mllm.predictor.question_sets import set_of
 from fastsam3d.mllm.predictor.stored_maps import StoredMaps
 
@@ -65,10 +66,16 @@ def search_budget(
         rule: rule of the budget, "mass" or "threshold".
 
     Raises:
-        UserError: there are no samples, the lengths of the arguments do not fit, or not that many objects can be left
-            out.
+        UserError: there is no such rule or scale; there are no samples; the lengths of the arguments do not fit; a
+            score is not possible on its scale; or not that many objects can be left out.
     """
+    if rule not in ADAPTIVE:
+        raise UserError(f"there is no adaptive rule {rule!r}. {suggestion(str(rule), ADAPTIVE)}")
+    if scale not in (LOGITS, MASS):
+        raise UserError(f"scores of the scale {scale!r} give no shares of mass: give {LOGITS} or {MASS}")
     scores, there = _stacked(logits_by_sample, present)
+    if not bool(scores[there].isfinite().all()) or (scale == MASS and bool((scores[there] < 0).any())):
+        raise UserError(f"some scores are not finite, or are negative on the scale {MASS}: make the scores again")
     weights = _weights(sets, len(scores))
     objects = there.sum(1)
 

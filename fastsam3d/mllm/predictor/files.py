@@ -19,7 +19,7 @@ from fastsam3d.mllm.predictor.network import AttentionPredictor, PredictorConfig
 VERSION = 1
 _ENTRY = "fastsam3d.attention_predictor"
 _LARGEST_FILE = 1 << 30
-_LARGEST_SIZE, _MOST_LAYERS = 1 << 16, 64
+_LARGEST_SIZE, _MOST_LAYERS, _LARGEST_GROUP = 1 << 16, 64, 256
 """Bounds for the sizes in a file, so that a damaged file cannot ask for a huge network."""
 
 
@@ -106,13 +106,16 @@ def network_of(config: PredictorConfig, state: Mapping[str, Tensor]) -> Attentio
     return network.eval().requires_grad_(False)
 
 
-def _checked_config(values: Mapping[str, Any]) -> PredictorConfig:
+def _checked_config(values: Any) -> PredictorConfig:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"its sizes are a {type(values).__name__}")
     known = {field.name: field.type for field in fields(PredictorConfig)}
     for name, value in values.items():
         if name not in known:
             raise ValueError(f"unknown size {name}")
         if known[name] == "int":
-            most = _MOST_LAYERS if name.endswith("layers") else _LARGEST_SIZE
-            if not isinstance(value, int) or not 0 <= value <= most:
+            layers = name.endswith("layers")
+            most = _MOST_LAYERS if layers else _LARGEST_GROUP if name == "group_size" else _LARGEST_SIZE
+            if not isinstance(value, int) or not (0 if layers else 1) <= value <= most:
                 raise ValueError(f"{name} is {value!r}")
     return PredictorConfig(**values)

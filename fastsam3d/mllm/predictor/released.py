@@ -196,6 +196,7 @@ def load_released_predictor(path: str | Path, sizes: ReleasedSizes | None = None
     """
     value = read_archive(path, "the checkpoint of the released predictor")
     state = value.get("model_state_dict", value) if isinstance(value, Mapping) else {}
+    state = state if isinstance(state, Mapping) else {}
     state = {name: part for name, part in state.items() if isinstance(name, str) and isinstance(part, Tensor)}
     if state and all(name.startswith("module.") for name in state):  # of a training on several devices
         state = {name.removeprefix("module."): part for name, part in state.items()}

@@ -58,8 +58,11 @@ def most_different_first(distances: Tensor, present: Tensor, count: int) -> Tens
     absent = ~present[:, None] | ~present[:, :, None]
     nearest = distances.masked_fill(itself | absent, float("inf")).amin(-1)
     for place in range(min(count, groups)):
-        chosen = nearest.masked_fill(~present | (scores > -groups), float("-inf")).argmax(1, keepdim=True)
-        scores.scatter_(1, chosen, -float(place))
+        open_ = present & (scores == -groups)
+        chosen = nearest.masked_fill(~open_, float("-inf")).argmax(1, keepdim=True)
+        # A sample with fewer groups than another has none left at some point: then nothing changes.
+        values = scores.gather(1, chosen).masked_fill(open_.any(1, keepdim=True), -float(place))
+        scores.scatter_(1, chosen, values)
         to_chosen = distances.gather(1, chosen[..., None].expand(-1, -1, groups))[:, 0]
         nearest = to_chosen if place == 0 else torch.minimum(nearest, to_chosen)
     return scores

@@ -98,7 +98,8 @@ def boxes_of(objects: Sequence[Any] | None, layout: Layout) -> tuple[Tensor, Ten
         on the CPU.
 
     Raises:
-        UserError: the number of entries or of boxes does not fit, or a present object has numbers that are not finite.
+        UserError: the number of entries or of boxes does not fit, boxes are no numbers, or a present object has numbers
+            that are not finite.
     """
     samples, groups = layout.present.shape
     boxes, given = torch.zeros(samples, groups, 6), torch.zeros(samples, dtype=torch.bool)
@@ -107,10 +108,21 @@ def boxes_of(objects: Sequence[Any] | None, layout: Layout) -> tuple[Tensor, Ten
     if len(objects) != samples:
         raise UserError(f"objects has {len(objects)} entries for a batch of {samples}: give one entry for each sample")
     for row, entry in enumerate(objects):
+        if isinstance(entry, Sequence) or hasattr(entry, "__array__"):
+            raise UserError(
+                f"objects holds a {type(entry).__name__} for sample {row}: give {{'boxes': boxes}}, or None for a "
+                "sample without boxes"
+            )
         of_row = entry.get("boxes") if isinstance(entry, Mapping) else getattr(entry, "boxes", None)
         if of_row is None:
             continue
-        values = torch.as_tensor(of_row, dtype=torch.float32).cpu()
+        try:
+            values = torch.as_tensor(of_row, dtype=torch.float32).cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(
+                f"the boxes of sample {row} are no rows of numbers: give six numbers for each group, centre x, y, z "
+                "and full extents x, y, z in metres"
+            ) from None
         expected = int(layout.groups[row])
         if values.shape != (expected, 6):
             raise UserError(

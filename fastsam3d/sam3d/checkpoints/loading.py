@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastsam3d.basics.config_files import config_directory, model_names
+from fastsam3d.basics.devices import check_device
 from fastsam3d.basics.runs import begin_computing
 from fastsam3d.errors import UserError
 from fastsam3d.sam3d.checkpoints.folder import PIPELINE_FILE, CheckpointFolder, load_strictly, parts_of, read_state
@@ -99,28 +100,6 @@ def load_pipeline(
     if limit.plan.staged:
         residency = StagedWeights({**dict(models.items()), **embedders}, target, limit.plan.overlap)
     return Pipeline(models, embedders, config, target, autocast, residency, limit)
-
-
-def check_device(device: torch.device | str) -> torch.device:
-    """The device, if this machine has it; of `auto` the best that it has.
-
-    Raises:
-        UserError: it is no device name, or there is no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise UserError(f"{device!r} is not a device; use auto, cpu, cuda or cuda:0.") from None
-    if target.type not in ("cpu", "cuda"):
-        raise UserError(f"device {device} is not supported; use auto, cpu, cuda or cuda:0.")
-    if target.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (target.index or 0) >= count:
-            found = f"only {count} of them" if count else "none"
-            raise UserError(f"Device {device} was asked for, but PyTorch finds {found} here. Use device=cpu.")
-    return target
 
 
 def load_weights(models: nn.ModuleDict, embedders: Mapping[str, nn.Module], folder: CheckpointFolder) -> None:

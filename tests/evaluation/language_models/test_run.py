@@ -10,11 +10,14 @@ import pytest
 pytest.importorskip("transformers")
 
 from fastsam3d.basics.files import finite
+from fastsam3d.cli.main import main
 from fastsam3d.errors import UserError
+from fastsam3d.evaluation.language_models import run as run_module
 from fastsam3d.evaluation.language_models.counted import count_rows
 from fastsam3d.evaluation.language_models.options import PruningBenchmarkOptions
-from fastsam3d.evaluation.language_models.rows import predictors_of, rows_of
+from fastsam3d.evaluation.language_models.rows import _method, predictors_of, rows_of
 from fastsam3d.evaluation.language_models.run import run
+from fastsam3d.evaluation.language_models.timing import Setting, _record
 from fastsam3d.mllm.mini.budget_search import find_budget, predicted_logits
 from fastsam3d.mllm.mini.loading import LANGUAGE_MODEL, PREDICTOR, load_small_model, save_small_model
 from fastsam3d.mllm.mini.model import ModelConfig, SceneLanguageModel
@@ -39,8 +42,8 @@ def test_all_rows_answer_and_are_timed(folder: Path, tmp_path: Path):
         rooms=2,
         questions=18,
         model=str(folder),
-        objects=("12",),
-        batches=("1", "2"),
+        objects=(12,),
+        batches=(1, 2),
         rounds=1,
     )
     result = run(options)
@@ -70,6 +73,36 @@ def test_operations_at_7b_are_those_of_the_formula():
     assert off["tflop"] == pytest.approx((32 * layer + 2 * 4096 * 32100) / 1e12)
     assert off["cache_mib"] == 195.0  # half a MiB a token
     assert fixed["cache_mib"] == 60.0  # 90 words and 10 objects of three tokens
+
+
+def test_masked_tokens_save_no_operations():
+    masked = _method("masked", "fastv_90", {"pruning": {"mask": True}})
+    for one in count_rows([*rows_of(("released",)), masked], {}):
+        assert one["ratio"] == 1.0 and one["cache_mib"] == (195.0 if one["objects"] == 100 else 495.0)
+
+
+def test_an_even_number_of_rounds_has_a_median_in_the_middle():
+    # Prefill of 8 and 4 ms beside 16 and 16: 2 and 4 times as fast, 3 in the middle.
+    taken, off = ([{"prefill_ms": value} for value in values] for values in ((8.0, 4.0), (16.0, 16.0)))
+    record = _record("a", Setting(1, 1, 1), taken, off)
+    assert (record["prefill_ms"], record["prefill_speedup"]) == (6.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("objects=abc", "give one or more whole numbers of at least 1"),
+        ("objects=[]", "give one or more whole numbers of at least 1"),
+        ("batches=1,0", "give one or more whole numbers of at least 1"),
+        ("device=toaster", "'toaster' is not a device"),
+        ("output=/dev/null/x", "cannot write to output"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_model_is_loaded(word, told, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(run_module, "load_small_model", lambda folder: pytest.fail("the model was loaded"))
+    words = [word] if word.startswith("output") else [f"output={tmp_path}", word]
+    assert main(["mllm", "bench", *words]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_rows_are_presets_controls_and_predictors(folder: Path, tmp_path: Path):

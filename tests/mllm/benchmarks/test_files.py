@@ -109,7 +109,8 @@ def test_attributes_that_do_not_fit_are_named(tmp_path, value, words):
 
 def test_corpus_and_table_of_unique_objects(write):
     assert read_corpus(write({"scene|with|bars|3": ["a"]})) == {("scene|with|bars", 3): ("a",)}
-    for value, words in [([], "no captions"), ({"a": ["b"]}, "scene|number"), ({"a|1": []}, "not empty")]:
+    wrong = [([], "no captions"), ({}, "no captions"), ({"a": ["b"]}, "scene|number"), ({"a|1": []}, "not empty")]
+    for value, words in wrong:
         with pytest.raises(UserError, match=words):
             read_corpus(write(value))
     assert read_unique_lookup(write({SCENE: {"0": 0, "1": 1}})) == {SCENE: {0: True, 1: False}}
@@ -124,12 +125,13 @@ def test_the_table_of_unique_objects_is_made_from_the_annotated_objects(write):
     entries.append(entries[1])  # a second description of the same object
     labels = "id\traw_category\tcategory\tnyu40class\n"
     for raw, known in [
+        ('"l shaped thing', "otherprop"),  # no quotation: the rows after it are rows
         ("office chair", "chair"),
         ("chair", "chair"),
         ("table", "table"),
         ("refrigerator", "refridgerator"),
     ]:
-        labels += f"1\t{raw}\t{raw}\t{known}\n"
+        labels += f"1\t{raw}\ta category\t{known}\n"
     made = unique_lookup(write(entries, "ScanRefer_filtered.json"), write(labels, "labels.tsv"))
     # The blackboard has no class, and the spelling of the other is not that of the list: both are "others".
     assert made == {SCENE: {0: False, 1: True, 2: False, 3: False, 4: False}}

@@ -19,6 +19,7 @@ from fastsam3d.mllm.benchmarks import (
     write_predictions,
 )
 from fastsam3d.mllm.benchmarks.annotations import NAMES
+from fastsam3d.mllm.benchmarks.scoring import check_scorable
 
 
 @pytest.fixture
@@ -129,3 +130,23 @@ def test_what_does_not_belong_together_is_refused(folder):
     with pytest.raises(UserError, match="not in the table of unique objects"):
         score("scanrefer", answers, stranger)
     assert References().has_scene("scene0001_00") is False
+
+
+@pytest.mark.parametrize("benchmark", NAMES)
+def test_what_cannot_be_scored_is_known_before_questions_are_answered(folder, benchmark):
+    asked = read_annotations(folder / BENCHMARKS[benchmark].file.format(split="val"), benchmark)
+    references = read_references(folder)
+    check_scorable(benchmark, asked, references)
+    with pytest.raises(UserError, match="no questions of"):
+        check_scorable(benchmark, [], references)
+    if "true" not in BENCHMARKS[benchmark].needs:
+        return
+    nowhere = replace(references, true={})
+    with pytest.raises(UserError, match="no questions of"):
+        check_scorable(benchmark, asked, nowhere, skip_missing_scenes=True)
+    none = {scene: replace(of_one, boxes=(), names=(), feature_ids=()) for scene, of_one in references.true.items()}
+    with pytest.raises(UserError, match="has 0 true objects, and a question is about number"):
+        check_scorable(benchmark, asked, replace(references, true=none))
+    if benchmark == "scanrefer":
+        with pytest.raises(UserError, match="not in the table of unique objects"):
+            check_scorable(benchmark, asked, replace(references, unique={}))

@@ -128,6 +128,7 @@ def test_damaged_and_absent_files_are_named(files, tmp_path):
         ({"vicuna": broken}, "the language model in .*broken cannot be read"),
         ({"missing_objects": "drop"}, "missing_objects is 'drop'"),
         ({"attention": "magic"}, "cannot be read"),
+        ({"device": "toaster", "vicuna": tmp_path}, "'toaster' is not a device"),
     ]:
         with pytest.raises(UserError, match=words):
             load(files, **changes)

@@ -78,6 +78,10 @@ def test_masses_are_no_logits():
         (([TENTHS], [torch.ones(3).bool()], 50.0), "4 scores, and present has 3 values"),
         (([TENTHS], [torch.zeros(4).bool()], 50.0), "at least one object"),
         (([TENTHS], None, 50.0, "logits", ["a", "b"]), "2 names of data sets"),
+        (([TENTHS], None, 50.0, "logits", None, "treshold"), "Did you mean threshold?"),
+        (([TENTHS], None, 50.0, "order"), "scale 'order' give no shares of mass: give logits or mass"),
+        (([TENTHS * float("nan")], None, 50.0), "not finite"),
+        (([TENTHS - 5], None, 50.0, "mass"), "negative on the scale mass"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, words):

@@ -52,6 +52,10 @@ def written(path, change=lambda state, entry: None):
         (lambda state, entry: entry.update(version=7), "version 7"),
         (lambda state, entry: entry["config"].update(decoder_layers=10**9), "decoder_layers is 1000000000"),
         (lambda state, entry: entry["config"].update(depth=2), "unknown size depth"),
+        (lambda state, entry: entry["config"].update(heads=0), "heads is 0"),
+        # Every pair of tokens of a group has a number: 65,536 tokens would have two thousand million pairs.
+        (lambda state, entry: entry["config"].update(group_size=1 << 16), "group_size is 65536"),
+        (lambda state, entry: entry.update(config=[1, 2]), "its sizes are a list"),
         (lambda state, entry: entry.pop("config"), "config"),
     ],
 )

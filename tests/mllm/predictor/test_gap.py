@@ -159,6 +159,8 @@ def test_a_missing_predictor_is_said_before_anything_is_attached(tmp_path):
         ([None], "1 entries for a batch of 3"),
         ([{"boxes": torch.zeros(7, 6)}, None, None], r"shape \(7, 6\), and its spans have 8 groups"),
         ([{"boxes": torch.full((8, 6), float("nan"))}, None, None], "sample 0 have numbers that are not finite"),
+        ([None, {"boxes": [[1, 2], [3]]}, None], "boxes of sample 1 are no rows of numbers"),
+        ([None, None, torch.zeros(8, 6)], "objects holds a Tensor for sample 2"),
     ],
 )
 def test_boxes_are_checked(objects, words):

@@ -152,9 +152,10 @@ def test_what_does_not_fit_is_named(tmp_path):
     assert "1 missing (text_projector.bias)" in str(error.value)
     assert "2 unexpected (mm_encoder.extra, linear)" in str(error.value)
     assert "1 of another shape (out_head_attn.4.bias)" in str(error.value)
-    torch.save([1, 2], path)
-    with pytest.raises(UserError, match=r"missing \(text_encoder.*\.\.\.\)"):
-        load_released_predictor(path, SMALL)
+    for other in ([1, 2], {"model_state_dict": [1, 2]}):
+        torch.save(other, path)
+        with pytest.raises(UserError, match=r"missing \(text_encoder.*\.\.\.\)"):
+            load_released_predictor(path, SMALL)
     path.write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot be read"):
         load_released_predictor(path, SMALL)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from fastsam3d.basics.devices import check_device
 from fastsam3d.errors import UserError
 from fastsam3d.jobs import request
 from fastsam3d.sam3d.checkpoints import loading
 from fastsam3d.sam3d.checkpoints.folder import load_strictly
-from fastsam3d.sam3d.checkpoints.loading import check_device, load_pipeline
+from fastsam3d.sam3d.checkpoints.loading import load_pipeline
 from fastsam3d.sam3d.models.precision import PRECISIONS, half_type
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,19 @@ class AnswerLog:
             found |= dict(zip(record["places"], record["texts"], strict=True))
         return found
 
-    def report(self, questions: QuestionSet, begin: Report) -> Report:
-        """Adds the reports of all batches of a set to an empty report, and returns it.
+    def report(self, questions: QuestionSet, places: Collection[int], begin: Report) -> Report:
+        """Adds the reports of batches of a set to an empty report, and returns it.
 
         Args:
+            questions: the set.
+            places: places of questions in the set. Batches without any of them do not count: an earlier run may have
+                answered more questions.
             begin: an empty report of the same settings.
         """
+        wanted = set(places)
         for record in self._of(questions):
-            begin.add(Report(**record["report"]))
+            if not wanted.isdisjoint(record["places"]):
+                begin.add(Report(**record["report"]))
         return begin
 
     def _of(self, questions: QuestionSet) -> list[Record]:

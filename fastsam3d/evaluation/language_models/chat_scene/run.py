@@ -178,7 +178,8 @@ def _scored(evaluation: Evaluation, name: str, log: AnswerLog, folder: Path, pro
     write_predictions(folder / f"{name}.json", predictions)
     skip = options.skip_missing_scenes
     scores = score(name, predictions, evaluation.references, skip_missing_scenes=skip, with_meteor=options.meteor)
-    report = log.report(data.sets[name], Report(evaluation.config.name, evaluation.config.enabled)).to_dict()
+    begin = Report(evaluation.config.name, evaluation.config.enabled)
+    report = log.report(data.sets[name], places, begin).to_dict()
     return {
         "benchmark": name,
         "questions": len(places),

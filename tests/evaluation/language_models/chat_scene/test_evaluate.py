@@ -162,6 +162,14 @@ def test_answers_of_another_evaluation_are_not_taken_over(files, options, tmp_pa
         evaluate(options(**chosen, max_new_tokens=2, annotations=str(folder)), {})
 
 
+def test_a_run_of_fewer_questions_in_the_same_folder_reports_only_these(options):
+    chosen = {"benchmark": ("scanqa",), "preset": "fastv_90"}
+    for questions in (2, 1):
+        (record,) = evaluate(options(**chosen, questions=questions), {"layer": "1", "keep": "2"})["benchmarks"]
+        assert record["questions"] == record["report"]["samples"] == questions
+        assert record["kept_objects"] == 2
+
+
 def test_what_is_wrong_is_said_before_the_model_is_loaded(files, options, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "load_model", lambda options: pytest.fail("the model was loaded"))
     folder = tmp_path / "annotations"
