@@ -6,7 +6,8 @@ Without any of it, a model of this size copies some identifier and never the rig
 - a loss that brings a projected feature near the words for what it shows;
 - a loss on attention, along the way that an answer needs: of the words for objects to these objects; of the last word
   of a question to the words for objects that others are compared with, and then to the objects that are asked for; of
-  each later word of an answer to the object that it is about. It fades out: the second part of a training run is the language loss alone.
+  each later word of an answer to the object that it is about. It fades out: the second part of a training run is the
+  language loss alone.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     - Between the two, a part of the last row's attention goes to that word. Without this "the chair beside the table"
       is not learned: the place of the table never reaches the row that looks for the chair.
     - Each later row of an answer gives a part of its attention to the object that its next word is about. Without this
-      captions are learned late: for thousands of steps they have the right colour and class, and a guessed size and place.
+      captions are learned late: for thousands of steps their colour and class are right, and size and place are guessed.
 
     An object's identifier does not count: it comes before the two features, and knows nothing of them.
 
@@ -124,8 +125,8 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
 
 
 def watched_rows(batch: Batch) -> Tensor:
-    """Rows whose attention is watched, (B, Q, 3 + A): the last of the question, the words for the anchors, and the words
-    of the answer from which its later words follow."""
+    """Rows whose attention is watched, (B, Q, 3 + A): the last of the question, the words for the anchors, and those
+    words of the answer that are followed by another one."""
     answers = batch.asked[..., None] + 1 + torch.arange(batch.told.shape[-1])
     return torch.cat([batch.asked[..., None], batch.described, answers.clamp(max=batch.words.shape[-1] - 1)], dim=-1)
 

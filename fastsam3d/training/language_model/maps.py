@@ -12,7 +12,7 @@ from fastsam3d.mllm.mini.model import GROUP, SceneLanguageModel
 from fastsam3d.mllm.mini.prompts import HEAD
 from fastsam3d.mllm.predictor.batch import PredictorBatch
 from fastsam3d.training.language_model.batches import Batch, make_batch
-from fastsam3d.training.language_model.options import ANSWER, LAST, QUESTION, GENERATION
+from fastsam3d.training.language_model.options import ANSWER, GENERATION, LAST, QUESTION
 from fastsam3d.training.language_model.training import read
 
 

@@ -8,8 +8,8 @@ from fastsam3d.basics.flags import flag
 from fastsam3d.training.options import PredictorOptions
 
 ROWS = LAST, QUESTION, TEXT, ANSWER, GENERATION = ("last", "question", "text", "answer", "generation")
-"""Rows whose attention is averaged: the last of the prompt; the question's words; all text; the words of the answer; the
-rows that generate it, which are the last of the prompt and all words of the answer but its last."""
+"""Rows whose attention is averaged: the last of the prompt; the question's words; all text; the words of the answer;
+the rows that generate the answer, which are the last of the prompt and all words of the answer but its last."""
 
 
 @dataclass(frozen=True, kw_only=True)

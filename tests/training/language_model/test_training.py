@@ -135,7 +135,7 @@ def test_words_of_a_list_are_about_the_objects_that_they_name():
             words, told = question.answer.split()[1:], batch.told[row, column].tolist()
             names = {f"<OBJ{batch.identifiers[row, index]:03d}>": index for index in question.targets}
             alone = question.targets[0] if len(question.targets) == 1 else -1
-            assert told[: len(words)] == [names[word] if word in names else alone for word in words]
+            assert told[: len(words)] == [names.get(word, alone) for word in words]
             assert set(told[len(words) :]) <= {-1}
             seen.add(len(names))
     assert {0, 1, 2} <= seen
