@@ -99,7 +99,7 @@ def attention_loss(packed: Packed, batch: Batch, before: int) -> Tensor:
     - Between the two, a part of the last row's attention goes to that word. Without this "the chair beside the table"
       is not learned: the place of the table never reaches the row that looks for the chair.
     - Each later row of an answer gives a part of its attention to the object that its next word is about. Without this
-      captions are learned late: for thousands of steps their colour and class are right, and size and place are guessed.
+      captions are learned late: for thousands of steps only colour and class are right, size and place are guessed.
 
     An object's identifier does not count: it comes before the two features, and knows nothing of them.
 
