@@ -22,7 +22,7 @@ from fastsam3d.jobs.masks import (
     values_of,
     without_specks,
 )
-from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, load_numbers, open_image, orientation_of
+from fastsam3d.jobs.pictures import ARRAY, SUFFIXES, Picture, file_called, load_numbers, open_image, orientation_of
 from fastsam3d.jobs.pointmaps import POINTMAP
 from fastsam3d.jobs.reading.orientation import refuse_size, upright
 
@@ -193,7 +193,7 @@ def _usable(entries: Sequence[tuple[str, Path, Callable[[], Mask]]]) -> list[Mas
 
 def _beside(picture: Picture) -> list[Mask]:
     folder = picture.path.parent
-    labels = _label_file(folder, picture)
+    labels = file_called(folder, LABELS, SUFFIXES, other_than=picture.path.name)
     numbered = mask_files(folder, picture.path)
     if labels is None:
         if not numbered:
@@ -242,14 +242,6 @@ def _is_picture(path: Path, picture: Picture, beside: bool) -> bool:
     if beside and path.name == picture.path.name:
         return True
     return picture.alpha is None and path.exists() and path.samefile(picture.path)
-
-
-def _label_file(folder: Path, picture: Picture) -> Path | None:
-    for suffix in SUFFIXES:
-        path = folder / f"{LABELS}{suffix}"
-        if path.is_file() and path.name != picture.path.name:
-            return path
-    return None
 
 
 def _label_values(image: Image.Image, path: Path) -> np.ndarray:

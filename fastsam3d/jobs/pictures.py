@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,11 +145,28 @@ def check_array_file(path: Path) -> None:
         raise ValueError("the header promises more than the file holds")
 
 
+def file_called(folder: Path, stem: str, suffixes: Sequence[str], other_than: str = "") -> Path | None:
+    """Finds the file of a folder with this stem and one of the suffixes, the first of them that there is.
+
+    The case of a suffix does not matter: cameras write `.JPG`. A suffix as it is given here comes before others.
+
+    Args:
+        other_than: name of a file that is not meant.
+    """
+    named = (path for path in folder.iterdir() if path.stem == stem and path.name != other_than)
+    endings = sorted(path.suffix for path in named if path.is_file())
+    for suffix in suffixes:
+        alike = [ending for ending in endings if ending.lower() == suffix]
+        if alike:
+            return folder / f"{stem}{suffix if suffix in alike else alike[0]}"
+    return None
+
+
 def _in_folder(folder: Path) -> Path:
     require_folder(folder)
-    for suffix in (*SUFFIXES, *MORE_SUFFIXES):
-        if (folder / f"{PICTURE}{suffix}").is_file():
-            return folder / f"{PICTURE}{suffix}"
+    found = file_called(folder, PICTURE, (*SUFFIXES, *MORE_SUFFIXES))
+    if found is not None:
+        return found
     raise UserError(f"{folder} has no image.png. Give the picture's file, or put it there under that name.")
 
 

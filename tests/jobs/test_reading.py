@@ -28,6 +28,18 @@ def picture(vase):
     return read_picture(vase / "image.png")
 
 
+@pytest.mark.parametrize("name", ["image.JPG", "image.Png"])
+def test_the_case_of_an_ending_does_not_matter(name, tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / name)
+    Image.fromarray(np.repeat(np.uint8([[0, 3]]), 20, 1).repeat(30, 0)).save(tmp_path / "labels.PNG")
+    (tmp_path / "image.txt").write_text("no picture")
+    found = read_picture(tmp_path)
+    assert found.path == tmp_path / name and found.size == (30, 40)
+    assert [(mask.label, int(mask.pixels.sum())) for mask in scene_masks(found, None)] == [("3", 600)]
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    assert read_picture(tmp_path).path.name == "image.png"  # as it is written in the documents, and first
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turning_is_what_pillow_does(orientation):
     values = np.arange(12, dtype=np.uint8).reshape(3, 4)

@@ -48,8 +48,8 @@ def main(words: list[str]) -> int:
     return 0
 
 
-RANK = {"off": 0, "exact": 1, "paper": 2, "balanced": 3, "fast": 4}
-"""Order of the listing: from the plainest to the fastest."""
+RANK = {"off": 0, "exact": 1, "accurate": 2, "balanced": 3, "balanced_12": 4, "paper": 5, "fast": 6}
+"""Order of the listing: from the least that is skipped to the most."""
 
 
 def listing() -> str:
