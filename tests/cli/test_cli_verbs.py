@@ -82,7 +82,7 @@ def test_presets_are_listed_by_kind_with_their_descriptions(capsys):
     assert main(["presets"]) == 0
     blocks = [block.splitlines() for block in capsys.readouterr().out.split("\n\n")]
     names = [[line.split()[0] for line in lines[1:]] for lines in blocks[:3]]
-    assert names[0] == ["off", "exact", "paper", "balanced", "fast", "accurate", "balanced_12"]
+    assert names[0] == ["off", "exact", "accurate", "balanced", "balanced_12", "paper", "fast"]
     assert {"taylorseer", "easycache", "hicache"} <= set(names[1])
     assert "fewer_steps" in names[2]
     assert sorted(name for group in names for name in group) == sorted(preset_names())
