@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastsam3d.errors import UserError
 from fastsam3d.meshes.formats.registry import Z_UP, MeshFormat, register_format
 from fastsam3d.meshes.geometry import interpolate, sample_surface, vertex_normals
 from fastsam3d.meshes.mesh import Mesh
@@ -20,14 +21,23 @@ POINT_SEED = 0
 
 
 def encode_gaussians(gaussian: Gaussian) -> bytes:
-    """Encodes Gaussians as a 3DGS PLY file (z up, logarithmic scales, opacity logits)."""
+    """Encodes Gaussians as a 3DGS PLY file (z up, logarithmic scales, opacity logits).
+
+    Gaussians with a value that is not finite are left out: one of them would spoil every picture.
+
+    Raises:
+        UserError: there is none with finite values.
+    """
     columns = gaussian.ply_fields()
     record = np.empty(len(gaussian), dtype=[(name, "<f4") for name in columns])
     for name, values in columns.items():
         record[name] = values
+    record = record[np.isfinite(np.stack(list(columns.values()))).all(axis=0)]
+    if not len(record):
+        raise UserError("There are no Gaussians with finite values to write. Run it again with another seed.")
     fields = [f"property float {name}" for name in columns]
     comment = "comment fastsam3d: 3D Gaussians; frame: object, z up"
-    return _header(comment, len(gaussian), fields) + record.tobytes()
+    return _header(comment, len(record), fields) + record.tobytes()
 
 
 def encode_points(mesh: Mesh, name: str = "object", count: int = SURFACE_POINTS) -> bytes:

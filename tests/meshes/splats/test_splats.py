@@ -209,7 +209,17 @@ def test_gaussians_with_a_value_that_is_not_finite_are_left_out(name):
         assert torch.equal(getattr(kept, field), getattr(whole, field)[[0, 2, 3, 4]]), field
 
 
-@pytest.mark.parametrize("encode", [encode_splat, splats_glb])
+def test_a_3dgs_file_has_finite_values_only():
+    gaussian = raw_gaussian()
+    gaussian.xyz[1, 2], gaussian.scaling[3, 0] = math.nan, math.inf
+    data = encode_gaussians(gaussian)
+    assert b"element vertex 3\n" in data
+    values = np.frombuffer(data[data.index(b"end_header\n") + 11 :], "<f4").reshape(3, 17)
+    assert np.isfinite(values).all()
+    assert values[:, :3] == pytest.approx(raw_gaussian().get_xyz[[0, 2, 4]].numpy())
+
+
+@pytest.mark.parametrize("encode", [encode_splat, splats_glb, encode_gaussians])
 def test_no_file_is_written_of_gaussians_without_a_finite_value(encode):
     gaussian = raw_gaussian()
     gaussian.opacity[:] = math.nan
