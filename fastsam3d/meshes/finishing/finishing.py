@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsam3d.basics.devices import check_device
 from fastsam3d.errors import UserError
 from fastsam3d.meshes.finishing.cleaning import edge_facts, joined, without_loose_pieces
 from fastsam3d.meshes.finishing.sources import Source, source_of
@@ -109,7 +110,7 @@ def finish(
     if normal_map and texture is None:
         raise UserError("A normal map needs a texture: give its side in texels, or ask for no normal map.")
     Preparation(faces, watertight, texture).check()
-    target = _device(device)
+    target = check_device(device or "auto")
     seconds: dict[str, float] = {}
     with _timed(seconds, "read", told):
         source = source_of(result, gaussians)
@@ -233,19 +234,6 @@ def _kind(source: Source, colors: str) -> str:
     if colors not in source.kinds:
         raise UserError(f"The result has no {colors} to take colours from. It has: {', '.join(source.kinds)}.")
     return colors
-
-
-def _device(device: str | None) -> Any:
-    import torch
-
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"{name!r} is not a device; use cpu or cuda.") from None
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("The device cuda was asked for, but PyTorch finds none here. Use cpu.")
-    return target
 
 
 @contextmanager

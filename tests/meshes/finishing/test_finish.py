@@ -201,6 +201,7 @@ def test_the_quality_of_an_equal_mesh_is_perfect():
         ({"colors": "gaussians"}, "has no gaussians"),
         ({"budget": 0}, "more than 0"),
         ({"device": "tpu9x"}, "not a device"),
+        ({"device": "cuda:99"}, "Device cuda:99 was asked for, but PyTorch finds"),
     ],
 )
 def test_values_that_cannot_be_used_are_refused(changes, text):
